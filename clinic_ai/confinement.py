@@ -1,0 +1,105 @@
+"""How a child ties its own hands before it touches anything from outside.
+
+Called first thing in every worker, before heavy imports. Everything here is set by the child on itself:
+``preexec_fn`` is unsafe in a daemon with threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+ENVIRONMENT_KEY = "CLINIC_AI_CHILD"
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+
+
+class Confinement(BaseModel):
+    """The limits of one child. Sizes in bytes; 0 means no limit.
+
+    ``address_space`` caps all mappings (RLIMIT_AS), right for a parser; ``data`` caps private writable
+    memory (RLIMIT_DATA), right for runtimes that map much and use little. ``file_size`` caps each file
+    written, ``processes`` is not capped because the kernel counts it per user.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channel: int = -1
+    parent: int = 0
+    address_space: int = 0
+    data: int = 0
+    file_size: int = 0
+    open_files: int = 256
+    network: bool = False
+    nice: int = 0
+
+
+def confine() -> tuple[socket.socket, Confinement]:
+    """Apply the limits found in the environment; return the channel to the daemon and the limits.
+
+    Raise SystemExit if this is not run as a child of the daemon.
+    """
+    text = os.environ.pop(ENVIRONMENT_KEY, "")
+    if not text:
+        raise SystemExit("This is a child process of clinic-ai; the daemon starts it.")
+    limits = Confinement.model_validate(json.loads(text))
+    _die_with(limits.parent)
+    if not limits.network:
+        leave_network()
+    _limit(resource.RLIMIT_AS, limits.address_space)
+    _limit(resource.RLIMIT_DATA, limits.data)
+    _limit(resource.RLIMIT_FSIZE, limits.file_size)
+    _limit(resource.RLIMIT_NOFILE, limits.open_files)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' images
+    if limits.nice:
+        os.nice(limits.nice)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which stops us in order
+    # Writing beyond RLIMIT_FSIZE should raise OSError here and not kill the process without a word.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    return socket.socket(fileno=limits.channel), limits
+
+
+def _limit(which: int, value: int) -> None:
+    if value:
+        _, hard = resource.getrlimit(which)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (value, value))
+
+
+def _die_with(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if parent and os.getppid() != parent:  # it died before the line above
+        sys.exit(0)
+
+
+def leave_network() -> bool:
+    """Move this process into a network namespace of its own, where there is nothing to talk to.
+
+    Return whether the kernel allowed it. In a unit with RestrictNamespaces it does not; there
+    IPAddressDeny does the same work. Needs a single-threaded process.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        return False
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except OSError:
+        pass  # an unmapped user still owns its files; only the name shown for it differs
+    return True

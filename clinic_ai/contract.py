@@ -1,0 +1,479 @@
+"""What passes between the daemon, the children and the plugins: manifests, tasks, results, protocols.
+
+The light half of a plugin is its manifest, data that the daemon reads. The heavy half implements
+``Engine`` and, if it can learn, ``Trainer``; both are imported only inside ``workers/``. A task carries
+paths and messages, never the database.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field, StringConstraints
+
+from clinic_ai.domain import (
+    Analysis,
+    Answer,
+    Audience,
+    Finding,
+    GuardVerdict,
+    InstanceHeader,
+    Key,
+    ModelRef,
+    PatientIdentity,
+    Probability,
+    Sha256,
+    Statement,
+    StudyFacts,
+    ValidationFigures,
+    Word,
+    Words,
+)
+
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Condition(Word):
+    """What a study must look like; every list given must match, an empty one matches everything.
+
+    Lists hold shell patterns (``*``, ``?``), compared without regard to case; one match in a list is
+    enough. ``min_slices`` and ``max_slices`` count images, frames included.
+    """
+
+    modality: tuple[Glob, ...] = ()
+    body_part: tuple[Glob, ...] = ()
+    view: tuple[Glob, ...] = ()
+    station: tuple[Glob, ...] = ()
+    source: tuple[Glob, ...] = ()
+    study_description: tuple[Glob, ...] = ()
+    series_description: tuple[Glob, ...] = ()
+    min_slices: int | None = Field(default=None, ge=0)
+    max_slices: int | None = Field(default=None, ge=0)
+
+
+class ConditionInfo(Word):
+    """A condition a plugin can judge; ``code`` is a key of ``results/codes.toml``."""
+
+    code: Key
+    label: str
+
+
+class PluginManifest(Word):
+    """All the daemon knows of a plugin. ``engine`` and ``trainer`` are ``package.module:Class``."""
+
+    name: Key
+    version: str
+    core: str = ">=0.1,<0.2"
+    """Versions of clinic-ai it works with (PEP 440)."""
+    summary: str
+    claims: tuple[Condition, ...] = ()
+    """Studies it offers to take when no rule of the clinic speaks; any one claim is enough."""
+    conditions: tuple[ConditionInfo, ...] = ()
+    questions: tuple[Words, ...] = ()
+    capabilities: tuple[Literal["analyse", "ask"], ...] = ("analyse",)
+    needs_model: bool = True
+    model_formats: tuple[Literal["onnx", "safetensors"], ...] = ("onnx",)
+    memory_mb: int = Field(default=512, gt=0)
+    """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Longest time one analysis may take."""
+    engine: str
+    trainer: str | None = None
+    reference_models: tuple[str, ...] = ()
+    """Directories of reference models inside the plugin's package, as ``package:relative/path``."""
+
+
+# ---------------------------------------------------------------- models on disk
+
+
+class ModelFile(Word):
+    """One file of a model directory."""
+
+    name: str
+    sha256: Sha256
+    size_bytes: int
+
+
+class ModelManifest(Word):
+    """``model.toml``: what a model is, what it may be used for, and the hash of each of its files."""
+
+    plugin: Key
+    slot: Key = "main"
+    name: str
+    version: str
+    format: Literal["onnx", "safetensors"]
+    files: tuple[ModelFile, ...]
+    base_digest: Sha256 | None = None
+    """For an adapter: digest of the base it was trained on."""
+    quantisation: str = "none"
+    licence: str
+    clinical_use: bool = False
+    commercial_use: bool = False
+    reference: bool = False
+    source: str
+    intended_use: str
+    validation: dict[str, ValidationFigures] = Field(default_factory=dict)
+    """By condition key."""
+    parameters: dict[str, float | int | str | bool | tuple[float, ...]] = Field(default_factory=dict)
+    """What the plugin needs to use it: input size, temperature, thresholds."""
+    created_at: str = ""
+
+
+class LoadedModel(Word):
+    """A model as an engine receives it: a verified, absolute local directory and its manifest."""
+
+    ref: ModelRef
+    directory: str
+    manifest: ModelManifest
+
+
+class Device(Word):
+    """Where an engine computes; ``threads`` is the number of CPU threads it may use."""
+
+    kind: Literal["cpu", "cuda"] = "cpu"
+    index: int = 0
+    threads: int = 1
+    memory_mb: int = 0
+
+
+# ---------------------------------------------------------------- parser child
+
+
+class ParseTask(Word):
+    """Files to read headers of; absolute paths. The caps refuse what would hurt whoever decodes it."""
+
+    paths: tuple[str, ...]
+    max_pixels: int = 400_000_000
+    """Largest Rows × Columns × NumberOfFrames."""
+
+
+class Problem(Word):
+    """Why a file is not usable: a stable code, a sentence, and what to do."""
+
+    code: Key
+    sentence: str
+    remedy: str
+
+
+class ParsedFile(Word):
+    """The header of one file, or its problem."""
+
+    path: str
+    header: InstanceHeader | None = None
+    problem: Problem | None = None
+
+
+class ParseResult(Word):
+    """One entry for each path of the task, in its order."""
+
+    files: tuple[ParsedFile, ...]
+
+
+# ---------------------------------------------------------------- engine child
+
+
+class TaskImage(Word):
+    """A stored object a child may read. The header carries no identity unless the child needs it."""
+
+    path: str
+    sha256: Sha256
+    header: InstanceHeader
+
+
+class EngineLoad(Word):
+    """Load this plugin's engine with these models, one per slot (none if the plugin needs no model)."""
+
+    engine: str
+    models: tuple[LoadedModel, ...]
+    device: Device
+
+
+class Ready(Word):
+    """The child has done what it was asked; ``seconds`` it took."""
+
+    seconds: float
+
+
+class AnalysisTask(Word):
+    """Analyse these images of one study version; files go into ``output_directory`` by plain names."""
+
+    job_id: str
+    facts: StudyFacts
+    images: tuple[TaskImage, ...]
+    output_directory: str
+    models: tuple[ModelRef, ...]
+
+
+class QuestionTask(Word):
+    """Answer a question about one image."""
+
+    job_id: str
+    question: Words
+    audience: Audience
+    image: TaskImage
+    models: tuple[ModelRef, ...]
+
+
+class Engine(Protocol):
+    """The heavy half of a plugin: its model, warm. Lives in one child; methods are called one at a time."""
+
+    def load(self, base: LoadedModel | None, device: Device) -> None:
+        """Make ``base`` the model of its slot; called again to replace it, and with None if no model is needed.
+
+        Raise ModelError if the files are not what this engine can use.
+        """
+
+    def use(self, adapter: LoadedModel | None) -> None:
+        """Switch to an adapter over the loaded base, in milliseconds; None takes the adapter off."""
+
+    def analyse(self, task: AnalysisTask) -> Analysis:
+        """Judge the study. Raise InputError if nothing in it can be judged for a reason of the input."""
+
+    def ask(self, task: QuestionTask) -> Answer:
+        """Answer one question. Only called if the manifest's capabilities name ``ask``."""
+
+    def close(self) -> None:
+        """Let go of everything; the process ends after this."""
+
+
+# ---------------------------------------------------------------- guard child
+
+
+class GuardLoad(Word):
+    """Load and test the policy pack in this directory."""
+
+    directory: str
+
+
+class PackInfo(Word):
+    """A pack that loaded and passed its own cases; ``digest`` covers every byte of it."""
+
+    name: str
+    version: str
+    digest: Sha256
+    rules: tuple[str, ...]
+    cases: int
+
+
+class GuardSubject(Word):
+    """What statements are checked against. ``validated`` is false while any model lacks a clinical record."""
+
+    facts: StudyFacts
+    identity: PatientIdentity = PatientIdentity()
+    findings: tuple[Finding, ...] = ()
+    validated: bool = False
+    signed_by: str = ""
+    language: str = "en"
+
+
+class GuardTask(Word):
+    """Judge these statements for this audience under the pack with this digest."""
+
+    audience: Audience
+    subject: GuardSubject
+    statements: tuple[Statement, ...]
+    policy_hash: Sha256
+
+
+# ---------------------------------------------------------------- renderer child
+
+
+class RenderImage(Word):
+    """An image to show: the stored object, and the heat map to lay over it if there is one.
+
+    ``extent`` is (top, left, bottom, right) in 0..1 of the image that the heat map covers.
+    """
+
+    path: str
+    sha256: Sha256
+    header: InstanceHeader
+    heatmap_path: str | None = None
+    heatmap_caption: str = ""
+    extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
+
+
+class FindingRow(Word):
+    """One line of the report's table. Its ``text`` was released by the guard.
+
+    The numbers come from calibrated models; the label is the constant of ``codes.toml`` and not the plugin's.
+    """
+
+    condition: Key
+    label: str
+    probability: Probability
+    threshold: Probability
+    presence: str
+    text: str
+    annotations: tuple[str, ...] = ()
+    validation: ValidationFigures | None = None
+
+
+class ReportFile(Word):
+    """One stored original of the study, as the report lists it."""
+
+    sha256: Sha256
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+
+
+class RenderTask(Word):
+    """Make the artefacts of one study version into ``output_directory``: pictures, report.pdf, report.sr.dcm."""
+
+    study_id: str
+    version: int
+    study_instance_uid: str
+    closed_reason: str
+    source: str
+    facts: StudyFacts
+    identity: PatientIdentity
+    received_at: float
+    created_at: float
+    images: tuple[RenderImage, ...]
+    findings: tuple[Finding, ...]
+    verdict: GuardVerdict
+    models: tuple[ModelRef, ...]
+    plugin_labels: tuple[str, ...]
+    """``name version`` of each plugin that analysed the study."""
+    institution: str
+    language: str
+    output_directory: str
+    software: str
+
+
+class RenderedFile(Word):
+    """A file the renderer made in its job directory."""
+
+    name: str
+    media_type: str
+
+
+class RenderResult(Word):
+    """What was made, and in words what could not be (an SR of a PNG, say)."""
+
+    files: tuple[RenderedFile, ...]
+    omissions: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- trainer child
+
+
+class Example(Word):
+    """One labelled image of a frozen dataset. ``labels`` maps a condition key to 0 or 1."""
+
+    path: str
+    sha256: Sha256
+    patient_key: str
+    labels: dict[str, int]
+    split: Literal["train", "validation", "test"]
+
+
+class Dataset(Word):
+    """A frozen, hashed set of examples; a patient is in one split for life."""
+
+    dataset_id: str
+    plugin: Key
+    digest: Sha256
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Limits(Word):
+    """What a training run may use."""
+
+    memory_mb: int = 4096
+    threads: int = 1
+    max_seconds: float = 3600.0
+
+
+class TrainingPlan(Word):
+    """What a run will cost, before it starts."""
+
+    steps: int
+    epochs: int
+    memory_mb: int
+    seconds: float
+    pf_days: float
+    notes: tuple[str, ...] = ()
+
+
+class TrainingTask(Word):
+    """Train on ``dataset``; checkpoints in ``run_directory`` are resumed, the result goes to ``run_directory/model``."""
+
+    run_id: str
+    dataset: Dataset
+    base: LoadedModel | None
+    recipe: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    run_directory: str
+    limits: Limits
+    device: Device
+
+
+class TrainingProgress(Word):
+    """Where a run stands; sent often, stored by the daemon."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float | None = None
+    metric: float | None = None
+    metric_name: str = ""
+    eta_s: float | None = None
+    message: str = ""
+
+
+class Scores(Word):
+    """Figures of a model on one split: name → value, and name → (low, high) of the 95 % interval."""
+
+    split: str
+    examples: int
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class TrainingResult(Word):
+    """How a run ended. ``model_directory`` holds model.toml and files, a candidate for import; empty if stopped."""
+
+    state: Literal["finished", "stopped"]
+    model_directory: str = ""
+    scores: Scores | None = None
+    history: tuple[dict[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Progress(Protocol):
+    """How a trainer reports; ``stop_requested`` turns true when it should write a checkpoint and return."""
+
+    def report(self, progress: TrainingProgress) -> None:
+        """Tell the daemon."""
+
+    def stop_requested(self) -> bool:
+        """Return whether the run should stop at the next safe point."""
+
+
+class Trainer(Protocol):
+    """How a plugin learns. Lives in one child for one run."""
+
+    def plan(self, dataset: Dataset, limits: Limits) -> TrainingPlan:
+        """Say what training on this would cost. Raise DatasetError if it would leak or mean nothing."""
+
+    def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
+        """Train, or resume from the newest whole checkpoint in the run directory."""
+
+    def evaluate(self, model: LoadedModel, dataset: Dataset) -> Scores:
+        """Score a model on the test split."""
+
+
+class PlanTask(Word):
+    """Ask a trainer for its plan."""
+
+    trainer: str
+    dataset: Dataset
+    limits: Limits
+
+
+class TrainRequest(Word):
+    """Ask a trainer to train."""
+
+    trainer: str
+    task: TrainingTask

@@ -1,0 +1,1 @@
+"""What may be said, to whom: pure functions, no input or output."""

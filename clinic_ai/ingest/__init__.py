@@ -1,0 +1,1 @@
+"""Outside files become closed studies here; this room knows no model."""

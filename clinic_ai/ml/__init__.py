@@ -1,0 +1,1 @@
+"""Tools for engines, trainers and the renderer; imported by workers and plugins only."""

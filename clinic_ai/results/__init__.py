@@ -1,0 +1,1 @@
+"""An analysis becomes things people and systems read."""

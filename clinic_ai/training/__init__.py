@@ -1,0 +1,1 @@
+"""The night as the daemon sees it: datasets, registry, runs."""

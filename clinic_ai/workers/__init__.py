@@ -1,0 +1,1 @@
+"""Each file is the main of one child process; nobody imports it."""
