@@ -397,7 +397,7 @@ class TrainingPlan(Word):
 
 
 class TrainingTask(Word):
-    """Train on ``dataset``; checkpoints in ``run_directory`` are resumed, the result goes to ``run_directory/model``."""
+    """Train on ``dataset``; checkpoints in ``run_directory`` are resumed, the result goes to ``model`` beside them."""
 
     run_id: str
     dataset: Dataset

@@ -323,7 +323,7 @@ class Decision(Word):
 
 
 class Released(Word):
-    """Text that may go out. Only ``guard.engine`` makes it; renderers, delivery, API and terminal accept nothing else."""
+    """Text that may go out. Only ``guard.engine`` makes it; renderers, delivery, API and terminal take nothing else."""
 
     statement_id: str
     audience: Audience
