@@ -1,0 +1,283 @@
+"""The tables of the database, and nothing else. Times are UTC seconds, sizes bytes, documents JSON text."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+files = Table(
+    "files",
+    metadata,
+    # The ledger: one row per file that was ever seen in an inbox, whatever became of it.
+    Column("file_id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("name", Text, nullable=False),  # path below the inbox, for people: odd bytes escaped
+    Column("raw_name", LargeBinary, nullable=False),  # the same as the file system has it
+    Column("size_bytes", Integer, nullable=False),
+    Column("mtime_ns", Integer, nullable=False),
+    Column("sha256", Text),
+    Column("fate", Text, nullable=False),  # domain of ingest.ledger.Fate
+    Column("reason_code", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("remedy", Text, nullable=False, server_default=""),
+    Column("study_id", Text),
+    Column("seen_at", Float, nullable=False),
+    Column("decided_at", Float),
+    Index(None, "fate"),
+    Index(None, "study_id"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    # One row per version of a study; the identity columns stay in this file and out of every log.
+    Column("study_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("grouping_key", Text, nullable=False),  # what later arrivals are matched by
+    Column("pseudonym", Text, nullable=False),
+    Column("patient_key", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("opened_at", Float, nullable=False),
+    Column("last_instance_at", Float, nullable=False),
+    Column("closed_at", Float),
+    Column("closed_reason", Text, nullable=False, server_default=""),
+    Column("wait", Text),
+    Index(None, "state"),
+    Index(None, "grouping_key", "version"),
+    Index(None, "opened_at"),
+    Index("one_open_version_per_group", "grouping_key", unique=True, sqlite_where=text("state = 'RECEIVING'")),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("instance_id", Integer, primary_key=True),
+    Column("study_id", Text, nullable=False),
+    Column("first_version", Integer, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("header", Text, nullable=False),
+    Column("file_id", Integer, ForeignKey("files.file_id"), nullable=False),
+    UniqueConstraint("study_id", "sha256"),
+    Index(None, "sop_instance_uid"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("study_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("plugin", Text, nullable=False, server_default=""),
+    Column("rule", Text, nullable=False, server_default=""),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("interruptions", Integer, nullable=False, server_default="0"),
+    Column("not_before", Float, nullable=False, server_default="0"),
+    Column("lease_owner", Text),
+    Column("models", Text, nullable=False, server_default="[]"),
+    Column("policy_hash", Text, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("wait", Text),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    ForeignKeyConstraint(["study_id", "version"], ["studies.study_id", "studies.version"]),
+    Index(None, "state", "not_before"),
+    Index(None, "study_id", "version"),
+)
+
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("study_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index(None, "study_id", "version"),
+)
+
+job_files = Table(
+    "job_files",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("media_type", Text, nullable=False),
+)
+
+artefacts = Table(
+    "artefacts",
+    metadata,
+    # What the guard decided upon, per audience; its files stand in job_files of the report job.
+    Column("artefact_id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.job_id"), nullable=False),
+    Column("study_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("audience", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("policy_hash", Text, nullable=False),
+    Column("signed_by", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Index(None, "study_id", "version"),
+    Index(None, "state"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column("artefact_id", Text, ForeignKey("artefacts.artefact_id"), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("not_before", Float, nullable=False, server_default="0"),
+    Column("place", Text, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("done_at", Float),
+    UniqueConstraint("artefact_id", "target"),
+    Index(None, "state"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("plugin", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("slot", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("directory", Text, nullable=False),  # below the home's models/
+    Column("manifest", Text, nullable=False),
+    Column("imported_at", Float, nullable=False),
+    Column("imported_by", Text, nullable=False),
+)
+
+activations = Table(
+    "activations",
+    metadata,
+    # Every promotion and rollback; the newest row of a (plugin, slot) says what is active.
+    Column("activation_id", Integer, primary_key=True),
+    Column("plugin", Text, nullable=False),
+    Column("slot", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # promote | rollback
+    Column("undoes", Integer),  # for a rollback: the activation it takes back
+    ForeignKeyConstraint(["plugin", "name", "version"], ["models.plugin", "models.name", "models.version"]),
+    Index(None, "plugin", "slot"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("dataset_id", Text, primary_key=True),
+    Column("plugin", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("plugin", "digest"),
+)
+
+patient_splits = Table(
+    "patient_splits",
+    metadata,
+    # A patient is in one split for life, whatever dataset the patient turns up in later.
+    Column("plugin", Text, primary_key=True),
+    Column("patient_key", Text, primary_key=True),
+    Column("split", Text, nullable=False),
+    Column("assigned_at", Float, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("plugin", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("dataset_id", Text, ForeignKey("datasets.dataset_id"), nullable=False),
+    Column("recipe", Text, nullable=False, server_default="{}"),
+    Column("plan", Text),
+    Column("progress", Text),
+    Column("result", Text),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("lease_owner", Text),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Index(None, "state"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_id", Integer, primary_key=True),
+    Column("code", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Column("count", Integer, nullable=False, server_default="1"),
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("acknowledged_by", Text),
+    Column("acknowledged_at", Float),
+    Index("one_open_alert_per_subject", "code", "subject", unique=True, sqlite_where=text("acknowledged_at IS NULL")),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # Hash-chained: ``hash`` covers the row and the hash before it.
+    Column("seq", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index(None, "subject"),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
