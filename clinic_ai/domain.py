@@ -417,3 +417,55 @@ class RunState(StrEnum):
     FINISHED = "FINISHED"
     STOPPED = "STOPPED"
     FAILED = "FAILED"
+
+
+class StoredFile(Word):
+    """A file a child made, adopted into the object store."""
+
+    name: FileName
+    sha256: Sha256
+    size_bytes: int
+    media_type: str
+
+
+class Delivery(Word):
+    """One artefact to one target. ``place`` is where it went, for people."""
+
+    delivery_id: str
+    artefact_id: str
+    target: str
+    state: DeliveryState
+    attempt: int = 0
+    place: str = ""
+    error: str = ""
+    done_at: float | None = None
+
+
+class Artefact(Word):
+    """What the guard decided upon for one audience, its files and where they went."""
+
+    artefact_id: str
+    job_id: str
+    study_id: str
+    version: int
+    audience: Audience
+    state: ArtefactState
+    verdict: GuardVerdict
+    files: tuple[StoredFile, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    signed_by: str = ""
+    created_at: float
+
+
+class Alert(Word):
+    """Something a person should see until somebody acknowledges it; ``count`` says how often it was raised."""
+
+    alert_id: int
+    code: str
+    subject: str
+    sentence: str
+    remedy: str
+    count: int
+    first_at: float
+    last_at: float
+    acknowledged_by: str = ""

@@ -1,0 +1,66 @@
+"""Alerts: raised in the transaction of what they are about, open until a named person acknowledges them."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Connection, insert, select, update
+
+from clinic_ai.domain import Alert
+from clinic_ai.errors import NotFound
+from clinic_ai.store.audit import record
+from clinic_ai.store.tables import alerts
+
+
+def raise_alert(connection: Connection, code: str, subject: str, sentence: str, remedy: str) -> None:
+    """Raise an alert, or count it if one of this code and subject is open."""
+    now = time.time()
+    same = (alerts.c.code == code) & (alerts.c.subject == subject) & alerts.c.acknowledged_at.is_(None)
+    counted = connection.execute(
+        update(alerts).where(same).values(count=alerts.c.count + 1, last_at=now, sentence=sentence, remedy=remedy)
+    )
+    if counted.rowcount:
+        return
+    connection.execute(
+        insert(alerts).values(code=code, subject=subject, sentence=sentence, remedy=remedy, first_at=now, last_at=now)
+    )
+    record(connection, actor="clinic-ai", action="alert.raised", subject=subject, details={"code": code})
+
+
+def open_alerts(connection: Connection) -> list[Alert]:
+    """Return the alerts nobody acknowledged yet, newest first."""
+    query = select(alerts).where(alerts.c.acknowledged_at.is_(None)).order_by(alerts.c.last_at.desc())
+    return [
+        Alert(
+            alert_id=row.alert_id,
+            code=row.code,
+            subject=row.subject,
+            sentence=row.sentence,
+            remedy=row.remedy,
+            count=row.count,
+            first_at=row.first_at,
+            last_at=row.last_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def acknowledge(connection: Connection, alert_id: int, by: str) -> None:
+    """Close an alert in the name of a person. Raise NotFound if no open alert has this number."""
+    closed = connection.execute(
+        update(alerts)
+        .where(alerts.c.alert_id == alert_id, alerts.c.acknowledged_at.is_(None))
+        .values(acknowledged_by=by, acknowledged_at=time.time())
+    )
+    if not closed.rowcount:
+        raise NotFound(f"There is no open alert {alert_id}.", remedy="`clinic-ai alert list` shows the open ones.")
+    record(connection, actor=by, action="alert.acknowledged", subject=f"alert {alert_id}")
+
+
+def withdraw(connection: Connection, code: str, subject: str) -> None:
+    """Close an alert whose cause is gone."""
+    connection.execute(
+        update(alerts)
+        .where(alerts.c.code == code, alerts.c.subject == subject, alerts.c.acknowledged_at.is_(None))
+        .values(acknowledged_by="clinic-ai: the cause is gone", acknowledged_at=time.time())
+    )

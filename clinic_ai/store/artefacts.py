@@ -1,0 +1,203 @@
+"""Artefacts, what the guard decided of them, and their deliveries."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from clinic_ai import states
+from clinic_ai.domain import (
+    Artefact,
+    ArtefactState,
+    Audience,
+    Delivery,
+    DeliveryState,
+    GuardAction,
+    GuardVerdict,
+    Job,
+    new_id,
+)
+from clinic_ai.store.audit import record
+from clinic_ai.store.jobs import files_of
+from clinic_ai.store.tables import artefacts, deliveries
+
+_EVENT = {GuardAction.HOLD: "hold", GuardAction.BLOCK: "block"}
+
+
+def add_artefact(connection: Connection, job: Job, verdict: GuardVerdict) -> tuple[str, ArtefactState]:
+    """Store an artefact in the state its verdict gives it; return its id and that state."""
+    artefact_id = new_id("A")
+    state = states.step(states.ARTEFACT, ArtefactState.DRAFT, _EVENT.get(verdict.action, "release"))
+    connection.execute(
+        insert(artefacts).values(
+            artefact_id=artefact_id,
+            job_id=job.job_id,
+            study_id=job.study_id,
+            version=job.version,
+            audience=verdict.audience.value,
+            state=state.value,
+            verdict=verdict.model_dump_json(),
+            policy_hash=verdict.policy_hash,
+            created_at=time.time(),
+        )
+    )
+    record(
+        connection,
+        actor="guard",
+        action=f"artefact.{state.value.lower()}",
+        subject=job.study_id,
+        details={
+            "artefact": artefact_id,
+            "version": job.version,
+            "audience": verdict.audience.value,
+            "action": verdict.action.value,
+            "rules": sorted({d.rule for d in verdict.decisions}),
+            "policy": verdict.policy_hash,
+        },
+    )
+    return artefact_id, state
+
+
+def artefacts_of(connection: Connection, study_id: str, version: int | None = None) -> list[Artefact]:
+    """Return the artefacts of a study (of one version if given), oldest first."""
+    query = select(artefacts).where(artefacts.c.study_id == study_id)
+    if version is not None:
+        query = query.where(artefacts.c.version == version)
+    return [_artefact(connection, row) for row in connection.execute(query.order_by(artefacts.c.created_at)).all()]
+
+
+def get_artefact(connection: Connection, artefact_id: str) -> Artefact:
+    """Return one artefact that is known to exist."""
+    return _artefact(connection, connection.execute(select(artefacts).where(_is(artefact_id))).one())
+
+
+def supersede_before(connection: Connection, study_id: str, version: int) -> None:
+    """Mark the living artefacts of all earlier versions as superseded."""
+    for row in connection.execute(
+        select(artefacts).where(artefacts.c.study_id == study_id, artefacts.c.version < version)
+    ).all():
+        state = ArtefactState(row.state)
+        if (state, "supersede") in states.ARTEFACT:
+            following = states.step(states.ARTEFACT, state, "supersede")
+            connection.execute(update(artefacts).where(_is(row.artefact_id)).values(state=following.value))
+            record(
+                connection,
+                actor="clinic-ai",
+                action="artefact.superseded",
+                subject=study_id,
+                details={"artefact": row.artefact_id, "by_version": version},
+            )
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Return the number of artefacts by state."""
+    return {s: n for s, n in connection.execute(select(artefacts.c.state, func.count()).group_by(artefacts.c.state))}
+
+
+def add_delivery(connection: Connection, artefact_id: str, target: str) -> str:
+    """Record that an artefact is to be delivered to ``target``; return the delivery's id."""
+    delivery_id = new_id("D")
+    connection.execute(
+        insert(deliveries).values(
+            delivery_id=delivery_id,
+            artefact_id=artefact_id,
+            target=target,
+            state=DeliveryState.PENDING.value,
+            created_at=time.time(),
+        )
+    )
+    return delivery_id
+
+
+def next_delivery(connection: Connection, now: float) -> tuple[Delivery, Artefact] | None:
+    """Return the pending delivery that is due, oldest first."""
+    row = connection.execute(
+        select(deliveries)
+        .where(deliveries.c.state == DeliveryState.PENDING.value, deliveries.c.not_before <= now)
+        .order_by(deliveries.c.created_at, deliveries.c.delivery_id)
+        .limit(1)
+    ).first()
+    return None if row is None else (_delivery(row), get_artefact(connection, row.artefact_id))
+
+
+def next_time(connection: Connection) -> float | None:
+    """Return the earliest time at which a pending delivery becomes due."""
+    return connection.execute(
+        select(func.min(deliveries.c.not_before)).where(deliveries.c.state == DeliveryState.PENDING.value)
+    ).scalar()
+
+
+def mark_sent(connection: Connection, delivery: Delivery, study_id: str, place: str) -> None:
+    """Record that a delivery arrived at ``place``."""
+    state = states.step(states.DELIVERY, delivery.state, "send")
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.delivery_id == delivery.delivery_id)
+        .values(state=state.value, attempt=deliveries.c.attempt + 1, place=place, error="", done_at=time.time())
+    )
+    record(
+        connection,
+        actor="clinic-ai",
+        action="delivery.sent",
+        subject=study_id,
+        details={"delivery": delivery.delivery_id, "target": delivery.target},
+    )
+
+
+def postpone(connection: Connection, delivery: Delivery, error: str, not_before: float) -> None:
+    """Record that a delivery failed and when it is tried again."""
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.delivery_id == delivery.delivery_id)
+        .values(attempt=deliveries.c.attempt + 1, error=error, not_before=not_before)
+    )
+
+
+def pending_deliveries(connection: Connection, study_id: str, version: int) -> int:
+    """Return how many deliveries of a study version are not done."""
+    query = (
+        select(func.count())
+        .select_from(deliveries.join(artefacts, artefacts.c.artefact_id == deliveries.c.artefact_id))
+        .where(
+            artefacts.c.study_id == study_id,
+            artefacts.c.version == version,
+            deliveries.c.state == DeliveryState.PENDING.value,
+        )
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _is(artefact_id: str) -> Any:
+    return artefacts.c.artefact_id == artefact_id
+
+
+def _artefact(connection: Connection, row: Row[Any]) -> Artefact:
+    sent = connection.execute(select(deliveries).where(deliveries.c.artefact_id == row.artefact_id)).all()
+    return Artefact(
+        artefact_id=row.artefact_id,
+        job_id=row.job_id,
+        study_id=row.study_id,
+        version=row.version,
+        audience=Audience(row.audience),
+        state=ArtefactState(row.state),
+        verdict=GuardVerdict.model_validate_json(row.verdict),
+        files=files_of(connection, row.job_id),
+        deliveries=tuple(_delivery(r) for r in sent),
+        signed_by=row.signed_by,
+        created_at=row.created_at,
+    )
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        delivery_id=row.delivery_id,
+        artefact_id=row.artefact_id,
+        target=row.target,
+        state=DeliveryState(row.state),
+        attempt=row.attempt,
+        place=row.place,
+        error=row.error,
+        done_at=row.done_at,
+    )

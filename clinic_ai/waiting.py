@@ -1,0 +1,105 @@
+"""Every reason why something waits, each with its sentence and what a person can do about it."""
+
+from __future__ import annotations
+
+from clinic_ai.domain import WaitReason
+
+
+def no_rule() -> WaitReason:
+    """No rule and no plugin claims the study."""
+    return WaitReason(
+        code="no_rule",
+        sentence="No routing rule and no plugin takes a study like this one.",
+        remedy="See `clinic-ai route explain STUDY`; add a [[routing.rule]] to clinic.toml, reload, then "
+        "`clinic-ai study retry STUDY`.",
+    )
+
+
+def no_plugin(plugin: str) -> WaitReason:
+    """A rule names a plugin that is not installed."""
+    return WaitReason(
+        code="no_plugin",
+        sentence=f"The plugin {plugin} is not installed or cannot be used.",
+        remedy=f"Install clinic-ai-{plugin}, or change the rule that names it; `clinic-ai doctor` says what is wrong.",
+    )
+
+
+def no_model(plugin: str) -> WaitReason:
+    """The plugin has no active model."""
+    return WaitReason(
+        code="no_model",
+        sentence=f"There is no model for {plugin}.",
+        remedy="Import one with `clinic-ai model import DIR` and make it active with `clinic-ai model promote`.",
+    )
+
+
+def bad_model(plugin: str, sentence: str) -> WaitReason:
+    """The active model's files do not pass verification."""
+    return WaitReason(
+        code="bad_model",
+        sentence=f"The active model of {plugin} cannot be used: {sentence}",
+        remedy=f"Restore its files or go back with `clinic-ai model rollback {plugin}`.",
+    )
+
+
+def crashing(plugin: str, times: int, seconds: float) -> WaitReason:
+    """The plugin's engine died too often and rests."""
+    return WaitReason(
+        code="engine_crashing",
+        sentence=f"The engine of {plugin} failed {times} times within {seconds:.0f} s; it is tried again in a while.",
+        remedy="See the log for how it ended; `clinic-ai model rollback` if it began with a new model.",
+    )
+
+
+def backing_off(attempt: int, seconds: float, sentence: str) -> WaitReason:
+    """An attempt failed and the next comes later."""
+    return WaitReason(
+        code="retry_later",
+        sentence=f"Attempt {attempt} failed: {sentence} The next comes in {seconds:.0f} s.",
+        remedy="Nothing is needed; `clinic-ai study retry STUDY` tries at once.",
+    )
+
+
+def no_memory(plugin: str, need_mb: int, budget_mb: int) -> WaitReason:
+    """The engine needs more memory than the budget can ever give."""
+    return WaitReason(
+        code="no_memory",
+        sentence=f"The engine of {plugin} needs {need_mb} MiB; the budget is {budget_mb} MiB.",
+        remedy="Raise execution.memory_mb in clinic.toml, or add memory to the machine.",
+    )
+
+
+def memory_in_use(plugin: str, need_mb: int) -> WaitReason:
+    """Other engines are working in the memory this one needs."""
+    return WaitReason(
+        code="memory_in_use",
+        sentence=f"The engine of {plugin} needs {need_mb} MiB that other engines are using just now.",
+    )
+
+
+def held(rule: str, reason: str) -> WaitReason:
+    """The guard held the result."""
+    return WaitReason(
+        code="held",
+        sentence=f"The guard held the result (rule {rule}): {reason}",
+        remedy="A clinician has to look at it; nothing was delivered.",
+    )
+
+
+def failed(sentence: str, remedy: str = "") -> WaitReason:
+    """Every attempt failed."""
+    return WaitReason(
+        code="failed",
+        sentence=sentence,
+        remedy=remedy or "`clinic-ai study retry STUDY` tries again once the cause is gone.",
+    )
+
+
+def undelivered(target: str, sentence: str, seconds: float) -> WaitReason:
+    """The result is ready and could not be delivered yet."""
+    return WaitReason(
+        code="undelivered",
+        sentence=f"The result is ready but could not be delivered to {target}: {sentence} "
+        f"It is tried again in {seconds:.0f} s.",
+        remedy="Check that the place exists, may be written to and has space.",
+    )
