@@ -1,0 +1,223 @@
+"""The ledger: one row per file that was ever seen in an inbox, and what became of it.
+
+Functions take the connection of the caller's transaction. ``seen_at`` and ``decided_at`` are UTC seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import Field
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.engine import Row
+
+from clinic_ai.domain import Word
+from clinic_ai.errors import NotFound
+from clinic_ai.store.tables import files
+
+
+class Fate(StrEnum):
+    """What became of a file. The first two are on the way, the others are final."""
+
+    CLAIMING = "CLAIMING"
+    """Written before the file is moved: its bytes lie in the inbox or in the spool."""
+    CLAIMED = "CLAIMED"
+    """Its bytes lie in the spool, synced and hashed."""
+    STORED = "STORED"
+    DUPLICATE = "DUPLICATE"
+    """The same bytes of the same study were there already."""
+    QUARANTINED = "QUARANTINED"
+    IGNORED = "IGNORED"
+    """Never opened, and left where it lies: a link, a device, or a file that cannot be taken away."""
+    VANISHED = "VANISHED"
+    """It was seen, and not there any more (or still in the inbox after a crash) when it should be taken."""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to this file under this number."""
+        return self not in PENDING
+
+
+PENDING = (Fate.CLAIMING, Fate.CLAIMED)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A file as an inbox showed it. ``name`` is for people, ``raw_name`` is what the file system has."""
+
+    source: str
+    name: str
+    raw_name: bytes
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final fate of one file; ``reason`` is a sentence, ``remedy`` what a person can do."""
+
+    file_id: int
+    fate: Fate
+    reason_code: str = ""
+    reason: str = ""
+    remedy: str = ""
+    study_id: str | None = None
+
+
+class LedgerEntry(Word):
+    """One row of the ledger."""
+
+    file_id: int
+    source: str
+    name: str
+    raw_name: bytes = Field(exclude=True, repr=False)
+    size_bytes: int
+    mtime_ns: int
+    sha256: str | None
+    fate: Fate
+    reason_code: str
+    reason: str
+    remedy: str
+    study_id: str | None
+    seen_at: float
+    decided_at: float | None
+
+
+def begin_claims(connection: Connection, sightings: Sequence[Sighting]) -> list[int]:
+    """Note the intent to take these files (CLAIMING); return their numbers in the same order."""
+    if not sightings:
+        return []
+    now = time.time()
+    # The write transaction holds the only write lock, so that numbering by hand is safe; it lets one
+    # executemany do the work of many single inserts that return their number.
+    first = (connection.execute(select(func.max(files.c.file_id))).scalar() or 0) + 1
+    rows = [
+        {
+            "file_id": first + offset,
+            "source": sighting.source,
+            "name": sighting.name,
+            "raw_name": sighting.raw_name,
+            "size_bytes": sighting.size_bytes,
+            "mtime_ns": sighting.mtime_ns,
+            "fate": Fate.CLAIMING.value,
+            "seen_at": now,
+        }
+        for offset, sighting in enumerate(sightings)
+    ]
+    connection.execute(insert(files), rows)
+    return [first + offset for offset in range(len(rows))]
+
+
+def confirm_claims(connection: Connection, hashes: Iterable[tuple[int, str, int]]) -> None:
+    """Note that the bytes lie in the spool, synced (CLAIMED): file number, SHA-256 and size of what was taken."""
+    rows = [{"id": file_id, "hash": sha256, "size": size} for file_id, sha256, size in hashes]
+    if rows:
+        connection.execute(
+            update(files)
+            .where(files.c.file_id == bindparam("id"))
+            .values(fate=Fate.CLAIMED.value, sha256=bindparam("hash"), size_bytes=bindparam("size")),
+            rows,
+        )
+
+
+def decide(connection: Connection, outcomes: Iterable[Outcome]) -> None:
+    """Write the final fates."""
+    now = time.time()
+    rows = [
+        {
+            "id": outcome.file_id,
+            "new_fate": outcome.fate.value,
+            "code": outcome.reason_code,
+            "sentence": outcome.reason,
+            "what_to_do": outcome.remedy,
+            "study": outcome.study_id,
+        }
+        for outcome in outcomes
+    ]
+    if rows:
+        connection.execute(
+            update(files)
+            .where(files.c.file_id == bindparam("id"))
+            .values(
+                fate=bindparam("new_fate"),
+                reason_code=bindparam("code"),
+                reason=bindparam("sentence"),
+                remedy=bindparam("what_to_do"),
+                study_id=bindparam("study"),
+                decided_at=now,
+            ),
+            rows,
+        )
+
+
+def ignore(connection: Connection, sighting: Sighting, code: str, reason: str, remedy: str) -> int:
+    """Note something that is left where it lies, never opened; return its number."""
+    (file_id,) = begin_claims(connection, [sighting])
+    decide(connection, [Outcome(file_id, Fate.IGNORED, code, reason, remedy)])
+    return file_id
+
+
+def ignored_before(connection: Connection, sighting: Sighting) -> bool:
+    """Return whether exactly this is in the ledger as IGNORED already, so that each is noted once."""
+    return (
+        connection.execute(
+            select(files.c.file_id)
+            .where(
+                files.c.fate == Fate.IGNORED.value,
+                files.c.source == sighting.source,
+                files.c.raw_name == sighting.raw_name,
+                files.c.mtime_ns == sighting.mtime_ns,
+            )
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
+def pending(connection: Connection) -> list[LedgerEntry]:
+    """Return the files on their way, oldest first: after a crash, the work to be picked up."""
+    query = select(files).where(files.c.fate.in_([fate.value for fate in PENDING])).order_by(files.c.file_id)
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def get_file(connection: Connection, file_id: int) -> LedgerEntry:
+    """Return one row. Raise NotFound if there is none."""
+    row = connection.execute(select(files).where(files.c.file_id == file_id)).first()
+    if row is None:
+        raise NotFound(f"There is no file number {file_id}.", remedy="`clinic-ai status` lists the newest files.")
+    return _entry(row)
+
+
+def list_files(
+    connection: Connection,
+    *,
+    fates: Iterable[Fate] | None = None,
+    study_id: str | None = None,
+    limit: int = 100,
+    before: int | None = None,
+) -> list[LedgerEntry]:
+    """Return rows, newest first; ``before`` is the number of the last one already shown."""
+    query = select(files).order_by(files.c.file_id.desc()).limit(limit)
+    if fates is not None:
+        query = query.where(files.c.fate.in_([fate.value for fate in fates]))
+    if study_id is not None:
+        query = query.where(files.c.study_id == study_id)
+    if before is not None:
+        query = query.where(files.c.file_id < before)
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def counts(connection: Connection) -> dict[Fate, int]:
+    """Return how many files have each fate; fates without a file are 0."""
+    found = {
+        str(fate): int(number)
+        for fate, number in connection.execute(select(files.c.fate, func.count()).group_by(files.c.fate))
+    }
+    return {fate: found.get(fate.value, 0) for fate in Fate}
+
+
+def _entry(row: Row[tuple[object, ...]]) -> LedgerEntry:
+    return LedgerEntry.model_validate(dict(row._mapping))
