@@ -93,7 +93,8 @@ def supersede_before(connection: Connection, study_id: str, version: int) -> Non
 
 def counts(connection: Connection) -> dict[str, int]:
     """Return the number of artefacts by state."""
-    return {s: n for s, n in connection.execute(select(artefacts.c.state, func.count()).group_by(artefacts.c.state))}
+    query = select(artefacts.c.state, func.count().label("n")).group_by(artefacts.c.state)
+    return {row.state: row.n for row in connection.execute(query)}
 
 
 def add_delivery(connection: Connection, artefact_id: str, target: str) -> str:

@@ -29,6 +29,7 @@ class Database:
         self._engine: Engine = create_engine(
             f"sqlite:///{path}",
             connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+            hide_parameters=True,  # an error message must not carry a patient's name
             pool_size=8,
             max_overflow=8,
         )

@@ -74,8 +74,8 @@ def jobs_of(connection: Connection, study_id: str, version: int) -> list[Job]:
 
 def counts(connection: Connection) -> dict[str, int]:
     """Return the number of jobs by state."""
-    query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-    return {state: count for state, count in connection.execute(query)}
+    query = select(jobs.c.state, func.count().label("n")).group_by(jobs.c.state)
+    return {row.state: row.n for row in connection.execute(query)}
 
 
 def waiting_plugins(connection: Connection) -> list[str]:

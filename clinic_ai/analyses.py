@@ -1,0 +1,179 @@
+"""Runs the analysis jobs: a job directory, the plugin's warm engine, and a hard look at what comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from clinic_ai.contract import AnalysisTask, LoadedModel, PluginManifest, TaskImage
+from clinic_ai.domain import Analysis, Instance, Job, JobKind, ModelRef, PatientIdentity, StoredFile, WaitReason
+from clinic_ai.engines import Engines
+from clinic_ai.errors import ChildMisbehaved, ModelError, PluginError
+from clinic_ai.processes import open_produced
+from clinic_ai.store import jobs, studies
+from clinic_ai.store.database import Database
+from clinic_ai.store.objects import ObjectStore
+from clinic_ai.waiting import bad_model, no_model, no_plugin
+
+MAX_PRODUCED_BYTES = 512 << 20
+"""Largest file a child may hand over."""
+MAX_PRODUCED_FILES = 1000
+
+
+class Models(Protocol):
+    """What analyses need of the model registry."""
+
+    def active(self, plugin: str) -> tuple[ModelRef, ...]:
+        """Return the active models of a plugin, one per slot."""
+
+    def loaded(self, ref: ModelRef) -> LoadedModel:
+        """Return the verified directory of a model. Raise ModelError if its files are not what they were."""
+
+
+class AnalyseRunner:
+    """Does the jobs of kind ``analyse``."""
+
+    kind = JobKind.ANALYSE
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        objects: ObjectStore,
+        job_directories: Path,
+        engines: Engines,
+        models: Models,
+        manifests: Callable[[], Mapping[str, PluginManifest]],
+        policy_hash: Callable[[], str],
+    ) -> None:
+        self._database = database
+        self._objects = objects
+        self._directories = job_directories
+        self._engines = engines
+        self._models = models
+        self._manifests = manifests
+        self._policy_hash = policy_hash
+
+    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
+        """Return the plugins that cannot work now, and why."""
+        found = {}
+        for plugin in plugins:
+            manifest = self._manifests().get(plugin)
+            wait = no_plugin(plugin) if manifest is None else self._obstacle(manifest)
+            if wait is not None:
+                found[plugin] = wait
+        return found
+
+    def _obstacle(self, manifest: PluginManifest) -> WaitReason | None:
+        if manifest.needs_model:
+            active = self._models.active(manifest.name)
+            if not active:
+                return no_model(manifest.name)
+            try:
+                for ref in active:
+                    self._models.loaded(ref)
+            except ModelError as error:
+                return bad_model(manifest.name, error.message)
+        return self._engines.obstacle(manifest)
+
+    def busy(self) -> Collection[str]:
+        """Return the plugins whose engine is at work."""
+        return self._engines.busy()
+
+    def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
+        """Return the plugin's active models and the active policy."""
+        return self._models.active(plugin), self._policy_hash()
+
+    def run(self, job: Job) -> Callable[[Connection], None]:
+        """Analyse the study version of the job. Raise ClinicError if that fails."""
+        manifest = self._manifests().get(job.plugin)
+        if manifest is None:
+            raise PluginError(f"The plugin {job.plugin} is not installed any more.", remedy="Install it again.")
+        with self._database.read() as connection:
+            study = studies.get_study(connection, job.study_id, job.version)
+            instances = studies.instances_of(connection, job.study_id, job.version)
+        with JobDirectory(self._directories, job.job_id) as directory:
+            task = AnalysisTask(
+                job_id=job.job_id,
+                facts=study.facts,
+                images=tuple(self._image(instance) for instance in instances),
+                output_directory=str(directory),
+                models=job.models,
+            )
+            models = tuple(self._models.loaded(ref) for ref in job.models)
+            analysis = self._engines.analyse(manifest, models, task)
+            try:
+                check_analysis(analysis, manifest, task)
+                named = [(f.name, f.media_type) for f in analysis.files]
+                files = adopt(self._objects, directory, named)
+            except ChildMisbehaved:
+                self._engines.distrust(job.plugin)
+                raise
+
+        def commit(connection: Connection) -> None:
+            jobs.save_analysis(connection, job, analysis, files)
+
+        return commit
+
+    def _image(self, instance: Instance) -> TaskImage:
+        # An engine needs pixels and geometry, never the patient's name.
+        header = instance.header.model_copy(update={"identity": PatientIdentity()})
+        return TaskImage(path=str(self._objects.path(instance.sha256)), sha256=instance.sha256, header=header)
+
+
+class JobDirectory:
+    """An empty directory for one attempt of one job, gone afterwards."""
+
+    def __init__(self, parent: Path, job_id: str) -> None:
+        self._path = parent / job_id
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._path.mkdir(parents=True, mode=0o700)
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def adopt(objects: ObjectStore, directory: Path, named: Iterable[tuple[str, str]]) -> tuple[StoredFile, ...]:
+    """Copy the files a child named, as (name, media type), into the object store, following no link.
+
+    Raise ChildMisbehaved if one of them is not a plain file in ``directory``.
+    """
+    adopted = []
+    for name, media_type in named:
+        descriptor = open_produced(directory, name, max_bytes=MAX_PRODUCED_BYTES)
+        try:
+            sha256, size = objects.write_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+        adopted.append(StoredFile(name=name, sha256=sha256, size_bytes=size, media_type=media_type))
+    return tuple(adopted)
+
+
+def check_analysis(analysis: Analysis, manifest: PluginManifest, task: AnalysisTask) -> None:
+    """Raise ChildMisbehaved if an answer is well formed and still not an answer to this task."""
+    images = {image.sha256 for image in task.images}
+    conditions = {condition.code for condition in manifest.conditions}
+    names = [file.name for file in analysis.files]
+    wrong = ""
+    if analysis.plugin != manifest.name:
+        wrong = "it speaks for another plugin"
+    elif analysis.models != task.models:
+        wrong = "it used other models than the job pinned"
+    elif any(finding.instance_sha256 not in images for finding in analysis.findings):
+        wrong = "a finding is about an image that is not in the study"
+    elif any(finding.condition not in conditions for finding in analysis.findings):
+        wrong = "a finding is about a condition the plugin does not declare"
+    elif len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
+        wrong = "its list of files is not usable"
+    elif any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):
+        wrong = "a finding names a heat map that is not among its files"
+    if wrong:
+        raise ChildMisbehaved(f"The {manifest.name} engine gave an answer that cannot be right: {wrong}.")

@@ -1,0 +1,207 @@
+"""Warm engines: one child per plugin, started on demand, evicted when memory is needed, rested when it crashes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import psutil
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import AnalysisTask, Device, EngineLoad, LoadedModel, PluginManifest, Ready
+from clinic_ai.domain import Analysis, ModelRef, WaitReason
+from clinic_ai.errors import ChildError, ChildRefused
+from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.waiting import crashing, memory_in_use, no_memory
+
+LOAD_TIMEOUT_S = 300.0
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What engines may use; times in seconds, memory in MiB (0: 60 % of the machine's)."""
+
+    memory_mb: int
+    threads: int
+    idle_s: float
+    restart_cap: int
+    restart_window_s: float
+    rest_s: float
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """A warm engine as people see it."""
+
+    plugin: str
+    pid: int
+    busy: bool
+    resident_bytes: int
+    models: tuple[str, ...]
+    idle_s: float
+
+
+@dataclass
+class _Warm:
+    child: Child
+    manifest: PluginManifest
+    models: tuple[ModelRef, ...] = ()
+
+
+@dataclass
+class _Record:
+    """What is remembered of a plugin whose engine failed."""
+
+    failures: deque[float] = field(default_factory=deque)
+    rests_until: float = 0.0
+
+
+class Engines:
+    """The warm engines of this appliance. One analysis per plugin at a time; different plugins run side by side."""
+
+    def __init__(self, crew: Crew, settings: EngineSettings) -> None:
+        self._crew = crew
+        self._settings = settings
+        self._warm: dict[str, _Warm] = {}
+        self._in_use: set[str] = set()
+        self._records: dict[str, _Record] = {}
+        self._lock = threading.RLock()
+        self.budget_mb = settings.memory_mb or int(psutil.virtual_memory().total * 0.6 / _MIB)
+
+    def obstacle(self, manifest: PluginManifest) -> WaitReason | None:
+        """Return why an analysis of this plugin cannot start now, or None if it can."""
+        with self._lock:
+            record = self._records.get(manifest.name)
+            if record is not None and record.rests_until > time.monotonic():
+                return crashing(manifest.name, self._settings.restart_cap, self._settings.restart_window_s)
+            if manifest.memory_mb > self.budget_mb:
+                return no_memory(manifest.name, manifest.memory_mb, self.budget_mb)
+            if manifest.name not in self._warm and self._busy_mb() + manifest.memory_mb > self.budget_mb:
+                return memory_in_use(manifest.name, manifest.memory_mb)
+        return None
+
+    def busy(self) -> set[str]:
+        """Return the plugins whose engine is at work."""
+        with self._lock:
+            return set(self._in_use)
+
+    def analyse(self, manifest: PluginManifest, models: tuple[LoadedModel, ...], task: AnalysisTask) -> Analysis:
+        """Run one analysis in the plugin's warm engine, started or switched to ``models`` first.
+
+        Raise ChildError if it dies, hangs, misbehaves or refuses; only a refusal leaves the engine alive.
+        """
+        name = manifest.name
+        with self._lock:
+            self._in_use.add(name)
+        try:
+            child = self._ready(manifest, models)
+            return child.call("analyse", task, Analysis, timeout_s=manifest.timeout_s)
+        except ChildRefused:
+            raise
+        except ChildError:
+            self._bury(name)
+            raise
+        finally:
+            with self._lock:
+                self._in_use.discard(name)
+
+    def distrust(self, plugin: str) -> None:
+        """Kill an engine whose answer was well formed and yet could not be true."""
+        self._bury(plugin)
+
+    def evict_idle(self) -> None:
+        """End engines that nobody used for a while, and forget those whose process is gone."""
+        with self._lock:
+            for name, warm in list(self._warm.items()):
+                if name in self._in_use:
+                    continue
+                if not warm.child.alive:
+                    del self._warm[name]
+                elif time.monotonic() - warm.child.last_used > self._settings.idle_s:
+                    self._end(name)
+
+    def views(self) -> list[EngineView]:
+        """Return the warm engines."""
+        with self._lock:
+            return [
+                EngineView(
+                    plugin=name,
+                    pid=warm.child.pid,
+                    busy=name in self._in_use,
+                    resident_bytes=warm.child.resident_bytes(),
+                    models=tuple(model.label() for model in warm.models),
+                    idle_s=time.monotonic() - warm.child.last_used,
+                )
+                for name, warm in self._warm.items()
+            ]
+
+    def close(self) -> None:
+        """End all engines."""
+        with self._lock:
+            for name in list(self._warm):
+                self._end(name)
+
+    # ------------------------------------------------------------
+
+    def _ready(self, manifest: PluginManifest, models: tuple[LoadedModel, ...]) -> Child:
+        refs = tuple(model.ref for model in models)
+        with self._lock:
+            warm = self._warm.get(manifest.name)
+            if warm is None or not warm.child.alive:
+                self._make_room(manifest)
+                warm = _Warm(self._crew.start(self._spec(manifest)), manifest)
+                self._warm[manifest.name] = warm
+                fresh = True
+            else:
+                fresh = False
+        if fresh or warm.models != refs:
+            device = Device(threads=self._settings.threads, memory_mb=manifest.memory_mb)
+            load = EngineLoad(engine=manifest.engine, models=models, device=device)
+            try:
+                warm.child.call("load", load, Ready, timeout_s=LOAD_TIMEOUT_S)
+            except ChildRefused:
+                self._bury(manifest.name)  # half a load is no state to work from
+                raise
+            warm.models = refs
+        return warm.child
+
+    def _make_room(self, manifest: PluginManifest) -> None:
+        """Evict engines that are not at work, the longest unused first, until the new one fits."""
+        idle = sorted(
+            (name for name in self._warm if name not in self._in_use), key=lambda n: self._warm[n].child.last_used
+        )
+        while idle and sum(w.manifest.memory_mb for w in self._warm.values()) + manifest.memory_mb > self.budget_mb:
+            self._end(idle.pop(0))
+
+    def _busy_mb(self) -> int:
+        return sum(w.manifest.memory_mb for name, w in self._warm.items() if name in self._in_use)
+
+    def _end(self, name: str) -> None:
+        self._warm.pop(name).child.close(grace_s=1.0)
+
+    def _bury(self, name: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            warm = self._warm.pop(name, None)
+            record = self._records.setdefault(name, _Record())
+            record.failures.append(now)
+            while record.failures and now - record.failures[0] > self._settings.restart_window_s:
+                record.failures.popleft()
+            if len(record.failures) >= self._settings.restart_cap:
+                record.rests_until = now + self._settings.rest_s
+                record.failures.clear()
+        if warm is not None:
+            warm.child.kill()
+
+    def _spec(self, manifest: PluginManifest) -> ChildSpec:
+        threads = str(self._settings.threads)
+        return ChildSpec(
+            kind="engine",
+            name=f"{manifest.name} engine",
+            # Twice the declared need: RLIMIT_DATA counts what is reserved, not what is touched.
+            confinement=Confinement(data=2 * manifest.memory_mb * _MIB + 512 * _MIB, file_size=1 << 30),
+            environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
+        )
