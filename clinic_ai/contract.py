@@ -40,15 +40,15 @@ class Condition(Word):
     enough. ``min_slices`` and ``max_slices`` count images, frames included.
     """
 
-    modality: tuple[Glob, ...] = ()
-    body_part: tuple[Glob, ...] = ()
-    view: tuple[Glob, ...] = ()
-    station: tuple[Glob, ...] = ()
-    source: tuple[Glob, ...] = ()
-    study_description: tuple[Glob, ...] = ()
-    series_description: tuple[Glob, ...] = ()
-    min_slices: int | None = Field(default=None, ge=0)
-    max_slices: int | None = Field(default=None, ge=0)
+    modality: tuple[Glob, ...] = Field((), description="DICOM modality: CR, DX, CT, US …")
+    body_part: tuple[Glob, ...] = Field((), description="Body part examined: CHEST, ABDOMEN …")
+    view: tuple[Glob, ...] = Field((), description="View position: PA, AP, LL …")
+    station: tuple[Glob, ...] = Field((), description="Station name of the scanner.")
+    source: tuple[Glob, ...] = Field((), description="Name of the inbox or sender the study came from.")
+    study_description: tuple[Glob, ...] = Field((), description="Study description.")
+    series_description: tuple[Glob, ...] = Field((), description="Description of any series.")
+    min_slices: int | None = Field(default=None, ge=0, description="Fewest images, frames included.")
+    max_slices: int | None = Field(default=None, ge=0, description="Most images, frames included.")
 
 
 class ConditionInfo(Word):

@@ -1,0 +1,108 @@
+"""Mistakes that only two keys together make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from clinic_ai.settings.lines import KeyPath
+from clinic_ai.settings.model import Settings
+
+OWN_FOLDERS = (
+    "labels",
+    "quarantine",
+    "models",
+    "datasets",
+    "runs",
+    "policies",
+    "templates",
+    "backups",
+    "logs",
+    "state",
+    "run",
+)
+"""Folders of the home directory that are neither inbox nor outbox: nothing else may use them."""
+
+Mistake = tuple[tuple[KeyPath, ...], str]
+"""The keys concerned, the last of them the one to blame, and the sentence."""
+
+
+def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
+    """Yield every mistake that keys valid by themselves make together. Relative folders start at ``home``."""
+    yield from _inbox_names(settings)
+    yield from _folders(settings, home)
+    yield from _rules(settings)
+    ingest = settings.ingest
+    if ingest.quiet_period_s > ingest.deadline_s:
+        yield (
+            (("ingest", "quiet_period_s"), ("ingest", "deadline_s")),
+            f"{ingest.deadline_s:g} is shorter than ingest.quiet_period_s; write {ingest.quiet_period_s:g} or more",
+        )
+
+
+def _inbox_names(settings: Settings) -> Iterator[Mistake]:
+    seen: dict[str, int] = {}
+    for index, inbox in enumerate(settings.inbox):
+        first = seen.setdefault(inbox.name.casefold(), index)
+        if first != index:
+            yield (
+                (("inbox", first, "name"), ("inbox", index, "name")),
+                f"inbox[{first + 1}] is named {inbox.name!r} too; write a name of its own",
+            )
+
+
+def _folders(settings: Settings, home: PurePath) -> Iterator[Mistake]:
+    outbox = _absolute(settings.results.outbox, home)
+    outbox_key: KeyPath = ("results", "outbox")
+    own = [(name, home / name) for name in OWN_FOLDERS]
+    for name, folder in own:
+        if _overlap(outbox, folder):
+            yield (outbox_key,), f"the outbox and {name}/ of the home directory overlap; write a folder apart from it"
+    for index, inbox in enumerate(settings.inbox):
+        folder = _absolute(inbox.path, home)
+        key: KeyPath = ("inbox", index, "path")
+        if _overlap(folder, outbox):
+            yield (
+                (outbox_key, key),
+                "this inbox and the outbox overlap, so results would be read as scans; write a folder apart",
+            )
+        clash = next((name for name, place in own if _overlap(folder, place)), None)
+        if clash:
+            yield (key,), f"this inbox and {clash}/ of the home directory overlap; write a folder apart from it"
+        for earlier, other in enumerate(settings.inbox[:index]):
+            if _overlap(folder, _absolute(other.path, home)):
+                yield (
+                    (("inbox", earlier, "path"), key),
+                    f"this inbox and inbox[{earlier + 1}] overlap, so a file would arrive twice; write a folder apart",
+                )
+
+
+def _rules(settings: Settings) -> Iterator[Mistake]:
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(settings.routing.rule):
+        place: KeyPath = ("routing", "rule", index)
+        if not rule.name:
+            yield ((*place, "name"),), "the rule has no name; write one, it is shown with every result"
+        elif (first := seen.setdefault(rule.name.casefold(), index)) != index:
+            yield (
+                (("routing", "rule", first, "name"), (*place, "name")),
+                f"routing.rule[{first + 1}] is named {rule.name!r} too; write a name of its own",
+            )
+        if not rule.plugins:
+            yield ((*place, "plugins"),), 'the rule sends studies nowhere; write plugins such as ["xray"]'
+        low, high = rule.when.min_slices, rule.when.max_slices
+        if low is not None and high is not None and low > high:
+            yield (
+                ((*place, "when", "min_slices"), (*place, "when", "max_slices")),
+                f"{high} is less than min_slices, so nothing can match; write {low} or more",
+            )
+
+
+def _absolute(path: str, home: PurePath) -> PurePath:
+    return PurePath(os.path.normpath(home / path))
+
+
+def _overlap(one: PurePath, other: PurePath) -> bool:
+    """Return whether the folders are the same or one lies inside the other."""
+    return one.is_relative_to(other) or other.is_relative_to(one)

@@ -1,0 +1,254 @@
+"""The keys of ``clinic.toml``: type, default, unit and one comment each.
+
+This file is the only place a key is described. The sample file, the table in ``docs/settings.md`` and the
+sentences about mistakes are all made from it. Every key has a default, so an empty file is valid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from clinic_ai.contract import Condition, Glob
+from clinic_ai.domain import Audience, Key, Word
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Marks the unit of a key, in the plural and in words."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """Says in words what a text must look like, with an example, for the sentence about a text that does not."""
+
+    words: str
+    example: str
+
+
+Seconds = Annotated[float, Unit("seconds")]
+Wait = Annotated[float, Field(ge=0, le=86400), Unit("seconds")]
+Mebibytes = Annotated[int, Unit("MiB")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$"), Form("a two-letter language code", "en")]
+SourceName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"),
+    Form("a name of letters, digits, spaces, dots, underscores and hyphens", "room 1"),
+]
+FolderPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$"), Form("a folder", "inbox")]
+CodeString = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Z0-9 _]{0,16}$"),
+    Form("a DICOM code of at most 16 capital letters, digits, spaces and underscores", "DX"),
+]
+UserName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\s:/,\x00-\x1f]{1,256}$"),
+    Form("the name of a Unix user, as `id -un` shows it", "anna"),
+]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[^\s:/,\x00-\x1f]{0,64}$"), Form("a Unix group", "clinic-ai")]
+PackName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
+    Form("the name of a folder in policies/", "default"),
+]
+PluginName = Annotated[Key, Form("a plugin's name of small letters, digits and underscores", "xray")]
+
+
+class Section(Word):
+    """Base of every table of ``clinic.toml``; its docstring becomes the comment above the table."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ClinicSettings(Section):
+    """Who runs this appliance."""
+
+    name: str = Field("", max_length=200, description="Name of the clinic, as it stands on reports and screens.")
+    language: Language = Field("en", description="Language of reports; the policy pack must have templates for it.")
+
+
+class InboxSettings(Section):
+    """A watched folder. Repeat the table for each folder.
+
+    Sub-folders are watched too. Below an inbox, folders named MODALITY/BODY_PART say what a PNG or JPEG shows,
+    for example inbox/DX/CHEST/scan.png. DICOM files say it themselves.
+    """
+
+    name: SourceName = Field("inbox", description="Name of this source; routing rules ask for it as `source`.")
+    path: FolderPath = Field("inbox", description="The folder; a relative path starts at the home directory.")
+    modality: CodeString = Field(
+        "", description="DICOM modality of PNG and JPEG files whose sub-folder does not say it; empty: unknown."
+    )
+    body_part: CodeString = Field(
+        "", description="Body part of PNG and JPEG files whose sub-folder does not say it; empty: unknown."
+    )
+    settle_s: Seconds = Field(
+        0.0, ge=0, le=86400, description="Like ingest.settle_s, for this folder alone; 0: use ingest.settle_s."
+    )
+    priority: int = Field(0, ge=-100, le=100, description="Studies from a folder with a higher number go first.")
+
+
+class IngestSettings(Section):
+    """How files become studies."""
+
+    rescan_s: Seconds = Field(
+        2.0,
+        ge=0.1,
+        le=3600,
+        description="Time between two full looks at the inboxes; hints of the kernel come between.",
+    )
+    settle_s: Seconds = Field(
+        1.0,
+        ge=0.05,
+        le=86400,
+        description="A file is taken when two looks at least this far apart found the same size and time of change.",
+    )
+    quiet_period_s: Seconds = Field(
+        5.0, ge=0.1, le=86400, description="A study is complete when nothing has arrived for it for this long."
+    )
+    deadline_s: Seconds = Field(
+        3600.0, ge=1, le=604800, description="A study is closed this long after its first image, complete or not."
+    )
+    batch: int = Field(50, ge=1, le=1000, description="Files handed to the parser at once.")
+    max_file_mb: Mebibytes = Field(4096, ge=1, description="A larger file is quarantined unread.")
+    max_pixels: Annotated[int, Unit("pixels")] = Field(
+        400_000_000, ge=1, description="An object with more rows × columns × frames than this is quarantined."
+    )
+    parser_memory_mb: Mebibytes = Field(1024, ge=256, description="Address space of the process that reads headers.")
+    parser_timeout_s: Seconds = Field(60.0, ge=1, le=3600, description="Longest time one batch of headers may take.")
+    ignore: tuple[Glob, ...] = Field(
+        ("*.tmp", "*.part", ".*"), description="File names that are not looked at, as shell patterns."
+    )
+
+
+class RoutingRule(Section):
+    """Sends studies that look like `when` to plugins. Repeat the table for each rule; file order counts."""
+
+    name: SourceName = Field("", description="Name of the rule, shown with every result.")
+    plugins: tuple[PluginName, ...] = Field((), description="Plugins that analyse the study, by name.")
+    enabled: bool = Field(True, description="false: the rule is skipped.")
+    priority: int = Field(
+        0, ge=-100, le=100, description="Its jobs go before those with a lower number; mode `priority` decides by it."
+    )
+    when: Condition = Field(
+        default=Condition(),
+        description="What the study must look like; see the section on conditions. An empty table matches every study.",
+    )
+
+
+class RoutingSettings(Section):
+    """Which plugin sees which study."""
+
+    mode: Literal["first", "all", "priority"] = Field(
+        "first",
+        description="first: the first matching rule decides; all: every matching rule adds its plugins; "
+        "priority: the matching rule with the highest priority decides.",
+    )
+    use_claims: bool = Field(
+        True, description="true: a study that no rule matches goes to the plugins that claim such studies."
+    )
+    rule: tuple[RoutingRule, ...] = Field(
+        (),
+        description="The rules, in order.",
+        examples=[
+            RoutingRule(
+                name="chest x-rays",
+                plugins=("xray",),
+                when=Condition(modality=("CR", "DX"), body_part=("CHEST", "THORAX")),
+            )
+        ],
+    )
+
+
+class ExecutionSettings(Section):
+    """How jobs run."""
+
+    max_attempts: int = Field(3, ge=1, le=20, description="A job that failed this often is given up.")
+    backoff_s: Annotated[tuple[Wait, ...], Unit("seconds")] = Field(
+        (5.0, 30.0, 120.0),
+        min_length=1,
+        max_length=20,
+        description="Waits before the second, third … attempt; the last one repeats.",
+    )
+    max_parallel_jobs: int = Field(1, ge=1, le=64, description="Jobs that run at the same time.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of each engine; 0: the cores shared out fairly.")
+    engine_idle_s: Seconds = Field(
+        900.0, ge=0, le=604800, description="An engine unused for this long is stopped; its next study loads it again."
+    )
+    memory_mb: Mebibytes = Field(
+        0, ge=0, description="Memory all engines together may use; 0: 60 % of the machine's memory."
+    )
+    max_restarts: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="An engine that died this often within restart_window_s is left alone and reported.",
+    )
+    restart_window_s: Seconds = Field(60.0, ge=1, le=86400, description="The period in which restarts are counted.")
+
+
+class GuardSettings(Section):
+    """What may be said. A guard that fails holds the result back; no setting changes that."""
+
+    pack: PackName = Field("default", description="Folder of the policy pack, in policies/ of the home directory.")
+    timeout_s: Seconds = Field(
+        10.0, ge=0.1, le=600, description="Longest time the guard may take for one report; later means hold."
+    )
+
+
+class ResultsSettings(Section):
+    """What goes out."""
+
+    outbox: FolderPath = Field("outbox", description="Folder of results; a relative path starts at the home directory.")
+    institution: str = Field(
+        "", max_length=64, description="Institution named in reports and DICOM objects; empty: clinic.name."
+    )
+    audiences: tuple[Audience, ...] = Field(
+        (Audience.CLINICIAN,), min_length=1, description="Readers a report is made for."
+    )
+
+
+class ControlSettings(Section):
+    """Who may do what. root and the user the daemon runs as are always administrators."""
+
+    group: GroupName = Field("", description="Unix group that may open the sockets; empty: the daemon's own.")
+    technicians: tuple[UserName, ...] = Field((), description="Unix users who see states and metadata.")
+    clinicians: tuple[UserName, ...] = Field((), description="Unix users who also read, correct and sign results.")
+    administrators: tuple[UserName, ...] = Field((), description="Unix users who also change models and settings.")
+
+
+class LogSettings(Section):
+    """What the log says. It never holds personal data."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least important entry kept.")
+    format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
+
+
+class TrainingSettings(Section):
+    """What one training run may use."""
+
+    max_memory_mb: Mebibytes = Field(4096, ge=256, description="Memory of a training run.")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a training run.")
+    max_seconds: Seconds = Field(
+        3600.0, ge=1, le=604800, description="A run is stopped after this long; it can resume."
+    )
+
+
+class Settings(Section):
+    """Everything the clinic decides; see ``docs/settings.md``."""
+
+    clinic: ClinicSettings = ClinicSettings()
+    inbox: tuple[InboxSettings, ...] = Field((InboxSettings(),), min_length=1, description="The watched folders.")
+    ingest: IngestSettings = IngestSettings()
+    routing: RoutingSettings = RoutingSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    guard: GuardSettings = GuardSettings()
+    results: ResultsSettings = ResultsSettings()
+    control: ControlSettings = ControlSettings()
+    log: LogSettings = LogSettings()
+    training: TrainingSettings = TrainingSettings()
