@@ -1,0 +1,54 @@
+# Every target sets up .venv by itself. Needs Python 3.11 or newer (PYTHON=… picks one), make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INPUT ?=
+HOME_DIR ?=
+
+RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray
+DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]'
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
+RECIPE := pyproject.toml deploy/constraints.txt $(wildcard plugins/*/pyproject.toml)
+
+.PHONY: demo run test check format bench torture clean
+
+demo: $(VENV)/.run  ## drop real scans into a fresh home and show what becomes of them; INPUT=DIR for your own
+	@$(BIN)/clinic-ai demo $(if $(INPUT),--input "$(INPUT)") $(if $(HOME_DIR),--home "$(HOME_DIR)")
+
+run: $(VENV)/.run  ## run the daemon in the foreground; HOME_DIR=DIR picks its home (default ./home)
+	@$(BIN)/clinic-ai init --home "$(or $(HOME_DIR),home)"
+	@$(BIN)/clinic-ai run --home "$(or $(HOME_DIR),home)"
+
+test: $(VENV)/.dev  ## the whole suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## every benchmark, each with its ratio to a named floor
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+torture: $(VENV)/.dev  ## hours of faults
+	$(BIN)/python -m pytest -m torture --timeout=7200 tests/torture
+
+$(VENV)/.run: $(RECIPE)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) …"
+	@test -f $(VENV)/.dev || $(INSTALL) $(RUN_PACKAGES)
+	@touch $@
+
+$(VENV)/.dev: $(RECIPE)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) for development …"
+	@$(INSTALL) $(DEV_PACKAGES)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

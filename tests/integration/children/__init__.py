@@ -1,0 +1,1 @@
+"""Children that misbehave, each in its own way; started by the tests through the real ``Child``."""

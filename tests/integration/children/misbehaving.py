@@ -1,0 +1,138 @@
+"""A child that does whatever harm the request's method names."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from clinic_ai.confinement import confine
+from clinic_ai.errors import InputError
+from clinic_ai.wire import MAX_FRAME_BYTES, Call, Method, Response, send_frame, serve
+
+channel, limits = confine()
+
+
+class Text(BaseModel):
+    text: str = ""
+
+
+class Bomb:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, (self.path,))
+
+
+def echo(params: Text, call: Call) -> Text:
+    return params
+
+
+def segfault(params: Text, call: Call) -> Text:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return params
+
+
+def hang(params: Text, call: Call) -> Text:
+    time.sleep(3600)
+    return params
+
+
+def eat_memory(params: Text, call: Call) -> Text:
+    eaten = [bytearray(16 << 20) for _ in range(10_000)]
+    return Text(text=str(len(eaten)))
+
+
+def flood_output(params: Text, call: Call) -> Text:
+    while True:
+        sys.stdout.write("x" * 65536)
+        sys.stdout.flush()
+
+
+def flood_progress(params: Text, call: Call) -> Text:
+    while True:
+        call.progress(params)
+
+
+def send_pickle(params: Text, call: Call) -> Text:
+    body = pickle.dumps(Bomb(params.text))
+    channel.sendall(struct.pack(">I", len(body)) + body)
+    time.sleep(3600)
+    return params
+
+
+def send_oversized(params: Text, call: Call) -> Text:
+    channel.sendall(struct.pack(">I", MAX_FRAME_BYTES + 1) + b"x" * 1000)
+    time.sleep(3600)
+    return params
+
+
+def send_wrong_shape(params: Text, call: Call) -> Text:
+    send_frame(channel, Response(id=call._id, kind="result", body={"nonsense": 1}))
+    time.sleep(3600)
+    return params
+
+
+def answer_other_call(params: Text, call: Call) -> Text:
+    send_frame(channel, Response(id=call._id + 7, kind="result", body={"text": "x"}))
+    time.sleep(3600)
+    return params
+
+
+def leave_quietly(params: Text, call: Call) -> Text:
+    os._exit(3)
+
+
+def raise_anything(params: Text, call: Call) -> Text:
+    raise RuntimeError(f"a message with the name {params.text}")
+
+
+def refuse(params: Text, call: Call) -> Text:
+    raise InputError("too_odd", "This input is too odd.", remedy="Send another.")
+
+
+def spawn(params: Text, call: Call) -> Text:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    return Text(text=str(child.pid))
+
+
+def reach_out(params: Text, call: Call) -> Text:
+    try:
+        socket.create_connection(("127.0.0.1", int(params.text)), timeout=2)
+    except OSError as error:
+        return Text(text=f"refused: {error.errno}")
+    return Text(text="connected")
+
+
+def write_much(params: Text, call: Call) -> Text:
+    try:
+        with Path(params.text).open("wb") as out:
+            for _ in range(64):
+                out.write(b"x" * (1 << 20))
+    except OSError as error:
+        return Text(text=f"refused: {error.errno}")
+    return Text(text="written")
+
+
+def count_until_stopped(params: Text, call: Call) -> Text:
+    steps = 0
+    while not call.stop_requested():
+        steps += 1
+        call.progress(Text(text=str(steps)))
+        time.sleep(0.01)
+    return Text(text=str(steps))
+
+
+functions = [echo, segfault, hang, eat_memory, flood_output, flood_progress, send_pickle, send_oversized]
+functions += [send_wrong_shape, answer_other_call, leave_quietly, raise_anything, refuse, spawn, reach_out]
+functions += [write_much, count_until_stopped]
+serve(channel, {function.__name__: Method(Text, function) for function in functions})
