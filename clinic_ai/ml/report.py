@@ -1,0 +1,141 @@
+"""Makes all artefacts of one study version. The PDF always comes out; what else could not be made is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from clinic_ai.contract import RenderedFile, RenderImage, RenderResult, RenderTask
+from clinic_ai.domain import FileKind
+from clinic_ai.errors import InputError
+from clinic_ai.ml import report_text as words
+from clinic_ai.ml.dicom_common import subject
+from clinic_ai.ml.pictures import draw_overlay, draw_scan, open_scan
+from clinic_ai.ml.report_pdf import Panel, write_pdf
+from clinic_ai.ml.report_sr import evidence_of, write_sr
+from clinic_ai.ml.secondary_capture import write_capture
+from clinic_ai.results.codes import finding_code
+from clinic_ai.results.statements import released_findings
+
+MAX_WITH_OVERLAY = 2
+MAX_WITHOUT_OVERLAY = 4
+_PNG, _PDF, _DICOM = "image/png", "application/pdf", "application/dicom"
+
+
+@dataclass
+class _Made:
+    directory: Path
+    files: list[RenderedFile] = field(default_factory=list)
+    omissions: list[str] = field(default_factory=list)
+
+    def add(self, name: str, media_type: str) -> None:
+        self.files.append(RenderedFile(name=name, media_type=media_type))
+
+
+def render(task: RenderTask) -> RenderResult:
+    """Write the artefacts into ``task.output_directory`` and return their names with what is missing and why."""
+    made = _Made(Path(task.output_directory))
+    shown = choose_images(task)
+    panels = [_panel(task, image, number, made) for number, image in enumerate(shown, start=1)]
+    _write_dicom(task, made)
+    write_pdf(task, panels, len(_showable(task)) - len(shown), made.directory)
+    made.add("report.pdf", _PDF)
+    return RenderResult(files=tuple(made.files), omissions=tuple(dict.fromkeys(made.omissions)))
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def choose_images(task: RenderTask) -> list[RenderImage]:
+    """Return the images the report shows: those with a heat map first, then in their order, as many as fit a page."""
+    images = _showable(task)
+    mapped = [image for image in images if heatmap_title(task, image) is not None]
+    if mapped:
+        others = [image for image in images if image not in mapped]
+        return (mapped + others)[:MAX_WITH_OVERLAY]
+    return images[:MAX_WITHOUT_OVERLAY]
+
+
+def _showable(task: RenderTask) -> list[RenderImage]:
+    """Return the images with pixels; what a structured report or a waveform holds is no picture."""
+    return [i for i in task.images if i.header.kind is not FileKind.DICOM or (i.header.rows and i.header.columns)]
+
+
+def heatmap_title(task: RenderTask, image: RenderImage) -> str | None:
+    """Return what the heat map of ``image`` shows, in words, or None if it may not be shown.
+
+    A heat map says where a finding is, so it goes out only with its finding: all findings of the image that
+    have one must be released, for a file in the store does not tell which of them it belongs to.
+    """
+    own = [f for f in task.findings if f.instance_sha256 == image.sha256 and f.heatmap is not None]
+    released = [finding for finding, _ in released_findings(task.findings, task.verdict)]
+    if image.heatmap_path is None or not own or any(finding not in released for finding in own):
+        return None
+    if len({finding.heatmap for finding in own}) > 1:
+        return "heat map"
+    labels = dict.fromkeys(finding_code(finding.condition).label for finding in own)
+    return f"heat map: {', '.join(labels)}"
+
+
+def _panel(task: RenderTask, image: RenderImage, number: int, made: _Made) -> Panel:
+    title = f"Image {number}"
+    try:
+        grey = open_scan(image)
+        scan = draw_scan(grey, made.directory, f"scan-{number}.png")
+    except InputError as error:
+        made.omissions.append(f"Image {number} is not shown: {error.message}")
+        return Panel(title, None, sentence=words.NO_PICTURE)
+    made.add(scan.name, _PNG)
+    mapped = heatmap_title(task, image)
+    if mapped is None:
+        return Panel(title, scan)
+    try:
+        overlay = draw_overlay(grey, image, made.directory, f"overlay-{number}.png")
+    except InputError as error:
+        made.omissions.append(f"The heat map of image {number} is not shown: {error.message}")
+        return Panel(title, scan)
+    made.add(overlay.name, _PNG)
+    return Panel(title, scan, overlay, f"Image {number}, {mapped}")
+
+
+# ---------------------------------------------------------------- DICOM objects
+
+
+def _write_dicom(task: RenderTask, made: _Made) -> None:
+    study, lost = subject(task)
+    made.omissions.extend(lost)
+    evidence = dict(_evidence(task, study, made))
+    try:
+        write_sr(task, evidence, made.directory)
+    except InputError as error:
+        made.omissions.append(f"No structured report was made: {error.message}")
+    except (ValueError, TypeError, AttributeError) as error:
+        # What highdicom and pydicom raise for values no rule here foresaw; the PDF must not be lost over it.
+        (made.directory / "report.sr.dcm").unlink(missing_ok=True)
+        made.omissions.append(f"No structured report was made: it would not be valid DICOM ({type(error).__name__}).")
+    else:
+        made.add("report.sr.dcm", _DICOM)
+
+
+def _evidence(task: RenderTask, study: Dataset, made: _Made) -> Iterator[tuple[str, Dataset]]:
+    captures = 0
+    for image in task.images:
+        if image.header.kind is FileKind.DICOM:
+            reference = evidence_of(image, study)
+            if reference is None:
+                made.omissions.append("The structured report does not refer to images without valid UIDs.")
+            else:
+                yield image.sha256, reference
+            continue
+        captures += 1
+        name = "scan.sc.dcm" if captures == 1 else f"scan-{captures}.sc.dcm"
+        try:
+            capture = write_capture(task, image, captures, study, made.directory, name)
+        except InputError as error:
+            made.omissions.append(f"No DICOM object was made of picture {captures}: {error.message}")
+            continue
+        made.add(name, _DICOM)
+        yield image.sha256, capture

@@ -1,0 +1,201 @@
+"""The report for people: one page of A4 as PDF/A-2b and PDF/UA-1, set by typst.
+
+Everything that is not layout reaches typst as one JSON value and is placed as strings, never as markup, so no
+name or sentence can change the page or run code. Fonts are the ones inside the typst wheel.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from clinic_ai.contract import RenderTask
+from clinic_ai.errors import ClinicError
+from clinic_ai.ml import report_text as words
+from clinic_ai.ml.pictures import Picture
+from clinic_ai.results.codes import finding_code
+from clinic_ai.results.statements import released_findings, released_others
+
+_PROBE = b"""#set document(title: "probe")
+#set text(font: ("Libertinus Serif", "New Computer Modern"))
+#sys.inputs.text"""
+_MISSING = "□"
+_UNDRAWABLE = re.compile(r'the text `(".*")` could not be displayed', re.DOTALL)
+_CODE_POINT = re.compile(r"\\u\{([0-9a-fA-F]+)\}")
+_MAX_PROBES = 40
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image in the report: its pictures, or the sentence that stands in their place."""
+
+    title: str
+    scan: Picture | None
+    overlay: Picture | None = None
+    overlay_title: str = ""
+    sentence: str = ""
+
+
+def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path) -> None:
+    """Write ``report.pdf``; the pictures of ``panels`` lie in ``directory``, ``more`` images are not shown.
+
+    Raise ClinicError if typst cannot set the page even with plain characters.
+    """
+    page = _page(task, panels, more)
+    missing = _characters_without_glyph(json.dumps(page, ensure_ascii=False), directory)
+    if missing:
+        page = _replaced(page, missing)
+        page["notes"] = [*page["notes"], words.GLYPHS_REPLACED]
+    try:
+        pdf = _compile(page, directory, task.created_at)
+    except typst.TypstError as error:
+        if _UNDRAWABLE.search(str(error)) is None:
+            raise ClinicError("The report page could not be set.", remedy="This is a defect: report it.") from error
+        page = json.loads(re.sub(r"[^\x00-\x7f]", "?", json.dumps(page, ensure_ascii=False)))
+        pdf = _compile(page, directory, task.created_at)
+    (directory / "report.pdf").write_bytes(pdf)
+
+
+# ---------------------------------------------------------------- what stands on the page
+
+
+def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
+    verdict = task.verdict
+    return {
+        "institution": words.printable(task.institution) or "Institution not set",
+        "status": words.PRELIMINARY,
+        "machine": words.MACHINE_MADE,
+        "marks": [words.printable(mark, 500) for mark in verdict.marks],
+        "study": f"{task.study_id} · version {task.version}",
+        "language": task.language if re.fullmatch(r"[a-z]{2,3}", task.language) else "en",
+        "patient": _patient(task),
+        "exam": _exam(task),
+        "panels": [asdict(panel) for panel in panels],
+        "more": more,
+        "heatmap_note": words.HEATMAP_NOTE if any(panel.overlay for panel in panels) else "",
+        "numbers": words.shows_numbers(verdict),
+        "findings": list(_findings(task)),
+        "statements": [
+            {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)}
+            for r in released_others(verdict)
+        ],
+        "guard": words.guard_lines(verdict),
+        "made_with": [
+            ["Plugin", ", ".join(words.printable(label) for label in task.plugin_labels) or "none"],
+            ["Model", "; ".join(words.model_line(model) for model in task.models) or "none"],
+            ["Policy", words.policy_line(verdict)],
+        ],
+        "notes": [],
+        "software": words.printable(task.software),
+        "date": words.utc(task.created_at),
+    }
+
+
+def _patient(task: RenderTask) -> list[list[str]]:
+    who = task.identity
+    rows = [
+        ("Patient", words.person_name(who.patient_name)),
+        ("Patient ID", words.printable(who.patient_id, 64)),
+        ("Born", words.date(who.birth_date)),
+        ("Sex", words.printable(who.sex, 16)),
+        ("Accession", words.printable(who.accession_number, 64)),
+    ]
+    return [[name, value or "–"] for name, value in rows]
+
+
+def _exam(task: RenderTask) -> list[list[str]]:
+    facts = task.facts
+    rows = [
+        ("Modality", words.printable(", ".join(facts.modalities))),
+        ("Body part", words.printable(", ".join(facts.body_parts))),
+        ("Received", words.utc(task.received_at)),
+        ("Reported", words.utc(task.created_at)),
+        ("Closed because", words.printable(task.closed_reason)),
+    ]
+    return [[name, value or "–"] for name, value in rows]
+
+
+def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
+    for finding, released in released_findings(task.findings, task.verdict):
+        yield {
+            "label": finding_code(finding.condition).label,
+            "text": words.printable(released.text, 4000),
+            "annotations": _annotations(released.annotations),
+            "probability": words.percent(finding.probability),
+            "threshold": words.percent(finding.threshold),
+            "presence": words.PRESENCE[finding.presence],
+            "auroc": words.auroc(finding.validation),
+        }
+
+
+def _annotations(annotations: tuple[str, ...]) -> list[str]:
+    return [words.printable(annotation, 500) for annotation in annotations]
+
+
+# ---------------------------------------------------------------- setting it
+
+
+@cache
+def _template() -> bytes:
+    return resources.files("clinic_ai.ml").joinpath("report.typ").read_bytes()
+
+
+def _compile(page: dict[str, Any], directory: Path, created_at: float) -> bytes:
+    # Typst's root is the job directory: nothing outside it can become part of a page.
+    return _typst(_template(), {"page": json.dumps(page)}, directory, int(created_at))
+
+
+def _typst(source: bytes, inputs: dict[str, str], root: Path, timestamp: int) -> bytes:
+    compiler = typst.Compiler(root=root, ignore_system_fonts=True, sys_inputs=inputs)
+    pdf = compiler.compile(source, format="pdf", pdf_standards=["a-2b", "ua-1"], timestamp=timestamp)
+    if not isinstance(pdf, bytes):
+        raise TypeError("typst answered something else than one PDF")
+    return pdf
+
+
+def _characters_without_glyph(text: str, directory: Path) -> set[str]:
+    """Return the characters of ``text`` that no font of the wheel can draw, found by setting them alone."""
+    left = {character for character in text if ord(character) > 0x7E}
+    missing: set[str] = set()
+    for _ in range(_MAX_PROBES):
+        try:
+            _typst(_PROBE, {"text": " ".join(sorted(left))}, directory, 0)
+        except typst.TypstError as error:
+            named = _named_in(str(error)) & left
+            if not named:
+                break
+            missing |= named
+            left -= named
+        else:
+            return missing
+    return missing | left  # so many are missing that the rest is not worth a try each
+
+
+def _named_in(message: str) -> set[str]:
+    found = _UNDRAWABLE.search(message)
+    if found is None:
+        return set()
+    text = _CODE_POINT.sub(lambda match: f"\\U{int(match[1], 16):08x}", found[1])
+    try:
+        return set(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return set(text)
+
+
+def _replaced(value: Any, missing: set[str]) -> Any:
+    if isinstance(value, str):
+        return "".join(_MISSING if character in missing else character for character in value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, missing) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, missing) for item in value]
+    return value

@@ -1,0 +1,206 @@
+"""The report for systems: a Comprehensive SR after TID 1500 (PS3.16), preliminary and unverified.
+
+Each released finding is a measurement group (TID 1501): its code, whether it is present, the calibrated
+probability, the model, the image, and the released words. Everything else that was released, the marks of the
+guard, the policy and the software stand as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from clinic_ai.contract import RenderImage, RenderTask
+from clinic_ai.domain import Finding, ModelRef, Presence, Released
+from clinic_ai.errors import InputError
+from clinic_ai.ml import report_text as words
+from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, short_text, stamp
+from clinic_ai.ml.uids import derived_uid, is_uid
+from clinic_ai.results.codes import finding_code
+from clinic_ai.results.statements import released_findings, released_others
+
+SERIES_NUMBER = 9901
+SERIES_DESCRIPTION = "AI result, preliminary"
+
+_PROBABILITY = Code("122157", "DCM", "Probability")
+_NO_UNITS = Code("1", "UCUM", "no units")
+_PRESENCE = Code("121052", "DCM", "Presence of property")
+_PRESENCE_VALUES = {
+    Presence.PRESENT: Code("52101004", "SCT", "Present"),
+    Presence.ABSENT: Code("272519000", "SCT", "Absent"),
+    Presence.UNCERTAIN: Code("82334004", "SCT", "Indeterminate"),
+}
+_ENGLISH = sr.CodedConcept("en-US", "RFC5646", "English (United States)")
+_SOURCE = Code("260753009", "SCT", "Source")
+_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+_IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+_CONTAINS = sr.RelationshipTypeValues.CONTAINS
+
+
+def evidence_of(image: RenderImage, study: Dataset) -> Dataset | None:
+    """Return a source image as an SR may refer to it, or None if its UIDs do not allow that."""
+    header = image.header
+    uids = (header.sop_class_uid, header.sop_instance_uid, header.series_instance_uid)
+    if header.study_instance_uid != study.StudyInstanceUID or not all(map(is_uid, uids)):
+        return None
+    result = Dataset()
+    result.update(study)
+    result.SOPClassUID, result.SOPInstanceUID, result.SeriesInstanceUID = uids
+    result.Modality = short_text(header.modality, 16) or "OT"
+    result.Rows, result.Columns = header.rows, header.columns
+    return result
+
+
+def write_sr(task: RenderTask, evidence: dict[str, Dataset], directory: Path) -> None:
+    """Write ``report.sr.dcm``; ``evidence`` maps an image's SHA-256 to the object the SR refers to, first one first.
+
+    Raise InputError if there is nothing to refer to: an SR without evidence belongs to no study.
+    """
+    if not evidence:
+        raise InputError("no_evidence", "No image of the study has UIDs that a structured report could refer to.")
+    document = sr.ComprehensiveSR(
+        evidence=list(evidence.values()),
+        content=_content(task, evidence),
+        series_instance_uid=derived_uid(task.study_id, task.version, "sr-series"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=derived_uid(task.study_id, task.version, "sr"),
+        instance_number=task.version,
+        manufacturer=MANUFACTURER,
+        is_complete=False,
+        is_final=False,
+        is_verified=False,
+        specific_character_set=CHARACTER_SET,
+    )
+    stamp(document, task, SERIES_DESCRIPTION)
+    document.CompletionFlagDescription = words.PRELIMINARY.replace("–", "-")
+    document.save_as(directory / "report.sr.dcm", enforce_file_format=True)
+
+
+# ---------------------------------------------------------------- the content tree
+
+
+def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
+    # Built here and not by highdicom.sr.MeasurementReport, which refuses a report without measurements.
+    root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
+    root.ContentSequence = sr.ContentSequence()
+    parts = root.ContentSequence
+    parts.extend(sr.LanguageOfContentItemAndDescendants(_ENGLISH))
+    parts.extend(_observer(task))
+    parts.append(
+        sr.CodeContentItem(
+            name=codes.DCM.ProcedureReported,
+            value=_IMAGING_PROCEDURE,
+            relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
+        )
+    )
+    parts.append(_image_library(list(evidence.values())))
+    released = released_findings(task.findings, task.verdict) if words.shows_numbers(task.verdict) else ()
+    if released:
+        measurements = _container(codes.DCM.ImagingMeasurements)
+        for number, (finding, said) in enumerate(released, start=1):
+            measurements.ContentSequence.extend(_group(task, number, finding, said, evidence))
+        parts.append(measurements)
+    texts = _container(_EVALUATIONS)
+    texts.ContentSequence.extend(_text(line) for line in _lines(task))
+    parts.append(texts)
+    return root
+
+
+def _observer(task: RenderTask) -> sr.ObservationContext:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device", 1, task.software),
+        name=MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
+        model_name=short_text(task.software, 64) or MANUFACTURER,
+    )
+    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def _image_library(evidence: Sequence[Dataset]) -> sr.ContainerContentItem:
+    """Return TID 1600 with plain references: what the images are is in the images."""
+    library, group = _container(codes.DCM.ImageLibrary), _container(codes.DCM.ImageLibraryGroup)
+    group.ContentSequence.extend(
+        sr.ImageContentItem(
+            name=_SOURCE,
+            referenced_sop_class_uid=item.SOPClassUID,
+            referenced_sop_instance_uid=item.SOPInstanceUID,
+            relationship_type=_CONTAINS,
+        )
+        for item in evidence
+    )
+    library.ContentSequence.append(group)
+    return library
+
+
+def _group(
+    task: RenderTask, number: int, finding: Finding, said: Released, evidence: dict[str, Dataset]
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    entry = finding_code(finding.condition)
+    source = evidence.get(finding.instance_sha256)
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=derived_uid(task.study_id, task.version, f"finding-{number}"), identifier=f"{entry.label} {number}"
+        ),
+        finding_type=Code(entry.code, entry.scheme, entry.meaning),
+        algorithm_id=_algorithm(task, finding),
+        measurements=[
+            sr.Measurement(name=_PROBABILITY, value=round(finding.probability, 4), unit=_NO_UNITS, derivation=None)
+        ],
+        qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[finding.presence])],
+        source_images=None
+        if source is None
+        else [sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
+    )
+    said_lines = [said.text, *said.annotations]
+    group[0].ContentSequence.extend(_text(words.printable(line, 4000)) for line in said_lines if line.strip())
+    return group
+
+
+def _algorithm(task: RenderTask, finding: Finding) -> sr.AlgorithmIdentification | None:
+    model = _model_of(task.models, finding.model)
+    if model is None:
+        return None
+    parameters = [f"manifest sha256 {model.digest}", f"threshold {finding.threshold:.4f}"]
+    if model.adapter is not None:
+        parameters.append(f"adapter {model.adapter.name} {model.adapter.version} sha256 {model.adapter.digest}")
+    return sr.AlgorithmIdentification(name=f"{model.plugin}/{model.name}", version=model.version, parameters=parameters)
+
+
+def _model_of(models: Sequence[ModelRef], slot: str) -> ModelRef | None:
+    """Return the model of a slot, or the only one there is; a wrong attribution is worse than none."""
+    named = [model for model in models if model.slot == slot]
+    if len(named) == 1:
+        return named[0]
+    return models[0] if len(models) == 1 and not slot else None
+
+
+def _lines(task: RenderTask) -> Iterator[str]:
+    verdict = task.verdict
+    yield words.PRELIMINARY
+    yield words.MACHINE_MADE
+    yield from (words.printable(mark, 500) for mark in verdict.marks)
+    findings = () if words.shows_numbers(verdict) else released_findings(task.findings, verdict)
+    for said in (*(released for _, released in findings), *released_others(verdict)):
+        yield from (words.printable(line, 4000) for line in (said.text, *said.annotations))
+    yield from words.guard_lines(verdict)
+    yield from (words.model_line(model) for model in task.models)
+    yield from (words.printable(label) for label in task.plugin_labels)
+    yield f"Policy {words.printable(verdict.policy_name)}, sha256 {verdict.policy_hash}"
+    yield f"Study {task.study_id}, version {task.version}"
+    yield words.printable(task.software)
+
+
+def _container(name: Code) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(name=name, relationship_type=_CONTAINS)
+    container.ContentSequence = sr.ContentSequence()
+    return container
+
+
+def _text(value: str) -> sr.TextContentItem:
+    return sr.TextContentItem(name=codes.DCM.Comment, value=value or "–", relationship_type=_CONTAINS)

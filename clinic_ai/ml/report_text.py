@@ -1,0 +1,107 @@
+"""The constant words of PDF and SR, and how values are written in them. No text of a plugin passes here."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections import Counter
+
+from clinic_ai.domain import Audience, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
+
+PRELIMINARY = "Preliminary – not signed"
+MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
+NOTHING_RELEASED = "The guard released no statement for this report."
+NO_RULE_FIRED = "No rule of the policy objected to any statement."
+HEATMAP_NOTE = "Heat map: how much each region raised the score, 0 to 1. It does not outline a lesion."
+NO_PICTURE = "The pixels of this image could not be decoded, so it is not shown here. The original is stored."
+GLYPHS_REPLACED = "Characters that the report's fonts lack are shown as □; the stored study has them in full."
+
+PRESENCE = {
+    Presence.PRESENT: "above threshold",
+    Presence.ABSENT: "below threshold",
+    Presence.UNCERTAIN: "uncertain",
+}
+_ACTIONS = {
+    GuardAction.ALLOW: "allowed",
+    GuardAction.ANNOTATE: "annotated",
+    GuardAction.HEDGE: "reworded to the probability",
+    GuardAction.REDACT: "redacted",
+    GuardAction.REPLACE: "replaced by a template",
+    GuardAction.HOLD: "held back for review",
+    GuardAction.BLOCK: "blocked",
+}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return ``text`` on one line without control, direction or unassigned characters, at most ``limit`` long."""
+    kept = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    line = " ".join(kept.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def person_name(name: str) -> str:
+    """Return a DICOM person name (PN: groups by ``=``, components by ``^``) as people read it."""
+    groups = [
+        ", ".join(filter(None, (printable(part, 64) for part in group.split("^")))) for group in name.split("=")[:3]
+    ]
+    seen = [group for group in groups if group]
+    return seen[0] + "".join(f" ({group})" for group in seen[1:]) if seen else ""
+
+
+def date(value: str) -> str:
+    """Return a DICOM date (DA, ``20260131``) as ``2026-01-31``; what is no date stays as it is."""
+    text = printable(value, 32)
+    digits = text.isascii() and text.isdigit() and len(text) == 8
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if digits else text
+
+
+def utc(seconds: float) -> str:
+    """Return a time for people."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def percent(probability: float) -> str:
+    """Return a probability as a whole percentage that never claims certainty."""
+    if probability < 0.005:
+        return "< 1 %"
+    return "> 99 %" if probability > 0.995 else f"{probability * 100:.0f} %"
+
+
+def auroc(figures: ValidationFigures | None) -> str:
+    """Return the validation AUROC with its 95 % interval."""
+    if figures is None:
+        return "not validated"
+    return f"{figures.auroc:.2f} ({figures.auroc_low:.2f}–{figures.auroc_high:.2f})"
+
+
+def model_line(model: ModelRef) -> str:
+    """Return a model as reports name it: label, adapter, and whether it is a reference model."""
+    adapter = f" + {model.adapter.name} {model.adapter.version} ({model.adapter.digest[:12]})" if model.adapter else ""
+    return f"{model.label()}{adapter}{', reference model' if model.reference else ''}"
+
+
+def policy_line(verdict: GuardVerdict) -> str:
+    """Return the policy pack and the beginning of its hash."""
+    return f"{printable(verdict.policy_name)} ({verdict.policy_hash[:12]})"
+
+
+def guard_lines(verdict: GuardVerdict) -> list[str]:
+    """Return what the guard did, one line for each rule and reason; the withheld words are not in it."""
+    counted = Counter((d.rule, d.action, d.reason) for d in verdict.decisions if d.action is not GuardAction.ALLOW)
+    lines = [
+        f"{printable(rule)}: {_ACTIONS[action]}{_times(count)} – {printable(reason, 300)}"
+        for (rule, action, reason), count in counted.items()
+    ]
+    if not verdict.released:
+        lines.insert(0, NOTHING_RELEASED)
+    return lines or [NO_RULE_FIRED]
+
+
+def shows_numbers(verdict: GuardVerdict) -> bool:
+    """Return whether probabilities and figures may stand beside the words: they are for clinicians."""
+    return verdict.audience is Audience.CLINICIAN
+
+
+def _times(count: int) -> str:
+    return "" if count == 1 else f" ({count} statements)"

@@ -1,0 +1,257 @@
+"""Builds ``result.json``, the result for machines, and its JSON Schema.
+
+It names the study by UIDs and by the appliance's own id and carries no name, birth date or patient number:
+whoever may know the patient has the study, and a file that is copied into scripts, tickets and dashboards
+should not identify anybody. Free text of the scanner (descriptions, station names) is left out for the same
+reason. Words stand in it only as the guard released them; of withheld statements it tells rule and reason.
+
+``python -m clinic_ai.results.document`` prints the schema; ``docs/result.schema.json`` is that output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from clinic_ai.contract import RenderTask
+from clinic_ai.domain import (
+    Audience,
+    Finding,
+    GuardAction,
+    Key,
+    ModelRef,
+    Presence,
+    Probability,
+    Released,
+    Sha256,
+    StoredFile,
+    ValidationFigures,
+    Word,
+)
+from clinic_ai.results.codes import finding_code
+from clinic_ai.results.statements import Kind, kind_of, released_findings
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Facts(Word):
+    """What kind of study it is, without the scanner's free text."""
+
+    modalities: tuple[str, ...]
+    body_parts: tuple[str, ...]
+    views: tuple[str, ...]
+    sop_class_uids: tuple[str, ...]
+    slices: int = Field(description="Number of images; frames are summed over all instances.")
+
+
+class StudyPart(Word):
+    """Which study it is and why the appliance held it to be complete; times are UTC seconds since the epoch."""
+
+    study_id: str = Field(description="The appliance's own id.")
+    version: int
+    study_instance_uid: str
+    source: str = Field(description="The drop folder or sender it came from.")
+    closed_reason: str
+    received_at: float
+    facts: Facts
+
+
+class OriginalPart(Word):
+    """One stored object of the study as it arrived."""
+
+    sha256: Sha256
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+class CodePart(Word):
+    """A code as DICOM writes it."""
+
+    scheme: str
+    code: str
+    meaning: str
+
+
+class FindingPart(Word):
+    """A finding whose statement the guard released; ``probability`` is calibrated and ``threshold`` its cut."""
+
+    statement_id: str
+    condition: Key
+    label: str
+    code: CodePart
+    probability: Probability
+    threshold: Probability
+    presence: Presence
+    laterality: str
+    instance_sha256: Sha256
+    validation: ValidationFigures | None
+
+
+class StatementPart(Word):
+    """A sentence as the guard released it."""
+
+    statement_id: str
+    kind: Kind
+    text: str
+    annotations: tuple[str, ...]
+
+
+class DecisionPart(Word):
+    """One rule that spoke about one statement; the statement's own words are not here."""
+
+    statement_id: str
+    rule: str
+    action: GuardAction
+    reason: str
+
+
+class GuardPart(Word):
+    """What the guard decided, for whom and under which policy."""
+
+    audience: Audience
+    action: GuardAction
+    policy_name: str
+    policy_hash: Sha256
+    marks: tuple[str, ...] = Field(description="Sentences that stand on every page; show them with any finding.")
+    decisions: tuple[DecisionPart, ...]
+
+
+class FilePart(Word):
+    """A file delivered beside this one."""
+
+    name: str
+    media_type: str
+    sha256: Sha256
+    size_bytes: int
+
+
+class ResultDocument(Word):
+    """The result of one study version as ``result.json``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["preliminary"] = Field(
+        default="preliminary", description="Made by software and not signed by anybody."
+    )
+    software: str
+    created_at: float = Field(description="UTC seconds since the epoch.")
+    study: StudyPart
+    originals: tuple[OriginalPart, ...]
+    plugins: tuple[str, ...] = Field(description="Name and version of each plugin that analysed the study.")
+    models: tuple[ModelRef, ...]
+    findings: tuple[FindingPart, ...]
+    statements: tuple[StatementPart, ...] = Field(description="Everything the guard released, in words.")
+    guard: GuardPart
+    files: tuple[FilePart, ...]
+    omissions: tuple[str, ...] = Field(description="In words, what could not be made.")
+
+
+def result_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: Sequence[str]) -> bytes:
+    """Return ``result.json`` in UTF-8: ``files`` are those delivered, ``omissions`` what the renderer said.
+
+    Raise PluginError if a released finding names a condition that the table of codes does not have.
+    """
+    document = build_document(task, files=files, omissions=omissions)
+    return (document.model_dump_json(indent=2) + "\n").encode()
+
+
+def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: Sequence[str]) -> ResultDocument:
+    """Return the document before it is written; see ``result_document``."""
+    numbers = task.verdict.audience is Audience.CLINICIAN
+    released = released_findings(task.findings, task.verdict) if numbers else ()
+    return ResultDocument(
+        software=task.software,
+        created_at=task.created_at,
+        study=_study(task),
+        originals=tuple(
+            OriginalPart(
+                sha256=image.sha256,
+                sop_instance_uid=image.header.sop_instance_uid,
+                sop_class_uid=image.header.sop_class_uid,
+            )
+            for image in task.images
+        ),
+        plugins=task.plugin_labels,
+        models=task.models,
+        findings=tuple(_finding(finding, said) for finding, said in released),
+        statements=tuple(_statement(said) for said in task.verdict.released),
+        guard=_guard(task),
+        files=tuple(
+            FilePart(name=file.name, media_type=file.media_type, sha256=file.sha256, size_bytes=file.size_bytes)
+            for file in files
+        ),
+        omissions=tuple(omissions),
+    )
+
+
+def _study(task: RenderTask) -> StudyPart:
+    facts = task.facts
+    return StudyPart(
+        study_id=task.study_id,
+        version=task.version,
+        study_instance_uid=task.study_instance_uid,
+        source=task.source,
+        closed_reason=task.closed_reason,
+        received_at=task.received_at,
+        facts=Facts(
+            modalities=facts.modalities,
+            body_parts=facts.body_parts,
+            views=facts.views,
+            sop_class_uids=facts.sop_class_uids,
+            slices=facts.slices,
+        ),
+    )
+
+
+def _finding(finding: Finding, said: Released) -> FindingPart:
+    entry = finding_code(finding.condition)
+    return FindingPart(
+        statement_id=said.statement_id,
+        condition=finding.condition,
+        label=entry.label,
+        code=CodePart(scheme=entry.scheme, code=entry.code, meaning=entry.meaning),
+        probability=finding.probability,
+        threshold=finding.threshold,
+        presence=finding.presence,
+        laterality=finding.laterality,
+        instance_sha256=finding.instance_sha256,
+        validation=finding.validation,
+    )
+
+
+def _statement(said: Released) -> StatementPart:
+    return StatementPart(
+        statement_id=said.statement_id,
+        kind=kind_of(said.statement_id),
+        text=said.text,
+        annotations=said.annotations,
+    )
+
+
+def _guard(task: RenderTask) -> GuardPart:
+    verdict = task.verdict
+    return GuardPart(
+        audience=verdict.audience,
+        action=verdict.action,
+        policy_name=verdict.policy_name,
+        policy_hash=verdict.policy_hash,
+        marks=verdict.marks,
+        decisions=tuple(
+            DecisionPart(statement_id=d.statement_id, rule=d.rule, action=d.action, reason=d.reason)
+            for d in verdict.decisions
+        ),
+    )
+
+
+def schema() -> str:
+    """Return the JSON Schema of ``result.json`` as text, ending in a newline."""
+    body = ResultDocument.model_json_schema(mode="serialization")
+    body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema())
