@@ -255,13 +255,36 @@ class PackInfo(Word):
     cases: int
 
 
+class CaseOutcome(Word):
+    """How one case of a pack went; ``number`` counts from 1, ``sentence`` says what is wrong, empty if it passed."""
+
+    number: int
+    rule: str
+    kind: str
+    passed: bool
+    sentence: str = ""
+
+
+class CaseReport(Word):
+    """All cases of a pack, and what else keeps it from loading: rules without cases, templates unfit to read."""
+
+    pack: PackInfo
+    outcomes: tuple[CaseOutcome, ...]
+    problems: tuple[str, ...] = ()
+
+
 class GuardSubject(Word):
-    """What statements are checked against. ``validated`` is false while any model lacks a clinical record."""
+    """What statements are checked against.
+
+    ``validated`` is false while any model lacks a clinical record, ``reference`` true unless every model is
+    known not to be a reference model.
+    """
 
     facts: StudyFacts
     identity: PatientIdentity = PatientIdentity()
     findings: tuple[Finding, ...] = ()
     validated: bool = False
+    reference: bool = True
     signed_by: str = ""
     language: str = "en"
 

@@ -1,0 +1,273 @@
+"""The daemon's side of the guard: keeps its child warm, and answers "hold" whenever the child does not answer.
+
+The daemon imports no detector and no pack. It copies a pack byte for byte to a place nobody edits and has the child
+load it from there, so that a child that is started again judges by the very pack that was accepted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import CaseReport, GuardLoad, GuardSubject, GuardTask, PackInfo
+from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Statement, Word
+from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ClinicError, PolicyError
+from clinic_ai.guard.packfiles import pack_digest, read_pack_files
+from clinic_ai.processes import Child, ChildSpec, Crew
+
+Alert = Callable[[str, str, str], None]
+"""Takes a stable code, a sentence and a remedy; must not raise."""
+Answer = TypeVar("Answer", bound=Word)
+
+UNKNOWN_DIGEST = "0" * 64
+"""Stands for the policy hash while no pack was ever loaded."""
+MEMORY_BYTES = 512 << 20
+LOAD_TIMEOUT_S = 30.0
+RESTARTS = 5
+RESTART_WINDOW_S = 60.0
+_SPEC = ChildSpec(
+    kind="guard", name="guard", confinement=Confinement(data=MEMORY_BYTES, open_files=64, file_size=1 << 20)
+)
+_REMEDY = "The result is kept back. Look at `clinic-ai doctor`; when the guard runs again, retry the study."
+
+
+class Guard:
+    """Owns the one guard child. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        pack_directory: Path,
+        *,
+        timeout_s: float = 5.0,
+        archive: Path | None = None,
+        on_alert: Alert | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the pack to load; ``archive`` is where accepted packs are kept by digest (None: a temporary folder)."""
+        self.on_alert = on_alert
+        self._crew = crew
+        self._source = pack_directory
+        self._timeout_s = timeout_s
+        self._temporary = None if archive else tempfile.TemporaryDirectory(prefix="clinic-ai-policy-")
+        self._archive = archive or Path(self._temporary.name if self._temporary else "")
+        self._clock = clock
+        self._starts: deque[float] = deque(maxlen=RESTARTS + 1)
+        self._child: Child | None = None
+        self._pack: PackInfo | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def pack(self) -> PackInfo | None:
+        """The pack in force, or None before the first was accepted."""
+        return self._pack
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, or None if none is there."""
+        child = self._child
+        return child.pid if child is not None and child.alive else None
+
+    def load(self) -> PackInfo:
+        """Load the pack given at the start and return it. Raise PolicyError if it cannot be used."""
+        return self.reload(self._source)
+
+    def reload(self, directory: Path) -> PackInfo:
+        """Put another pack in force. Raise PolicyError if it does not load; the one before it stays in force."""
+        with self._lock:
+            try:
+                files = read_pack_files(directory)
+                digest = pack_digest(files)
+                self._keep(digest, files)
+                pack = self._accept(digest, directory.name)
+            except PolicyError as error:
+                self._alert("policy_rejected", error.message, error.remedy)
+                raise
+            except ChildError as error:
+                sentence = f"The policy pack {directory.name} could not be loaded. {error.message}"
+                self._alert("policy_rejected", sentence, error.remedy)
+                raise PolicyError(sentence, remedy=error.remedy) from error
+            self._pack, self._source = pack, directory
+            return pack
+
+    def check(self, directory: Path) -> CaseReport:
+        """Run the cases of a pack, in a child of its own, without putting it in force.
+
+        Raise PolicyError if it cannot even be read, and ChildError if reading it kills or hangs the child.
+        """
+        child = self._crew.start(_SPEC)
+        try:
+            folder = GuardLoad(directory=str(directory.resolve()))
+            return child.call("check", folder, CaseReport, timeout_s=LOAD_TIMEOUT_S)
+        except ChildRefused as error:
+            raise PolicyError(error.message, remedy=error.remedy) from error
+        finally:
+            child.close()
+
+    def judge(
+        self,
+        subject: GuardSubject,
+        audience: Audience,
+        statements: tuple[Statement, ...],
+        *,
+        policy_hash: str | None = None,
+    ) -> GuardVerdict:
+        """Return what may go out. Whatever goes wrong the verdict is HOLD with nothing released; never raises.
+
+        ``policy_hash`` is the pack the work is pinned to; another one in force is a hold.
+        """
+        with self._lock:
+            try:
+                return self._judge(subject, audience, statements, policy_hash)
+            except ClinicError as error:
+                reason, remedy = error.message, error.remedy
+            except OSError as error:
+                reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
+            verdict = self._held(audience, reason)
+        self._alert("guard_unavailable", reason, remedy or _REMEDY)
+        return verdict
+
+    def close(self) -> None:
+        """End the child and remove temporary files."""
+        with self._lock:
+            if self._child is not None:
+                self._child.close()
+                self._child = None
+            if self._temporary is not None:
+                self._temporary.cleanup()
+
+    # ------------------------------------------------------------
+
+    def _judge(
+        self, subject: GuardSubject, audience: Audience, statements: tuple[Statement, ...], policy_hash: str | None
+    ) -> GuardVerdict:
+        child = self._ready()
+        digest = policy_hash or self._digest()
+        task = GuardTask(audience=audience, subject=subject, statements=statements, policy_hash=digest)
+        verdict = self._call(child, "judge", task, GuardVerdict, timeout_s=self._timeout_s)
+        wrong = _implausible(verdict, task, self._digest())
+        if wrong:
+            self._bury()
+            raise ChildMisbehaved(f"The guard child's verdict cannot be right: {wrong}.")
+        return verdict
+
+    def _ready(self) -> Child:
+        """Return a child that has the accepted pack, starting one if need be."""
+        if self._pack is None:
+            self.load()
+        elif self._child is None or not self._child.alive:
+            self._accept(self._pack.digest, self._source.name)
+        return self._warm()
+
+    def _warm(self) -> Child:
+        """Return a living child. Raise ChildDied if too many had to be started lately."""
+        if self._child is not None and self._child.alive:
+            return self._child
+        now = self._clock()
+        if len(self._starts) > RESTARTS and now - self._starts[0] < RESTART_WINDOW_S:
+            raise ChildDied(
+                f"The guard died {RESTARTS} times within {RESTART_WINDOW_S:g} s and is left alone for a while.",
+                remedy="Everything is held until it runs again; look at the alerts before this one for the cause.",
+            )
+        self._starts.append(now)
+        self._child = self._crew.start(_SPEC)
+        return self._child
+
+    def _accept(self, digest: str, label: str) -> PackInfo:
+        """Have the child load the kept pack with this digest. Raise PolicyError, naming ``label``, if it refuses."""
+        child = self._warm()
+        folder = self._archive / digest
+        try:
+            pack = self._call(child, "load", GuardLoad(directory=str(folder.resolve())), PackInfo)
+        except ChildRefused as error:
+            raise PolicyError(error.message.replace(digest, label), remedy=error.remedy) from error
+        if pack.digest != digest:
+            self._bury()  # it now judges by something that nobody accepted
+            raise PolicyError("The kept copy of the policy pack was altered.", remedy=f"Remove {folder} and reload.")
+        return pack
+
+    def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Write the pack's bytes to the archive under its digest, whole or not at all."""
+        target = self._archive / digest
+        try:
+            if target.is_dir():
+                if _is_whole(target, digest):
+                    return
+                shutil.rmtree(target)  # a power cut left it half written
+            self._archive.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".pack-", dir=self._archive))
+            try:
+                for name, content in files.items():
+                    path = draft / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                draft.rename(target)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            raise PolicyError(
+                f"The policy pack cannot be kept: {error.strerror}.",
+                remedy=f"Check that {self._archive} can be written and has room.",
+            ) from error
+
+    def _call(
+        self, child: Child, method: str, params: Word, answer: type[Answer], *, timeout_s: float = LOAD_TIMEOUT_S
+    ) -> Answer:
+        try:
+            return child.call(method, params, answer, timeout_s=timeout_s)
+        except ChildRefused:
+            raise
+        except ChildError:
+            self._bury()
+            raise
+
+    def _bury(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def _digest(self) -> str:
+        return self._pack.digest if self._pack is not None else UNKNOWN_DIGEST
+
+    def _held(self, audience: Audience, reason: str) -> GuardVerdict:
+        decision = Decision(statement_id="", rule="guard.unavailable", action=GuardAction.HOLD, reason=reason)
+        return GuardVerdict(
+            audience=audience,
+            action=GuardAction.HOLD,
+            decisions=(decision,),
+            released=(),
+            policy_hash=self._digest(),
+            policy_name=self._pack.name if self._pack is not None else "none",
+        )
+
+    def _alert(self, code: str, sentence: str, remedy: str) -> None:
+        if self.on_alert is not None:
+            self.on_alert(code, sentence, remedy)
+
+
+def _is_whole(folder: Path, digest: str) -> bool:
+    try:
+        return pack_digest(read_pack_files(folder)) == digest
+    except PolicyError:
+        return False
+
+
+def _implausible(verdict: GuardVerdict, task: GuardTask, digest: str) -> str:
+    """Return what a sound guard would never answer, or nothing."""
+    if verdict.audience is not task.audience or verdict.policy_hash != digest:
+        return "it is for another audience or of another pack"
+    if any(d.action.severity > verdict.action.severity for d in verdict.decisions):
+        return "one of its decisions is stricter than the whole"
+    wanted = [s.statement_id for s in task.statements] if verdict.action.severity < GuardAction.HOLD.severity else []
+    if [r.statement_id for r in verdict.released] != wanted:
+        return "what it releases does not match what it was asked"
+    if any(r.audience is not task.audience or r.policy_hash != digest for r in verdict.released):
+        return "it releases text for another audience or of another pack"
+    return ""

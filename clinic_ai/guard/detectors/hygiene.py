@@ -1,0 +1,76 @@
+"""Whether text is text: no hidden characters, no markup, not too long, not too hard to read."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from pydantic import Field
+
+from clinic_ai.guard.detectors.base import Detector, Flag, View
+
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e\n\t]")
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKUP = re.compile(
+    r"</?[a-z!][^<>]{0,200}>"  # HTML, XML, chat-template tags
+    r"|<\|[^|<>]{0,40}\|>|\[/?(?:inst|sys|system)\]"  # special tokens of language models
+    r"|\]\(|```|\$\$|\\(?:begin|end|input|include)\b"  # Markdown, TeX
+    r"|(?:https?|file|data|javascript):(?://|\S)"
+    r"|&(?:#\d{1,6}|#x[0-9a-f]{1,5}|[a-z]{2,8});",
+)
+_VOWELS = re.compile(r"[aeiouy]+")
+
+
+class ControlCharacters(Detector):
+    """Fires on characters a reader cannot see: controls, direction overrides, zero-width and private-use ones."""
+
+    def detect(self, view: View) -> Flag | None:
+        """Return every such character; line feed and tab are allowed."""
+        spans = tuple(
+            m.span()
+            for m in _NOT_PLAIN.finditer(view.text.raw)
+            if unicodedata.category(m.group()) in _HIDDEN_CATEGORIES
+        )
+        return Flag("characters that a reader cannot see", spans) if spans else None
+
+
+class Markup(Detector):
+    """Fires on tags, links and special tokens: what a program downstream could obey and a reader does not expect."""
+
+    def detect(self, view: View) -> Flag | None:
+        """Return every piece of markup."""
+        spans = tuple(view.text.span(*m.span()) for m in _MARKUP.finditer(view.text.folded))
+        return Flag("markup, a link or a special token", spans) if spans else None
+
+
+class TextLength(Detector):
+    """Fires on text longer than ``maximum`` characters."""
+
+    maximum: int = Field(gt=0)
+
+    def detect(self, view: View) -> Flag | None:
+        """Compare the number of characters."""
+        length = len(view.text.raw)
+        return Flag(f"{length} characters, at most {self.maximum} are allowed") if length > self.maximum else None
+
+
+class ReadingGrade(Detector):
+    """Fires on text above a school grade (Flesch-Kincaid, English), judged from ``words`` words on."""
+
+    maximum: float = Field(default=8.0, gt=0)
+    words: int = Field(default=5, ge=1)
+
+    def detect(self, view: View) -> Flag | None:
+        """Estimate the grade from the length of sentences and words."""
+        words = [w for w in view.text.words if w.isalpha()]
+        if len(words) < self.words:
+            return None
+        syllables = sum(_syllables(word) for word in words)
+        grade = 0.39 * len(words) / len(view.text.sentences) + 11.8 * syllables / len(words) - 15.59
+        return Flag(f"reading grade {grade:.0f}") if grade > self.maximum else None
+
+
+def _syllables(word: str) -> int:
+    groups = len(_VOWELS.findall(word))
+    silent = word.endswith("e") and not word.endswith("le") and groups > 1
+    return max(1, groups - silent)

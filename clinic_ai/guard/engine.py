@@ -1,0 +1,211 @@
+"""The judge: rules and their flags become decisions, and what may go out becomes ``Released``, here and nowhere else.
+
+Total and without side effects. For each statement the strictest action of all rules that fired wins. One statement
+that is held or blocked holds the whole artefact: a report with a silent gap would mislead.
+
+Two things no pack can change: a patient and a technician only ever read templates, and text that the guard altered
+is judged again and goes out only if nothing more has to be taken out of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from clinic_ai.contract import GuardTask
+from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement
+from clinic_ai.guard.detectors import Flag, View
+from clinic_ai.guard.policy import Policy, Rule, RuleEntry
+from clinic_ai.guard.text import Text
+
+_WHOLE = ""
+"""Statement id of decisions about the artefact as a whole."""
+_MAX_SPANS = 100
+
+
+@dataclass(frozen=True)
+class _Fired:
+    """A rule that fired, and why."""
+
+    entry: RuleEntry
+    flag: Flag
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one statement; ``released`` is None if it is held or blocked."""
+
+    decisions: tuple[Decision, ...]
+    released: Released | None
+
+
+def judge(policy: Policy, task: GuardTask) -> GuardVerdict:
+    """Return what may go out of the task's statements, and every decision that was made. Never raises."""
+    if task.policy_hash != policy.digest:
+        reason = "The pack in force is not the one this work was pinned to."
+        return _verdict(policy, task, [_decision(_WHOLE, "guard.policy_mismatch", GuardAction.HOLD, reason)], (), ())
+    texts = tuple(Text(statement.text) for statement in task.statements)
+    outcomes = [
+        _judge_statement(policy, View(task.audience, task.subject, statement, text, texts))
+        for statement, text in zip(task.statements, texts, strict=True)
+    ]
+    whole = View(task.audience, task.subject, None, Text(""), texts)
+    fired = _fire(policy.rules, whole)
+    decisions = [d for outcome in outcomes for d in outcome.decisions]
+    decisions += [_decision(_WHOLE, f.entry.id, f.entry.action, f.flag.reason) for f in fired]
+    decisions += _ambiguous(task.statements)
+    marks, missing = _marks(policy, task, fired)
+    decisions += missing
+    return _verdict(policy, task, decisions, tuple(o.released for o in outcomes if o.released), marks)
+
+
+def fired_rules(policy: Policy, task: GuardTask) -> frozenset[str]:
+    """Return the ids of all rules of the pack that fire anywhere in a task; what a pack's cases are judged by."""
+    texts = tuple(Text(statement.text) for statement in task.statements)
+    views = [View(task.audience, task.subject, s, t, texts) for s, t in zip(task.statements, texts, strict=True)]
+    views.append(View(task.audience, task.subject, None, Text(""), texts))
+    return frozenset(fired.entry.id for view in views for fired in _fire(policy.rules, view))
+
+
+# ---------------------------------------------------------------- one statement
+
+
+def _judge_statement(policy: Policy, view: View) -> _Outcome:
+    fired = _fire(policy.rules, view)
+    statement_id = _id(view)
+    decisions = [_decision(statement_id, f.entry.id, f.entry.action, f.flag.reason, f.flag.spans) for f in fired]
+    if _strictest(decisions).severity >= GuardAction.HOLD.severity:
+        return _Outcome(tuple(decisions), None)
+    if view.audience is not Audience.CLINICIAN:
+        name = "guard.allow_list" if view.audience is Audience.PATIENT else "guard.states_only"
+        decisions.append(_decision(statement_id, name, GuardAction.REPLACE, "This audience reads templates only."))
+    text = _rewrite(policy, view, fired)
+    if text is None:
+        reason = "No template of this language can stand in place of the statement."
+        decisions.append(_decision(statement_id, "guard.no_template", GuardAction.HOLD, reason))
+        return _Outcome(tuple(decisions), None)
+    unsettled = _unsettled(policy, view, text)
+    if unsettled:
+        decisions.append(_decision(statement_id, "guard.unsettled", GuardAction.HOLD, unsettled))
+        return _Outcome(tuple(decisions), None)
+    return _Outcome(tuple(decisions), _release(policy, view, fired, text))
+
+
+def _fire(rules: Iterable[Rule], view: View) -> list[_Fired]:
+    return [_Fired(rule.entry, flag) for rule in rules if (flag := rule.judge(view)) is not None]
+
+
+def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> str | None:
+    """Return the text as it may go out: the template, or the statement with what is to be removed taken out."""
+    replacing = [f for f in fired if f.entry.action is GuardAction.REPLACE]
+    if replacing or view.audience is not Audience.CLINICIAN:
+        return _template(policy, view, replacing)
+    redacting = [f for f in fired if f.entry.action is GuardAction.REDACT]
+    text = _cut(view.text.raw, redacting) if redacting else view.text.raw
+    hedges = [f.entry.message for f in fired if f.entry.action is GuardAction.HEDGE]
+    return " ".join([text.rstrip(), *dict.fromkeys(hedges)]) if hedges else text
+
+
+def _template(policy: Policy, view: View, replacing: list[_Fired]) -> str | None:
+    templates = policy.templates_for(view.subject.language)
+    statement = view.statement
+    if templates is None or statement is None:
+        return None
+    named = [f.entry.template for f in replacing if f.entry.template is not None]
+    name = named[0] if named else statement.kind
+    return templates.render(view.audience, name, statement.finding)
+
+
+def _cut(raw: str, redacting: list[_Fired]) -> str:
+    """Return the text without the flagged spans; spans that touch, but for blanks, leave one substitute."""
+    spans = sorted((start, end, f.entry.substitute) for f in redacting for start, end in f.flag.spans)
+    pieces: list[str] = []
+    at = 0
+    for start, end, substitute in spans:
+        between = raw[at:start]
+        if start >= at and not (substitute and pieces and pieces[-1] == substitute and not between.strip()):
+            pieces += [between, substitute]
+        at = max(at, end)
+    return "".join([*pieces, raw[at:]])
+
+
+def _unsettled(policy: Policy, view: View, text: str) -> str:
+    """Return why altered text may not go out after all; empty if it may."""
+    if not text.strip():
+        return "Nothing is left of the statement." if view.text.raw.strip() else "The statement is empty."
+    if view.audience is Audience.CLINICIAN and text == view.text.raw:
+        return ""
+    # The evidence stays, the kind stays: only the words are new.
+    again = _fire(policy.rules, replace(view, text=Text(text)))
+    still = [f.entry.id for f in again if f.entry.action.severity >= GuardAction.REDACT.severity]
+    return f"The altered text still breaks: {', '.join(still)}." if still else ""
+
+
+def _release(policy: Policy, view: View, fired: list[_Fired], text: str) -> Released:
+    replaced = any(f.entry.action is GuardAction.REPLACE for f in fired)
+    notes: list[str] = []
+    if view.audience is Audience.CLINICIAN:
+        # A note about words that are gone would puzzle the reader; what was done to them is said.
+        notes = [
+            f.entry.message
+            for f in fired
+            if f.entry.action in {GuardAction.REPLACE, GuardAction.REDACT}
+            or (f.entry.action is GuardAction.ANNOTATE and not replaced)
+        ]
+    return Released(
+        statement_id=_id(view),
+        audience=view.audience,
+        text=text,
+        annotations=tuple(dict.fromkeys(notes)),
+        policy_hash=policy.digest,
+    )
+
+
+# ---------------------------------------------------------------- the artefact as a whole
+
+
+def _ambiguous(statements: Iterable[Statement]) -> list[Decision]:
+    counts = Counter(statement.statement_id for statement in statements)
+    reason = "Two statements have the same id."
+    return [_decision(key, "guard.ambiguous_id", GuardAction.HOLD, reason) for key, n in counts.items() if n > 1]
+
+
+def _marks(policy: Policy, task: GuardTask, fired: list[_Fired]) -> tuple[tuple[str, ...], list[Decision]]:
+    """Return the marks of the rules that fired for the whole, and a hold if the language lacks one of them."""
+    wanted = [f.entry.id for f in fired if f.entry.action is GuardAction.ANNOTATE]
+    templates = policy.templates_for(task.subject.language)
+    marks = [templates.marks.get(rule, "") if templates else "" for rule in wanted]
+    if all(marks):
+        return tuple(dict.fromkeys(marks)), []
+    reason = "The pack has no mark in this language that must stand on the result."
+    return (), [_decision(_WHOLE, "guard.no_template", GuardAction.HOLD, reason)]
+
+
+def _verdict(
+    policy: Policy, task: GuardTask, decisions: list[Decision], released: tuple[Released, ...], marks: tuple[str, ...]
+) -> GuardVerdict:
+    action = _strictest(decisions)
+    return GuardVerdict(
+        audience=task.audience,
+        action=action,
+        decisions=tuple(decisions),
+        released=released if action.severity < GuardAction.HOLD.severity else (),
+        marks=marks,
+        policy_hash=policy.digest,
+        policy_name=policy.name,
+    )
+
+
+def _strictest(decisions: Iterable[Decision]) -> GuardAction:
+    return max((d.action for d in decisions), key=lambda action: action.severity, default=GuardAction.ALLOW)
+
+
+def _decision(
+    statement_id: str, rule: str, action: GuardAction, reason: str, spans: tuple[tuple[int, int], ...] = ()
+) -> Decision:
+    return Decision(statement_id=statement_id, rule=rule, action=action, reason=reason, spans=spans[:_MAX_SPANS])
+
+
+def _id(view: View) -> str:
+    return view.statement.statement_id if view.statement is not None else _WHOLE

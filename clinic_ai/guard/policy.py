@@ -1,0 +1,277 @@
+"""A policy pack, read: rules, lexicons and templates as frozen objects. ``proof`` decides whether it may be used.
+
+A pack is a folder: ``policy.toml`` (rules), ``lexicons/*.txt``, ``templates/<language>.toml`` and ``cases.toml``.
+Its digest covers the name and every byte of every file in it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from clinic_ai.domain import Audience, GuardAction
+from clinic_ai.errors import PolicyError
+from clinic_ai.guard.cases import Case, CaseFile
+from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
+from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
+from clinic_ai.guard.packfiles import pack_digest, read_pack_files
+from clinic_ai.guard.templates import Templates, parse_templates
+
+RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_DEPTH = 4
+"""How deep ``all``, ``any`` and ``not`` may nest in a condition."""
+
+
+class Entry(BaseModel):
+    """Base of what stands in ``policy.toml``: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RuleEntry(Entry):
+    """One ``[[rule]]`` as the pack writes it."""
+
+    id: RuleId
+    hazard: Sentence
+    """What harm it prevents, in a sentence."""
+    row: int = Field(default=0, ge=0, le=17)
+    """Row of the catalogue in docs/guard.md; 0 for a rule of the clinic's own."""
+    audiences: tuple[Audience, ...] = Field(min_length=1)
+    scope: Literal["statement", "artefact"] = "statement"
+    """Whether it looks at each statement, or once at the whole; a rule for the whole adds a mark or holds."""
+    kinds: tuple[Kind, ...] = ()
+    """Kinds of statements it looks at; none named means all."""
+    when: dict[str, Any]
+    """A detector with its parameters, or ``all``, ``any``, ``not`` of such."""
+    action: GuardAction
+    message: Sentence
+    template: Name | None = None
+    """Text to put in place (action replace; else the audience's template named like the kind)."""
+    substitute: Annotated[str, StringConstraints(max_length=40)] = ""
+    """What stands where something was taken out (action redact)."""
+
+    @model_validator(mode="after")
+    def _action_fits_scope(self) -> RuleEntry:
+        if self.scope == "artefact" and self.action not in {GuardAction.ANNOTATE, GuardAction.HOLD, GuardAction.BLOCK}:
+            raise ValueError("a rule for the whole artefact can annotate, hold or block")
+        if self.scope == "artefact" and self.kinds:
+            raise ValueError("a rule for the whole artefact looks at no kind of statement")
+        if self.template is not None and self.action is not GuardAction.REPLACE:
+            raise ValueError("only action 'replace' uses a template")
+        return self
+
+
+class PolicyFile(Entry):
+    """``policy.toml``."""
+
+    name: Name
+    version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    summary: str = ""
+    rule: tuple[RuleEntry, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a rule fires: one detector, or a combination of conditions."""
+
+    operator: Literal["detector", "all", "any", "not"]
+    detector: Detector | None = None
+    parts: tuple[Condition, ...] = ()
+
+    def judge(self, view: View) -> Flag | None:
+        """Return the flag if the condition holds, with the spans of all parts that fired."""
+        if self.operator == "detector":
+            return self.detector.detect(view) if self.detector is not None else None
+        flags: list[Flag] = []
+        for part in self.parts:
+            flag = part.judge(view)
+            if flag is None and self.operator == "all":
+                return None
+            if flag is not None:
+                flags.append(flag)
+        if self.operator == "not":
+            return None if flags else Flag("a condition that should hold does not")
+        if not flags:
+            return None
+        return Flag("; ".join(f.reason for f in flags), tuple(s for f in flags for s in f.spans))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule ready to judge."""
+
+    entry: RuleEntry
+    condition: Condition
+
+    def speaks(self, view: View) -> bool:
+        """Whether the rule looks at this view at all."""
+        kinds = self.entry.kinds
+        if (self.entry.scope == "artefact") != (view.statement is None) or view.audience not in self.entry.audiences:
+            return False
+        return not kinds or (view.statement is not None and view.statement.kind in kinds)
+
+    def judge(self, view: View) -> Flag | None:
+        """Return why the rule fires, or None."""
+        return self.condition.judge(view) if self.speaks(view) else None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A pack. ``templates`` are by language, ``digest`` is the SHA-256 of the whole folder."""
+
+    name: str
+    version: str
+    digest: str
+    rules: tuple[Rule, ...]
+    templates: Mapping[str, Templates]
+    cases: tuple[Case, ...]
+
+    def templates_for(self, language: str) -> Templates | None:
+        """Return the templates of a language such as ``en`` or ``en-GB``, or None if the pack has none."""
+        return self.templates.get(language.lower()) or self.templates.get(language.lower().partition("-")[0])
+
+
+def read_policy(directory: Path) -> Policy:
+    """Read a pack without running its cases. Raise PolicyError, with every problem in one message."""
+    return build_policy(directory.name, read_pack_files(directory))
+
+
+def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
+    """Build a pack from its files; ``label`` names it in messages. Raise PolicyError with every problem."""
+    problems: list[str] = []
+    lexicons = _lexicons(files, problems)
+    templates = _templates(files, problems)
+    cases = _parse(files, "cases.toml", CaseFile, problems)
+    head = _parse(files, "policy.toml", PolicyFile, problems)
+    rules = [rule for entry in head.rule if (rule := _rule(entry, lexicons, problems))] if head else []
+    if head:
+        problems += _missing(head.rule, templates)
+    refuse_if(label, problems)
+    if head is None or cases is None:
+        raise AssertionError("a file that could not be parsed is a problem")
+    return Policy(head.name, head.version, pack_digest(files), tuple(rules), templates, cases.case)
+
+
+def refuse_if(label: str, problems: Sequence[str]) -> None:
+    """Raise PolicyError if there is any problem; the message lists all."""
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        raise PolicyError(
+            f"The policy pack {label} cannot be used:\n{listed}",
+            remedy="Correct the pack and run `clinic-ai policy test`; until then the pack before it stays active.",
+        )
+
+
+def _text(files: Mapping[str, bytes], name: str, problems: list[str]) -> str | None:
+    if name not in files:
+        problems.append(f"{name} is missing")
+        return None
+    try:
+        return files[name].decode("utf-8")
+    except UnicodeDecodeError as error:
+        problems.append(f"{name} is not UTF-8 text (byte {error.start})")
+        return None
+
+
+def _parse(files: Mapping[str, bytes], name: str, model: type[Model], problems: list[str]) -> Model | None:
+    content = _text(files, name, problems)
+    if content is None:
+        return None
+    try:
+        return model.model_validate(tomllib.loads(content))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{name} is not TOML: {error}")
+    except ValidationError as error:
+        problems += [f"{name}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)]
+    return None
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    return f"{place}: {error['msg']}" if place else str(error["msg"])
+
+
+def _named(files: Mapping[str, bytes], folder: str, suffix: str) -> list[tuple[str, str]]:
+    """Return (name, path) of the files of a folder that end in ``suffix``."""
+    paths = (path for path in files if path.startswith(folder + "/") and path.endswith(suffix) and path.count("/") == 1)
+    return [(path[len(folder) + 1 : -len(suffix)], path) for path in paths]
+
+
+def _lexicons(files: Mapping[str, bytes], problems: list[str]) -> dict[str, Lexicon]:
+    lexicons: dict[str, Lexicon] = {}
+    for name, path in _named(files, "lexicons", ".txt"):
+        if (content := _text(files, path, problems)) is not None:
+            try:
+                lexicons[name] = parse_lexicon(name, content)
+            except ValueError as error:
+                problems.append(str(error))
+    return lexicons
+
+
+def _templates(files: Mapping[str, bytes], problems: list[str]) -> dict[str, Templates]:
+    templates: dict[str, Templates] = {}
+    for name, path in _named(files, "templates", ".toml"):
+        parsed = _parse(files, path, Templates, problems)
+        if parsed is not None:
+            problems += [f"{path}: {problem}" for problem in parse_templates(parsed)]
+            templates[name.lower()] = parsed
+    if not templates:
+        problems.append("there is no usable templates/<language>.toml")
+    return templates
+
+
+def _rule(entry: RuleEntry, lexicons: Mapping[str, Lexicon], problems: list[str]) -> Rule | None:
+    try:
+        return Rule(entry, _condition(entry.when, lexicons, MAX_DEPTH))
+    except ValidationError as error:
+        problems += [f"rule {entry.id}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)]
+    except ValueError as error:
+        problems.append(f"rule {entry.id}: {error}")
+    return None
+
+
+def _condition(raw: object, lexicons: Mapping[str, Lexicon], depth: int) -> Condition:
+    if not isinstance(raw, dict) or depth == 0:
+        raise ValueError(f"a condition must be a table, nested at most {MAX_DEPTH} deep")
+    if "detector" in raw:
+        name = raw["detector"]
+        if name not in CATALOGUE:
+            raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(CATALOGUE))}")
+        detector = CATALOGUE[name].model_validate({k: v for k, v in raw.items() if k != "detector"})
+        detector.bind(lexicons)
+        return Condition("detector", detector)
+    if len(raw) != 1:
+        raise ValueError("a condition is one of: detector = …, all = […], any = […], not = {…}")
+    ((operator, parts),) = raw.items()
+    if operator == "not":
+        return Condition("not", parts=(_condition(parts, lexicons, depth - 1),))
+    if operator in {"all", "any"} and isinstance(parts, list) and parts:
+        combined = tuple(_condition(part, lexicons, depth - 1) for part in parts)
+        return Condition("all" if operator == "all" else "any", parts=combined)
+    raise ValueError(f"{operator!r} is no condition; use detector, all, any or not")
+
+
+def _missing(entries: Sequence[RuleEntry], templates: Mapping[str, Templates]) -> list[str]:
+    """Return what rules name and no template file has, and ids given twice."""
+    problems: list[str] = []
+    ids = [entry.id for entry in entries]
+    problems += [f"rule {rule}: the id is given twice" for rule in sorted({i for i in ids if ids.count(i) > 1})]
+    for entry in entries:
+        for language, file in templates.items():
+            where = f"templates/{language}.toml"
+            if entry.scope == "artefact" and entry.action is GuardAction.ANNOTATE and entry.id not in file.marks:
+                problems.append(f"rule {entry.id}: {where} has no sentence for it under [marks]")
+            for audience in entry.audiences:
+                if entry.template is not None and entry.template not in file.of(audience):
+                    problems.append(f"rule {entry.id}: {where} has no [{audience.value}] {entry.template}")
+    return problems

@@ -1,0 +1,94 @@
+"""Templates: the only text a patient ever reads, and what takes the place of text that may not go out.
+
+Slots are filled from the evidence alone: ``{word}`` and ``{percent}`` from the calibrated probability,
+``{condition}`` from the file's own glossary, and for clinicians ``{label}`` from the finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clinic_ai.domain import Audience, Finding
+from clinic_ai.guard.wording import percent, probability_word
+
+KINDS = ("finding", "answer", "remark", "refusal", "notice")
+_SLOT = re.compile(r"\{([^{}]*)\}")
+_ALLOWED = {
+    Audience.CLINICIAN: frozenset({"label", "word", "percent", "condition"}),
+    Audience.PATIENT: frozenset({"word", "percent", "condition"}),
+    Audience.TECHNICIAN: frozenset[str](),
+}
+
+
+class Templates(BaseModel):
+    """``templates/<language>.toml``: by audience, name → text; marks by rule id; glossary by condition key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    words: dict[str, str] = Field(default_factory=dict)
+    """How the language says the probability words, by the English ones; English needs none."""
+    clinician: dict[str, str]
+    patient: dict[str, str]
+    technician: dict[str, str]
+    marks: dict[str, str] = Field(default_factory=dict)
+    glossary: dict[str, str] = Field(default_factory=dict)
+
+    def of(self, audience: Audience) -> Mapping[str, str]:
+        """Return the audience's templates."""
+        by_audience = {
+            Audience.CLINICIAN: self.clinician,
+            Audience.PATIENT: self.patient,
+            Audience.TECHNICIAN: self.technician,
+        }
+        return by_audience[audience]
+
+    def render(self, audience: Audience, name: str, finding: Finding | None) -> str | None:
+        """Return a template with its slots filled; None if it is not there or a slot has nothing to stand in it."""
+        template = self.of(audience).get(name)
+        if template is None:
+            return None
+        values = self._values(audience, finding)
+        if any(not values.get(slot) for slot in _SLOT.findall(template)):
+            return None
+        return _SLOT.sub(lambda slot: values[slot[1]], template)
+
+    def _values(self, audience: Audience, finding: Finding | None) -> dict[str, str]:
+        if finding is None:
+            return {}
+        word = probability_word(finding.probability)
+        values = {
+            "word": self.words.get(word, word),
+            "percent": percent(finding.probability),
+            "condition": self.glossary.get(finding.condition, ""),
+        }
+        if audience is Audience.CLINICIAN:
+            values["label"] = finding.label
+        return values
+
+
+def parse_templates(templates: Templates) -> list[str]:
+    """Return what is wrong with a template file: missing kinds, empty texts, slots that an audience does not have."""
+    problems: list[str] = []
+    for audience in Audience:
+        entries = templates.of(audience)
+        # Clinicians read the statement itself; the others only ever read a template, so every kind needs one.
+        if audience is not Audience.CLINICIAN:
+            problems += [f"[{audience.value}] lacks {kind}" for kind in KINDS if kind not in entries]
+        for name, text in entries.items():
+            slots = set(_SLOT.findall(text))
+            unknown = slots - _ALLOWED[audience]
+            if unknown:
+                problems.append(f"[{audience.value}] {name} has the slot {{{min(unknown)}}}, which it may not have")
+            if not text.strip() or _SLOT.sub("", text).count("{") or _SLOT.sub("", text).count("}"):
+                problems.append(f"[{audience.value}] {name} is empty or has a brace without its other half")
+    constants = {
+        **{f"[marks] {k}": v for k, v in templates.marks.items()},
+        **{f"[glossary] {k}": v for k, v in templates.glossary.items()},
+    }
+    problems += [
+        f"{name} is empty or holds a brace" for name, v in constants.items() if not v.strip() or set("{}") & set(v)
+    ]
+    return problems
