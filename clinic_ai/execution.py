@@ -123,11 +123,13 @@ class Execution:
         artefacts.supersede_before(connection, study.study_id, study.version)
         for version in range(1, study.version):
             jobs.cancel_open(connection, study.study_id, version)
-        if not routing.plugins:
+        # A plugin that a rule names and nobody installed gets its job too: it waits, and says for what.
+        chosen = (*routing.plugins, *routing.missing)
+        if not chosen:
             studies.move_study(connection, study.study_id, study.version, "no_rule", actor="clinic-ai", wait=no_rule())
             return
         studies.move_study(connection, study.study_id, study.version, "route", actor="clinic-ai", wait=None)
-        for choice in routing.plugins:
+        for choice in chosen:
             jobs.add_job(
                 connection,
                 kind=JobKind.ANALYSE,

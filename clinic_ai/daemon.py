@@ -1,0 +1,288 @@
+"""The composition root: starts the rooms in order, stops them in reverse, and listens to signals."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from clinic_ai import __version__
+from clinic_ai.analyses import AnalyseRunner
+from clinic_ai.contract import PluginManifest
+from clinic_ai.control.app import Services
+from clinic_ai.control.server import ControlServer
+from clinic_ai.engines import Engines, EngineSettings
+from clinic_ai.errors import ClinicError, PolicyError, SettingsError
+from clinic_ai.execution import Execution
+from clinic_ai.guard.client import Guard
+from clinic_ai.home import Home, check_home, lock_home
+from clinic_ai.ingest.intake import Intake
+from clinic_ai.lanes import Lane, Wake
+from clinic_ai.logs import configure
+from clinic_ai.notify import notify, watchdog_interval_s
+from clinic_ai.plugins import PluginCatalogue, find_plugins
+from clinic_ai.processes import Crew
+from clinic_ai.results.courier import Courier
+from clinic_ai.results.reporting import ReportRunner
+from clinic_ai.settings import Settings, load_settings
+from clinic_ai.store import alerts
+from clinic_ai.store.audit import record
+from clinic_ai.store.database import Database
+from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.registry import Registry
+from clinic_ai.training.runs import Runs
+
+log = structlog.get_logger()
+
+STOP_GRACE_S = 20.0
+"""How long running jobs may go on after SIGTERM before they are re-queued."""
+RENDERER_IDLE_S = 60.0
+REST_S = 60.0
+"""How long a plugin rests whose engine died too often."""
+
+
+class Appliance:
+    """Everything between the inbox and the outbox, in one home whose lock the caller holds."""
+
+    def __init__(self, home: Home, settings: Settings, catalogue: PluginCatalogue) -> None:
+        self.home = home
+        self.settings = settings
+        self.catalogue = catalogue
+        self.started_at = time.time()
+        self.boot_id = secrets.token_hex(8)
+        self.wake = Wake()
+        self.crew = Crew()
+        self.database = Database(home.database)
+        self.objects = ObjectStore(home.objects)
+        self.guard = Guard(self.crew, home.policies / settings.guard.pack, timeout_s=settings.guard.timeout_s)
+        self.guard.on_alert = self._alert
+        self.registry = Registry(home, self.database, catalogue.manifests, self.crew)
+        self.runs = Runs(home, self.database, self.registry, catalogue.manifests, self.crew, settings)
+        self.engines = Engines(self.crew, _engine_settings(settings))
+        self.reports = ReportRunner(
+            database=self.database,
+            objects=self.objects,
+            job_directories=home.jobs,
+            crew=self.crew,
+            guard=self.guard,
+            models=self.registry,
+            settings=lambda: self.settings,
+        )
+        analyses = AnalyseRunner(
+            database=self.database,
+            objects=self.objects,
+            job_directories=home.jobs,
+            engines=self.engines,
+            models=self.registry,
+            manifests=self._manifests,
+            policy_hash=lambda: self.guard.policy_hash,
+        )
+        self.execution = Execution(
+            database=self.database,
+            settings=lambda: self.settings,
+            manifests=self._manifests,
+            runners=(analyses, self.reports),
+            owner=self.boot_id,
+            wake=self.wake,
+        )
+        self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
+        self.intake = Intake(
+            home=home,
+            settings=settings,
+            database=self.database,
+            objects=self.objects,
+            crew=self.crew,
+            on_closed=self.wake,
+        )
+        self._lanes = [
+            Lane("delivery", self.courier.step, self.wake),
+            Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
+        ]
+        self._stop_intake = threading.Event()
+        self._intake = threading.Thread(target=self.intake.run, args=(self._stop_intake,), name="ingest", daemon=True)
+
+    def _manifests(self) -> Mapping[str, PluginManifest]:
+        return self.catalogue.manifests
+
+    # ------------------------------------------------------------ life
+
+    def open(self) -> None:
+        """Open the store, undo what a crash left half-done, load the policy and the reference models.
+
+        Raise ClinicError if one of these cannot be done.
+        """
+        self.database.open()
+        self.objects.sweep()
+        self.intake.recover()
+        self.execution.recover()
+        self.guard.load()
+        with self.database.write() as connection:
+            record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
+        for problem in self.catalogue.problems:
+            self._alert("plugin_unusable", problem.sentence, "Repair or uninstall it; the other plugins work.")
+        self.registry.install_reference_models("clinic-ai")
+        self.runs.recover()
+
+    def _facts(self) -> dict[str, object]:
+        return {"boot": self.boot_id, "policy": self.guard.policy_hash, "plugins": sorted(self.catalogue.manifests)}
+
+    def start(self, *, watch: bool = True) -> None:
+        """Start working; with ``watch`` the inboxes too."""
+        self.execution.start()
+        for lane in self._lanes:
+            lane.start()
+        if watch:
+            self._intake.start()
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Finish or re-queue what runs, end every child, close the store."""
+        self._stop_intake.set()
+        if self._intake.ident is not None:
+            self._intake.join(timeout=10.0)
+        self.intake.close()
+        self.runs.close()
+        self.execution.stop(grace_s, kill=self.crew.close)
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        for lane in self._lanes:
+            lane.join(10.0)
+        self.engines.close()
+        self.reports.renderer.close()
+        self.guard.close()
+        self.crew.close()
+        with self.database.write() as connection:
+            record(connection, actor="clinic-ai", action="daemon.stopped", subject=__version__)
+        self.database.close()
+
+    def reload(self) -> tuple[str, ...]:
+        """Read clinic.toml and the policy pack again; keep what is in force if they are wrong.
+
+        Return the problems, none if all of it is in force now.
+        """
+        try:
+            fresh = load_settings(self.home.clinic_toml)
+        except SettingsError as error:
+            for problem in error.problems:
+                log.error("settings.refused", problem=problem)
+            self._alert(
+                "settings_refused", error.message, "Correct clinic.toml and reload; the old settings are in force."
+            )
+            return error.problems or (error.message,)
+        try:
+            self.guard.reload(self.home.policies / fresh.guard.pack)
+        except PolicyError as error:
+            log.error("policy.refused", problem=error.message)
+            self._alert("policy_refused", error.message, "Correct the pack and reload; the previous pack is in force.")
+            return (error.message,)
+        self.settings = fresh
+        self.intake.reload(fresh)
+        configure(fresh.log.level, fresh.log.format)
+        with self.database.write() as connection:
+            alerts.withdraw(connection, "settings_refused", "appliance")
+            alerts.withdraw(connection, "policy_refused", "appliance")
+            record(
+                connection, actor="clinic-ai", action="settings.reloaded", subject="clinic.toml", details=self._facts()
+            )
+        self.wake()
+        log.info("settings.reloaded")
+        return ()
+
+    def _keep_house(self) -> bool:
+        self.engines.evict_idle()
+        self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
+        return False
+
+    def _alert(self, code: str, sentence: str, remedy: str) -> None:
+        log.error("alert", code=code, sentence=sentence)
+        with self.database.write() as connection:
+            alerts.raise_alert(connection, code, "appliance", sentence, remedy)
+
+    def services(self) -> Services:
+        """Return what the control room may see and do."""
+        return Services(
+            home=self.home,
+            database=self.database,
+            execution=self.execution,
+            engines=self.engines,
+            registry=self.registry,
+            runs=self.runs,
+            guard=self.guard,
+            crew=self.crew,
+            catalogue=self.catalogue,
+            settings=lambda: self.settings,
+            started_at=self.started_at,
+            reload=self.reload,
+        )
+
+
+def _engine_settings(settings: Settings) -> EngineSettings:
+    execution = settings.execution
+    cores = len(os.sched_getaffinity(0))
+    return EngineSettings(
+        memory_mb=execution.memory_mb,
+        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
+        idle_s=execution.engine_idle_s,
+        restart_cap=execution.max_restarts,
+        restart_window_s=execution.restart_window_s,
+        rest_s=REST_S,
+    )
+
+
+def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; return the exit status.
+
+    Raise ClinicError, in one sentence, if the home, its settings, its lock or a socket cannot be used.
+    """
+    check_home(home)
+    settings = load_settings(home.clinic_toml)
+    configure(settings.log.level, settings.log.format)
+    stopping, reloading = threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    signal.signal(signal.SIGHUP, lambda *_: reloading.set())
+    with lock_home(home):
+        appliance = Appliance(home, settings, find_plugins())
+        server = None
+        try:
+            appliance.open()
+            server = ControlServer(home, appliance.services(), group=settings.control.group)
+            server.start()
+            appliance.start()
+            notify("READY=1", f"STATUS=Watching {len(settings.inbox)} inboxes")
+            log.info("daemon.ready", version=__version__, home=str(home.path), boot=appliance.boot_id)
+            if on_ready is not None:
+                on_ready(appliance)
+            _wait(appliance, stopping, reloading)
+            notify("STOPPING=1")
+            log.info("daemon.stopping")
+        finally:
+            if server is not None:
+                server.stop()
+            appliance.stop()
+    return 0
+
+
+def _wait(appliance: Appliance, stopping: threading.Event, reloading: threading.Event) -> None:
+    beat = watchdog_interval_s()
+    while not stopping.wait(timeout=min(beat or 1.0, 1.0)):
+        if beat is not None:
+            notify("WATCHDOG=1")
+        if reloading.is_set():
+            reloading.clear()
+            notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                appliance.reload()
+            except ClinicError as error:
+                log.error("reload.failed", error=error.message)  # noqa: TRY400 - the sentence says it all
+            notify("READY=1")
+
+
+def outbox_of(home: Home, settings: Settings) -> Path:
+    """Return the outbox directory."""
+    return home.path / settings.results.outbox

@@ -1,0 +1,221 @@
+"""Runs the report jobs: statements → guard → renderer → artefact, and a delivery if everything may go out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from clinic_ai import __version__
+from clinic_ai.analyses import JobDirectory, Models, adopt
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import GuardSubject, RenderImage, RenderResult, RenderTask
+from clinic_ai.domain import (
+    Analysis,
+    ArtefactState,
+    Audience,
+    GuardVerdict,
+    Instance,
+    Job,
+    JobKind,
+    ModelRef,
+    StoredFile,
+    Study,
+    WaitReason,
+)
+from clinic_ai.errors import ChildDied, ChildError, ChildRefused, ModelError
+from clinic_ai.guard.client import UNAVAILABLE, Guard
+from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.results.document import result_document
+from clinic_ai.results.statements import findings_of, statements_of
+from clinic_ai.settings import Settings
+from clinic_ai.store import artefacts, jobs, studies
+from clinic_ai.store.database import Database
+from clinic_ai.store.objects import ObjectStore
+from clinic_ai.waiting import held
+
+RENDER_TIMEOUT_S = 120.0
+RENDERER_MEMORY_BYTES = 3 << 30
+OUTBOX = "outbox"
+RESULT_NAME = "result.json"
+
+
+class Renderer:
+    """The warm renderer child, started when it is needed and again when it died."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._child: Child | None = None
+
+    def render(self, task: RenderTask) -> RenderResult:
+        """Render one study version. Raise ChildError if the child dies, hangs, misbehaves or refuses."""
+        if self._child is None or not self._child.alive:
+            limits = Confinement(data=RENDERER_MEMORY_BYTES, file_size=1 << 30)
+            self._child = self._crew.start(ChildSpec(kind="renderer", name="renderer", confinement=limits))
+        return self._child.call("render", task, RenderResult, timeout_s=RENDER_TIMEOUT_S)
+
+    def distrust(self) -> None:
+        """Kill the child because of what it answered; the next task gets a new one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def end_if_idle(self, idle_s: float) -> None:
+        """End the child if nobody used it for ``idle_s`` seconds."""
+        child = self._child
+        if child is not None and not child.busy and time.monotonic() - child.last_used > idle_s:
+            self._child = None
+            child.close()
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.close(grace_s=1.0)
+            self._child = None
+
+
+class ReportRunner:
+    """Does the jobs of kind ``report``."""
+
+    kind = JobKind.REPORT
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        objects: ObjectStore,
+        job_directories: Path,
+        crew: Crew,
+        guard: Guard,
+        models: Models,
+        settings: Callable[[], Settings],
+    ) -> None:
+        self._database = database
+        self._objects = objects
+        self._directories = job_directories
+        self._guard = guard
+        self._models = models
+        self._settings = settings
+        self.renderer = Renderer(crew)
+
+    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
+        """Nothing but its turn keeps a report waiting."""
+        del plugins
+        return {}
+
+    def busy(self) -> Collection[str]:
+        """Return nothing: reports are no plugin's work."""
+        return ()
+
+    def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
+        """Return the active policy; the models are those of the analyses."""
+        del plugin
+        return (), self._guard.policy_hash
+
+    def run(self, job: Job) -> Callable[[Connection], None]:
+        """Guard, render and store the result of a study version. Raise ClinicError if that fails."""
+        with self._database.read() as connection:
+            study = studies.get_study(connection, job.study_id, job.version)
+            instances = studies.instances_of(connection, job.study_id, job.version)
+            analysed = jobs.analyses_of(connection, job.study_id, job.version)
+            made = {file.name: file for job_id, _ in analysed for file in jobs.files_of(connection, job_id)}
+        analyses = [analysis for _, analysis in analysed]
+        verdict = self._judge(job, study, analyses)
+        files: tuple[StoredFile, ...] = ()
+        if verdict.released:
+            files = self._render(job, study, instances, analyses, made, verdict)
+
+        def commit(connection: Connection) -> None:
+            jobs.save_files(connection, job.job_id, files)
+            artefact_id, state = artefacts.add_artefact(connection, job, verdict)
+            if state is ArtefactState.PRELIMINARY:
+                artefacts.add_delivery(connection, artefact_id, OUTBOX)
+                return
+            strictest = max(verdict.decisions, key=lambda d: d.action.severity)
+            wait = held(strictest.rule, strictest.reason)
+            studies.move_study(connection, job.study_id, job.version, "finish", actor="guard", wait=wait)
+
+        return commit
+
+    def _judge(self, job: Job, study: Study, analyses: Sequence[Analysis]) -> GuardVerdict:
+        subject = GuardSubject(
+            facts=study.facts,
+            identity=study.identity,
+            findings=findings_of(analyses),
+            validated=all(self._validated(ref) for analysis in analyses for ref in analysis.models),
+            language=self._settings().clinic.language,
+        )
+        verdict = self._guard.judge(subject, Audience.CLINICIAN, statements_of(analyses))
+        unavailable = any(decision.rule == UNAVAILABLE for decision in verdict.decisions)
+        if unavailable and job.attempt < self._settings().execution.max_attempts:
+            # Nothing was released; another attempt may find the guard well. The last one records the hold.
+            raise ChildDied("The guard did not answer, so nothing was released.")
+        return verdict
+
+    def _validated(self, ref: ModelRef) -> bool:
+        try:
+            return self._models.loaded(ref).manifest.clinical_use
+        except ModelError:
+            return False  # nothing is known of it any more
+
+    def _render(
+        self,
+        job: Job,
+        study: Study,
+        instances: Sequence[Instance],
+        analyses: Sequence[Analysis],
+        made: Mapping[str, StoredFile],
+        verdict: GuardVerdict,
+    ) -> tuple[StoredFile, ...]:
+        settings = self._settings()
+        with JobDirectory(self._directories, job.job_id) as directory:
+            task = RenderTask(
+                study_id=study.study_id,
+                version=study.version,
+                study_instance_uid=study.study_instance_uid,
+                closed_reason=study.closed_reason,
+                source=study.source,
+                facts=study.facts,
+                identity=study.identity,
+                received_at=study.opened_at,
+                created_at=time.time(),
+                images=tuple(self._image(instance, analyses, made) for instance in instances),
+                findings=findings_of(analyses),
+                verdict=verdict,
+                models=tuple(ref for analysis in analyses for ref in analysis.models),
+                plugin_labels=tuple(f"{analysis.plugin} {analysis.plugin_version}" for analysis in analyses),
+                institution=settings.results.institution or settings.clinic.name,
+                language=settings.clinic.language,
+                output_directory=str(directory),
+                software=f"clinic-ai {__version__}",
+            )
+            try:
+                answer = self.renderer.render(task)
+                files = adopt(self._objects, directory, [(f.name, f.media_type) for f in answer.files])
+            except ChildRefused:
+                raise
+            except ChildError:
+                self.renderer.distrust()
+                raise
+        document = result_document(task, files=files, omissions=answer.omissions)
+        sha256, size = self._objects.write_bytes(document)
+        result = StoredFile(name=RESULT_NAME, sha256=sha256, size_bytes=size, media_type="application/json")
+        return (result, *files)
+
+    def _image(self, instance: Instance, analyses: Sequence[Analysis], made: Mapping[str, StoredFile]) -> RenderImage:
+        path = str(self._objects.path(instance.sha256))
+        for analysis in analyses:
+            shown = {finding.heatmap for finding in analysis.findings if finding.instance_sha256 == instance.sha256}
+            for file in analysis.files:
+                if file.role == "heatmap" and file.name in shown and file.name in made:
+                    return RenderImage(
+                        path=path,
+                        sha256=instance.sha256,
+                        header=instance.header,
+                        heatmap_path=str(self._objects.path(made[file.name].sha256)),
+                        heatmap_caption=file.caption,
+                        extent=file.extent,
+                    )
+        return RenderImage(path=path, sha256=instance.sha256, header=instance.header)

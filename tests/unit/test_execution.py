@@ -1,0 +1,327 @@
+"""The job table: leases, retries, waits and what follows, on a real database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from clinic_ai.contract import Condition, PluginManifest
+from clinic_ai.domain import (
+    Analysis,
+    Audience,
+    GuardAction,
+    GuardVerdict,
+    Job,
+    JobKind,
+    JobState,
+    ModelRef,
+    PatientIdentity,
+    StudyFacts,
+    StudyState,
+    WaitReason,
+)
+from clinic_ai.errors import ChildDied, ChildRefused, ClinicError, Conflict, HomeError, InputError
+from clinic_ai.execution import MAX_INTERRUPTIONS, Execution
+from clinic_ai.lanes import Wake
+from clinic_ai.settings import Settings
+from clinic_ai.settings.model import ExecutionSettings
+from clinic_ai.store import alerts, artefacts, jobs, studies
+from clinic_ai.store.audit import first_break
+from clinic_ai.store.database import Database
+from clinic_ai.waiting import no_model
+
+MODEL = ModelRef(plugin="echo", name="m", version="1", digest="a" * 64)
+CT = PluginManifest(
+    name="echo", version="1", summary="s", engine="a:B", claims=(Condition(modality=("CT",)),), needs_model=False
+)
+
+
+class Work:
+    """A runner that does as it is told; every failure of a real one is a ClinicError just the same."""
+
+    def __init__(self, kind: JobKind) -> None:
+        self.kind = kind
+        self.wait: dict[str, WaitReason] = {}
+        self.failures: list[ClinicError] = []
+        self.ran: list[Job] = []
+        self.during: Callable[[], None] = lambda: None
+
+    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
+        return {p: self.wait[p] for p in plugins if p in self.wait}
+
+    def busy(self) -> Collection[str]:
+        return ()
+
+    def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
+        return (MODEL,), "b" * 64
+
+    def run(self, job: Job) -> Callable[[Connection], None]:
+        self.ran.append(job)
+        self.during()
+        if self.failures:
+            raise self.failures.pop(0)
+
+        def commit(connection: Connection) -> None:
+            if self.kind is JobKind.ANALYSE:
+                answer = Analysis(plugin=job.plugin, plugin_version="1", models=job.models)
+                jobs.save_analysis(connection, job, answer, ())
+            else:
+                verdict = GuardVerdict(
+                    audience=Audience.CLINICIAN,
+                    action=GuardAction.ALLOW,
+                    decisions=(),
+                    released=(),
+                    policy_hash="b" * 64,
+                    policy_name="p",
+                )
+                artefacts.add_artefact(connection, job, verdict)
+                studies.move_study(connection, job.study_id, job.version, "finish", actor="test", wait=None)
+
+        return commit
+
+
+class Stage:
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+        self.database.open()
+        self.analyse, self.report = Work(JobKind.ANALYSE), Work(JobKind.REPORT)
+        self.settings = Settings(execution=ExecutionSettings(max_attempts=3, backoff_s=(0.0,)))
+        self.manifests = {"echo": CT}
+        self.execution = self.boot("first boot")
+
+    def boot(self, owner: str) -> Execution:
+        return Execution(
+            database=self.database,
+            settings=lambda: self.settings,
+            manifests=lambda: self.manifests,
+            runners=(self.analyse, self.report),
+            owner=owner,
+            wake=Wake(),
+        )
+
+    def close_study(self, modality: str = "CT", priority: int = 0) -> str:
+        facts = StudyFacts(modalities=(modality,), slices=1)
+        with self.database.write() as connection:
+            study_id = studies.open_study(
+                connection,
+                grouping_key=f"1.2.{time.monotonic_ns()}",
+                study_instance_uid="1.2",
+                pseudonym="P-A",
+                patient_key="k",
+                source="inbox",
+                facts=facts,
+                identity=PatientIdentity(),
+                priority=priority,
+            )
+            studies.close_version(connection, study_id, 1, facts=facts, reason="a test", actor="test")
+        return study_id
+
+    def work(self) -> None:
+        """Do everything that can be done now."""
+        while any([self.execution.route_closed(), *[self.execution.step(kind) for kind in JobKind]]):
+            pass
+
+    def state(self, study_id: str) -> StudyState:
+        with self.database.read() as connection:
+            return studies.get_study(connection, study_id).state
+
+    def wait(self, study_id: str) -> str:
+        with self.database.read() as connection:
+            wait = studies.get_study(connection, study_id).wait
+        return "" if wait is None else wait.code
+
+    def jobs(self, study_id: str, version: int = 1) -> list[Job]:
+        with self.database.read() as connection:
+            return jobs.jobs_of(connection, study_id, version)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path / "clinic.db")
+
+
+def test_a_closed_study_is_analysed_and_reported(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    analyse, report = stage.jobs(study_id)
+    assert (analyse.kind, report.kind) == (JobKind.ANALYSE, JobKind.REPORT)
+    assert analyse.models == (MODEL,)
+    assert analyse.policy_hash == "b" * 64
+    assert analyse.rule
+    with stage.database.read() as connection:
+        assert first_break(connection) is None
+
+
+def test_a_study_nobody_claims_is_kept_and_can_be_routed_later(stage: Stage) -> None:
+    study_id = stage.close_study("MR")
+    stage.work()
+    assert stage.state(study_id) is StudyState.UNROUTED
+    assert stage.wait(study_id) == "no_rule"
+    stage.manifests = {"echo": CT.model_copy(update={"claims": (Condition(modality=("MR",)),)})}
+    assert study_id in stage.execution.retry(study_id, "tech")
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+
+
+def test_a_failure_that_may_pass_is_tried_again(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.failures = [ChildDied("it died"), ChildDied("it died again")]
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    assert [job.attempt for job in stage.analyse.ran] == [1, 2, 3]
+
+
+def test_attempts_come_to_an_end_with_an_alert(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.failures = [ChildDied(f"death {n}") for n in range(3)]
+    stage.work()
+    assert stage.state(study_id) is StudyState.FAILED
+    assert stage.wait(study_id) == "failed"
+    with stage.database.read() as connection:
+        assert [alert.subject for alert in alerts.open_alerts(connection)] == [study_id]
+    stage.execution.retry(study_id, "tech")
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    with stage.database.read() as connection:
+        assert not alerts.open_alerts(connection)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [InputError("odd", "The image is odd."), ChildRefused("odd", "It is odd.", retryable=False)],
+    ids=["input", "refusal"],
+)
+def test_a_failure_of_the_input_is_not_repeated(stage: Stage, error: ClinicError) -> None:
+    study_id = stage.close_study()
+    stage.analyse.failures = [error]
+    stage.work()
+    assert stage.state(study_id) is StudyState.FAILED
+    assert len(stage.analyse.ran) == 1
+
+
+def test_a_full_disk_costs_nobody_an_end(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.failures = [HomeError("The disk is full.") for _ in range(10)]
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+
+
+def test_a_missing_model_is_said_and_costs_no_attempt(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.wait = {"echo": no_model("echo")}
+    stage.work()
+    assert stage.wait(study_id) == "no_model"
+    assert not stage.analyse.ran
+    stage.analyse.wait = {}
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    assert stage.analyse.ran[0].attempt == 1
+    assert stage.wait(study_id) == ""
+
+
+def test_a_rule_naming_an_absent_plugin_makes_the_study_wait(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.execution.route_closed()
+    stage.analyse.wait = {"echo": no_model("echo")}
+    stage.work()
+    assert stage.state(study_id) is StudyState.ROUTED
+
+
+def test_the_urgent_go_first(stage: Stage) -> None:
+    calm, urgent = stage.close_study(priority=0), stage.close_study(priority=5)
+    stage.work()
+    assert [job.study_id for job in stage.analyse.ran] == [urgent, calm]
+
+
+def test_a_dead_daemons_leases_return_to_the_queue_without_costing_an_attempt(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.execution.route_closed()
+    for boot in range(5):
+        with stage.database.write() as connection:
+            job = jobs.next_due(connection, JobKind.ANALYSE, time.time())
+            assert job is not None
+            jobs.lease(connection, job, f"boot {boot}", (MODEL,), "b" * 64)
+        stage.execution = stage.boot(f"boot {boot + 1}")
+        stage.execution.recover()
+        [job] = stage.jobs(study_id)
+        assert (job.state, job.attempt, job.interruptions) == (JobState.QUEUED, 0, boot + 1)
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+
+
+def test_a_job_that_takes_the_machine_down_again_and_again_is_given_up(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.execution.route_closed()
+    for boot in range(MAX_INTERRUPTIONS + 1):
+        with stage.database.write() as connection:
+            job = jobs.next_due(connection, JobKind.ANALYSE, time.time())
+            assert job is not None
+            jobs.lease(connection, job, f"boot {boot}", (), "")
+        stage.execution = stage.boot(f"boot {boot + 1}")
+        stage.execution.recover()
+    assert stage.state(study_id) is StudyState.FAILED
+
+
+def test_a_result_of_a_superseded_version_does_not_go_out(stage: Stage) -> None:
+    study_id = stage.close_study()
+
+    def late_instance() -> None:
+        with stage.database.write() as connection:
+            version = studies.open_next_version(connection, study_id)
+            facts = StudyFacts(modalities=("CT",), slices=2)
+            studies.close_version(connection, study_id, version, facts=facts, reason="late", actor="test")
+        stage.analyse.during = lambda: None
+
+    stage.analyse.during = late_instance
+    stage.work()
+    with stage.database.read() as connection:
+        versions = {s.version: s.state for s in studies.versions_of(connection, study_id)}
+        assert versions == {1: StudyState.SUPERSEDED, 2: StudyState.DONE}
+        assert [a.version for a in artefacts.artefacts_of(connection, study_id)] == [2]
+
+
+def test_a_done_study_tried_again_becomes_a_new_version(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.work()
+    assert "version 2" in stage.execution.retry(study_id, "dr")
+    stage.work()
+    with stage.database.read() as connection:
+        newest = studies.get_study(connection, study_id)
+        assert (newest.version, newest.state) == (2, StudyState.DONE)
+        assert "dr" in newest.closed_reason
+        assert [a.state.value for a in artefacts.artefacts_of(connection, study_id)] == ["SUPERSEDED", "PRELIMINARY"]
+
+
+def test_rerouting_cancels_what_waits_and_asks_the_rules_again(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.wait = {"echo": no_model("echo")}
+    stage.work()
+    stage.manifests = {"other": CT.model_copy(update={"name": "other"})}
+    stage.execution.reroute(study_id, "tech")
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    assert [(job.plugin, job.state) for job in stage.jobs(study_id) if job.kind is JobKind.ANALYSE] == [
+        ("echo", JobState.CANCELLED),
+        ("other", JobState.DONE),
+    ]
+
+
+def test_an_arriving_study_cannot_be_tried_again(stage: Stage) -> None:
+    with stage.database.write() as connection:
+        study_id = studies.open_study(
+            connection,
+            grouping_key="1.2",
+            study_instance_uid="1.2",
+            pseudonym="P",
+            patient_key="k",
+            source="inbox",
+            facts=StudyFacts(),
+            identity=PatientIdentity(),
+        )
+    with pytest.raises(Conflict):
+        stage.execution.retry(study_id, "tech")
