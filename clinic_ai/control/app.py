@@ -1,0 +1,344 @@
+"""The HTTP API: routes that translate between requests and the desk, and errors into problem documents.
+
+Handlers are plain functions and run in threads. Who asks, from which socket and how much, the door has settled
+before a route is reached; ``docs/monitoring.md`` lists what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from clinic_ai import __version__
+from clinic_ai.contract import CaseReport
+from clinic_ai.control import desk, metrics, problems
+from clinic_ai.control.door import Door, Refusals
+from clinic_ai.control.events import Feed
+from clinic_ai.control.orders import ModelDesk, RunDesk
+from clinic_ai.control.people import Peer, Person
+from clinic_ai.control.services import Services
+from clinic_ai.control.views import (
+    DoneView,
+    FilePage,
+    ModelChoice,
+    ModelImport,
+    ModelRollback,
+    ModelRow,
+    PluginsView,
+    PolicyTest,
+    PolicyView,
+    ProblemView,
+    Role,
+    RouteView,
+    RunOrder,
+    RunRow,
+    StatusView,
+    StudyPage,
+    StudyView,
+    VerifyView,
+)
+from clinic_ai.domain import Alert, StudyState
+from clinic_ai.errors import ClinicError, NotAllowed
+from clinic_ai.store import alerts, audit
+from clinic_ai.store.ledger import Fate
+
+__all__ = ["Services", "create_app"]
+
+MAX_PAGE = 1000
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Rows of one page.")]
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemView, "content": {problems.MEDIA_TYPE: {}}} for status in (403, 404, 409, 422, 503)
+}
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the API over these services. Only ``control.server`` can serve it: the door needs the socket's peer."""
+    app = FastAPI(
+        title="clinic-ai",
+        version=__version__,
+        summary="Control API on two Unix sockets: control.sock may change things, monitor.sock only reads.",
+        docs_url=None,  # its pages load scripts from the internet
+        redoc_url=None,
+        responses=_PROBLEMS,
+    )
+    app.state.services = services
+    app.state.refusals = Refusals(services)
+    app.state.feed = Feed(services.database)
+    for router in (_machine, _studies, _models, _training, _guard):
+        app.include_router(router)
+    app.add_exception_handler(ClinicError, _clinic_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Door, services=services, refusals=app.state.refusals)
+    return app
+
+
+# ---------------------------------------------------------------- who and what
+
+
+def _services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+def _person(request: Request) -> Person:
+    found: Person = request.state.person
+    return found
+
+
+def _needs(role: Role) -> Callable[[Request], Person]:
+    def check(request: Request) -> Person:
+        person = _person(request)
+        if not person.role.covers(role):
+            request.app.state.refusals.note(person.name, request.method, request.url.path, f"not {role.value}")
+            raise NotAllowed(
+                f"This needs the role {role.value}; {person.name} is {person.role.value}.",
+                remedy="An administrator changes roles in [control] of clinic.toml.",
+            )
+        return person
+
+    return check
+
+
+Having = Annotated[Services, Depends(_services)]
+Anyone = Annotated[Person, Depends(_needs(Role.TECHNICIAN))]
+Administrator = Annotated[Person, Depends(_needs(Role.ADMINISTRATOR))]
+
+
+def _model_desk(services: Having, person: Administrator) -> ModelDesk:
+    return ModelDesk(services.registry, person.name)
+
+
+def _run_desk(services: Having, person: Administrator) -> RunDesk:
+    return RunDesk(services.runs, person.name)
+
+
+Models = Annotated[ModelDesk, Depends(_model_desk)]
+Runs = Annotated[RunDesk, Depends(_run_desk)]
+
+# ---------------------------------------------------------------- the machine
+
+_machine = APIRouter(tags=["machine"])
+
+
+@_machine.get("/healthz", response_class=PlainTextResponse)
+def healthz() -> str:
+    """Say that the daemon answers."""
+    return "ok\n"
+
+
+@_machine.get("/metrics", response_class=PlainTextResponse)
+def get_metrics(services: Having) -> Response:
+    """Return counts, ages and sizes for Prometheus; no personal data."""
+    return Response(metrics.exposition(services), media_type=metrics.CONTENT_TYPE)
+
+
+@_machine.get("/v1/status")
+def get_status(services: Having, person: Anyone, request: Request) -> StatusView:
+    """Return everything at a glance."""
+    peer: Peer = request.state.peer
+    return desk.status(services, person, may_change=not peer.readonly)
+
+
+@_machine.get("/v1/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+def get_events(request: Request, last_event_id: Annotated[int | None, Header(ge=0)] = None) -> StreamingResponse:
+    """Stream what changes as server-sent events; ``Last-Event-ID`` resumes."""
+    feed: Feed = request.app.state.feed
+    feed.enter()
+    return StreamingResponse(feed.stream(last_event_id), media_type="text/event-stream")
+
+
+@_machine.get("/v1/plugins")
+def get_plugins(services: Having) -> PluginsView:
+    """Return the plugins and why some are not usable."""
+    return desk.plugins(services)
+
+
+@_machine.get("/v1/alerts")
+def get_alerts(services: Having) -> list[Alert]:
+    """Return the alerts nobody acknowledged, newest first."""
+    with services.database.read() as connection:
+        return alerts.open_alerts(connection)
+
+
+@_machine.post("/v1/alerts/{alert_id}/acknowledge")
+def acknowledge(alert_id: int, services: Having, person: Anyone) -> DoneView:
+    """Close an alert in the name of the person who asks."""
+    with services.database.write() as connection:
+        alerts.acknowledge(connection, alert_id, person.name)
+    return DoneView(sentence=f"Alert {alert_id} is acknowledged by {person.name}.")
+
+
+@_machine.post("/v1/reload")
+def reload(services: Having, person: Administrator) -> DoneView:
+    """Read clinic.toml and the policy pack again, as SIGHUP does."""
+    with services.database.write() as connection:
+        audit.record(connection, actor=person.name, action="settings.reload_asked", subject="clinic.toml")
+    found = services.reload()
+    if found:
+        raise ClinicError("What was in force stays: " + "; ".join(found), remedy="Correct it and reload again.")
+    return DoneView(sentence="clinic.toml and the policy pack are in force as they are now.")
+
+
+# ---------------------------------------------------------------- studies and files
+
+_studies = APIRouter(tags=["studies"])
+
+
+@_studies.get("/v1/studies")
+def get_studies(
+    services: Having,
+    state: Annotated[list[StudyState] | None, Query(description="Only these states; else all but SUPERSEDED.")] = None,
+    limit: Limit = 100,
+    before: Annotated[float | None, Query(description="next_before of the page before.")] = None,
+) -> StudyPage:
+    """Return study versions, newest first."""
+    return desk.list_studies(services, state, limit, before)
+
+
+@_studies.get("/v1/studies/{study_id}")
+def get_study(study_id: str, services: Having, person: Anyone) -> StudyView:
+    """Return a study with its versions, jobs, artefacts and files; released text for clinicians only."""
+    return desk.get_study(services, study_id, person)
+
+
+@_studies.get("/v1/studies/{study_id}/route")
+def get_route(study_id: str, services: Having) -> RouteView:
+    """Return where the present rules send a study, and why."""
+    return desk.explain(services, study_id)
+
+
+@_studies.post("/v1/studies/{study_id}/retry")
+def retry(study_id: str, services: Having, person: Anyone) -> DoneView:
+    """Try a study again by the rules as they are now."""
+    return DoneView(sentence=services.execution.retry(study_id, person.name))
+
+
+@_studies.post("/v1/studies/{study_id}/reroute")
+def reroute(study_id: str, services: Having, person: Anyone) -> DoneView:
+    """Route a study again even if it is in work."""
+    return DoneView(sentence=services.execution.reroute(study_id, person.name))
+
+
+@_studies.get("/v1/files")
+def get_files(
+    services: Having,
+    fate: Annotated[list[Fate] | None, Query(description="Only these fates.")] = None,
+    study: Annotated[str | None, Query(description="Only files of this study.")] = None,
+    limit: Limit = 100,
+    before: Annotated[int | None, Query(ge=0, description="next_before of the page before.")] = None,
+) -> FilePage:
+    """Return the ledger of files, newest first."""
+    return desk.list_files(services, fate, study, limit, before)
+
+
+# ---------------------------------------------------------------- models
+
+_models = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@_models.get("")
+def get_models(services: Having) -> list[ModelRow]:
+    """Return all models of the registry."""
+    return list(desk.models(services))
+
+
+@_models.post("/import")
+def import_model(order: ModelImport, models: Models) -> DoneView:
+    """Verify a model directory and copy it into the registry."""
+    return models.import_model(order.directory)
+
+
+@_models.post("/verify")
+def verify_model(order: ModelChoice, models: Models) -> VerifyView:
+    """Check the files of a model against its manifest."""
+    return models.verify_model(order.plugin, order.name, order.version)
+
+
+@_models.post("/promote")
+def promote_model(order: ModelChoice, models: Models) -> DoneView:
+    """Make a model the active one of its slot."""
+    return models.promote_model(order.plugin, order.name, order.version)
+
+
+@_models.post("/rollback")
+def rollback_model(order: ModelRollback, models: Models) -> DoneView:
+    """Take back the newest promotion of a slot."""
+    return models.rollback_model(order.plugin, order.slot)
+
+
+# ---------------------------------------------------------------- training
+
+_training = APIRouter(prefix="/v1/runs", tags=["training"])
+
+
+@_training.get("")
+def get_runs(services: Having) -> list[RunRow]:
+    """Return all training runs."""
+    return [RunRow.model_validate(run) for run in services.runs.list_runs()]
+
+
+@_training.post("", status_code=201)
+def start_run(order: RunOrder, runs: Runs) -> RunRow:
+    """Freeze the dataset, plan and start a run."""
+    return runs.start_run(order)
+
+
+@_training.post("/{run_id}/stop")
+def stop_run(run_id: str, runs: Runs) -> DoneView:
+    """Stop a run at its next safe point."""
+    return runs.stop_run(run_id)
+
+
+@_training.post("/{run_id}/resume")
+def resume_run(run_id: str, runs: Runs) -> DoneView:
+    """Go on with a run."""
+    return runs.resume_run(run_id)
+
+
+# ---------------------------------------------------------------- guard
+
+_guard = APIRouter(prefix="/v1/policy", tags=["guard"])
+
+
+@_guard.get("")
+def get_policy(services: Having) -> PolicyView:
+    """Return the policy pack in force."""
+    return desk.policy(services)
+
+
+@_guard.post("/test")
+def check_policy(order: PolicyTest, services: Having, person: Administrator) -> CaseReport:  # noqa: ARG001 - the role
+    """Run the cases of a pack in a child of its own; the pack in force stays."""
+    named = services.home.policies / services.settings().guard.pack
+    return services.guard.check(Path(order.directory) if order.directory else named)
+
+
+# ---------------------------------------------------------------- errors
+
+
+def _clinic_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ClinicError):
+        raise error
+    return problems.response(problems.problem_of(error))
+
+
+def _http_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return problems.response(problems.problem(error.status_code, str(error.detail)))
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    # Where and why, without the value: it is somebody's input.
+    wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+    return problems.response(problems.problem(422, f"The request is not understood: {wrong}.", error="InvalidRequest"))

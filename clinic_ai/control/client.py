@@ -1,0 +1,285 @@
+"""The typed client of the control API, for the command line and the terminal screens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from clinic_ai.contract import CaseReport
+from clinic_ai.control.problems import MEDIA_TYPE, error_of
+from clinic_ai.control.views import (
+    DoneView,
+    EventView,
+    FilePage,
+    ModelChoice,
+    ModelImport,
+    ModelRollback,
+    ModelRow,
+    Order,
+    PluginsView,
+    PolicyTest,
+    PolicyView,
+    ProblemView,
+    RouteView,
+    RunOrder,
+    RunRow,
+    StatusView,
+    StudyPage,
+    StudyView,
+    VerifyView,
+)
+from clinic_ai.domain import Alert, StudyState
+from clinic_ai.errors import ClinicError, Conflict, NotAllowed, NotFound
+from clinic_ai.home import Home
+
+T = TypeVar("T")
+
+TIMEOUT_S = 30.0
+LONG_S = 900.0
+"""For orders that hash or test a model, or freeze a dataset, before they answer."""
+_EVENTS_SILENT_S = 45.0
+
+
+class NoDaemon(ClinicError):
+    """No daemon answers at the socket of this home."""
+
+
+class Client:
+    """Talks to the daemon of one home; ``monitor`` uses the socket that only reads.
+
+    Every method raises NoDaemon if nobody answers, and otherwise the ClinicError that the daemon tells.
+    """
+
+    def __init__(self, home: Home, *, monitor: bool = False) -> None:
+        self.home = home
+        self.socket = home.monitor_socket if monitor else home.control_socket
+        self._http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://clinic-ai", timeout=TIMEOUT_S
+        )
+
+    def __enter__(self) -> Client:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # ------------------------------------------------------------ the machine
+
+    def status(self) -> StatusView:
+        """Return everything at a glance."""
+        return self._get("/v1/status", StatusView)
+
+    def plugins(self) -> PluginsView:
+        """Return the plugins and why some are not usable."""
+        return self._get("/v1/plugins", PluginsView)
+
+    def alerts(self) -> list[Alert]:
+        """Return the alerts nobody acknowledged, newest first."""
+        return self._get("/v1/alerts", list[Alert])
+
+    def acknowledge(self, alert_id: int) -> DoneView:
+        """Close an alert in one's own name."""
+        return self._post(f"/v1/alerts/{alert_id}/acknowledge", None, DoneView)
+
+    def reload(self) -> DoneView:
+        """Let the daemon read clinic.toml and the policy pack again."""
+        return self._post("/v1/reload", None, DoneView, timeout_s=LONG_S)
+
+    def metrics(self) -> str:
+        """Return the figures for Prometheus."""
+        return self._request("GET", "/metrics").text
+
+    def events(self, after: int | None = None) -> Iterator[EventView]:
+        """Yield what changes, from number ``after`` on (None: from now on), until the daemon ends the stream."""
+        headers = {} if after is None else {"Last-Event-ID": str(after)}
+        with (
+            self._talking(),
+            self._http.stream("GET", "/v1/events", headers=headers, timeout=_EVENTS_SILENT_S) as answer,
+        ):
+            if answer.status_code != httpx.codes.OK:
+                answer.read()
+                raise _refused(answer)
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    yield EventView.model_validate_json(line.removeprefix("data: "))
+
+    # ------------------------------------------------------------ studies
+
+    def studies(
+        self, *, states: tuple[StudyState, ...] = (), limit: int = 100, before: float | None = None
+    ) -> StudyPage:
+        """Return one page of studies, newest first."""
+        query: dict[str, Any] = {"limit": limit, "state": [state.value for state in states]}
+        return self._get("/v1/studies", StudyPage, query | ({} if before is None else {"before": before}))
+
+    def study(self, study_id: str) -> StudyView:
+        """Return a study with its history. Raise NotFound."""
+        return self._get(f"/v1/studies/{_segment(study_id, 'study')}", StudyView)
+
+    def route(self, study_id: str) -> RouteView:
+        """Return where the present rules send a study. Raise NotFound."""
+        return self._get(f"/v1/studies/{_segment(study_id, 'study')}/route", RouteView)
+
+    def retry(self, study_id: str) -> DoneView:
+        """Try a study again. Raise NotFound or Conflict."""
+        return self._post(f"/v1/studies/{_segment(study_id, 'study')}/retry", None, DoneView)
+
+    def reroute(self, study_id: str) -> DoneView:
+        """Route a study again even if it is in work. Raise NotFound or Conflict."""
+        return self._post(f"/v1/studies/{_segment(study_id, 'study')}/reroute", None, DoneView)
+
+    def files(
+        self, *, fates: tuple[str, ...] = (), study_id: str | None = None, limit: int = 100, before: int | None = None
+    ) -> FilePage:
+        """Return one page of the ledger of files, newest first."""
+        query: dict[str, Any] = {"limit": limit, "fate": list(fates)}
+        optional = {"study": study_id, "before": before}
+        return self._get("/v1/files", FilePage, query | {k: v for k, v in optional.items() if v is not None})
+
+    # ------------------------------------------------------------ models, training, guard
+
+    def models(self) -> tuple[ModelRow, ...]:
+        """Return all models of the registry."""
+        return tuple(self._get("/v1/models", list[ModelRow]))
+
+    def import_model(self, directory: str) -> DoneView:
+        """Import a model directory of the daemon's machine. Raise ModelError."""
+        return self._post("/v1/models/import", ModelImport(directory=directory), DoneView, timeout_s=LONG_S)
+
+    def verify_model(self, plugin: str, name: str, version: str) -> VerifyView:
+        """Check the files of a model. Raise NotFound."""
+        order = ModelChoice(plugin=plugin, name=name, version=version)
+        return self._post("/v1/models/verify", order, VerifyView, timeout_s=LONG_S)
+
+    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
+        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
+        order = ModelChoice(plugin=plugin, name=name, version=version)
+        return self._post("/v1/models/promote", order, DoneView, timeout_s=LONG_S)
+
+    def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
+        """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
+        return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)
+
+    def runs(self) -> tuple[RunRow, ...]:
+        """Return all training runs."""
+        return tuple(self._get("/v1/runs", list[RunRow]))
+
+    def run(self, run_id: str) -> RunRow:
+        """Return one training run. Raise NotFound."""
+        for row in self.runs():
+            if row.run_id == run_id:
+                return row
+        raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
+
+    def start_run(self, order: RunOrder) -> RunRow:
+        """Start a training run. Raise DatasetError, NotFound or Conflict."""
+        return self._post("/v1/runs", order, RunRow, timeout_s=LONG_S)
+
+    def stop_run(self, run_id: str) -> DoneView:
+        """Stop a run at its next safe point. Raise NotFound or Conflict."""
+        return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/stop", None, DoneView)
+
+    def resume_run(self, run_id: str) -> DoneView:
+        """Go on with a run. Raise NotFound or Conflict."""
+        return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/resume", None, DoneView, timeout_s=LONG_S)
+
+    def policy(self) -> PolicyView:
+        """Return the policy pack in force."""
+        return self._get("/v1/policy", PolicyView)
+
+    def test_policy(self, directory: str | None = None) -> CaseReport:
+        """Load and test a pack beside the one in force. Raise PolicyError."""
+        return self._post("/v1/policy/test", PolicyTest(directory=directory), CaseReport, timeout_s=LONG_S)
+
+    # ------------------------------------------------------------
+
+    def _get(self, path: str, shape: type[T], query: Mapping[str, Any] | None = None) -> T:
+        return _understood(self._request("GET", path, params=query), shape)
+
+    def _post(self, path: str, order: Order | None, shape: type[T], *, timeout_s: float = TIMEOUT_S) -> T:
+        body = None if order is None else order.model_dump(mode="json")
+        return _understood(self._request("POST", path, json=body, timeout=timeout_s), shape)
+
+    def _request(self, method: Literal["GET", "POST"], path: str, **options: Any) -> httpx.Response:
+        with self._talking():
+            answer = self._http.request(method, path, **options)
+        if not answer.is_success:
+            raise _refused(answer)
+        return answer
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Turn what can go wrong on a socket into sentences."""
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise self._unreachable(error) from error
+        except httpx.TimeoutException as error:
+            raise Conflict(f"The daemon at {self.socket} is too busy to answer.", remedy="Try again soon.") from error
+        except httpx.TransportError as error:
+            raise NoDaemon(
+                f"The daemon at {self.socket} went away in the middle of the answer.",
+                remedy="Look whether it runs; `clinic-ai run` starts it.",
+            ) from error
+
+    def _unreachable(self, error: httpx.ConnectError) -> ClinicError:
+        if isinstance(_root(error), PermissionError):
+            return NotAllowed(
+                f"This user may not open {self.socket}.",
+                remedy="An administrator adds the user to the group of the socket (control.group in clinic.toml).",
+            )
+        return NoDaemon(
+            f"No daemon answers at {self.socket}.", remedy=f"Start it with `clinic-ai run --home {self.home.path}`."
+        )
+
+
+def _segment(value: str, what: str) -> str:
+    """Return an identifier that is safe as one segment of a path."""
+    if not value or not all(c.isalnum() or c in "-_" for c in value):
+        raise NotFound(f"{value!r} is not the id of a {what}.", remedy="Ids look like S-20261121-7F3K9QXB.")
+    return value
+
+
+def _understood(answer: httpx.Response, shape: type[T]) -> T:
+    try:
+        return TypeAdapter(shape).validate_json(answer.content)
+    except ValidationError as error:
+        raise _other_version() from error
+
+
+def _refused(answer: httpx.Response) -> ClinicError:
+    if answer.headers.get("content-type", "").startswith(MEDIA_TYPE):
+        try:
+            return error_of(ProblemView.model_validate_json(answer.content))
+        except ValidationError:
+            return _other_version()
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return Conflict("The daemon has too many connections just now.", remedy="Try again soon.")
+    return ClinicError(f"The daemon answered with status {answer.status_code}.", remedy="See the log of the daemon.")
+
+
+def _other_version() -> ClinicError:
+    return ClinicError(
+        "The daemon's answer is not understood.",
+        remedy="Daemon and command line are of different versions; restart the daemon.",
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the first cause of an error: httpx wraps httpcore, which wraps the operating system's."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error

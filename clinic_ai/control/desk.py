@@ -1,0 +1,208 @@
+"""What people may ask about studies, files and the machine: services in, views out; the HTTP routes only translate."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from clinic_ai import __version__
+from clinic_ai.control.people import Person
+from clinic_ai.control.services import Services
+from clinic_ai.control.views import (
+    ArtefactRow,
+    ChildRow,
+    DecisionRow,
+    DeliveryRow,
+    EngineRow,
+    FilePage,
+    FileRow,
+    InboxRow,
+    ModelRow,
+    PluginsView,
+    PolicyView,
+    ProducedRow,
+    Role,
+    RouteView,
+    StatusView,
+    StudyPage,
+    StudyRow,
+    StudyView,
+    VersionView,
+)
+from clinic_ai.domain import Artefact, ArtefactState, ModelState, Study, StudyState
+from clinic_ai.errors import NotFound
+from clinic_ai.processes import Child
+from clinic_ai.routing import render_explanation
+from clinic_ai.settings import InboxSettings
+from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
+
+_READABLE = frozenset({ArtefactState.PRELIMINARY, ArtefactState.FINAL})
+"""States in which released text may be read here; held text is for review alone."""
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def status(services: Services, person: Person, *, may_change: bool) -> StatusView:
+    """Return everything at a glance, as this person may see it."""
+    settings = services.settings()
+    with services.database.read() as connection:
+        found_studies = studies.counts(connection)
+        found_jobs = jobs.counts(connection)
+        found_files = ledger.counts(connection)
+        found_artefacts = artefacts.counts(connection)
+        open_alerts = alerts.open_alerts(connection)
+    return StatusView(
+        version=__version__,
+        clinic=settings.clinic.name,
+        home=str(services.home.path),
+        now=time.time(),
+        started_at=services.started_at,
+        person=person.name,
+        role=person.role,
+        may_change=may_change,
+        studies={state.value: number for state, number in found_studies.items()},
+        jobs=found_jobs,
+        files={fate.value: number for fate, number in found_files.items()},
+        artefacts=found_artefacts,
+        engines=tuple(EngineRow.model_validate(engine) for engine in services.engines.views()),
+        children=tuple(_child(child) for child in services.crew.living()),
+        daemon_resident_bytes=psutil.Process().memory_info().rss,
+        disk_free_bytes=shutil.disk_usage(services.home.path).free,
+        alerts=tuple(open_alerts),
+        inboxes=tuple(_inbox(services.home.path, inbox) for inbox in settings.inbox),
+        policy=policy(services),
+        models=tuple(model for model in models(services) if model.state == ModelState.ACTIVE.value),
+        plugins=tuple(sorted(services.catalogue.manifests)),
+        plugin_problems=tuple(problem.sentence for problem in services.catalogue.problems),
+    )
+
+
+def plugins(services: Services) -> PluginsView:
+    """Return the usable plugins and the problems of the others."""
+    manifests = services.catalogue.manifests
+    return PluginsView(
+        plugins=tuple(manifests[name] for name in sorted(manifests)),
+        problems=tuple(problem.sentence for problem in services.catalogue.problems),
+    )
+
+
+def policy(services: Services) -> PolicyView:
+    """Return the pack in force."""
+    pack = services.guard.pack
+    return PolicyView(pack=pack, problem="" if pack else "No policy pack is in force; every result is held.")
+
+
+def models(services: Services) -> tuple[ModelRow, ...]:
+    """Return all models of the registry."""
+    return tuple(ModelRow.model_validate(model) for model in services.registry.list_models())
+
+
+def _child(child: Child) -> ChildRow:
+    return ChildRow(
+        name=child.spec.name,
+        pid=child.pid,
+        resident_bytes=child.resident_bytes(),
+        age_s=max(0.0, time.monotonic() - child.started_at),
+        busy=child.busy,
+    )
+
+
+def _inbox(home: Path, inbox: InboxSettings) -> InboxRow:
+    folder = home / inbox.path
+    online = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+    return InboxRow(name=inbox.name, path=str(folder), online=online)
+
+
+# ---------------------------------------------------------------- studies and files
+
+
+def list_studies(
+    services: Services, states: Iterable[StudyState] | None, limit: int, before: float | None
+) -> StudyPage:
+    """Return one page of studies, newest first."""
+    with services.database.read() as connection:
+        found = studies.list_studies(connection, states=states, limit=limit, before=before)
+    return StudyPage(
+        studies=tuple(StudyRow.model_validate(study) for study in found),
+        next_before=found[-1].opened_at if len(found) == limit else None,
+    )
+
+
+def get_study(services: Services, study_id: str, person: Person) -> StudyView:
+    """Return a study with its history; what it shows only to clinicians. Raise NotFound."""
+    content = person.role.covers(Role.CLINICIAN)
+    with services.database.read() as connection:
+        found = studies.versions_of(connection, study_id)
+        if not found:
+            raise NotFound(
+                f"There is no study {study_id}.", remedy="`clinic-ai study list` shows the studies there are."
+            )
+        versions = [
+            VersionView(
+                study=StudyRow.model_validate(study),
+                instances=studies.count_instances(connection, study_id, study.version),
+                jobs=tuple(jobs.jobs_of(connection, study_id, study.version)),
+                artefacts=tuple(
+                    _artefact(artefact, content=content)
+                    for artefact in artefacts.artefacts_of(connection, study_id, study.version)
+                ),
+            )
+            for study in reversed(found)
+        ]
+        files = ledger.list_files(connection, study_id=study_id, limit=1000)
+    return StudyView(
+        study_id=study_id,
+        content=content,
+        versions=tuple(versions),
+        files=tuple(FileRow.model_validate(file) for file in files),
+    )
+
+
+def explain(services: Services, study_id: str) -> RouteView:
+    """Return where the present rules send a study, and why. Raise NotFound."""
+    study = _newest(services, study_id)
+    routing = services.execution.routing_of(study)
+    return RouteView(facts=study.facts, routing=routing, lines=tuple(render_explanation(routing)))
+
+
+def list_files(
+    services: Services, fates: Iterable[ledger.Fate] | None, study_id: str | None, limit: int, before: int | None
+) -> FilePage:
+    """Return one page of the ledger, newest first."""
+    with services.database.read() as connection:
+        found = ledger.list_files(connection, fates=fates, study_id=study_id, limit=limit, before=before)
+    return FilePage(
+        files=tuple(FileRow.model_validate(file) for file in found),
+        next_before=found[-1].file_id if len(found) == limit else None,
+    )
+
+
+def _newest(services: Services, study_id: str) -> Study:
+    with services.database.read() as connection:
+        return studies.get_study(connection, study_id)
+
+
+def _artefact(artefact: Artefact, *, content: bool) -> ArtefactRow:
+    verdict = artefact.verdict
+    readable = content and artefact.state in _READABLE
+    return ArtefactRow(
+        artefact_id=artefact.artefact_id,
+        audience=artefact.audience.value,
+        state=artefact.state.value,
+        action=verdict.action.value,
+        policy_name=verdict.policy_name,
+        policy_hash=verdict.policy_hash,
+        decisions=tuple(DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason) for d in verdict.decisions),
+        files=tuple(ProducedRow.model_validate(file) for file in artefact.files),
+        deliveries=tuple(DeliveryRow.model_validate(delivery) for delivery in artefact.deliveries),
+        signed_by=artefact.signed_by,
+        created_at=artefact.created_at,
+        released=verdict.released if readable else None,
+        marks=verdict.marks if readable else (),
+    )

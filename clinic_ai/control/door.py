@@ -1,0 +1,125 @@
+"""The door of the control room: knows who knocks, lets in whom clinic.toml names, and writes down whom it refuses."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+
+import structlog
+from anyio import to_thread
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clinic_ai.control.people import Peer, Person, role_of, user_name
+from clinic_ai.control.problems import problem, response
+from clinic_ai.control.services import Services
+from clinic_ai.control.views import ProblemView
+from clinic_ai.store import audit
+
+log = structlog.get_logger()
+
+MAX_BODY_BYTES = 64 * 1024
+READING = frozenset({"GET", "HEAD"})
+REPEAT_S = 60.0
+"""The same refusal is written down once in this time, so that a loop cannot fill the disk."""
+_REMEMBERED = 256
+
+
+class Refusals:
+    """Writes refused requests into the audit, each kind once a minute."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._seen: dict[tuple[str, str, str], float] = {}
+        self._lock = threading.Lock()
+
+    def note(self, name: str, method: str, path: str, reason: str) -> None:
+        """Write down that ``name`` was refused."""
+        key, now = (name, method, reason), time.monotonic()
+        with self._lock:
+            if now - self._seen.get(key, -REPEAT_S) < REPEAT_S:
+                return
+            if len(self._seen) >= _REMEMBERED:
+                self._seen.clear()
+            self._seen[key] = now
+        with self._services.database.write() as connection:
+            audit.record(
+                connection,
+                actor=name,
+                action="access.refused",
+                subject=path[:200],
+                details={"method": method, "reason": reason},
+            )
+        log.warning("access.refused", person=name, method=method, reason=reason)
+
+
+class Door:
+    """ASGI middleware around everything. The server's protocol left the peer in ``scope["state"]``."""
+
+    def __init__(self, app: ASGIApp, *, services: Services, refusals: Refusals) -> None:
+        self._app = app
+        self._services = services
+        self._refusals = refusals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in or answer it with the reason why not."""
+        if scope["type"] != "http":
+            return
+        refusal = await to_thread.run_sync(self._examine, scope)
+        if refusal is not None:
+            await response(refusal)(scope, receive, send)
+            return
+        await self._enter(scope, receive, send)
+
+    def _examine(self, scope: Scope) -> ProblemView | None:
+        peer: Peer = scope["state"]["peer"]
+        name, method = user_name(peer.uid), scope["method"]
+        role = role_of(peer.uid, self._services.settings().control)
+        if role is None:
+            self._refusals.note(name, method, scope["path"], "unknown person")
+            return problem(
+                403,
+                f"The user {name} has no role here.",
+                remedy="An administrator names the user in [control] of clinic.toml and reloads.",
+                error="NotAllowed",
+            )
+        if peer.readonly and method not in READING:
+            self._refusals.note(name, method, scope["path"], "monitor socket")
+            return problem(
+                403,
+                "The monitor socket only reads.",
+                remedy="Use the control socket to change things.",
+                error="NotAllowed",
+            )
+        scope["state"]["person"] = Person(name=name, uid=peer.uid, role=role)
+        return _oversized(scope)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:  # noqa: BLE001 - boundary of the room: one bad request must not end the others
+            # The text of a foreign exception may hold personal data; where it happened does not.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("request.failed", kind=type(error).__name__, place=f"{frame.filename}:{frame.lineno}")
+            if not started:
+                failed = problem(500, "The daemon made a mistake.", remedy="The log names the place; please report it.")
+                await response(failed)(scope, receive, send)
+
+
+def _oversized(scope: Scope) -> ProblemView | None:
+    headers = {key: value for key, value in scope["headers"] if key in {b"content-length", b"transfer-encoding"}}
+    if b"transfer-encoding" in headers:
+        return problem(411, "The request does not say how long it is.", remedy="Send a Content-Length header.")
+    # The HTTP parser has refused whatever is no number, and reads no more than what is announced.
+    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+        return problem(
+            413, f"The request is larger than {MAX_BODY_BYTES} bytes.", remedy="Send less; paths, not files."
+        )
+    return None

@@ -1,0 +1,96 @@
+"""The stream of changes: server-sent events read from the audit, so that a reader resumes where it stopped.
+
+Every reader has a cursor of its own and no queue: a slow reader costs nothing and loses nothing. An event
+says which thing moved and how; what it looks like now, the reader asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+from anyio import to_thread
+
+from clinic_ai.control.views import EventView
+from clinic_ai.errors import Conflict
+from clinic_ai.store import changes
+from clinic_ai.store.database import Database
+
+MAX_READERS = 16
+POLL_S = 0.5
+BEAT_S = 15.0
+"""A comment is sent this often, so that a reader notices a dead daemon and a daemon a dead reader."""
+BATCH = 200
+
+
+class Feed:
+    """Serves the changes to at most ``MAX_READERS`` readers at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._readers = 0
+        self._lock = threading.Lock()
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End every stream; called in the event loop that serves them."""
+        self._closing.set()
+
+    def enter(self) -> None:
+        """Take a place. Raise Conflict if there is none."""
+        with self._lock:
+            if self._readers >= MAX_READERS:
+                raise Conflict(
+                    f"{MAX_READERS} readers follow the events already.", remedy="Close a terminal that is not needed."
+                )
+            self._readers += 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        with self._lock:
+            self._readers -= 1
+
+    async def stream(self, after: int | None) -> AsyncIterator[bytes]:
+        """Yield the events after sequence number ``after`` (None: from now on), until the reader leaves."""
+        try:
+            seq = after if after is not None else await to_thread.run_sync(self._last)
+            yield _text(f": events after {seq}\n\n")
+            silent = 0.0
+            while not self._closing.is_set():
+                news = await to_thread.run_sync(self._after, seq)
+                if news:
+                    seq, silent = news[-1].seq, 0.0
+                    yield _text("".join(map(_event, news)))
+                    if len(news) == BATCH:
+                        continue
+                elif silent >= BEAT_S:
+                    silent = 0.0
+                    yield b": still here\n\n"
+                silent += POLL_S
+                await _wait(self._closing, POLL_S)
+        finally:
+            self.leave()
+
+    def _last(self) -> int:
+        with self._database.read() as connection:
+            return changes.last_seq(connection)
+
+    def _after(self, seq: int) -> list[EventView]:
+        with self._database.read() as connection:
+            return [EventView.model_validate(change) for change in changes.after(connection, seq, limit=BATCH)]
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass
+
+
+def _event(event: EventView) -> str:
+    return f"id: {event.seq}\nevent: change\ndata: {event.model_dump_json()}\n\n"
+
+
+def _text(text: str) -> bytes:
+    return text.encode()

@@ -1,0 +1,78 @@
+"""The figures for Prometheus: counts, ages and sizes; no study, no patient, no text."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psutil
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clinic_ai import __version__
+from clinic_ai.control.services import Services
+from clinic_ai.domain import StudyState
+from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_OPEN = (StudyState.RECEIVING, StudyState.CLOSED, StudyState.ROUTED)
+
+
+class ApplianceCollector(Collector):
+    """Reads everything at the moment Prometheus asks, so that nothing is counted twice or forgotten."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all figures."""
+        yield InfoMetricFamily("clinic_ai_build", "Version of clinic-ai.", value={"version": __version__})
+        yield _one(
+            "clinic_ai_uptime_seconds", "Time since the daemon started.", time.time() - self._services.started_at
+        )
+        yield from self._work()
+        yield from self._machine()
+
+    def _work(self) -> Iterable[Metric]:
+        with self._services.database.read() as connection:
+            yield _by("clinic_ai_studies", "Study versions by state.", "state", studies.counts(connection))
+            yield _by("clinic_ai_jobs", "Jobs by state.", "state", jobs.counts(connection))
+            yield _by("clinic_ai_files", "Files ever seen, by fate.", "fate", ledger.counts(connection))
+            yield _by("clinic_ai_artefacts", "Artefacts by state.", "state", artefacts.counts(connection))
+            yield _one("clinic_ai_alerts_open", "Alerts nobody acknowledged.", len(alerts.open_alerts(connection)))
+            oldest = [s.opened_at for state in _OPEN for s in studies.studies_in(connection, state)]
+        age = time.time() - min(oldest) if oldest else 0.0
+        yield _one("clinic_ai_oldest_open_study_seconds", "Age of the oldest study that is not finished.", age)
+
+    def _machine(self) -> Iterable[Metric]:
+        daemon = psutil.Process().memory_info().rss
+        yield _one("clinic_ai_daemon_resident_bytes", "Resident memory of the daemon.", daemon)
+        children: dict[str, int] = {}
+        for child in self._services.crew.living():
+            children[child.spec.name] = children.get(child.spec.name, 0) + child.resident_bytes()
+        yield _by("clinic_ai_child_resident_bytes", "Resident memory of children, by name.", "child", children)
+        free = shutil.disk_usage(self._services.home.path).free
+        yield _one("clinic_ai_disk_free_bytes", "Free space on the disk of the home directory.", free)
+        loaded = 0 if self._services.guard.pack is None else 1
+        yield _one("clinic_ai_policy_loaded", "1 if a policy pack is in force, 0 if everything is held.", loaded)
+
+
+def exposition(services: Services) -> bytes:
+    """Return all figures in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ApplianceCollector(services))
+    return generate_latest(registry)
+
+
+def _one(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=value)
+
+
+def _by(name: str, words: str, label: str, counts: Mapping[Any, int]) -> Metric:
+    family = GaugeMetricFamily(name, words, labels=[label])
+    for key, value in counts.items():
+        family.add_metric([str(key)], value)
+    return family

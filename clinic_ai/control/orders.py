@@ -1,0 +1,81 @@
+"""What people may order of models and training; the CLI uses the same when no daemon runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clinic_ai.control.services import RegistryPort, RunsPort
+from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
+from clinic_ai.domain import ModelRef
+from clinic_ai.errors import NotFound
+
+
+class ModelDesk:
+    """The model registry for one person, by name in the audit."""
+
+    def __init__(self, registry: RegistryPort, actor: str) -> None:
+        self._registry = registry
+        self._actor = actor
+
+    def models(self) -> tuple[ModelRow, ...]:
+        """Return all models."""
+        return tuple(ModelRow.model_validate(model) for model in self._registry.list_models())
+
+    def import_model(self, directory: str) -> DoneView:
+        """Import a model directory. Raise ModelError."""
+        ref = self._registry.import_directory(Path(directory), self._actor)
+        return DoneView(
+            sentence=f"{ref.label()} is imported; `clinic-ai model promote {_words(ref)}` makes it the active one."
+        )
+
+    def verify_model(self, plugin: str, name: str, version: str) -> VerifyView:
+        """Check the files of a model against its manifest. Raise NotFound."""
+        problems = self._registry.verify(plugin, name, version)
+        return VerifyView(plugin=plugin, name=name, version=version, problems=tuple(problems))
+
+    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
+        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
+        ref = self._registry.promote(plugin, name, version, self._actor)
+        return DoneView(sentence=f"{ref.label()} is now the active model of {ref.plugin}, slot {ref.slot}.")
+
+    def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
+        """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
+        ref = self._registry.rollback(plugin, slot, self._actor)
+        return DoneView(sentence=f"{ref.label()} is the active model of {ref.plugin}, slot {ref.slot}, again.")
+
+
+class RunDesk:
+    """Training for one person, by name in the audit."""
+
+    def __init__(self, runs: RunsPort, actor: str) -> None:
+        self._runs = runs
+        self._actor = actor
+
+    def runs(self) -> tuple[RunRow, ...]:
+        """Return all runs."""
+        return tuple(RunRow.model_validate(run) for run in self._runs.list_runs())
+
+    def run(self, run_id: str) -> RunRow:
+        """Return one run. Raise NotFound."""
+        for row in self.runs():
+            if row.run_id == run_id:
+                return row
+        raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
+
+    def start_run(self, order: RunOrder) -> RunRow:
+        """Start a run. Raise DatasetError, NotFound or Conflict."""
+        return self.run(self._runs.start(order.plugin, Path(order.dataset), dict(order.recipe), self._actor))
+
+    def stop_run(self, run_id: str) -> DoneView:
+        """Stop a run at its next safe point. Raise NotFound or Conflict."""
+        self._runs.stop(run_id, self._actor)
+        return DoneView(sentence=f"Training run {run_id} stops at its next safe point.")
+
+    def resume_run(self, run_id: str) -> DoneView:
+        """Go on with a run. Raise NotFound or Conflict."""
+        self._runs.resume(run_id, self._actor)
+        return DoneView(sentence=f"Training run {run_id} goes on.")
+
+
+def _words(ref: ModelRef) -> str:
+    return f"{ref.plugin} {ref.name} {ref.version}"

@@ -1,0 +1,202 @@
+"""Binds the two sockets and serves the API on them, in a thread with an event loop of its own.
+
+uvicorn's own Unix sockets are 0666 and hide who is connected. So the sockets are bound here, closed to
+others from their first moment, and the protocol asks the kernel for the peer of each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from anyio import to_thread
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from clinic_ai.control.app import create_app
+from clinic_ai.control.people import group_id, peer_of
+from clinic_ai.control.services import Services
+from clinic_ai.errors import HomeError
+from clinic_ai.home import MAX_SOCKET_PATH, Home
+
+SOCKET_MODE = 0o660
+THREADS = 8
+"""Requests that are worked on at the same time; each may hold a connection to the database."""
+MAX_CONNECTIONS = 64
+MAX_HEAD_BYTES = 16 * 1024
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+_BACKLOG = 64
+
+
+def _protocol_for(monitor: Path) -> type[H11Protocol]:
+    """Return the protocol that leaves the peer of each connection in ``scope["state"]`` of its requests."""
+    readonly_name = str(monitor)
+
+    class PeerProtocol(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            """Ask the kernel who is there, before a byte is read."""
+            connection = transport.get_extra_info("socket")
+            peer = peer_of(connection, readonly=connection.getsockname() == readonly_name)
+            self.app_state = {**self.app_state, "peer": peer}  # a new dict: the old one is shared by all connections
+            super().connection_made(transport)
+
+    return PeerProtocol
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, saying when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class ControlServer:
+    """The API on ``run/control.sock`` and ``run/monitor.sock`` of a home."""
+
+    def __init__(self, home: Home, services: Services, *, group: str = "") -> None:
+        self._home = home
+        self._group = group
+        self._app = create_app(services)
+        self._server = _Server(
+            uvicorn.Config(
+                self._app,
+                http=_protocol_for(home.monitor_socket),
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=3,
+            )
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._sockets: list[socket.socket] = []
+        self._bound: list[Path] = []
+
+    def start(self) -> None:
+        """Bind both sockets and serve. Raise HomeError if one is taken, cannot be made or its path is too long."""
+        try:
+            for path in (self._home.control_socket, self._home.monitor_socket):
+                self._sockets.append(bind(path, self._group))
+                self._bound.append(path)
+        except HomeError:
+            self._unbind()
+            raise
+        self._thread.start()
+        if not self._server.listening.wait(START_TIMEOUT_S):
+            self.stop()
+            raise HomeError("The control sockets did not start to listen.", remedy="See the log for the reason.")
+
+    def stop(self) -> None:
+        """Answer what was asked, end the streams, close and remove the sockets."""
+        self._server.should_exit = True
+        loop = self._loop
+        if loop is not None and self._thread.is_alive():
+            loop.call_soon_threadsafe(self._app.state.feed.close)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_TIMEOUT_S)
+        self._unbind()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
+        await self._server.serve(sockets=self._sockets)
+
+    def _unbind(self) -> None:
+        for path in self._bound:
+            path.unlink(missing_ok=True)
+        for bound in self._sockets:
+            bound.close()
+        self._bound, self._sockets = [], []
+
+
+def bind(path: Path, group: str = "") -> socket.socket:
+    """Return a listening Unix socket at ``path`` with mode 0660, owned by ``group`` if one is named.
+
+    A socket file nobody answers at is a leftover of a crash and is replaced. Raise HomeError if somebody
+    answers, something else lies there, the path is too long, or there is no such group.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH:
+        raise HomeError(
+            f"The path of the socket {path} has {length} bytes; Linux allows {MAX_SOCKET_PATH}.",
+            remedy="Use a home with a shorter path.",
+        )
+    _clear(path)
+    gid = _group_of(group)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(str(path))
+        # Nobody can connect before listen(), so the mode is right from the first moment that matters.
+        path.chmod(SOCKET_MODE)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        raise HomeError(
+            f"The socket {path} cannot be made: {error.strerror}.",
+            remedy="Check that the daemon owns the run folder of the home, and belongs to the group it names.",
+        ) from error
+    made.setblocking(False)
+    return made
+
+
+def answers(path: Path) -> bool:
+    """Return whether somebody listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # it is there and busy, or not ours to ask: not ours to remove either
+    return True
+
+
+def _clear(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HomeError(f"{path} cannot be reached: {error.strerror}.", remedy="Check the run folder.") from error
+    if not stat.S_ISSOCK(found.st_mode):
+        raise HomeError(f"{path} is in the way; it is not a socket.", remedy="Look at it and remove it.")
+    if answers(path):
+        raise HomeError(
+            f"Another daemon answers at {path}.", remedy="Use that one, or stop it, or use another home with --home."
+        )
+    path.unlink(missing_ok=True)
+
+
+def _group_of(name: str) -> int | None:
+    if not name:
+        return None
+    gid = group_id(name)
+    if gid is None:
+        raise HomeError(
+            f"clinic.toml names the group {name} for the sockets, and there is no such group.",
+            remedy=f"Make it with `groupadd {name}`, or change control.group.",
+        )
+    return gid

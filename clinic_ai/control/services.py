@@ -1,0 +1,103 @@
+"""What the daemon hands to the control room: the store, and the rooms that change things, as protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from clinic_ai.contract import CaseReport, PackInfo
+from clinic_ai.domain import ModelRef, Study
+from clinic_ai.engines import EngineView
+from clinic_ai.home import Home
+from clinic_ai.plugins import PluginCatalogue
+from clinic_ai.processes import Crew
+from clinic_ai.routing import Routing
+from clinic_ai.settings import Settings
+from clinic_ai.store.database import Database
+
+
+class ExecutionPort(Protocol):
+    """What people may ask of execution; answers are sentences."""
+
+    def retry(self, study_id: str, actor: str) -> str:
+        """Run the failed and waiting jobs of a study now. Raise NotFound or Conflict."""
+
+    def reroute(self, study_id: str, actor: str) -> str:
+        """Ask the rules again where a study goes. Raise NotFound or Conflict."""
+
+    def routing_of(self, study: Study) -> Routing:
+        """Return where the present rules and claims send a study, with the explanation."""
+
+
+class EnginesPort(Protocol):
+    """What people may ask of the warm engines."""
+
+    def views(self) -> Sequence[EngineView]:
+        """Return the warm engines."""
+
+
+class RegistryPort(Protocol):
+    """What people may ask of the model registry."""
+
+    def list_models(self) -> Sequence[Any]:
+        """Return all models, with the attributes of ``views.ModelRow``."""
+
+    def import_directory(self, path: Path, actor: str) -> ModelRef:
+        """Verify and copy a model directory into the registry. Raise ModelError."""
+
+    def verify(self, plugin: str, name: str, version: str) -> list[str]:
+        """Return what is wrong with the files of a model. Raise NotFound."""
+
+    def promote(self, plugin: str, name: str, version: str, actor: str) -> ModelRef:
+        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
+
+    def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
+        """Make the model active that was so before. Raise Conflict or ModelError."""
+
+
+class RunsPort(Protocol):
+    """What people may ask of training."""
+
+    def list_runs(self) -> Sequence[Any]:
+        """Return all runs, with the attributes of ``views.RunRow``."""
+
+    def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
+        """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
+
+    def stop(self, run_id: str, actor: str) -> None:
+        """Stop a run at its next safe point. Raise NotFound or Conflict."""
+
+    def resume(self, run_id: str, actor: str) -> None:
+        """Go on with a paused run. Raise NotFound or Conflict."""
+
+
+class GuardPort(Protocol):
+    """What people may ask of the guard."""
+
+    @property
+    def pack(self) -> PackInfo | None:
+        """The pack in force, None if there is none: then everything is held."""
+
+    def check(self, directory: Path) -> CaseReport:
+        """Run the cases of a pack in a child of its own. Raise PolicyError or ChildError."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """All that the control room may use; the daemon composes it. ``started_at`` is UTC seconds."""
+
+    home: Home
+    database: Database
+    execution: ExecutionPort
+    engines: EnginesPort
+    registry: RegistryPort
+    runs: RunsPort
+    guard: GuardPort
+    crew: Crew
+    catalogue: PluginCatalogue
+    settings: Callable[[], Settings]
+    started_at: float
+    reload: Callable[[], tuple[str, ...]]
+    """Read clinic.toml and the policy pack again; returns the problems, none if all of it is in force."""

@@ -1,0 +1,355 @@
+"""What the control API answers: typed, without identity, read by the client with the same classes.
+
+Times are UTC seconds since the epoch, sizes bytes. Sentences about what a study shows are ``Released``, the
+type that only the guard makes; no other field holds any.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from clinic_ai.contract import PackInfo, PluginManifest
+from clinic_ai.domain import Alert, Job, Key, Released, StudyFacts, StudyState, WaitReason
+from clinic_ai.routing import Routing
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+PlainPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,4000}$")]
+
+
+class View(BaseModel):
+    """Base of everything the API answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True, protected_namespaces=())
+
+
+class Order(BaseModel):
+    """Base of everything a person sends; an unknown key is a mistake worth telling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Role(StrEnum):
+    """What a person may do, each more than the one before."""
+
+    TECHNICIAN = "technician"
+    CLINICIAN = "clinician"
+    ADMINISTRATOR = "administrator"
+
+    def covers(self, needed: Role) -> bool:
+        """Return whether this role includes what ``needed`` permits."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+class ProblemView(View):
+    """What went wrong (RFC 9457). ``error`` is the class of ``clinic_ai.errors``, ``remedy`` what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    remedy: str = ""
+    error: str = "ClinicError"
+
+
+class DoneView(View):
+    """A change was made, in one sentence."""
+
+    sentence: str
+
+
+# ---------------------------------------------------------------- studies
+
+
+class StudyRow(View):
+    """One study version in a list. ``facts`` holds what the scanner said of the study, not of the patient."""
+
+    study_id: str
+    version: int
+    state: StudyState
+    pseudonym: str
+    source: str
+    facts: StudyFacts
+    priority: int
+    opened_at: float
+    last_instance_at: float
+    closed_at: float | None
+    closed_reason: str
+    wait: WaitReason | None
+
+
+class StudyPage(View):
+    """Studies, newest first. ``next_before`` continues the list; None at its end."""
+
+    studies: tuple[StudyRow, ...]
+    next_before: float | None
+
+
+class FileRow(View):
+    """One file of the ledger; ``name`` is its path below the inbox."""
+
+    file_id: int
+    source: str
+    name: str
+    size_bytes: int
+    sha256: str | None
+    fate: str
+    reason_code: str
+    reason: str
+    remedy: str
+    study_id: str | None
+    seen_at: float
+    decided_at: float | None
+
+
+class FilePage(View):
+    """Files, newest first. ``next_before`` continues the list; None at its end."""
+
+    files: tuple[FileRow, ...]
+    next_before: int | None
+
+
+class DecisionRow(View):
+    """One rule of the guard that spoke, without the text it spoke about."""
+
+    rule: str
+    action: str
+    reason: str
+
+
+class ProducedRow(View):
+    """One file of an artefact, in the object store and in the delivered folder."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+
+
+class DeliveryRow(View):
+    """One delivery; ``place`` is where it went."""
+
+    target: str
+    state: str
+    attempt: int
+    place: str
+    error: str
+    done_at: float | None
+
+
+class ArtefactRow(View):
+    """What the guard decided for one audience. ``released`` is None for roles that may not read content."""
+
+    artefact_id: str
+    audience: str
+    state: str
+    action: str
+    policy_name: str
+    policy_hash: str
+    decisions: tuple[DecisionRow, ...]
+    files: tuple[ProducedRow, ...]
+    deliveries: tuple[DeliveryRow, ...]
+    signed_by: str
+    created_at: float
+    released: tuple[Released, ...] | None
+    marks: tuple[str, ...]
+
+
+class VersionView(View):
+    """One version of a study with all that happened to it."""
+
+    study: StudyRow
+    instances: int
+    jobs: tuple[Job, ...]
+    artefacts: tuple[ArtefactRow, ...]
+
+
+class StudyView(View):
+    """A study with all its versions, the newest first, and the files it came from.
+
+    ``content`` says whether this person may read what the study shows.
+    """
+
+    study_id: str
+    content: bool
+    versions: tuple[VersionView, ...]
+    files: tuple[FileRow, ...]
+
+
+class RouteView(View):
+    """Where a study goes and why; ``lines`` says it for people. ``facts`` is what routing looked at."""
+
+    facts: StudyFacts
+    routing: Routing
+    lines: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- the machine
+
+
+class EngineRow(View):
+    """A warm engine."""
+
+    plugin: str
+    pid: int
+    busy: bool
+    resident_bytes: int
+    models: tuple[str, ...]
+    idle_s: float
+
+
+class ChildRow(View):
+    """A living child process."""
+
+    name: str
+    pid: int
+    resident_bytes: int
+    age_s: float
+    busy: bool
+
+
+class InboxRow(View):
+    """A watched folder; ``online`` says whether it is there and can be read."""
+
+    name: str
+    path: str
+    online: bool
+
+
+class PolicyView(View):
+    """The active policy pack, or why there is none: without one everything is held."""
+
+    pack: PackInfo | None
+    problem: str = ""
+
+
+class ModelRow(View):
+    """A model of the registry."""
+
+    plugin: str
+    slot: str
+    name: str
+    version: str
+    digest: str
+    state: str
+    reference: bool
+    licence: str = ""
+    clinical_use: bool = False
+    imported_at: float = 0.0
+    imported_by: str = ""
+
+
+class StatusView(View):
+    """All a person wants to know at a glance. Counts are by state."""
+
+    version: str
+    clinic: str
+    home: str
+    now: float
+    started_at: float
+    person: str
+    role: Role
+    may_change: bool
+    """False on the monitor socket."""
+    studies: dict[str, int]
+    jobs: dict[str, int]
+    files: dict[str, int]
+    artefacts: dict[str, int]
+    engines: tuple[EngineRow, ...]
+    children: tuple[ChildRow, ...]
+    daemon_resident_bytes: int
+    disk_free_bytes: int
+    alerts: tuple[Alert, ...]
+    inboxes: tuple[InboxRow, ...]
+    policy: PolicyView
+    models: tuple[ModelRow, ...]
+    plugins: tuple[str, ...]
+    plugin_problems: tuple[str, ...]
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the daemon started."""
+        return max(0.0, self.now - self.started_at)
+
+
+class PluginsView(View):
+    """The usable plugins, and in words why others are not."""
+
+    plugins: tuple[PluginManifest, ...]
+    problems: tuple[str, ...]
+
+
+class VerifyView(View):
+    """What verification of a model found; nothing means that every file has its hash."""
+
+    plugin: str
+    name: str
+    version: str
+    problems: tuple[str, ...]
+
+
+class RunRow(View):
+    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are."""
+
+    run_id: str
+    plugin: str
+    state: str
+    dataset_id: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    plan: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: str = ""
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class EventView(View):
+    """Something changed; ``seq`` is its place in the audit, to resume from. It says what, never its content."""
+
+    seq: int
+    at: float
+    action: str
+    subject: str
+
+
+# ---------------------------------------------------------------- what people send
+
+
+class ModelImport(Order):
+    """Import the model directory at this absolute path of the daemon's machine."""
+
+    directory: PlainPath
+
+
+class ModelChoice(Order):
+    """One model of the registry."""
+
+    plugin: Key
+    name: Line
+    version: Line
+
+
+class ModelRollback(Order):
+    """Take back the newest promotion of this slot."""
+
+    plugin: Key
+    slot: Key = "main"
+
+
+class RunOrder(Order):
+    """Train a plugin on the labelled images below an absolute path of the daemon's machine."""
+
+    plugin: Key
+    dataset: PlainPath
+    recipe: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+
+class PolicyTest(Order):
+    """Test the pack in this directory; without one, the pack that clinic.toml names."""
+
+    directory: PlainPath | None = None
