@@ -34,7 +34,8 @@ def write_outbox(outbox: Path, study_id: str, version: int, files: Sequence[tupl
         if target.is_dir():
             return _delivered(target, names)
         _make_study_directory(outbox, study)
-        shutil.rmtree(draft, ignore_errors=False) if draft.exists() else None
+        if draft.exists():
+            shutil.rmtree(draft)
         draft.mkdir(mode=0o750)
         for name, source in files:
             _copy(source, draft / name)
