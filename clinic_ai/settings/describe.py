@@ -10,7 +10,6 @@ from inspect import cleandoc
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -140,8 +139,8 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 
 def _limits(field: FieldInfo) -> str:
-    low = next((f"{m.ge:g}" for m in field.metadata if isinstance(m, Ge)), "")
-    high = next((f"{m.le:g}" for m in field.metadata if isinstance(m, Le)), "")
+    low = next((f"{m.ge:g}" for m in field.metadata if hasattr(m, "ge")), "")
+    high = next((f"{m.le:g}" for m in field.metadata if hasattr(m, "le")), "")
     return f"{low} to {high}" if low and high else f"{low} or more" if low else ""
 
 

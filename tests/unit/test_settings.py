@@ -7,13 +7,14 @@ import tomllib
 from pathlib import Path, PurePath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clinic_ai.errors import SettingsError
 from clinic_ai.settings import Settings, load_settings, parse_settings, render_default, render_table
 from clinic_ai.settings.checks import OWN_FOLDERS
 from clinic_ai.settings.describe import tables
 from clinic_ai.settings.lines import key_lines
-from hypothesis import given
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
 
