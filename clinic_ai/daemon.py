@@ -29,7 +29,7 @@ from clinic_ai.notify import notify, watchdog_interval_s
 from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
 from clinic_ai.results.courier import Courier
-from clinic_ai.results.reporting import ReportRunner
+from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
@@ -60,8 +60,13 @@ class Appliance:
         self.crew = Crew()
         self.database = Database(home.database)
         self.objects = ObjectStore(home.objects)
-        self.guard = Guard(self.crew, home.policies / settings.guard.pack, timeout_s=settings.guard.timeout_s)
-        self.guard.on_alert = self._alert
+        self.guard = Guard(
+            self.crew,
+            home.policies / settings.guard.pack,
+            timeout_s=settings.guard.timeout_s,
+            archive=home.state / "policies",
+            on_alert=self._alert,
+        )
         self.registry = Registry(home, self.database, catalogue.manifests, self.crew)
         self.runs = Runs(home, self.database, self.registry, catalogue.manifests, self.crew, settings)
         self.engines = Engines(self.crew, _engine_settings(settings))
@@ -81,7 +86,7 @@ class Appliance:
             engines=self.engines,
             models=self.registry,
             manifests=self._manifests,
-            policy_hash=lambda: self.guard.policy_hash,
+            policy_hash=lambda: policy_hash(self.guard),
         )
         self.execution = Execution(
             database=self.database,
@@ -121,7 +126,10 @@ class Appliance:
         self.objects.sweep()
         self.intake.recover()
         self.execution.recover()
-        self.guard.load()
+        try:
+            self.guard.load()
+        except PolicyError:
+            pass  # the guard raised the alert; studies are taken in and wait, and nothing goes out
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         for problem in self.catalogue.problems:
@@ -130,7 +138,7 @@ class Appliance:
         self.runs.recover()
 
     def _facts(self) -> dict[str, object]:
-        return {"boot": self.boot_id, "policy": self.guard.policy_hash, "plugins": sorted(self.catalogue.manifests)}
+        return {"boot": self.boot_id, "policy": policy_hash(self.guard), "plugins": sorted(self.catalogue.manifests)}
 
     def start(self, *, watch: bool = True) -> None:
         """Start working; with ``watch`` the inboxes too."""
@@ -279,7 +287,7 @@ def _wait(appliance: Appliance, stopping: threading.Event, reloading: threading.
             try:
                 appliance.reload()
             except ClinicError as error:
-                log.error("reload.failed", error=error.message)  # noqa: TRY400 - the sentence says it all
+                log.error("reload.failed", error=error.message)
             notify("READY=1")
 
 

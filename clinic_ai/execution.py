@@ -160,14 +160,15 @@ class Execution:
 
     def _lease(self, runner: Runner) -> Job | None:
         with self._database.read() as connection:
-            plugins = jobs.waiting_plugins(connection) if runner.kind is JobKind.ANALYSE else None
-            if plugins is None and jobs.next_due(connection, runner.kind, time.time()) is None:
-                return None
-        if plugins is not None:
-            obstacles = runner.obstacles(plugins)
-            self._say_why(plugins, obstacles)
-            plugins = [p for p in plugins if p not in obstacles and p not in runner.busy()]
-            if not plugins:
+            plugins = jobs.waiting_plugins(connection, runner.kind)
+        if not plugins:
+            return None
+        obstacles = runner.obstacles(plugins)
+        self._say_why(plugins, obstacles)
+        busy = runner.busy()
+        plugins = [p for p in plugins if p not in obstacles and p not in busy]
+        with self._database.read() as connection:
+            if jobs.next_due(connection, runner.kind, time.time(), plugins) is None:
                 return None
         with self._database.write() as connection:
             job = jobs.next_due(connection, runner.kind, time.time(), plugins)
@@ -178,8 +179,12 @@ class Execution:
             return jobs.lease(connection, job, self._owner, models, policy_hash)
 
     def _say_why(self, plugins: Collection[str], obstacles: Mapping[str, WaitReason]) -> None:
+        with self._database.read() as connection:
+            news = [p for p in plugins if jobs.waits_otherwise(connection, p, obstacles.get(p))]
+        if not news:
+            return
         with self._database.write() as connection:
-            for plugin in plugins:
+            for plugin in news:
                 wait = obstacles.get(plugin)
                 for study_id, version in jobs.set_wait(connection, plugin, wait):
                     studies.set_wait(connection, study_id, version, wait)

@@ -5,6 +5,14 @@ from __future__ import annotations
 from clinic_ai.domain import WaitReason
 
 
+def receiving(quiet_s: float) -> WaitReason:
+    """Files of the study are still arriving."""
+    return WaitReason(
+        code="receiving",
+        sentence=f"Its files are arriving; it is complete when nothing new came for {quiet_s:g} s.",
+    )
+
+
 def no_rule() -> WaitReason:
     """No rule and no plugin claims the study."""
     return WaitReason(
@@ -74,6 +82,15 @@ def memory_in_use(plugin: str, need_mb: int) -> WaitReason:
     return WaitReason(
         code="memory_in_use",
         sentence=f"The engine of {plugin} needs {need_mb} MiB that other engines are using just now.",
+    )
+
+
+def no_policy(sentence: str) -> WaitReason:
+    """No policy pack could be loaded, so nothing may be said."""
+    return WaitReason(
+        code="no_policy",
+        sentence=f"Nothing may go out without a policy: {sentence}",
+        remedy="Correct the pack (`clinic-ai policy test`) and reload; the results wait.",
     )
 
 

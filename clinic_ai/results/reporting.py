@@ -25,8 +25,8 @@ from clinic_ai.domain import (
     Study,
     WaitReason,
 )
-from clinic_ai.errors import ChildDied, ChildError, ChildRefused, ModelError
-from clinic_ai.guard.client import UNAVAILABLE, Guard
+from clinic_ai.errors import ChildDied, ChildError, ChildRefused, ClinicError, ModelError, PolicyError
+from clinic_ai.guard.client import Guard
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.results.document import result_document
 from clinic_ai.results.statements import findings_of, statements_of
@@ -34,12 +34,27 @@ from clinic_ai.settings import Settings
 from clinic_ai.store import artefacts, jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.waiting import held
+from clinic_ai.waiting import held, no_policy
 
 RENDER_TIMEOUT_S = 120.0
 RENDERER_MEMORY_BYTES = 3 << 30
 OUTBOX = "outbox"
 RESULT_NAME = "result.json"
+POLICY_RETRY_S = 15.0
+"""Pause between attempts to load the policy pack when none is in force."""
+UNAVAILABLE = "guard.unavailable"
+"""Rule name of the verdict that stands for a guard that did not answer."""
+
+
+class PolicyChanged(ClinicError):
+    """The policy pack was replaced between lease and judgement; the next lease pins the new one."""
+
+    retryable = True
+
+
+def policy_hash(guard: Guard) -> str:
+    """Return the digest of the pack in force, empty if there is none: then everything is held."""
+    return guard.pack.digest if guard.pack is not None else ""
 
 
 class Renderer:
@@ -98,12 +113,24 @@ class ReportRunner:
         self._guard = guard
         self._models = models
         self._settings = settings
+        self._tried_at = float("-inf")
+        self._no_policy = no_policy("none was loaded yet.")
         self.renderer = Renderer(crew)
 
     def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
-        """Nothing but its turn keeps a report waiting."""
-        del plugins
-        return {}
+        """Return why reports wait: only a missing policy pack keeps them."""
+        if self._guard.pack is not None:
+            return {}
+        now = time.monotonic()
+        if now - self._tried_at > POLICY_RETRY_S:
+            self._tried_at = now
+            try:
+                self._guard.load()
+            except PolicyError as error:
+                self._no_policy = no_policy(error.message)
+            else:
+                return {}
+        return dict.fromkeys(plugins, self._no_policy)
 
     def busy(self) -> Collection[str]:
         """Return nothing: reports are no plugin's work."""
@@ -112,7 +139,7 @@ class ReportRunner:
     def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
         """Return the active policy; the models are those of the analyses."""
         del plugin
-        return (), self._guard.policy_hash
+        return (), policy_hash(self._guard)
 
     def run(self, job: Job) -> Callable[[Connection], None]:
         """Guard, render and store the result of a study version. Raise ClinicError if that fails."""
@@ -147,7 +174,12 @@ class ReportRunner:
             validated=all(self._validated(ref) for analysis in analyses for ref in analysis.models),
             language=self._settings().clinic.language,
         )
-        verdict = self._guard.judge(subject, Audience.CLINICIAN, statements_of(analyses))
+        in_force = policy_hash(self._guard)
+        if in_force != job.policy_hash:
+            raise PolicyChanged("The policy pack was replaced while the report was prepared.")
+        verdict = self._guard.judge(
+            subject, Audience.CLINICIAN, statements_of(analyses), policy_hash=job.policy_hash or None
+        )
         unavailable = any(decision.rule == UNAVAILABLE for decision in verdict.decisions)
         if unavailable and job.attempt < self._settings().execution.max_attempts:
             # Nothing was released; another attempt may find the guard well. The last one records the hold.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from clinic_ai import states
 from clinic_ai.domain import Analysis, Job, JobKind, JobState, ModelRef, StoredFile, WaitReason, new_id
@@ -78,23 +78,20 @@ def counts(connection: Connection) -> dict[str, int]:
     return {row.state: row.n for row in connection.execute(query)}
 
 
-def waiting_plugins(connection: Connection) -> list[str]:
-    """Return the plugins that queued analyses name."""
-    query = (
-        select(jobs.c.plugin)
-        .where(jobs.c.state == JobState.QUEUED.value, jobs.c.kind == JobKind.ANALYSE.value)
-        .distinct()
-    )
+def waiting_plugins(connection: Connection, kind: JobKind) -> list[str]:
+    """Return the plugins that queued jobs of this kind name; reports name the plugin ``""``."""
+    query = select(jobs.c.plugin).where(jobs.c.state == JobState.QUEUED.value, jobs.c.kind == kind.value).distinct()
     return list(connection.execute(query).scalars())
 
 
-def next_due(connection: Connection, kind: JobKind, now: float, plugins: Collection[str] | None = None) -> Job | None:
-    """Return the queued job that comes next: the most urgent, then the oldest; only of ``plugins`` if given."""
+def next_due(connection: Connection, kind: JobKind, now: float, plugins: Collection[str]) -> Job | None:
+    """Return the queued job that comes next of these plugins: the most urgent, then the oldest."""
     query = select(jobs).where(
-        jobs.c.state == JobState.QUEUED.value, jobs.c.kind == kind.value, jobs.c.not_before <= now
+        jobs.c.state == JobState.QUEUED.value,
+        jobs.c.kind == kind.value,
+        jobs.c.not_before <= now,
+        jobs.c.plugin.in_(plugins),
     )
-    if plugins is not None:
-        query = query.where(jobs.c.plugin.in_(plugins))
     row = connection.execute(query.order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.job_id).limit(1)).first()
     return None if row is None else _job(row)
 
@@ -189,19 +186,30 @@ def hurry(connection: Connection, study_id: str, version: int) -> None:
     )
 
 
+def waits_otherwise(connection: Connection, plugin: str, wait: WaitReason | None) -> bool:
+    """Return whether any due job of a plugin has another reason to wait on record."""
+    return connection.execute(_other_wait(plugin, wait).limit(1)).first() is not None
+
+
 def set_wait(connection: Connection, plugin: str, wait: WaitReason | None) -> list[tuple[str, int]]:
-    """Say why the queued analyses of a plugin wait; return the study versions for which that is news."""
-    text = None if wait is None else wait.model_dump_json()
-    query = select(jobs.c.job_id, jobs.c.study_id, jobs.c.version).where(
+    """Say why the due jobs of a plugin wait; return the study versions for which that is news."""
+    rows = connection.execute(_other_wait(plugin, wait)).all()
+    for row in rows:
+        connection.execute(update(jobs).where(jobs.c.job_id == row.job_id).values(wait=_text(wait)))
+    return [(row.study_id, row.version) for row in rows]
+
+
+def _other_wait(plugin: str, wait: WaitReason | None) -> Select[tuple[str, str, int]]:
+    return select(jobs.c.job_id, jobs.c.study_id, jobs.c.version).where(
         jobs.c.state == JobState.QUEUED.value,
         jobs.c.plugin == plugin,
         jobs.c.not_before <= time.time(),
-        jobs.c.wait.is_distinct_from(text),
+        jobs.c.wait.is_distinct_from(_text(wait)),
     )
-    rows = connection.execute(query).all()
-    for row in rows:
-        connection.execute(update(jobs).where(jobs.c.job_id == row.job_id).values(wait=text))
-    return [(row.study_id, row.version) for row in rows]
+
+
+def _text(wait: WaitReason | None) -> str | None:
+    return None if wait is None else wait.model_dump_json()
 
 
 def save_analysis(connection: Connection, job: Job, analysis: Analysis, files: Iterable[StoredFile]) -> None:

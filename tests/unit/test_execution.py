@@ -243,7 +243,7 @@ def test_a_dead_daemons_leases_return_to_the_queue_without_costing_an_attempt(st
     stage.execution.route_closed()
     for boot in range(5):
         with stage.database.write() as connection:
-            job = jobs.next_due(connection, JobKind.ANALYSE, time.time())
+            job = jobs.next_due(connection, JobKind.ANALYSE, time.time(), ["echo"])
             assert job is not None
             jobs.lease(connection, job, f"boot {boot}", (MODEL,), "b" * 64)
         stage.execution = stage.boot(f"boot {boot + 1}")
@@ -259,7 +259,7 @@ def test_a_job_that_takes_the_machine_down_again_and_again_is_given_up(stage: St
     stage.execution.route_closed()
     for boot in range(MAX_INTERRUPTIONS + 1):
         with stage.database.write() as connection:
-            job = jobs.next_due(connection, JobKind.ANALYSE, time.time())
+            job = jobs.next_due(connection, JobKind.ANALYSE, time.time(), ["echo"])
             assert job is not None
             jobs.lease(connection, job, f"boot {boot}", (), "")
         stage.execution = stage.boot(f"boot {boot + 1}")
