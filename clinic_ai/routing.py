@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from clinic_ai.contract import Condition, PluginManifest
-from clinic_ai.domain import InstanceHeader, StudyFacts, Word
+from clinic_ai.domain import StudyFacts, Word
 from clinic_ai.settings import RoutingRule
 
 Mode = Literal["first", "all", "priority"]
@@ -80,25 +80,6 @@ class Routing(Word):
     missing: tuple[Choice, ...]
     """Chosen by a rule, but not installed."""
     explanation: tuple[Considered, ...]
-
-
-def facts_of(headers: Sequence[InstanceHeader], source: str) -> StudyFacts:
-    """Return what routing may look at of the instances of one study that came from ``source``.
-
-    Lists are sorted and hold each value once, so the order of arrival does not matter to them; the study
-    description is the first one given.
-    """
-    return StudyFacts(
-        source=source,
-        modalities=_distinct(h.modality for h in headers),
-        body_parts=_distinct(h.body_part for h in headers),
-        views=_distinct(h.view_position for h in headers),
-        stations=_distinct(h.station_name for h in headers),
-        study_description=next((h.study_description for h in headers if h.study_description), ""),
-        series_descriptions=_distinct(h.series_description for h in headers),
-        sop_class_uids=_distinct(h.sop_class_uid for h in headers),
-        slices=sum(h.frames for h in headers),
-    )
 
 
 def route(
@@ -160,10 +141,6 @@ def render_explanation(routing: Routing) -> list[str]:
 
 
 # ------------------------------------------------------------
-
-
-def _distinct(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({value for value in values if value}))
 
 
 def _check_patterns(key: str, patterns: Sequence[str], values: Sequence[str]) -> Check | None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_ai.contract import Condition, PluginManifest
-from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
-from clinic_ai.routing import Mode, Routing, Verdict, check_condition, facts_of, render_explanation, route
+from clinic_ai.domain import StudyFacts
+from clinic_ai.routing import Mode, Routing, Verdict, check_condition, render_explanation, route
 from clinic_ai.settings import RoutingRule
 
 CHEST = StudyFacts(
@@ -150,35 +150,6 @@ def test_the_explanation_says_what_was_wanted_and_what_was_found() -> None:
         "Claim of xray: not asked, a rule matched.",
         "    modality: yes; wanted CR or DX, the study has DX",
     ]
-
-
-# ------------------------------------------------------------ facts
-
-
-def header(**values: object) -> InstanceHeader:
-    return InstanceHeader.model_validate({"kind": FileKind.DICOM, **values})
-
-
-def test_facts_gather_what_the_instances_say() -> None:
-    headers = [
-        header(modality="DX", view_position="PA", frames=1, series_description="pa"),
-        header(modality="DX", view_position="LL", frames=1, study_description="Thorax", body_part="CHEST"),
-        header(modality="SR", sop_class_uid="1.2"),
-        header(modality="US", frames=30, station_name="US1"),
-    ]
-    facts = facts_of(headers, "ward")
-    assert facts == StudyFacts(
-        source="ward",
-        modalities=("DX", "SR", "US"),
-        body_parts=("CHEST",),
-        views=("LL", "PA"),
-        stations=("US1",),
-        study_description="Thorax",
-        series_descriptions=("pa",),
-        sop_class_uids=("1.2",),
-        slices=32,
-    )
-    assert facts_of([], "ward") == StudyFacts(source="ward")
 
 
 # ------------------------------------------------------------ whatever the rules

@@ -10,8 +10,9 @@ import pytest
 from clinic_ai.contract import AnalysisTask, Device, LoadedModel, ModelManifest, TaskImage
 from clinic_ai.domain import FileKind, InstanceHeader, ModelRef, StudyFacts
 from clinic_ai.errors import ModelError
+from clinic_ai.ingest.facts import facts_of
 from clinic_ai.plugins import find_plugins
-from clinic_ai.routing import facts_of, route
+from clinic_ai.routing import route
 from clinic_ai_echo.engine import EchoEngine, describe
 from clinic_ai_echo.plugin import describe_plugin
 
