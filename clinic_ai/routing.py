@@ -250,7 +250,7 @@ def _headline(routing: Routing) -> str:
     if routing.plugins:
         return "Goes to " + ", ".join(f"{c.plugin} ({_by(c)})" for c in routing.plugins) + "."
     if routing.missing:
-        return "Goes nowhere: what the rule wants is not installed."
+        return "Waits for what is not installed: " + ", ".join(c.plugin for c in routing.missing) + "."
     return "Goes nowhere: no rule matches and no plugin claims it."
 
 

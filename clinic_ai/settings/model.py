@@ -36,7 +36,7 @@ Mebibytes = Annotated[int, Unit("MiB")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$"), Form("a two-letter language code", "en")]
 SourceName = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"),
+    StringConstraints(pattern=r"^\w[\w .-]{0,63}$"),
     Form("a name of letters, digits, spaces, dots, underscores and hyphens", "room 1"),
 ]
 FolderPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$"), Form("a folder", "inbox")]
@@ -137,7 +137,8 @@ class RoutingRule(Section):
     )
     when: Condition = Field(
         default=Condition(),
-        description="What the study must look like; see the section on conditions. An empty table matches every study.",
+        description="What the study must look like. Every key given must match, one entry of a list is enough, "
+        "* and ? stand for any characters and for one; an empty table matches every study.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -17,12 +18,18 @@ _BOUNDS = {
     "less_than_equal": ("too large", "{le:g} or less"),
 }
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
 
 def path_words(path: KeyPath) -> str:
     """Return a path as people write it, list elements counted from 1: ``routing.rule[2].plugins``."""
     words = ""
     for step in path:
-        words += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if words else step
+        if isinstance(step, int):
+            words += f"[{step + 1}]"
+        else:
+            key = step if _BARE_KEY.fullmatch(step) else json.dumps(step)
+            words += f".{key}" if words else key
     return words
 
 

@@ -82,6 +82,43 @@ def test_making_it_again_completes_what_is_missing(made: Home) -> None:
     check_home(made)
 
 
+CUT_SHORT = """
+import os, sys, tempfile
+from pathlib import Path
+from clinic_ai.home import check_home, init_home
+
+steps = {"left": 0}
+
+def dying(event, _):
+    if event in {"os.mkdir", "open", "os.rename", "os.chmod"} and os.getpid() != parent:
+        steps["left"] -= 1
+        if steps["left"] < 0:
+            os._exit(9)
+
+parent = os.getpid()
+sys.addaudithook(dying)
+for number in [*range(10), *range(10, 1000, 7)]:  # every early step, then a sample
+    home = Path(sys.argv[1]) / str(number)
+    steps["left"] = number
+    child = os.fork()
+    if not child:
+        init_home(home)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    check_home(init_home(home))
+    if status == 0:
+        print("whole after", number)
+        break
+"""
+
+
+def test_a_home_whose_making_was_cut_short_anywhere_can_be_completed(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", CUT_SHORT, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(answer.stdout.removeprefix("whole after ")) > len(OWN_FOLDERS)
+
+
 def test_a_shipped_pack_the_clinic_changed_is_kept(made: Home) -> None:
     if not shipped_packs():
         pytest.skip("no policy pack ships with this checkout")

@@ -134,7 +134,7 @@ def test_a_rule_that_names_an_unknown_plugin_decides_and_says_so() -> None:
     assert routing.plugins == ()
     assert [c.plugin for c in routing.missing] == ["bone_age"]
     lines = render_explanation(routing)
-    assert lines[0] == "Goes nowhere: what the rule wants is not installed."
+    assert lines[0] == "Waits for what is not installed: bone_age."
     assert lines[1] == "Rule “bones” wants plugin bone_age, which is not installed; install it or change the rule."
 
 

@@ -100,6 +100,13 @@ def test_the_messages_in_the_docs_are_real() -> None:
         assert sentence in docs
 
 
+def test_the_rule_in_the_docs_is_valid() -> None:
+    docs = (ROOT / "docs" / "settings.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", docs, re.MULTILINE | re.DOTALL)
+    (rule,) = parse_settings(example).routing.rule
+    assert rule.when.body_part == ("CHEST", "THORAX")
+
+
 # ------------------------------------------------------------ mistakes
 
 
@@ -110,6 +117,10 @@ def test_the_messages_in_the_docs_are_real() -> None:
         (
             "[ingest]\n\nsettle_seconds = 1",
             "line 3: ingest.settle_seconds: there is no such key; did you mean settle_s?",
+        ),
+        (
+            '"a\\nb" = 1',
+            'line 1: "a\\nb": there is no such key; remove it; the file has ' + ", ".join(Settings.model_fields),
         ),
         ("[log]\nx = 1", "line 2: log.x: there is no such key; remove it; log has level, format"),
         (
@@ -346,6 +357,20 @@ def test_any_toml_gives_settings_or_sentences(document: dict[str, object]) -> No
 @given(st.text("[]{}=.#,\"'\\\n\r\t ab1-\ufeff"))
 def test_any_text_gives_settings_or_sentences(text: str) -> None:
     assert refused(text) != []
+
+
+@given(documents)
+def test_every_key_of_any_toml_has_its_line(document: dict[str, object]) -> None:
+    blocks = [(key, f"{key} = {as_toml(value)}") for key, value in document.items()]
+    text = "\n# comment\n\n".join(block for _, block in blocks)
+    found = key_lines(text)
+    for index, (key, _) in enumerate(blocks):
+        assert found[key,] == 1 + 3 * index
+    assert {path[0] for path in found} == set(document)
+
+
+def test_names_may_be_in_any_language() -> None:
+    assert parse_settings("[[routing.rule]]\nname = 'Thorax Röntgen'\nplugins = ['xray']").routing.rule[0].name
 
 
 def test_own_folders_are_not_offered_as_inbox_or_outbox() -> None:
