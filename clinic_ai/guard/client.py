@@ -70,6 +70,11 @@ class Guard:
         return self._pack
 
     @property
+    def policy_hash(self) -> str:
+        """Digest of the pack in force, 64 zeros before the first was accepted."""
+        return self._digest()
+
+    @property
     def pid(self) -> int | None:
         """Process id of the child, or None if none is there."""
         child = self._child

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -132,9 +132,9 @@ class Policy:
     name: str
     version: str
     digest: str
-    rules: tuple[Rule, ...]
-    templates: Mapping[str, Templates]
-    cases: tuple[Case, ...]
+    rules: tuple[Rule, ...] = field(repr=False)
+    templates: Mapping[str, Templates] = field(repr=False)
+    cases: tuple[Case, ...] = field(repr=False)
 
     def templates_for(self, language: str) -> Templates | None:
         """Return the templates of a language such as ``en`` or ``en-GB``, or None if the pack has none."""

@@ -1,0 +1,233 @@
+"""The guard with its real child: killed, hung, lied to, given broken packs. Each time everything is held."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clinic_ai.contract import GuardSubject
+from clinic_ai.domain import Audience, GuardAction, GuardVerdict, Statement, StudyFacts
+from clinic_ai.errors import PolicyError
+from clinic_ai.guard import client
+from clinic_ai.guard.client import RESTARTS, UNKNOWN_DIGEST, Guard
+from clinic_ai.guard.packs import shipped_pack
+from clinic_ai.processes import Crew
+
+SUBJECT = GuardSubject(facts=StudyFacts())
+SAID = (Statement(statement_id="a_1", kind="answer", text="The heart is of normal size."),)
+
+
+class Clock:
+    """A clock the test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A guard, its alerts and its clock."""
+
+    def __init__(self, pack: Path, **options: object) -> None:
+        self.crew = Crew()
+        self.alerts: list[tuple[str, str, str]] = []
+        self.clock = Clock()
+        on_alert = lambda *alert: self.alerts.append(alert)  # noqa: E731
+        self.guard = Guard(self.crew, pack, on_alert=on_alert, clock=self.clock, **options)  # type: ignore[arg-type]
+
+    def judge(self) -> GuardVerdict:
+        return self.guard.judge(SUBJECT, Audience.CLINICIAN, SAID)
+
+    @property
+    def pid(self) -> int:
+        assert self.guard.pid is not None
+        return self.guard.pid
+
+    def close(self) -> None:
+        self.guard.close()
+        self.crew.close()
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    return shutil.copytree(shipped_pack("default"), tmp_path / "trial")
+
+
+@pytest.fixture
+def bench(pack: Path) -> Iterator[Bench]:
+    bench = Bench(pack)
+    bench.guard.load()
+    yield bench
+    bench.close()
+
+
+def assert_held(verdict: GuardVerdict) -> None:
+    assert (verdict.action, verdict.released) == (GuardAction.HOLD, ())
+    assert [d.rule for d in verdict.decisions] == ["guard.unavailable"]
+    assert verdict.decisions[0].reason
+
+
+def assert_released(verdict: GuardVerdict) -> None:
+    assert [r.text for r in verdict.released] == [SAID[0].text]
+    assert verdict.marks
+
+
+def test_a_living_guard_releases(bench: Bench) -> None:
+    assert_released(bench.judge())
+    assert bench.alerts == []
+
+
+def test_a_killed_guard_holds_and_the_next_one_releases(bench: Bench) -> None:
+    first = bench.pid
+    os.kill(first, signal.SIGKILL)
+    assert_held(bench.judge())
+    assert [code for code, *_ in bench.alerts] == ["guard_unavailable"]
+    assert_released(bench.judge())
+    assert bench.pid != first
+
+
+def test_a_guard_killed_in_the_middle_of_a_call_holds(bench: Bench) -> None:
+    os.kill(bench.pid, signal.SIGSTOP)  # the call is sent and cannot be answered
+    verdicts: list[GuardVerdict] = []
+    caller = threading.Thread(target=lambda: verdicts.append(bench.judge()))
+    caller.start()
+    child = bench.crew.living()[0]
+    while not child.busy:
+        caller.join(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    caller.join(10)
+    assert_held(verdicts[0])
+    assert "SIGKILL" in verdicts[0].decisions[0].reason
+
+
+def test_a_hung_guard_holds(pack: Path) -> None:
+    bench = Bench(pack, timeout_s=0.3)
+    try:
+        bench.guard.load()
+        os.kill(bench.pid, signal.SIGSTOP)
+        verdict = bench.judge()
+        assert_held(verdict)
+        assert "did not answer" in verdict.decisions[0].reason
+    finally:
+        bench.close()
+
+
+def test_a_broken_pack_holds_until_it_is_mended(pack: Path) -> None:
+    whole = (pack / "cases.toml").read_bytes()
+    (pack / "cases.toml").write_text("case = []")
+    bench = Bench(pack)
+    try:
+        verdict = bench.judge()
+        assert_held(verdict)
+        assert verdict.policy_hash == UNKNOWN_DIGEST
+        assert "no firing case" in verdict.decisions[0].reason
+        (pack / "cases.toml").write_bytes(whole)
+        assert_released(bench.judge())
+    finally:
+        bench.close()
+
+
+def test_a_new_pack_that_does_not_load_leaves_the_old_one(bench: Bench, pack: Path, tmp_path: Path) -> None:
+    before = bench.guard.policy_hash
+    broken = shutil.copytree(pack, tmp_path / "broken")
+    (broken / "lexicons" / "alarming.txt").write_text("harmless\n")
+    with pytest.raises(PolicyError, match="alarming-diagnosis") as caught:
+        bench.guard.reload(broken)
+    assert "pack broken" in caught.value.message
+    assert bench.alerts[-1][0] == "policy_rejected"
+    assert bench.guard.policy_hash == before
+    assert_released(bench.judge())
+    os.kill(bench.pid, signal.SIGKILL)  # a new child must judge by the old pack too
+    assert_held(bench.judge())
+    assert_released(bench.judge())
+    assert bench.guard.policy_hash == before
+
+
+def test_a_pack_that_is_edited_in_place_is_not_used_before_it_is_reloaded(bench: Bench, pack: Path) -> None:
+    before = bench.guard.policy_hash
+    (pack / "templates" / "note.md").write_text("an edit")
+    os.kill(bench.pid, signal.SIGKILL)
+    assert_held(bench.judge())
+    assert_released(bench.judge())
+    assert bench.guard.policy_hash == before
+    assert bench.guard.reload(pack).digest != before
+    assert_released(bench.judge())
+
+
+def test_work_pinned_to_another_pack_is_held(bench: Bench) -> None:
+    verdict = bench.guard.judge(SUBJECT, Audience.CLINICIAN, SAID, policy_hash="1" * 64)
+    assert verdict.action is GuardAction.HOLD
+    assert verdict.decisions[0].rule == "guard.policy_mismatch"
+
+
+def test_restarts_are_capped_and_go_on_later(bench: Bench) -> None:
+    for _ in range(RESTARTS):
+        os.kill(bench.pid, signal.SIGKILL)
+        assert_held(bench.judge())
+        assert_released(bench.judge())
+    os.kill(bench.pid, signal.SIGKILL)
+    assert_held(bench.judge())
+    verdict = bench.judge()
+    assert_held(verdict)
+    assert "left alone" in verdict.decisions[0].reason
+    bench.clock.now += client.RESTART_WINDOW_S
+    assert_released(bench.judge())
+
+
+def test_an_archive_damaged_by_a_power_cut_is_written_again(pack: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    bench = Bench(pack, archive=archive)
+    digest = bench.guard.load().digest
+    bench.close()
+    (archive / digest / "policy.toml").unlink()
+    bench = Bench(pack, archive=archive)
+    try:
+        assert bench.guard.load().digest == digest
+        (archive / digest / "cases.toml").write_text("case = []")
+        os.kill(bench.pid, signal.SIGKILL)
+        assert_held(bench.judge())
+        assert_held(bench.judge())  # the copy is not what was accepted
+    finally:
+        bench.close()
+
+
+def test_an_appliance_that_stops_holds(bench: Bench) -> None:
+    bench.crew.close()
+    assert_held(bench.judge())
+
+
+def test_checking_a_pack_leaves_the_one_in_force(bench: Bench, pack: Path) -> None:
+    before = bench.guard.policy_hash
+    (pack / "lexicons" / "instructions.txt").write_text("say nothing\n")
+    report = bench.guard.check(pack)
+    assert {o.rule for o in report.outcomes if not o.passed} == {"instructions"}
+    assert bench.guard.policy_hash == before
+    assert_released(bench.judge())
+
+
+def test_many_threads_share_one_guard(bench: Bench) -> None:
+    verdicts: list[GuardVerdict] = []
+    threads = [threading.Thread(target=lambda: verdicts.append(bench.judge())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(verdicts) == 8
+    for verdict in verdicts:
+        assert_released(verdict)
+
+
+def test_the_daemons_side_imports_no_detector() -> None:
+    heavy = "{'re2', 'numpy', 'clinic_ai.guard.engine', 'clinic_ai.guard.policy', 'clinic_ai.guard.detectors'}"
+    code = f"import sys, clinic_ai.guard.client, clinic_ai.guard.packs; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
