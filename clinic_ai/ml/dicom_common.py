@@ -83,7 +83,7 @@ def study_uid(task: RenderTask) -> str:
 
 def name_value(name: str) -> str:
     """Return a valid person name (PN): at most 3 groups of 5 components, 64 characters each group."""
-    groups = [[printable(part, 64).replace("\\", " ") for part in group.split("^")] for group in name.split("=")]
+    groups = [[printable(part.replace("\\", " "), 1000) for part in group.split("^")] for group in name.split("=")]
     values = ["^".join(components[:5])[:64].rstrip("^ ") for components in groups[:3]]
     return "=".join(values).rstrip("=")
 
@@ -101,7 +101,7 @@ def date_value(text: str) -> str:
 
 def short_text(text: str, limit: int) -> str:
     """Return text valid for SH or LO: one line, no backslash, at most ``limit`` characters."""
-    return printable(text.replace("\\", "/"), limit)
+    return printable(text.replace("\\", "/"), 10_000)[:limit].rstrip()
 
 
 def stamp(dataset: Dataset, task: RenderTask, description: str) -> None:
@@ -114,6 +114,8 @@ def stamp(dataset: Dataset, task: RenderTask, description: str) -> None:
     dataset.ManufacturerModelName = MANUFACTURER
     dataset.SoftwareVersions = short_text(task.software, 64)
     dataset.SeriesDescription = description
+    # highdicom writes the moment of the call into it, and names us as the acquisition equipment.
+    dataset.pop("ContributingEquipmentSequence", None)
     if task.institution.strip():
         dataset.InstitutionName = short_text(task.institution, 64)
 

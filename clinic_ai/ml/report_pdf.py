@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -32,6 +32,7 @@ _MISSING = "□"
 _UNDRAWABLE = re.compile(r'the text `(".*")` could not be displayed', re.DOTALL)
 _CODE_POINT = re.compile(r"\\u\{([0-9a-fA-F]+)\}")
 _MAX_PROBES = 40
+_LONG_RUN = re.compile(r"\S{36}(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path)
 
     Raise ClinicError if typst cannot set the page even with plain characters.
     """
-    page = _page(task, panels, more)
+    page = _mapped(_page(task, panels, more), _breakable)
     missing = _characters_without_glyph(json.dumps(page, ensure_ascii=False), directory)
     if missing:
-        page = _replaced(page, missing)
+        page = _mapped(page, lambda text: "".join(_MISSING if c in missing else c for c in text))
         page["notes"] = [*page["notes"], words.GLYPHS_REPLACED]
     try:
         pdf = _compile(page, directory, task.created_at)
@@ -71,7 +72,7 @@ def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path)
 def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
     verdict = task.verdict
     return {
-        "institution": words.printable(task.institution) or "Institution not set",
+        "institution": words.printable(task.institution, 120) or "Institution not set",
         "status": words.PRELIMINARY,
         "machine": words.MACHINE_MADE,
         "marks": [words.printable(mark, 500) for mark in verdict.marks],
@@ -191,11 +192,17 @@ def _named_in(message: str) -> set[str]:
         return set(text)
 
 
-def _replaced(value: Any, missing: set[str]) -> Any:
+def _breakable(text: str) -> str:
+    """Return ``text`` with places to break in runs that are wider than a column; they take no room themselves."""
+    return _LONG_RUN.sub("\\g<0>\u200b", text)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """Return ``value``, JSON-like, with every string changed; keys stay."""
     if isinstance(value, str):
-        return "".join(_MISSING if character in missing else character for character in value)
+        return change(value)
     if isinstance(value, dict):
-        return {key: _replaced(item, missing) for key, item in value.items()}
+        return {key: _mapped(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [_replaced(item, missing) for item in value]
+        return [_mapped(item, change) for item in value]
     return value

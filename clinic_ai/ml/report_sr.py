@@ -14,6 +14,7 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
 from clinic_ai.contract import RenderImage, RenderTask
 from clinic_ai.domain import Finding, ModelRef, Presence, Released
@@ -98,7 +99,9 @@ def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
             relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
         )
     )
-    parts.append(_image_library(list(evidence.values())))
+    images = [item for item in evidence.values() if _is_image(item)]
+    if images:
+        parts.append(_image_library(images))
     released = released_findings(task.findings, task.verdict) if words.shows_numbers(task.verdict) else ()
     if released:
         measurements = _container(codes.DCM.ImagingMeasurements)
@@ -138,6 +141,11 @@ def _image_library(evidence: Sequence[Dataset]) -> sr.ContainerContentItem:
     return library
 
 
+def _is_image(item: Dataset) -> bool:
+    """Return whether an item of type IMAGE may refer to it; plans, doses and reports stand in the evidence only."""
+    return "Image Storage" in UID(item.SOPClassUID).name
+
+
 def _group(
     task: RenderTask, number: int, finding: Finding, said: Released, evidence: dict[str, Dataset]
 ) -> sr.MeasurementsAndQualitativeEvaluations:
@@ -154,7 +162,7 @@ def _group(
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[finding.presence])],
         source_images=None
-        if source is None
+        if source is None or not _is_image(source)
         else [sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
     said_lines = [said.text, *said.annotations]

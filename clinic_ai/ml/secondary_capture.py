@@ -35,10 +35,9 @@ def write_capture(
         bits_allocated=pixels.dtype.itemsize * 8,
         coordinate_system="PATIENT",
         study_instance_uid=study.StudyInstanceUID,
-        series_instance_uid=derived_uid(task.study_id, 1, "capture-series"),
+        series_instance_uid=derived_uid(task.study_id, task.version, "capture-series"),
         series_number=SERIES_NUMBER,
-        # Of the picture and not of the version: the next version of the study holds the same picture.
-        sop_instance_uid=derived_uid(task.study_id, 1, f"capture-{image.sha256}"),
+        sop_instance_uid=derived_uid(task.study_id, task.version, f"capture-{image.sha256}"),
         instance_number=number,
         manufacturer=MANUFACTURER,
         patient_orientation=("L", "F"),
@@ -49,6 +48,7 @@ def write_capture(
     for element in study:
         capture[element.tag] = element
     stamp(capture, task, SERIES_DESCRIPTION)
+    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     if image.header.body_part:
         capture.BodyPartExamined = short_text(image.header.body_part, 16).upper()
     capture.save_as(directory / name, enforce_file_format=True)
