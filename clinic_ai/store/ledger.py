@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import Field
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import Word
@@ -33,7 +33,7 @@ class Fate(StrEnum):
     IGNORED = "IGNORED"
     """Never opened, and left where it lies: a link, a device, or a file that cannot be taken away."""
     VANISHED = "VANISHED"
-    """It was seen, and not there any more (or still in the inbox after a crash) when it should be taken."""
+    """It was seen, and not there any more when it should be taken."""
 
     @property
     def final(self) -> bool:
@@ -86,11 +86,11 @@ class LedgerEntry(Word):
     decided_at: float | None
 
 
-def begin_claims(connection: Connection, sightings: Sequence[Sighting]) -> list[int]:
+def begin_claims(connection: Connection, sightings: Sequence[Sighting], *, seen_at: float | None = None) -> list[int]:
     """Note the intent to take these files (CLAIMING); return their numbers in the same order."""
     if not sightings:
         return []
-    now = time.time()
+    now = time.time() if seen_at is None else seen_at
     # The write transaction holds the only write lock, so that numbering by hand is safe; it lets one
     # executemany do the work of many single inserts that return their number.
     first = (connection.execute(select(func.max(files.c.file_id))).scalar() or 0) + 1
@@ -150,6 +150,15 @@ def decide(connection: Connection, outcomes: Iterable[Outcome]) -> None:
                 decided_at=now,
             ),
             rows,
+        )
+
+
+def abandon(connection: Connection, file_ids: Iterable[int]) -> None:
+    """Take back claims whose files were not moved and still lie in their inbox: nothing happened to them."""
+    rows = [{"id": file_id} for file_id in file_ids]
+    if rows:
+        connection.execute(
+            delete(files).where(files.c.file_id == bindparam("id"), files.c.fate == Fate.CLAIMING.value), rows
         )
 
 

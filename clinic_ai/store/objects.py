@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from clinic_ai.errors import HomeError, NotFound
@@ -68,6 +69,20 @@ class ObjectStore:
             return
         place.chmod(0o440)
         fsync_directory(place.parent)
+
+    def adopt_files(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Adopt many files, each with its SHA-256, and sync each directory once; see ``adopt_file``."""
+        folders = set()
+        for source, sha256 in files:
+            place = self._prepare(sha256)
+            folders.add(place.parent)
+            try:
+                os.link(source, place, follow_symlinks=False)
+            except FileExistsError:
+                continue
+            place.chmod(0o440)
+        for folder in folders:
+            fsync_directory(folder)
 
     def write_descriptor(self, descriptor: int) -> tuple[str, int]:
         """Copy an open file into the store; return its SHA-256 and size. Raise HomeError if the disk is full."""

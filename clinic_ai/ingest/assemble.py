@@ -1,0 +1,173 @@
+"""Instances become studies: what belongs together, what was there already, what contradicts what was there.
+
+Everything here is a pure function of what arrived and what is known; ``intake`` does the reading and writing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from clinic_ai.contract import Problem
+from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
+
+_GENERAL = {
+    "CR",
+    "CT",
+    "DX",
+    "ES",
+    "GM",
+    "IO",
+    "IVUS",
+    "MG",
+    "MR",
+    "NM",
+    "OT",
+    "PT",
+    "PX",
+    "RF",
+    "RG",
+    "SM",
+    "TG",
+    "US",
+}
+_HEART_AND_VESSELS = {"ECG", "EPS", "HD", "IVOCT", "XA"}
+_EYE = {"AR", "LEN", "OAM", "OCT", "OP", "OPM", "OPT", "OPV"}
+_OTHER = {"AU", "BDUS", "BI", "BMD", "DG", "LS", "VA", "XC"}
+MODALITIES = frozenset(_GENERAL | _HEART_AND_VESSELS | _EYE | _OTHER)
+"""Defined terms of Modality (0008,0060) that a folder may be named after."""
+
+_CODE = re.compile(r"[A-Z0-9 _]{1,16}")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file that was read. ``folder`` is the one it lay in below its inbox, for people and for grouping."""
+
+    file_id: int
+    sha256: str
+    size_bytes: int
+    source: str
+    folder: str
+    header: InstanceHeader
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the store has of one study already, as far as it concerns the arrivals."""
+
+    hashes: frozenset[str] = frozenset()
+    uids: frozenset[str] = frozenset()
+    patient_id: str = ""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """What becomes of the arrivals of one study."""
+
+    new: list[Arrival] = field(default_factory=list)
+    duplicates: list[Arrival] = field(default_factory=list)
+    conflicts: list[tuple[Arrival, Problem]] = field(default_factory=list)
+
+
+def with_folder_hints(header: InstanceHeader, folder: str, modality: str, body_part: str) -> InstanceHeader:
+    """Complete the header of a PNG or JPEG from its folders, ``…/<MODALITY>/<BODY_PART>/…``, else from its inbox."""
+    if header.kind is FileKind.DICOM:
+        return header
+    parts = [part.upper() for part in folder.split("/")]
+    at = next((index for index, part in enumerate(parts) if part in MODALITIES), None)
+    if at is not None:
+        modality = parts[at]
+        if at + 1 < len(parts) and _CODE.fullmatch(parts[at + 1]):
+            body_part = parts[at + 1]
+    return header.model_copy(update={"modality": modality, "body_part": body_part})
+
+
+def grouping_key(arrival: Arrival) -> str:
+    """Return the key that all instances of one study share."""
+    header = arrival.header
+    if header.kind is not FileKind.DICOM:
+        return f"image:{arrival.source}:{header.modality}:{header.body_part}:{arrival.sha256}"
+    if header.study_instance_uid:
+        return f"dicom:{header.study_instance_uid}"
+    # Without a UID: by folder, and never two patients or days together. Hashed, as it holds a patient's number.
+    parts = (arrival.source, arrival.folder, header.identity.patient_id, header.study_date)
+    return f"folder:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+
+
+def study_uid(header: InstanceHeader, key: str) -> str:
+    """Return the Study Instance UID: the object's own, or one of ours (PS3.5 B.2) that follows from the key."""
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
+    return header.study_instance_uid or f"2.25.{number}"
+
+
+ONE_IMAGE = "one image file is one study"
+"""Why the study of a PNG or JPEG is complete at once."""
+
+
+def group(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
+    """Return the arrivals by grouping key, in the order they came."""
+    groups: dict[str, list[Arrival]] = {}
+    for arrival in arrivals:
+        groups.setdefault(grouping_key(arrival), []).append(arrival)
+    return groups
+
+
+def sort_out(arrivals: Sequence[Arrival], known: Known) -> Sorted:
+    """Say what becomes of each arrival of one study: new, the same bytes again, or a contradiction."""
+    result = Sorted()
+    hashes, uids, patient_id = set(known.hashes), set(known.uids), known.patient_id
+    for arrival in arrivals:
+        header = arrival.header
+        if arrival.sha256 in hashes:
+            result.duplicates.append(arrival)
+        elif header.sop_instance_uid in uids:
+            result.conflicts.append((arrival, _SAME_UID))
+        elif patient_id and header.identity.patient_id not in {"", patient_id}:
+            result.conflicts.append((arrival, _OTHER_PATIENT))
+        else:
+            result.new.append(arrival)
+            hashes.add(arrival.sha256)
+            uids.update({header.sop_instance_uid} - {""})
+            patient_id = patient_id or header.identity.patient_id
+    return result
+
+
+def merged_identity(identity: PatientIdentity, arrivals: Iterable[Arrival]) -> PatientIdentity:
+    """Return the identity with what it left empty filled from the arrivals."""
+    values: Mapping[str, str] = identity.model_dump()
+    for arrival in arrivals:
+        values = {field: value or getattr(arrival.header.identity, field) for field, value in values.items()}
+    return PatientIdentity(**values)
+
+
+def close_reason(instances: int, *, quiet: bool, quiet_period_s: float, late: bool, deadline_s: float) -> str:
+    """Return why a study is complete, or nothing if it is not yet.
+
+    ``quiet`` says that nothing arrived for ``quiet_period_s``, ``late`` that it was opened ``deadline_s`` ago.
+    """
+    if quiet:
+        return f"nothing new arrived for {quiet_period_s:g} s, {counted(instances)}"
+    if late:
+        return f"it was still arriving after {deadline_s:g} s, {counted(instances)}"
+    return ""
+
+
+def counted(instances: int) -> str:
+    """Return ``1 instance`` or ``12 instances``."""
+    return f"{instances} instance" + ("" if instances == 1 else "s")
+
+
+_SAME_UID = Problem(
+    code="same_uid_other_bytes",
+    sentence="The study has an object with this SOP Instance UID already, and its bytes are different.",
+    remedy="Compare the two; if this one is right, give it a UID of its own at the sender and send it again.",
+)
+_OTHER_PATIENT = Problem(
+    code="other_patient",
+    sentence="It names another Patient ID than the other objects with its Study Instance UID.",
+    remedy="Find out at the sender whose images these are; correct the header and send the study again.",
+)

@@ -1,0 +1,310 @@
+"""Files that lie in the spool are read, hashed, assembled into studies, stored or quarantined: a batch at a time.
+
+The order is what makes it safe against a crash at any line: bytes synced and hashed, then linked into the object
+store or moved to the quarantine, then one transaction for all that the database says of the batch, and only then
+is the spool emptied. Doing any of it twice is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import structlog
+from sqlalchemy import Connection
+
+from clinic_ai import waiting
+from clinic_ai.contract import ParsedFile, Problem
+from clinic_ai.domain import FileKind, PatientIdentity, StudyState
+from clinic_ai.ingest import assemble
+from clinic_ai.ingest.assemble import Arrival, Known, Sorted
+from clinic_ai.ingest.facts import facts_of
+from clinic_ai.ingest.headers import HeaderReader
+from clinic_ai.ingest.quarantine import Quarantine, Reason, utc
+from clinic_ai.ingest.spool import Spool
+from clinic_ai.settings import IngestSettings
+from clinic_ai.store import audit, ledger, meta, studies
+from clinic_ai.store.database import Database
+from clinic_ai.store.ledger import Fate, Outcome
+from clinic_ai.store.objects import ObjectStore
+
+log = structlog.get_logger()
+
+ACTOR = "ingest"
+_HASHERS = 2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A file in the spool; ``name`` is its path below the inbox, the hints are what that inbox says of images."""
+
+    file_id: int
+    source: str
+    name: str
+    size_bytes: int
+    seen_at: float
+    modality: str = ""
+    body_part: str = ""
+    priority: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Filed:
+    """What a batch did: the studies that got new instances and are still open, and whether any was closed."""
+
+    receiving: frozenset[str]
+    closed: bool
+
+
+@dataclass(frozen=True)
+class _Rejected:
+    claim: Claim
+    problem: Problem
+    study_id: str | None = None
+
+
+class Filing:
+    """Files batches of claims. One caller at a time."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        quarantine: Quarantine,
+        database: Database,
+        objects: ObjectStore,
+        reader: HeaderReader,
+        settings: Callable[[], IngestSettings],
+    ) -> None:
+        self._spool = spool
+        self._quarantine = quarantine
+        self._database = database
+        self._objects = objects
+        self._reader = reader
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(_HASHERS + 1, thread_name_prefix="ingest")
+
+    def close(self) -> None:
+        """Wait for what runs, and end the parser child."""
+        self._threads.shutdown()
+        self._reader.close()
+
+    def file(self, batch: Sequence[Claim]) -> Filed:
+        """Decide the fate of every file of a batch.
+
+        Raise ChildError if no parser can be started, and HomeError or OSError if the disk does not take it;
+        the files are then still in the spool, and the same call later goes on.
+        """
+        settings = self._settings()
+        limit = settings.max_file_mb << 20
+        small = [claim for claim in batch if claim.size_bytes <= limit]
+        # The child reads headers while our threads sync and hash the same files.
+        reading = self._threads.submit(self._reader.read, [self._spool.path(c.file_id) for c in small], settings)
+        claims, rejected = self._hash(batch)
+        with self._database.write() as connection:
+            ledger.confirm_claims(connection, [(c.file_id, c.sha256, c.size_bytes) for c in claims])
+        parsed = {claim.file_id: file for claim, file in zip(small, reading.result(), strict=True)}
+        arrivals = []
+        for claim in claims:
+            found = _arrival(claim, parsed[claim.file_id]) if claim.file_id in parsed else _too_large(claim, limit)
+            if isinstance(found, Arrival):
+                arrivals.append(found)
+            else:
+                rejected.append(found)
+        return self._store(arrivals, rejected, {claim.file_id: claim for claim in batch})
+
+    # ------------------------------------------------------------
+
+    def _hash(self, batch: Sequence[Claim]) -> tuple[list[Claim], list[_Rejected]]:
+        def one(claim: Claim) -> Claim | _Rejected:
+            try:
+                sha256, size = self._spool.sync_and_hash(claim.file_id)
+            except PermissionError:
+                return _Rejected(claim, _NOT_READABLE)
+            return replace(claim, sha256=sha256, size_bytes=size)
+
+        results = list(self._threads.map(one, batch))
+        claims = [result for result in results if isinstance(result, Claim)]
+        return claims, [result for result in results if isinstance(result, _Rejected)]
+
+    def _store(self, arrivals: list[Arrival], rejected: list[_Rejected], claims: dict[int, Claim]) -> Filed:
+        groups = assemble.group(arrivals)
+        sorted_groups = {}
+        with self._database.read() as connection:
+            for key, members in groups.items():
+                group, known = _known(connection, key, members)
+                sorted_groups[key] = assemble.sort_out(members, known)
+                study_id = group.study_id if group else None
+                rejected += [
+                    _Rejected(claims[arrival.file_id], problem, study_id)
+                    for arrival, problem in sorted_groups[key].conflicts
+                ]
+        kept = [a for found in sorted_groups.values() for a in (*found.new, *found.duplicates)]
+        self._objects.adopt_files([(self._spool.path(arrival.file_id), arrival.sha256) for arrival in kept])
+        for item in rejected:
+            self._put_away(item)
+        with self._database.write() as connection:
+            site_key = meta.site_key(connection)
+            receiving = {
+                study_id
+                for key, found in sorted_groups.items()
+                if (study_id := self._add(connection, key, found, site_key)) is not None
+            }
+            _record_rejected(connection, rejected)
+        for arrival in kept:
+            self._spool.path(arrival.file_id).unlink()
+        closed = any(members[0].header.kind is not FileKind.DICOM for members in groups.values())
+        log.info("ingest.filed", files=len(claims), quarantined=len(rejected), studies=len(groups))
+        return Filed(frozenset(receiving), closed)
+
+    def _add(self, connection: Connection, key: str, found: Sorted, site_key: bytes) -> str | None:
+        """Add the arrivals of one study; return its identifier if it is open and got new instances."""
+        group = studies.find_group(connection, key)
+        if not found.new:
+            if group is not None:
+                ledger.decide(connection, [_duplicate(arrival, group.study_id) for arrival in found.duplicates])
+            return None
+        first = found.new[0]
+        identity = group.identity if group else PatientIdentity()
+        merged = assemble.merged_identity(identity, found.new)
+        patient = _patient_key(site_key, merged, key, first)
+        wait = waiting.receiving(self._settings().quiet_period_s)
+        if group is None:
+            version = 1
+            study_id = studies.open_study(
+                connection,
+                grouping_key=key,
+                study_instance_uid=assemble.study_uid(first.header, key),
+                pseudonym=meta.pseudonym(patient),
+                patient_key=patient,
+                source=first.source,
+                facts=facts_of([arrival.header for arrival in found.new], first.source),
+                identity=merged,
+                priority=first.priority,
+            )
+        else:
+            study_id, version = group.study_id, group.version
+            if group.state is not StudyState.RECEIVING:
+                version = studies.open_next_version(connection, study_id)
+            if merged != identity:
+                studies.set_identity(
+                    connection, study_id, version, merged, patient_key=patient, pseudonym=meta.pseudonym(patient)
+                )
+        new = [studies.NewInstance(a.file_id, a.sha256, a.size_bytes, a.header) for a in found.new]
+        studies.add_instances(connection, study_id, version, new, wait=wait)
+        ledger.decide(connection, [Outcome(a.file_id, Fate.STORED, study_id=study_id) for a in found.new])
+        ledger.decide(connection, [_duplicate(arrival, study_id) for arrival in found.duplicates])
+        if first.header.kind is FileKind.DICOM:
+            return study_id
+        facts = facts_of([first.header], first.source)
+        studies.close_version(connection, study_id, version, facts=facts, reason=assemble.ONE_IMAGE, actor=ACTOR)
+        return None
+
+    def _put_away(self, item: _Rejected) -> None:
+        claim = item.claim
+        self._quarantine.put(
+            self._spool.path(claim.file_id),
+            claim.seen_at,
+            Reason(
+                code=item.problem.code,
+                sentence=item.problem.sentence,
+                remedy=item.problem.remedy,
+                file_number=claim.file_id,
+                original_name=claim.name,
+                source=claim.source,
+                sha256=claim.sha256,
+                size_bytes=claim.size_bytes,
+                seen_at=utc(claim.seen_at),
+                quarantined_at=utc(time.time()),
+            ),
+        )
+
+
+def _known(connection: Connection, key: str, members: Sequence[Arrival]) -> tuple[studies.Group | None, Known]:
+    group = studies.find_group(connection, key)
+    if group is None:
+        return None, Known()
+    hashes = studies.known_hashes(connection, group.study_id, [arrival.sha256 for arrival in members])
+    named = [arrival.header.sop_instance_uid for arrival in members if arrival.header.sop_instance_uid]
+    uids = studies.known_uids(connection, group.study_id, named)
+    return group, Known(frozenset(hashes), frozenset(uids), group.identity.patient_id)
+
+
+def _arrival(claim: Claim, parsed: ParsedFile) -> Arrival | _Rejected:
+    if parsed.header is None:
+        return _Rejected(claim, parsed.problem or _NO_ANSWER)
+    folder = claim.name.rpartition("/")[0]
+    return Arrival(
+        file_id=claim.file_id,
+        sha256=claim.sha256,
+        size_bytes=claim.size_bytes,
+        source=claim.source,
+        folder=folder,
+        header=assemble.with_folder_hints(parsed.header, folder, claim.modality, claim.body_part),
+        priority=claim.priority,
+    )
+
+
+def _too_large(claim: Claim, limit: int) -> _Rejected:
+    return _Rejected(
+        claim,
+        Problem(
+            code="too_large",
+            sentence=f"The file has {claim.size_bytes >> 20} MiB; this appliance takes at most {limit >> 20} MiB.",
+            remedy="If it is a scan, raise ingest.max_file_mb in clinic.toml and drop it again.",
+        ),
+    )
+
+
+def _patient_key(site_key: bytes, identity: PatientIdentity, key: str, first: Arrival) -> str:
+    if identity.patient_id:
+        return meta.patient_key(site_key, identity.patient_id)
+    # Nobody knows whose it is: a patient of its own, the same one for the same picture wherever it was dropped.
+    whose = key if first.header.kind is FileKind.DICOM else f"image:{first.sha256}"
+    return meta.patient_key(site_key, "", whose)
+
+
+def _duplicate(arrival: Arrival, study_id: str) -> Outcome:
+    return Outcome(
+        arrival.file_id, Fate.DUPLICATE, "duplicate", "The study has exactly these bytes already.", "", study_id
+    )
+
+
+def _record_rejected(connection: Connection, rejected: Sequence[_Rejected]) -> None:
+    ledger.decide(
+        connection,
+        [
+            Outcome(
+                item.claim.file_id,
+                Fate.QUARANTINED,
+                item.problem.code,
+                item.problem.sentence,
+                item.problem.remedy,
+                item.study_id,
+            )
+            for item in rejected
+        ],
+    )
+    for item in rejected:
+        audit.record(
+            connection,
+            actor=ACTOR,
+            action="file.quarantine",
+            subject=f"file {item.claim.file_id}",
+            details={"code": item.problem.code},
+        )
+
+
+_NOT_READABLE = Problem(
+    code="no_permission",
+    sentence="The appliance was allowed to take the file but not to read it.",
+    remedy="Let the sender write files that the group of the inbox may read, then drop it again.",
+)
+_NO_ANSWER = Problem(
+    code="unreadable",
+    sentence="Its header could not be read.",
+    remedy="Send it again from where it came.",
+)

@@ -1,0 +1,109 @@
+"""After a crash: where are the bytes of every file that was on its way, and what follows from that.
+
+A pending row of the ledger says only that something was begun. Where the bytes lie says how far it got: in the
+spool (go on), in the quarantine (say so), in the object store (go on), or still in the inbox (nothing happened).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import structlog
+
+from clinic_ai.ingest.filing import Claim
+from clinic_ai.ingest.quarantine import Quarantine
+from clinic_ai.ingest.spool import Spool
+from clinic_ai.ingest.watch import Entry, Inbox
+from clinic_ai.store import ledger
+from clinic_ai.store.database import Database
+from clinic_ai.store.ledger import Fate, LedgerEntry, Outcome, Sighting
+from clinic_ai.store.objects import ObjectStore
+
+log = structlog.get_logger()
+
+ORPHAN_SOURCE = "recovered"
+"""Source of files found in the spool that no row of the ledger knows, such as after restoring an old backup."""
+
+
+def recover(
+    *, spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore, inboxes: Mapping[str, Inbox]
+) -> list[Claim]:
+    """Bring ledger and disk together; return the files in the spool that are to be filed."""
+    spool.sweep()
+    with database.read() as connection:
+        pending = ledger.pending(connection)
+    claims: list[Claim] = []
+    outcomes: list[Outcome] = []
+    untouched: list[int] = []
+    for row in pending:
+        inbox = inboxes.get(row.source)
+        if spool.path(row.file_id).exists():
+            quarantine.withdraw(row.file_id, row.seen_at)
+            if inbox is not None and row.fate is Fate.CLAIMING:
+                spool.finish_move(row.file_id, _entry(row, inbox))
+            claims.append(_claim(row, inbox))
+        elif quarantine.holds(row.file_id, row.seen_at):
+            problem = quarantine.reason(row.file_id, row.seen_at)
+            outcomes.append(Outcome(row.file_id, Fate.QUARANTINED, problem.code, problem.sentence, problem.remedy))
+        elif row.sha256 is not None and objects.has(row.sha256):
+            os.link(objects.path(row.sha256), spool.path(row.file_id))
+            claims.append(_claim(row, inbox))
+        elif inbox is not None and os.path.lexists(os.path.join(os.fsencode(inbox.root), row.raw_name)):  # noqa: PTH118
+            untouched.append(row.file_id)
+        else:
+            outcomes.append(Outcome(row.file_id, Fate.VANISHED, "gone", "It was gone before it could be taken."))
+    with database.write() as connection:
+        ledger.abandon(connection, untouched)
+        ledger.decide(connection, outcomes)
+    _empty_spool_of_finished(spool, quarantine, database, objects)
+    claims += _adopt_orphans(spool, database)
+    if pending or claims:
+        log.info("ingest.recovered", begun=len(pending), to_file=len(claims), never_taken=len(untouched))
+    return claims
+
+
+def _empty_spool_of_finished(spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore) -> None:
+    """Remove from the spool what is safely elsewhere: the crash came between the commit and the removal."""
+    for number in spool.numbers():
+        with database.read() as connection:
+            rows = ledger.list_files(connection, limit=1, before=number + 1)
+        if not rows or rows[0].file_id != number:
+            continue
+        row = rows[0]
+        kept = row.fate in {Fate.STORED, Fate.DUPLICATE} and row.sha256 is not None and objects.has(row.sha256)
+        if kept or (row.fate is Fate.QUARANTINED and quarantine.holds(number, row.seen_at)):
+            spool.path(number).unlink()
+
+
+def _adopt_orphans(spool: Spool, database: Database) -> list[Claim]:
+    """Give a new number to whatever lies in the spool without a pending row of its own: no byte is thrown away."""
+    with database.read() as connection:
+        known = {row.file_id for row in ledger.pending(connection)}
+    claims = []
+    for place in spool.orphans(known):
+        status = place.stat()
+        sighting = Sighting(ORPHAN_SOURCE, place.name, os.fsencode(place.name), status.st_size, status.st_mtime_ns)
+        with database.write() as connection:
+            (number,) = ledger.begin_claims(connection, [sighting])
+            row = ledger.get_file(connection, number)
+        place.rename(spool.path(number))
+        claims.append(_claim(row, None))
+    return claims
+
+
+def _claim(row: LedgerEntry, inbox: Inbox | None) -> Claim:
+    return Claim(
+        file_id=row.file_id,
+        source=row.source,
+        name=row.name,
+        size_bytes=row.size_bytes,
+        seen_at=row.seen_at,
+        modality=inbox.modality if inbox else "",
+        body_part=inbox.body_part if inbox else "",
+        priority=inbox.priority if inbox else 0,
+    )
+
+
+def _entry(row: LedgerEntry, inbox: Inbox) -> Entry:
+    return Entry(inbox, row.raw_name, row.size_bytes, row.mtime_ns, 0)

@@ -1,0 +1,203 @@
+"""Takes files out of the inboxes into ``state/spool/<number>``, so that a crash at any line loses none.
+
+The ledger says CLAIMING before a file moves; after that its bytes lie in the inbox or in the spool, never in
+neither. On the same file system the move is one rename; else, or if the file is linked or owned elsewhere so
+that others could still change it, the bytes are copied, synced and verified before the original goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+
+from clinic_ai.ingest.watch import Entry
+from clinic_ai.store.objects import fsync_directory, hash_descriptor
+
+_NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = _NO_FOLLOW | os.O_DIRECTORY
+_FILE = _NO_FOLLOW | os.O_NONBLOCK  # opening a FIFO that took a file's place must not wait for a writer
+_COPY = ".copy-"
+_ORPHAN = ".orphan-"
+
+
+class Taken(StrEnum):
+    """What came of trying to take a file."""
+
+    TAKEN = "taken"
+    GONE = "gone"
+    """It is not there any more, or not a regular file any more."""
+    REFUSED = "refused"
+    """The file system does not let us take it away; it lies where it lay."""
+    NO_SPACE = "no_space"
+    """The disk of the spool is full; it lies where it lay."""
+
+
+class Spool:
+    """The folder of files on their way. Only one process uses it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, file_id: int) -> Path:
+        """Return where the bytes of a file lie while it is on its way."""
+        return self.root / str(file_id)
+
+    def take(self, claims: Iterable[tuple[int, Entry]]) -> list[Taken]:
+        """Move files in from the inboxes, durably as a whole; return what came of each."""
+        results = []
+        touched: dict[tuple[Path, bytes], int] = {}
+        with ExitStack() as open_folders:
+            for file_id, entry in claims:
+                folder, _, name = entry.raw_name.rpartition(b"/")
+                place = (entry.inbox.root, folder)
+                try:
+                    if place not in touched:
+                        touched[place] = descriptor = _open_folder(entry.inbox.root, folder)
+                        open_folders.callback(os.close, descriptor)
+                    results.append(self._take_one(touched[place], name, file_id))
+                except OSError as error:
+                    results.append(_outcome(error))
+            fsync_directory(self.root)
+            for descriptor in touched.values():
+                _fsync_quietly(descriptor)
+        return results
+
+    def copy_in(self, file_id: int, path: Path) -> None:
+        """Copy a person's own file in, and leave it where it lies. Raise OSError if it cannot be read."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._copy(descriptor, file_id)
+        finally:
+            os.close(descriptor)
+
+    def sync_and_hash(self, file_id: int) -> tuple[str, int]:
+        """Make the bytes durable; return their SHA-256 and number. Raise OSError if they cannot be read."""
+        descriptor = os.open(self.path(file_id), _FILE)
+        try:
+            os.fsync(descriptor)
+            return hash_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def numbers(self) -> set[int]:
+        """Return the numbers of all files that lie here."""
+        return {int(place.name) for place in self.root.iterdir() if place.name.isdecimal()}
+
+    def orphans(self, known: set[int]) -> list[Path]:
+        """Set aside files whose number is not ``known`` (of a database from a backup, say), and return them."""
+        for number in self.numbers() - known:
+            self.path(number).rename(self.root / f"{_ORPHAN}{number}")
+        return sorted(self.root.glob(f"{_ORPHAN}*"))
+
+    def sweep(self) -> None:
+        """Make the folder, and remove copies that a crash cut short: their originals are still there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob(f"{_COPY}*"):
+            leftover.unlink()
+
+    def finish_move(self, file_id: int, entry: Entry) -> None:
+        """Remove the original of a copy, if a crash came between the two; only if the bytes are the same."""
+        folder, _, name = entry.raw_name.rpartition(b"/")
+        try:
+            descriptor = _open_folder(entry.inbox.root, folder)
+        except OSError:
+            return  # that inbox is not there now; if the original is, it will be a duplicate
+        try:
+            original = os.open(name, _FILE, dir_fd=descriptor)
+            try:
+                status = os.fstat(original)
+                same = (
+                    stat.S_ISREG(status.st_mode)
+                    and (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns)
+                    and hash_descriptor(original) == self.sync_and_hash(file_id)
+                )
+            finally:
+                os.close(original)
+            if same:
+                os.unlink(name, dir_fd=descriptor)
+        except OSError:
+            return  # as above
+        finally:
+            os.close(descriptor)
+
+    # ------------------------------------------------------------
+
+    def _take_one(self, folder: int, name: bytes, file_id: int) -> Taken:
+        target = self.path(file_id)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            return Taken.GONE
+        ours = os.geteuid() in {status.st_uid, 0}
+        if ours and status.st_nlink == 1:
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, "the spool has a file of this number already")
+            try:
+                os.rename(name, target, src_dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            else:
+                return self._keep_only_regular(target)
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+        try:
+            self._copy(descriptor, file_id)
+        finally:
+            os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
+        return Taken.TAKEN
+
+    @staticmethod
+    def _keep_only_regular(target: Path) -> Taken:
+        if stat.S_ISREG(target.lstat().st_mode):
+            return Taken.TAKEN
+        target.unlink()  # a link or device that took the file's place in the last microseconds
+        return Taken.GONE
+
+    def _copy(self, descriptor: int, file_id: int) -> None:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        temporary = self.root / f"{_COPY}{file_id}"
+        try:
+            with temporary.open("xb") as out, os.fdopen(os.dup(descriptor), "rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
+                out.flush()
+                os.fsync(out.fileno())
+            with temporary.open("rb") as written:
+                if hash_descriptor(written.fileno()) != hash_descriptor(descriptor):
+                    raise OSError(errno.EIO, "the copy differs from the original")
+            temporary.rename(self.path(file_id))
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_directory(self.root)
+
+
+def _outcome(error: OSError) -> Taken:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Taken.NO_SPACE
+    # ELOOP: a link took the place of a folder or file, which is then no file of ours any more.
+    return Taken.GONE if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP} else Taken.REFUSED
+
+
+def _open_folder(root: Path, folder: bytes) -> int:
+    """Open a folder below an inbox step by step, so that no link put in the way is followed."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for step in filter(None, folder.split(b"/")):
+        try:
+            inner = os.open(step, _FOLDER, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
+
+
+def _fsync_quietly(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network shares cannot; the file's own name in the spool is what must be durable
