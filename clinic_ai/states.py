@@ -76,6 +76,10 @@ RUN: Table[RunState] = {
     (RunState.PAUSED, "start"): RunState.RUNNING,
     (RunState.PAUSED, "stop"): RunState.STOPPED,
     (RunState.PAUSED, "fail"): RunState.FAILED,
+    # Checkpoints outlive the process: whatever ended before it was finished may queue again.
+    (RunState.PAUSED, "resume"): RunState.PLANNED,
+    (RunState.STOPPED, "resume"): RunState.PLANNED,
+    (RunState.FAILED, "resume"): RunState.PLANNED,
 }
 
 MODEL: Table[ModelState] = {

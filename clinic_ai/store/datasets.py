@@ -1,0 +1,118 @@
+"""Frozen datasets, and the split of each patient for life."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, insert, select
+
+from clinic_ai.contract import Dataset
+from clinic_ai.domain import Key, Sha256, Word
+from clinic_ai.errors import NotFound
+from clinic_ai.store.audit import record
+from clinic_ai.store.tables import datasets, patient_splits
+
+Split = Literal["train", "validation", "test"]
+
+
+class DatasetView(Word):
+    """A frozen dataset as people see it; ``images`` and ``patients`` count by split."""
+
+    dataset_id: str
+    plugin: Key
+    digest: Sha256
+    images: dict[str, int]
+    patients: dict[str, int]
+    notes: tuple[str, ...]
+    created_at: float
+
+
+def splits_of(connection: Connection, plugin: str) -> dict[str, Split]:
+    """Return the split of every patient key that was ever assigned one."""
+    query = select(patient_splits.c.patient_key, patient_splits.c.split).where(patient_splits.c.plugin == plugin)
+    return {row.patient_key: row.split for row in connection.execute(query)}
+
+
+def assign_splits(connection: Connection, plugin: str, fresh: Mapping[str, Split]) -> None:
+    """Assign the split of patients who have none; the primary key refuses a second one."""
+    rows = [
+        {"plugin": plugin, "patient_key": key, "split": split, "assigned_at": time.time()}
+        for key, split in fresh.items()
+    ]
+    if rows:
+        connection.execute(insert(patient_splits), rows)
+
+
+def add_dataset(connection: Connection, dataset: Dataset, actor: str) -> None:
+    """Freeze a dataset. Its examples are stored without paths: where the images lie is for the home to say."""
+    examples = tuple(example.model_copy(update={"path": ""}) for example in dataset.examples)
+    connection.execute(
+        insert(datasets).values(
+            dataset_id=dataset.dataset_id,
+            plugin=dataset.plugin,
+            digest=dataset.digest,
+            document=dataset.model_copy(update={"examples": examples}).model_dump_json(),
+            created_at=time.time(),
+        )
+    )
+    record(
+        connection,
+        actor=actor,
+        action="dataset.frozen",
+        subject=dataset.dataset_id,
+        details={"plugin": dataset.plugin, "digest": dataset.digest, "images": len(examples)},
+    )
+
+
+def get_dataset(connection: Connection, dataset_id: str) -> Dataset:
+    """Return a dataset, its paths empty. Raise NotFound if there is none of that id."""
+    text = connection.execute(select(datasets.c.document).where(datasets.c.dataset_id == dataset_id)).scalar()
+    if text is None:
+        raise NotFound(f"There is no dataset {dataset_id}.", remedy="`clinic-ai train run` freezes one from a folder.")
+    return Dataset.model_validate_json(text)
+
+
+def find_digest(connection: Connection, plugin: str, digest: str) -> str | None:
+    """Return the id of the dataset with this content, None if there is none."""
+    query = select(datasets.c.dataset_id).where(datasets.c.plugin == plugin, datasets.c.digest == digest)
+    return connection.execute(query).scalar()
+
+
+def splits_of_images(connection: Connection, plugin: str) -> dict[str, tuple[Split, str]]:
+    """Return, of every image in a dataset of the plugin, its split and one dataset that has it there."""
+    query = select(datasets.c.dataset_id, datasets.c.document).where(datasets.c.plugin == plugin)
+    found: dict[str, tuple[Split, str]] = {}
+    for row in connection.execute(query):
+        for example in json.loads(row.document)["examples"]:
+            found[example["sha256"]] = (example["split"], row.dataset_id)
+    return found
+
+
+def list_datasets(connection: Connection) -> list[DatasetView]:
+    """Return all datasets, newest first."""
+    query = select(datasets).order_by(datasets.c.created_at.desc())
+    return [_view(row) for row in connection.execute(query)]
+
+
+def _view(row: Row[Any]) -> DatasetView:
+    dataset = Dataset.model_validate_json(row.document)
+    patients = {(example.split, example.patient_key) for example in dataset.examples}
+    return DatasetView(
+        dataset_id=dataset.dataset_id,
+        plugin=dataset.plugin,
+        digest=dataset.digest,
+        images=_count(example.split for example in dataset.examples),
+        patients=_count(split for split, _ in patients),
+        notes=dataset.notes,
+        created_at=row.created_at,
+    )
+
+
+def _count(splits: Iterable[str]) -> dict[str, int]:
+    counts = {"train": 0, "validation": 0, "test": 0}
+    for split in splits:
+        counts[split] += 1
+    return counts

@@ -1,0 +1,168 @@
+"""Training runs: every move goes through ``states.RUN`` and into the audit, progress does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from clinic_ai import states
+from clinic_ai.contract import TrainingPlan, TrainingProgress, TrainingResult
+from clinic_ai.domain import Key, ModelRef, RunState, Word, new_id
+from clinic_ai.errors import NotFound
+from clinic_ai.store.audit import record
+from clinic_ai.store.tables import runs
+
+RecipeValue = float | int | str | bool
+
+
+class RunPlan(TrainingPlan):
+    """What a run will cost, and the model it starts from: pinned at the first start, for every resumption."""
+
+    base: ModelRef | None = None
+
+
+class RunResult(TrainingResult):
+    """How a run ended; ``candidate`` is the model it gave the registry."""
+
+    candidate: ModelRef | None = None
+
+
+class RunView(Word):
+    """One training run. ``error`` says why it is not running, or how it failed, and what to do.
+
+    ``plan``, ``progress`` and ``result`` are the documents RunPlan, TrainingProgress and RunResult.
+    """
+
+    run_id: str
+    plugin: Key
+    state: RunState
+    dataset_id: str
+    recipe: dict[str, RecipeValue]
+    plan: dict[str, Any] | None
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: str
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+    @property
+    def planned(self) -> RunPlan | None:
+        """Return the plan with its type, None if there is none yet."""
+        return None if self.plan is None else RunPlan.model_validate(self.plan)
+
+
+def add_run(connection: Connection, plugin: str, dataset_id: str, recipe: Mapping[str, RecipeValue], actor: str) -> str:
+    """Plan a run; return its id."""
+    run_id = new_id("R")
+    connection.execute(
+        insert(runs).values(
+            run_id=run_id,
+            plugin=plugin,
+            state=RunState.PLANNED.value,
+            dataset_id=dataset_id,
+            recipe=json.dumps(dict(recipe)),
+            created_at=time.time(),
+        )
+    )
+    details = {"plugin": plugin, "dataset": dataset_id, "recipe": dict(recipe)}
+    record(connection, actor=actor, action="run.planned", subject=run_id, details=details)
+    return run_id
+
+
+def get_run(connection: Connection, run_id: str) -> RunView:
+    """Return a run. Raise NotFound if there is none of that id."""
+    row = connection.execute(select(runs).where(runs.c.run_id == run_id)).first()
+    if row is None:
+        raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows all.")
+    return _view(row)
+
+
+def list_runs(connection: Connection) -> list[RunView]:
+    """Return all runs, newest first."""
+    query = select(runs).order_by(runs.c.created_at.desc(), runs.c.run_id)
+    return [_view(row) for row in connection.execute(query)]
+
+
+def next_planned(connection: Connection) -> RunView | None:
+    """Return the planned run that was asked for first, None if none is planned."""
+    query = select(runs).where(runs.c.state == RunState.PLANNED.value).order_by(runs.c.created_at, runs.c.run_id)
+    row = connection.execute(query.limit(1)).first()
+    return None if row is None else _view(row)
+
+
+def orphans(connection: Connection, owner: str) -> list[str]:
+    """Return the running runs whose daemon is gone."""
+    query = select(runs.c.run_id).where(
+        runs.c.state == RunState.RUNNING.value, runs.c.lease_owner.is_distinct_from(owner)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def save_plan(connection: Connection, run_id: str, plan: RunPlan) -> None:
+    """Store what a run will cost and start from."""
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(plan=plan.model_dump_json()))
+
+
+def save_progress(connection: Connection, run_id: str, progress: TrainingProgress) -> None:
+    """Store where a run stands; not audited."""
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(progress=progress.model_dump_json()))
+
+
+def begin(connection: Connection, run_id: str, owner: str) -> None:
+    """Mark a planned run as running for this daemon. Raise Conflict if its state does not permit it."""
+    started = get_run(connection, run_id).started_at or time.time()
+    _move(connection, run_id, "start", actor="clinic-ai", lease_owner=owner, started_at=started, finished_at=None)
+
+
+def resume(connection: Connection, run_id: str, actor: str) -> None:
+    """Queue a paused, stopped or failed run again. Raise Conflict if its state does not permit it."""
+    _move(connection, run_id, "resume", actor=actor, error="", finished_at=None)
+
+
+def pause(connection: Connection, run_id: str, error: str, actor: str) -> None:
+    """Mark a running run as paused; its process is gone. Raise Conflict if its state does not permit it."""
+    _move(connection, run_id, "pause", actor=actor, lease_owner=None, error=error)
+
+
+def end(
+    connection: Connection, run_id: str, event: str, *, actor: str, error: str = "", result: RunResult | None = None
+) -> None:
+    """End a run by ``finish``, ``stop`` or ``fail``. Raise Conflict if its state does not permit it."""
+    values: dict[str, Any] = {"lease_owner": None, "error": error, "finished_at": time.time()}
+    if result is not None:
+        values["result"] = result.model_dump_json()
+    _move(connection, run_id, event, actor=actor, **values)
+
+
+def _move(connection: Connection, run_id: str, event: str, *, actor: str, **values: Any) -> None:
+    state = states.step(states.RUN, get_run(connection, run_id).state, event)
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(state=state.value, **values))
+    record(
+        connection,
+        actor=actor,
+        action=f"run.{event}",
+        subject=run_id,
+        details={"state": state.value, "error": values.get("error") or ""},
+    )
+
+
+def _view(row: Row[Any]) -> RunView:
+    return RunView(
+        run_id=row.run_id,
+        plugin=row.plugin,
+        state=RunState(row.state),
+        dataset_id=row.dataset_id,
+        recipe=json.loads(row.recipe),
+        plan=None if row.plan is None else json.loads(row.plan),
+        progress=None if row.progress is None else json.loads(row.progress),
+        result=None if row.result is None else json.loads(row.result),
+        error=row.error,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,236 @@
+"""Labelled folders become frozen, hashed datasets; a patient is in one split for life.
+
+The images are copied into ``datasets/objects`` by their SHA-256, so that later changes of the folder change
+nothing. No pixel is decoded here: whether an image can be read is found out by the trainer, in its child.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinic_ai.contract import Dataset, Example, PluginManifest
+from clinic_ai.domain import new_id
+from clinic_ai.errors import DatasetError
+from clinic_ai.home import Home
+from clinic_ai.store import datasets as store
+from clinic_ai.store.database import Database
+from clinic_ai.store.datasets import DatasetView, Split
+from clinic_ai.store.meta import patient_key, site_key
+from clinic_ai.store.objects import ObjectStore, hash_descriptor
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, image_descriptor, read_folder
+from clinic_ai.wire import MAX_FRAME_BYTES
+
+TRAIN_SHARE = 0.70
+VALIDATION_SHARE = 0.15
+"""The rest of the patients are for the test."""
+MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
+"""A dataset travels to the trainer in one frame."""
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    image: LabelledImage
+    sha256: str
+
+
+class Datasets:
+    """The frozen datasets of one home."""
+
+    def __init__(self, home: Home, database: Database) -> None:
+        self._database = database
+        self._objects = ObjectStore(home.datasets / "objects")
+        self._freezing = threading.Lock()
+
+    def freeze(self, manifest: PluginManifest, directory: Path, actor: str) -> Dataset:
+        """Freeze the labelled images below ``directory`` for a plugin; the same content gives the same dataset.
+
+        Raise DatasetError with every problem of the folder at once.
+        """
+        reading = read_folder(directory, tuple(condition.code for condition in manifest.conditions))
+        with self._freezing:
+            return self._freeze(manifest, directory, reading, actor)
+
+    def _freeze(self, manifest: PluginManifest, directory: Path, reading: Reading, actor: str) -> Dataset:
+        hashed = [_Hashed(image, _hash(image.path)) for image in reading.images]
+        unique = _without_duplicates(hashed, reading)
+        if not unique and not reading.problems:
+            reading.problems.append("There is no labelled image in it.")
+        _refuse(directory, reading.problems)
+        with self._database.write() as connection:
+            key = site_key(connection)
+            known = store.splits_of(connection, manifest.name)
+            elsewhere = store.splits_of_images(connection, manifest.name)
+        patients = {item.sha256: _patient(key, item) for item in unique}
+        splits = {p: known.get(p) or split_of(key, manifest.name, p) for p in set(patients.values())}
+        _check_splits(unique, patients, splits, elsewhere, reading.problems)
+        _refuse(directory, reading.problems)
+        for item in unique:
+            self._keep(item)
+        examples = tuple(
+            Example(
+                path=str(self._objects.path(item.sha256).absolute()),
+                sha256=item.sha256,
+                patient_key=patients[item.sha256],
+                labels=item.image.labels,
+                split=splits[patients[item.sha256]],
+            )
+            for item in sorted(unique, key=lambda item: item.sha256)
+        )
+        dataset = Dataset(
+            dataset_id=new_id("D"),
+            plugin=manifest.name,
+            digest=digest_of(examples),
+            examples=examples,
+            notes=tuple(reading.notes),
+        )
+        _check_size(dataset)
+        with self._database.write() as connection:
+            found = store.find_digest(connection, manifest.name, dataset.digest)
+            if found is not None:
+                return dataset.model_copy(update={"dataset_id": found})
+            store.assign_splits(connection, manifest.name, {p: s for p, s in splits.items() if p not in known})
+            store.add_dataset(connection, dataset, actor)
+        return dataset
+
+    def get(self, dataset_id: str) -> Dataset:
+        """Return a dataset whose images all have their hash.
+
+        Raise NotFound if there is none of that id, DatasetError if an image was damaged or removed since.
+        """
+        with self._database.read() as connection:
+            dataset = store.get_dataset(connection, dataset_id)
+        damaged = [e.sha256 for e in dataset.examples if not self._intact(e.sha256)]
+        if damaged or digest_of(dataset.examples) != dataset.digest:
+            raise DatasetError(
+                f"The dataset {dataset_id} is damaged: {len(damaged)} of {len(dataset.examples)} images are missing or "
+                "changed.",
+                remedy="Start a new run from its folder, which freezes it again, or restore datasets/ from a backup.",
+            )
+        placed = tuple(
+            e.model_copy(update={"path": str(self._objects.path(e.sha256).absolute())}) for e in dataset.examples
+        )
+        return dataset.model_copy(update={"examples": placed})
+
+    def list_datasets(self) -> list[DatasetView]:
+        """Return all datasets, newest first."""
+        with self._database.read() as connection:
+            return store.list_datasets(connection)
+
+    def _intact(self, sha256: str) -> bool:
+        return self._objects.has(sha256) and self._objects.verify(sha256)
+
+    def _keep(self, item: _Hashed) -> None:
+        if self._objects.has(item.sha256):
+            return
+        descriptor = image_descriptor(item.image.path)
+        try:
+            written, _ = self._objects.write_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+        if written != item.sha256:
+            raise DatasetError(
+                f"The image {item.image.name} changed while the dataset was frozen.",
+                remedy="Wait until nothing writes into the folder, then try again.",
+            )
+
+
+def split_of(key: bytes, plugin: str, patient: str) -> Split:
+    """Return the split of a patient key: 70 / 15 / 15 % by a keyed hash, the same at any time."""
+    digest = hmac.new(key, f"split\0{plugin}\0{patient}".encode(), hashlib.sha256).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    if share < TRAIN_SHARE:
+        return "train"
+    return "validation" if share < TRAIN_SHARE + VALIDATION_SHARE else "test"
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 over image, patient, labels and split of all examples, in whatever order they come."""
+    rows = sorted([e.sha256, e.patient_key, sorted(e.labels.items()), e.split] for e in examples)
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    descriptor = image_descriptor(path)
+    try:
+        return hash_descriptor(descriptor)[0]
+    finally:
+        os.close(descriptor)
+
+
+def _patient(key: bytes, item: _Hashed) -> str:
+    # Without a patient the image stands for one, by its content: a renamed copy must not change the split.
+    return patient_key(key, item.image.patient_id or f"image {item.sha256}")
+
+
+def _without_duplicates(hashed: list[_Hashed], reading: Reading) -> list[_Hashed]:
+    """Return one of each image; note the equal ones, and make the contradicting ones a problem."""
+    groups: dict[str, list[_Hashed]] = defaultdict(list)
+    for item in hashed:
+        groups[item.sha256].append(item)
+    unique, spare = [], 0
+    for group in groups.values():
+        labels: dict[str, int] = {}
+        for item in group:
+            against = [c for c, v in item.image.labels.items() if labels.setdefault(c, v) != v]
+            if against:
+                reading.problems.append(
+                    f"{group[0].image.name} and {item.image.name} are the same image with contradicting labels "
+                    f"for {', '.join(against)}."
+                )
+        if len({item.image.patient_id for item in group}) > 1:
+            reading.problems.append(
+                f"{group[0].image.name} and {group[-1].image.name} are the same image of two patients."
+            )
+        spare += len(group) - 1
+        image = group[0].image
+        unique.append(_Hashed(LabelledImage(image.path, image.name, image.patient_id, labels), group[0].sha256))
+    if spare:
+        reading.notes.append(f"{spare} images were left out because the same image is there already.")
+    return unique
+
+
+def _check_splits(
+    unique: list[_Hashed],
+    patients: dict[str, str],
+    splits: dict[str, Split],
+    elsewhere: dict[str, tuple[Split, str]],
+    problems: list[str],
+) -> None:
+    """Add what would leak from one split into another."""
+    if len(splits) < 2:
+        problems.append("All images are of one patient; nothing could be validated on another.")
+    for item in unique:
+        split, dataset_id = elsewhere.get(item.sha256, (None, ""))
+        if split is not None and split != splits[patients[item.sha256]]:
+            problems.append(
+                f"{item.image.name} would be in {splits[patients[item.sha256]]}; with another patient it is in {split} "
+                f"of the dataset {dataset_id}."
+            )
+
+
+def _check_size(dataset: Dataset) -> None:
+    size = len(dataset.model_dump_json())
+    if size > MAX_DOCUMENT_BYTES:
+        most = len(dataset.examples) * MAX_DOCUMENT_BYTES // size
+        raise DatasetError(
+            f"The dataset has {len(dataset.examples)} images; this version takes about {most}.",
+            remedy="Train on a part of them.",
+        )
+
+
+def _refuse(directory: Path, problems: list[str]) -> None:
+    if problems:
+        more = f" … and {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
+        raise DatasetError(
+            f"The folder {directory} has {len(problems)} problem(s): " + " ".join(problems[:_SHOWN]) + more,
+            remedy="Correct them in the folder or its labels.csv; docs/models.md shows both forms.",
+        )

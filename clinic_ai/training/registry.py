@@ -1,0 +1,365 @@
+"""Models: imported with every hash checked, made active in one transaction, and rolled back the same way.
+
+A model lies in ``models/<plugin>/<name>/<version>/``: ``model.toml`` and the files it lists, never changed
+after the import. The SHA-256 of ``model.toml`` is the model's digest; jobs pin it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import Device, EngineLoad, LoadedModel, ModelManifest, PluginManifest, Ready
+from clinic_ai.domain import ModelRef, ModelState
+from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, ModelError
+from clinic_ai.home import Home
+from clinic_ai.processes import ChildSpec, Crew
+from clinic_ai.store import alerts
+from clinic_ai.store import models as store
+from clinic_ai.store.database import Database
+from clinic_ai.store.models import ModelView
+from clinic_ai.store.objects import fsync_directory, hash_descriptor
+from clinic_ai.training.formats import check_file
+from clinic_ai.training.model_files import MANIFEST_NAME, copy_model, open_plain, package_directory, read_manifest
+
+TRIAL_TIMEOUT_S = 300.0
+
+_STAGING = ".import-"
+_MIB = 1 << 20
+_AGAIN = "Import the model again with `clinic-ai model import DIR`, or go back with `clinic-ai model rollback`."
+
+FirstState = Literal[ModelState.IMPORTED, ModelState.CANDIDATE]
+
+
+class Registry:
+    """The models of one home. Safe to call from several threads."""
+
+    def __init__(self, home: Home, database: Database, manifests: Mapping[str, PluginManifest], crew: Crew) -> None:
+        self._root = home.models
+        self._database = database
+        self._manifests = manifests
+        self._crew = crew
+        self._importing = threading.Lock()
+        self._hashes: dict[tuple[str, int, int, int, int], str] = {}
+
+    # ------------------------------------------------------------ import
+
+    def install_reference_models(self, actor: str) -> list[ModelRef]:
+        """Import the models that ship with the plugins; make each active whose slot has no active model.
+
+        A newer reference model is imported beside the one in use and promoted by a person only. Return the
+        models that are new here. A damaged one raises an alert and hinders nobody else.
+        """
+        fresh = []
+        for place in (place for plugin in self._manifests.values() for place in plugin.reference_models):
+            try:
+                fresh += self._install(place, actor)
+            except ClinicError as error:
+                with self._database.write() as connection:
+                    sentence = f"The reference model {place} cannot be installed: {error.message}"
+                    alerts.raise_alert(connection, "reference_model", place, sentence, error.remedy)
+        return fresh
+
+    def _install(self, place: str, actor: str) -> list[ModelRef]:
+        directory = package_directory(place)
+        digest, model = read_manifest(directory)
+        found = self._find(model)
+        fresh = []
+        if found is None or found.digest != digest:
+            # No trial load: these files came with the plugin, and the start of the daemon should not wait.
+            fresh.append(self._import(directory, actor, ModelState.IMPORTED, trial=False))
+        with self._database.read() as connection:
+            taken = {m.slot for m in store.active_models(connection, model.plugin)}
+        if model.slot not in taken:
+            self.promote(model.plugin, model.name, model.version, actor)
+        return fresh
+
+    def import_directory(self, path: Path, actor: str) -> ModelRef:
+        """Check and copy a model directory into the registry; nothing is active by that.
+
+        Importing the same model again restores its files. Raise ModelError if the directory, a file or the
+        manifest is not acceptable, Conflict if another model has this name and version.
+        """
+        return self._import(path, actor, ModelState.IMPORTED, trial=True)
+
+    def import_candidate(self, path: Path, actor: str) -> ModelRef:
+        """Import what a training run made, as CANDIDATE.
+
+        Raise ModelError as ``import_directory`` does, and if it claims to be fit for clinical use: that only a
+        person can say.
+        """
+        _, manifest = read_manifest(path)
+        if manifest.clinical_use or manifest.reference:
+            raise ModelError(
+                f"The trained model {title(manifest)} calls itself a reference model or fit for clinical use.",
+                remedy="The plugin's trainer must set clinical_use and reference to false.",
+            )
+        return self._import(path, actor, ModelState.CANDIDATE, trial=True)
+
+    def _import(self, path: Path, actor: str, state: FirstState, *, trial: bool) -> ModelRef:
+        with self._importing:
+            self._sweep()
+            digest, manifest = read_manifest(path)
+            self._check_manifest(manifest)
+            found = self._find(manifest)
+            if found is not None and found.digest != digest:
+                raise Conflict(
+                    f"Another model is registered as {title(manifest)} already; its digest begins "
+                    f"{found.digest[:12]}, the new one's {digest[:12]}.",
+                    remedy="Give the new model a version of its own in model.toml.",
+                )
+            if found is not None and not self._problems(found):
+                return found.ref
+            self._check_space(manifest)
+            staging = self._root / f"{_STAGING}{secrets.token_hex(8)}"
+            try:
+                copy_model(path, staging, manifest, digest)
+                names = {file.name for file in manifest.files}
+                for name in sorted(names):
+                    check_file(staging / name, names)
+                if trial:
+                    self._try(manifest, digest, staging)
+                target = self._directory(manifest)
+                self._put(staging, target)
+            finally:
+                _remove(staging)
+            if found is None:
+                with self._database.write() as connection:
+                    place = str(target.relative_to(self._root))
+                    store.add_model(connection, manifest, digest=digest, directory=place, state=state, actor=actor)
+            return self._view(manifest).ref
+
+    def _check_manifest(self, manifest: ModelManifest) -> None:
+        plugin = self._manifests.get(manifest.plugin)
+        if plugin is None:
+            raise ModelError(
+                f"The model {title(manifest)} is for the plugin {manifest.plugin}, which is not installed.",
+                remedy="Install the plugin first; `clinic-ai plugin list` shows the installed ones.",
+            )
+        if manifest.format not in plugin.model_formats:
+            raise ModelError(
+                f"The model {title(manifest)} is {manifest.format}; {manifest.plugin} takes "
+                f"{' and '.join(plugin.model_formats)}.",
+                remedy="Convert the model to a format the plugin takes.",
+            )
+        base = self._base(manifest)
+        if base is not None and base.slot == manifest.slot:
+            raise ModelError(
+                f"The adapter {title(manifest)} has the slot of its base, {manifest.slot}.",
+                remedy="Give the adapter a slot of its own in model.toml; it is used beside its base.",
+            )
+
+    def _base(self, manifest: ModelManifest) -> ModelView | None:
+        """Return the base of an adapter, None for a whole model. Raise ModelError if the base is not here."""
+        if manifest.base_digest is None:
+            return None
+        with self._database.read() as connection:
+            for model in store.list_models(connection):
+                if model.plugin == manifest.plugin and model.digest == manifest.base_digest:
+                    return model
+        raise ModelError(
+            f"The base of the adapter {title(manifest)} (digest {manifest.base_digest[:12]}) is not in the registry.",
+            remedy="Import the base model first; an adapter works on exactly the base it was trained on.",
+        )
+
+    def _check_space(self, manifest: ModelManifest) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        need, free = sum(file.size_bytes for file in manifest.files), shutil.disk_usage(self._root).free
+        if need > free:
+            raise ModelError(
+                f"The model {title(manifest)} needs {need >> 20} MiB and {self._root} has {free >> 20} MiB free.",
+                remedy="Free space on that disk, then import again.",
+            )
+
+    def _try(self, manifest: ModelManifest, digest: str, directory: Path) -> None:
+        """Load the model once in an engine of its own, which is thrown away afterwards."""
+        plugin = self._manifests[manifest.plugin]
+        model = LoadedModel(ref=_ref(manifest, digest), directory=str(directory.absolute()), manifest=manifest)
+        base = self._base(manifest)
+        models = (model,) if base is None else (self.loaded(base.ref), model)
+        load = EngineLoad(engine=plugin.engine, models=models, device=Device(memory_mb=plugin.memory_mb))
+        limits = Confinement(data=(2 * plugin.memory_mb + 512) * _MIB, file_size=_MIB)
+        environment = (("OMP_NUM_THREADS", "1"),)
+        child = self._crew.start(
+            ChildSpec(kind="engine", name=f"{plugin.name} trial", confinement=limits, environment=environment)
+        )
+        try:
+            child.call("load", load, Ready, timeout_s=TRIAL_TIMEOUT_S)
+        except ChildRefused as error:
+            raise ModelError(
+                f"The engine of {plugin.name} refuses the model {title(manifest)}: {error.message}",
+                remedy=error.remedy or "Export the model again for this plugin.",
+            ) from error
+        except ChildError as error:
+            raise ModelError(
+                f"The engine of {plugin.name} cannot load the model {title(manifest)}: {error.message}",
+                remedy="The files are not what this plugin can use, or need more memory than it declares.",
+            ) from error
+        finally:
+            child.kill()
+
+    def _put(self, staging: Path, target: Path) -> None:
+        """Rename the finished copy into place; what lies there unregistered or damaged makes room."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(self._root / f"{_STAGING}{secrets.token_hex(8)}")
+        staging.rename(target)
+        for directory in (target.parent, target.parent.parent, self._root):
+            fsync_directory(directory)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what an import left that did not come to its end."""
+        for leftover in self._root.glob(f"{_STAGING}*"):
+            _remove(leftover)
+
+    # ------------------------------------------------------------ promote and roll back
+
+    def promote(self, plugin: str, name: str, version: str, actor: str) -> ModelRef:
+        """Make a model the active one of its slot, in one transaction, after checking every hash.
+
+        Raise NotFound, ModelError if its files are damaged, Conflict if it is active already, was rejected, or
+        is an adapter whose base is not active.
+        """
+        with self._database.read() as connection:
+            model = store.get_model(connection, plugin, name, version)
+        self._require_intact(model)
+        with self._database.write() as connection:
+            model = store.get_model(connection, plugin, name, version)
+            if model.state is ModelState.ACTIVE:
+                raise Conflict(f"The model {plugin}/{name}/{version} is active already.", remedy="Nothing is needed.")
+            digests = {m.digest for m in store.active_models(connection, plugin)}
+            if model.manifest.base_digest not in digests | {None}:
+                raise Conflict(
+                    f"{plugin}/{name}/{version} is an adapter and its base is not the active model.",
+                    remedy="Promote its base first; `clinic-ai model list` shows the digests.",
+                )
+            store.activate(connection, model, actor=actor)
+        return model.ref
+
+    def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
+        """Take the newest promotion of a slot back; once more, the one before it. Return what is in use then.
+
+        Behind the first adapter of a slot comes its base, without an adapter. Raise Conflict if no model was
+        active before, ModelError if the files of that one are damaged.
+        """
+        with self._database.read() as connection:
+            expected = store.previous(connection, plugin, slot)
+        if expected is None:
+            raise Conflict(
+                f"No model of {plugin} was active in the slot {slot} before the present one.",
+                remedy="Promote the model you want with `clinic-ai model promote`.",
+            )
+        self._require_intact(expected)
+        with self._database.write() as connection:
+            target = store.previous(connection, plugin, slot)
+            if target is None or target.ref != expected.ref:
+                raise Conflict(f"The active model of {plugin}/{slot} changed meanwhile.", remedy="Look, and try again.")
+            store.roll_back(connection, plugin, slot, actor=actor)
+        return target.ref
+
+    # ------------------------------------------------------------ use
+
+    def active(self, plugin: str) -> tuple[ModelRef, ...]:
+        """Return the active models of a plugin, one per slot, by slot; none if it has none.
+
+        An adapter rests while another base than its own is active.
+        """
+        with self._database.read() as connection:
+            found = store.active_models(connection, plugin)
+        digests = {model.digest for model in found} | {None}
+        return tuple(model.ref for model in found if model.manifest.base_digest in digests)
+
+    def loaded(self, ref: ModelRef) -> LoadedModel:
+        """Return the absolute directory of a model whose files all have their hash.
+
+        A file that did not change since it was last hashed (size, times, inode) is not read again. Raise
+        ModelError if a file is damaged or missing, NotFound if there is no such model.
+        """
+        with self._database.read() as connection:
+            model = store.get_model(connection, ref.plugin, ref.name, ref.version)
+        if model.digest != ref.digest:
+            raise ModelError(f"The model {ref.label()} was replaced by another of its name.", remedy=_AGAIN)
+        self._require_intact(model)
+        return LoadedModel(ref=ref, directory=str((self._root / model.directory).absolute()), manifest=model.manifest)
+
+    def verify(self, plugin: str, name: str, version: str) -> list[str]:
+        """Read every file of a model again and return what is wrong, nothing if all is well. Raise NotFound."""
+        with self._database.read() as connection:
+            model = store.get_model(connection, plugin, name, version)
+        self._hashes.clear()
+        return self._problems(model)
+
+    def list_models(self) -> list[ModelView]:
+        """Return all models by plugin and slot."""
+        with self._database.read() as connection:
+            return store.list_models(connection)
+
+    def _require_intact(self, model: ModelView) -> None:
+        problems = self._problems(model)
+        if problems:
+            raise ModelError(
+                f"The model {model.ref.label()} is damaged: {problems[0]}"
+                + (f" ({len(problems) - 1} more)" if len(problems) > 1 else ""),
+                remedy=_AGAIN,
+            )
+
+    def _problems(self, model: ModelView) -> list[str]:
+        directory = self._root / model.directory
+        expected = {MANIFEST_NAME: model.digest} | {file.name: file.sha256 for file in model.manifest.files}
+        problems = []
+        for name, sha256 in expected.items():
+            try:
+                if self._hash(directory / name) != sha256:
+                    problems.append(f"The file {name} does not have the hash it was imported with.")
+            except OSError as error:
+                problems.append(f"The file {name} cannot be read: {error.strerror}.")
+        return problems
+
+    def _hash(self, path: Path) -> str:
+        descriptor = open_plain(path)
+        try:
+            status = os.fstat(descriptor)
+            key = (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            if key not in self._hashes:
+                self._hashes[key] = hash_descriptor(descriptor)[0]
+            return self._hashes[key]
+        finally:
+            os.close(descriptor)
+
+    def _find(self, manifest: ModelManifest) -> ModelView | None:
+        with self._database.read() as connection:
+            return store.find_model(connection, manifest.plugin, manifest.name, manifest.version)
+
+    def _view(self, manifest: ModelManifest) -> ModelView:
+        with self._database.read() as connection:
+            return store.get_model(connection, manifest.plugin, manifest.name, manifest.version)
+
+    def _directory(self, manifest: ModelManifest) -> Path:
+        return self._root / manifest.plugin / manifest.name / manifest.version
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def title(manifest: ModelManifest) -> str:
+    """Return ``plugin/name/version``."""
+    return f"{manifest.plugin}/{manifest.name}/{manifest.version}"
+
+
+def _ref(manifest: ModelManifest, digest: str) -> ModelRef:
+    return ModelRef(
+        plugin=manifest.plugin,
+        slot=manifest.slot,
+        name=manifest.name,
+        version=manifest.version,
+        digest=digest,
+        reference=manifest.reference,
+    )
