@@ -22,7 +22,21 @@ from typing import Literal
 
 from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.domain import StudyFacts, Word
+from clinic_ai.ingest.facts import facts_of
 from clinic_ai.settings import RoutingRule
+
+__all__ = [
+    "Check",
+    "Choice",
+    "Considered",
+    "Mode",
+    "Routing",
+    "Verdict",
+    "check_condition",
+    "facts_of",
+    "render_explanation",
+    "route",
+]
 
 Mode = Literal["first", "all", "priority"]
 

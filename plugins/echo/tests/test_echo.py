@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from clinic_ai.contract import AnalysisTask, Device, LoadedModel, ModelManifest, TaskImage
-from clinic_ai.domain import FileKind, InstanceHeader, ModelRef, StudyFacts
+from clinic_ai.contract import AnalysisTask, Device, EngineLoad, LoadedModel, ModelManifest, Ready, TaskImage
+from clinic_ai.domain import Analysis, FileKind, InstanceHeader, ModelRef, StudyFacts
 from clinic_ai.errors import ModelError
-from clinic_ai.ingest.facts import facts_of
 from clinic_ai.plugins import find_plugins
-from clinic_ai.routing import route
+from clinic_ai.processes import Child, ChildSpec
+from clinic_ai.routing import facts_of, route
 from clinic_ai_echo.engine import EchoEngine, describe
 from clinic_ai_echo.plugin import describe_plugin
 
@@ -70,6 +70,19 @@ def test_it_does_not_claim_radiographs(modality: str, taken: bool) -> None:
 
 def test_it_is_found_when_it_is_installed() -> None:
     assert find_plugins().manifests["echo"] == describe_plugin()
+
+
+def test_it_runs_in_the_engine_child() -> None:
+    image = TaskImage(path="/nonexistent", sha256="0" * 64, header=header("CT", 4, 4, 1))
+    task = AnalysisTask(job_id="J", facts=StudyFacts(), images=(image,), output_directory="/nonexistent", models=())
+    child = Child(ChildSpec(kind="engine", name="echo engine"))
+    try:
+        load = EngineLoad(engine=describe_plugin().engine, models=(), device=Device())
+        child.call("load", load, Ready, timeout_s=60)
+        analysis = child.call("analyse", task, Analysis, timeout_s=30)
+    finally:
+        child.kill()
+    assert analysis.remarks == ("Received 1 image of modality CT with 4 × 4 pixels (rows × columns).",)
 
 
 def test_its_light_half_is_light() -> None:
