@@ -99,7 +99,7 @@ class Appliance:
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.intake = Intake(
             home=home,
-            settings=settings,
+            settings=lambda: self.settings,
             database=self.database,
             objects=self.objects,
             crew=self.crew,
@@ -189,7 +189,6 @@ class Appliance:
             self._alert("policy_refused", error.message, "Correct the pack and reload; the previous pack is in force.")
             return (error.message,)
         self.settings = fresh
-        self.intake.reload(fresh)
         configure(fresh.log.level, fresh.log.format)
         with self.database.write() as connection:
             alerts.withdraw(connection, "settings_refused", "appliance")
