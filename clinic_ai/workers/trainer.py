@@ -1,0 +1,60 @@
+"""The trainer child: one training run of one plugin. Methods ``plan`` and ``train``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from clinic_ai import confinement, wire
+
+if TYPE_CHECKING:
+    from clinic_ai.contract import PlanTask, Trainer, TrainingPlan, TrainingProgress, TrainingResult, TrainRequest
+
+
+class _Reporter:
+    """What a trainer sees of the daemon."""
+
+    def __init__(self, call: wire.Call) -> None:
+        self._call = call
+
+    def report(self, progress: TrainingProgress) -> None:
+        self._call.progress(progress)
+
+    def stop_requested(self) -> bool:
+        return self._call.stop_requested()
+
+
+def plan(params: PlanTask, _: wire.Call) -> TrainingPlan:
+    """Say what training would cost. Raise DatasetError if the data set would leak or mean nothing."""
+    return _make(params.trainer).plan(params.dataset, params.limits)
+
+
+def train(params: TrainRequest, call: wire.Call) -> TrainingResult:
+    """Train or resume; a ``stop`` during the call ends it at the next whole checkpoint."""
+    return _make(params.trainer).train(params.task, _Reporter(call))
+
+
+def _make(path: str) -> Trainer:
+    """Return a trainer of the class ``package.module:Class``. Raise PluginError if there is none."""
+    from clinic_ai.errors import PluginError
+
+    module, _, name = path.partition(":")
+    try:
+        trainer: Trainer = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise PluginError(
+            f"The trainer {path} cannot be started ({type(error).__name__}).", remedy="Install the plugin again."
+        ) from error
+    return trainer
+
+
+def main() -> None:
+    """Tie our hands, then serve until the daemon closes the channel."""
+    channel, _ = confinement.confine()
+    from clinic_ai.contract import PlanTask, TrainRequest
+
+    wire.serve(channel, {"plan": wire.Method(PlanTask, plan), "train": wire.Method(TrainRequest, train)})
+
+
+if __name__ == "__main__":
+    main()

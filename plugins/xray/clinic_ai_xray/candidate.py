@@ -1,0 +1,132 @@
+"""What a trained head becomes: calibrated, measured, exported, checked, and described in a manifest."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
+from clinic_ai.domain import ValidationFigures
+from clinic_ai.errors import ModelError
+from clinic_ai.ml.calibration import abstention_band, fit_temperature, probabilities
+from clinic_ai.ml.checkpoints import Tensors, write_durably
+from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold
+from clinic_ai.ml.onnx import with_weights
+from clinic_ai_xray.data import read_input, stack
+from clinic_ai_xray.dataset import Features
+from clinic_ai_xray.head import logits_of
+from clinic_ai_xray.model_files import open_model, write_manifest
+from clinic_ai_xray.network import PARITY, describe
+from clinic_ai_xray.served import ServedModel, map_scale, pinned_bytes
+
+ABSTAIN = 0.15
+"""Share of validation images nearest to the operating point on which the model abstains."""
+_CHECKED_IMAGES = 64
+
+
+def score(split: str, labels: npt.ArrayLike, logits: npt.ArrayLike, patients: list[str], temperature: float) -> Scores:
+    """Return AUROC with its interval by patient, and the Brier score of the calibrated probabilities."""
+    truth, chance = np.asarray(labels, dtype=np.int64), probabilities(logits, temperature)
+    return Scores(
+        split=split,
+        examples=len(truth),
+        values={"auroc": auroc(truth, chance), "brier": float(np.mean((chance - truth) ** 2))},
+        intervals={"auroc": auroc_interval(truth, chance, patients)},
+    )
+
+
+class Candidate:
+    """A head calibrated on the validation part and measured on the test part (on validation if test lacks a class)."""
+
+    def __init__(
+        self, task: TrainingTask, base: LoadedModel, condition: str, features: Features, weights: Tensors
+    ) -> None:
+        self._task, self._base, self._condition = task, base, condition
+        self._features, self._weights = features, weights
+        values, labels, _ = features.part("validation", condition)
+        logits = logits_of(weights, values[:, 0])
+        self.temperature = fit_temperature(logits, labels)
+        chance = probabilities(logits, self.temperature)
+        self.band = abstention_band(chance, best_threshold(labels, chance), abstain=ABSTAIN)
+        self.split = "test" if len(set(features.part("test", condition)[1])) == 2 else "validation"
+        values, self._labels, self._patients = features.part(self.split, condition)
+        self._logits = logits_of(weights, values[:, 0])
+        self.scores = score(self.split, self._labels, self._logits, self._patients, self.temperature)
+
+    def write(self, directory: Path) -> float:
+        """Write ``model.onnx`` and ``model.toml``; return the largest difference of a logit between head and graph.
+
+        Raise ModelError if they disagree; then there is no ``model.toml``.
+        """
+        directory.mkdir(exist_ok=True)
+        (directory / "model.toml").unlink(missing_ok=True)
+        path = directory / "model.onnx"
+        replaced = {f"head.{name}": value for name, value in self._weights.items()}
+        metadata = describe(condition=self._condition, temperature=self.temperature)
+        write_durably(path, with_weights(pinned_bytes(self._base), replaced, metadata))
+        write_manifest(directory, self._manifest(scale=1.0), [path])
+        served = ServedModel(open_model(directory), self._task.device)
+        (directory / "model.toml").unlink()
+        difference, scale = self._check(served)
+        if not difference <= PARITY:
+            raise ModelError(f"The exported graph differs from the trained head by {difference:.2g} in the logit.")
+        write_manifest(directory, self._manifest(scale=scale), [path])
+        return difference
+
+    def _check(self, served: ServedModel) -> tuple[float, float]:
+        """Return the largest difference of a logit on validation images, and the scale of the maps."""
+        examples = [(row, e) for row, e in enumerate(self._features.examples) if e.split == "validation"]
+        positive = [entry for entry in examples if entry[1].labels[self._condition] == 1][: _CHECKED_IMAGES // 2]
+        negative = [entry for entry in examples if entry[1].labels[self._condition] == 0][: _CHECKED_IMAGES // 2]
+        chosen = [*positive, *negative]
+        images = stack([read_input(example.path, served.side) for _, example in chosen])
+        expected = logits_of(self._weights, self._features.values[[row for row, _ in chosen]][:, 0])
+        labels = np.array([1] * len(positive) + [0] * len(negative))
+        return float(np.abs(served.logits(images) - expected).max()), map_scale(served.maps(images), labels)
+
+    def _manifest(self, *, scale: float) -> ModelManifest:
+        base = self._base.manifest
+        label = base.parameters["label"] if base.parameters.get("condition") == self._condition else self._condition
+        return ModelManifest(
+            plugin="xray",
+            slot=self._base.ref.slot,
+            name=f"{self._condition}-fast".replace("_", "-"),
+            version=self._task.run_id,
+            format="onnx",
+            files=(),
+            licence=base.licence,
+            commercial_use=base.commercial_use,
+            source=f"Head trained here in run {self._task.run_id} on dataset {self._task.dataset.dataset_id}, over "
+            f"the frozen base of {self._base.ref.label()}. {base.source}",
+            intended_use="Candidate trained on the clinic's own images; has no clinical record.",
+            validation={self._condition: self._figures()},
+            parameters={
+                "condition": self._condition,
+                "label": label,
+                "tier": "fast",
+                **describe(condition=self._condition, temperature=self.temperature),
+                "threshold": self.band.threshold,
+                "abstain_low": self.band.low,
+                "abstain_high": self.band.high,
+                "map_scale": scale,
+                "trained_from": self._base.ref.digest,
+            },
+            created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+
+    def _figures(self) -> ValidationFigures:
+        point = at_threshold(self._labels, probabilities(self._logits, self.temperature), self.band.threshold)
+        low, high = self.scores.intervals["auroc"]
+        return ValidationFigures(
+            dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(self._patients))} patients",
+            positives=int(self._labels.sum()),
+            negatives=int((1 - self._labels).sum()),
+            auroc=self.scores.values["auroc"],
+            auroc_low=low,
+            auroc_high=high,
+            sensitivity=point.sensitivity,
+            specificity=point.specificity,
+        )

@@ -1,0 +1,35 @@
+"""From a file to the network's input: the same pixels in training and in serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from clinic_ai.ml.images import Float, GreyImage, load_grey
+
+PREPROCESSING_VERSION = 1
+"""Raised whenever ``network_input`` would give other numbers; a model refuses to load under another version."""
+
+
+def network_input(image: GreyImage) -> Float:
+    """Return the pixels of ``image`` stretched between their 1st and 99th percentile, float32 (rows, columns) in 0..1.
+
+    The stretch makes the window that a scanner happened to write matter less.
+    """
+    low, high = np.percentile(image.pixels, (1.0, 99.0))
+    span = max(float(high - low), 1.0 / 255.0)
+    stretched: Float = np.clip((image.pixels - np.float32(low)) / np.float32(span), 0.0, 1.0)
+    return stretched
+
+
+def read_input(path: Path | str, side: int) -> Float:
+    """Return the network's input for one file, float32 (side, side). Raise InputError if it cannot be read."""
+    return network_input(load_grey(path, size=(side, side)))
+
+
+def stack(images: list[Float]) -> Float:
+    """Return a batch, float32 (images, 1, rows, columns)."""
+    batch: npt.NDArray[np.float32] = np.stack(images)[:, None]
+    return batch

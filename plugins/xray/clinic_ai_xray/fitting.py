@@ -1,0 +1,119 @@
+"""Training of the whole fast network from scratch, for the reference base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clinic_ai.ml.metrics import auroc
+from clinic_ai_xray.network import FastNetwork
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is trained; the augmentation is in fractions of the image and degrees."""
+
+    epochs: int = 80
+    batch: int = 32
+    rate: float = 4e-3
+    weight_decay: float = 0.05
+    rotation: float = 8.0
+    shift: float = 0.06
+    zoom: float = 0.1
+    contrast: float = 0.15
+    seed: int = 20170
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The network as it was after its best epoch, and the validation AUROC of every epoch."""
+
+    network: FastNetwork
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+def fit(
+    train: tuple[Images, Labels],
+    validation: tuple[Images, Labels],
+    recipe: Recipe,
+    report: Callable[[dict[str, float]], None],
+) -> Fitted:
+    """Train from scratch, keep the best epoch by validation AUROC. Images are (n, 1, 128, 128) in 0..1."""
+    torch.manual_seed(recipe.seed)
+    network = FastNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    images, labels = torch.from_numpy(train[0]), torch.from_numpy(train[1]).float()
+    steps = len(images) // recipe.batch
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=recipe.rate, total_steps=steps * recipe.epochs, pct_start=0.25
+    )
+    positive = float(labels.mean())
+    weight = torch.tensor((1 - positive) / positive)
+    best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
+    history: list[dict[str, float]] = []
+    for epoch in range(1, recipe.epochs + 1):
+        network.train()
+        order = torch.randperm(len(images), generator=generator)
+        total = 0.0
+        for step in range(steps):
+            chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+            batch = augment(images[chosen], recipe, generator).contiguous(memory_format=torch.channels_last)
+            maps = network.features(batch)
+            loss = functional.binary_cross_entropy_with_logits(
+                network.head(maps.mean(dim=(2, 3))), labels[chosen], pos_weight=weight
+            )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        score = auroc(validation[1], predict(network, validation[0])[0])
+        entry = {"epoch": epoch, "loss": total / steps, "validation_auroc": score}
+        history.append(entry)
+        report(entry)
+        if score > best[0]:
+            best = score, epoch, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(best[2])
+    return Fitted(network.to(memory_format=torch.contiguous_format).eval(), best[1], history)
+
+
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Return ``images`` each mirrored, turned, shifted, zoomed and given another contrast by chance."""
+    count = len(images)
+
+    def spread(size: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * size
+
+    angle = spread(math.radians(recipe.rotation))
+    scale = 1 + spread(recipe.zoom)
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    rows = torch.stack([mirror * torch.cos(angle) * scale, -torch.sin(angle) * scale, spread(2 * recipe.shift)], dim=1)
+    columns = torch.stack(
+        [mirror * torch.sin(angle) * scale, torch.cos(angle) * scale, spread(2 * recipe.shift)], dim=1
+    )
+    grid = functional.affine_grid(torch.stack([rows, columns], dim=1), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, align_corners=False)
+    gain, offset = 1 + spread(recipe.contrast), spread(recipe.contrast / 2)
+    return ((moved - 0.5) * gain[:, None, None, None] + 0.5 + offset[:, None, None, None]).clamp(0, 1)
+
+
+def predict(
+    network: FastNetwork, images: Images, *, batch: int = 64
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the logits (n,) and class activation maps (n, 4, 4) of images (n, 1, 128, 128)."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(torch.from_numpy(images[at : at + batch])) for at in range(0, len(images), batch)]
+    return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()

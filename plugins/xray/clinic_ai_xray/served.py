@@ -1,0 +1,170 @@
+"""A classifier as it is served: an ONNX session that is what its manifest says it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+from clinic_ai.contract import Device, LoadedModel
+from clinic_ai.errors import ModelError
+from clinic_ai.ml.calibration import Band, sigmoid
+from clinic_ai.ml.images import Float
+from clinic_ai_xray.data import PREPROCESSING_VERSION
+
+_ORT_ERRORS = (
+    ort.EPFail,
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NoModel,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
+_REMEDY = "Import the model again with `clinic-ai model import DIR`."
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the network says of one image: calibrated probability, and the map (rows, columns) of contributions."""
+
+    probability: float
+    contributions: npt.NDArray[np.float32]
+
+
+class ServedModel:
+    """One loaded classifier with its calibration and operating point."""
+
+    def __init__(self, model: LoadedModel, device: Device) -> None:
+        """Load ``model``. Raise ModelError if a file or its metadata is not what the manifest says."""
+        self.ref = model.ref
+        self.manifest = model.manifest
+        values = _Parameters(model)
+        self.condition = values.text("condition")
+        self.label = values.text("label")
+        self.side = int(values.number("input_side"))
+        self.temperature = values.number("temperature")
+        self.band = Band(values.number("abstain_low"), values.number("threshold"), values.number("abstain_high"))
+        self.map_scale = values.number("map_scale")
+        if (
+            not 0 < self.band.low <= self.band.threshold <= self.band.high < 1
+            or min(self.temperature, self.map_scale) <= 0
+        ):
+            raise values.wrong("its operating point or its temperature is out of range")
+        if values.number("preprocessing_version") != PREPROCESSING_VERSION:
+            raise values.wrong("it was trained with another version of the image preparation")
+        self._session = _open(pinned_bytes(model), device, values)
+        self._compare_metadata(values)
+
+    def judge(self, image: Float) -> Judgement:
+        """Judge one prepared image, float32 (rows, columns) in 0..1."""
+        logits, maps = self._session.run(["logit", "cam"], {"images": image[None, None]})
+        return Judgement(sigmoid(float(logits[0]) / self.temperature), maps[0])
+
+    def logits(self, images: Float) -> npt.NDArray[np.float32]:
+        """Return the uncalibrated logits (n,) of images (n, 1, rows, columns)."""
+        (values,) = self._session.run(["logit"], {"images": np.ascontiguousarray(images)})
+        return np.asarray(values, dtype=np.float32)
+
+    def maps(self, images: Float) -> npt.NDArray[np.float32]:
+        """Return the class activation maps (n, map rows, map columns) of images (n, 1, rows, columns)."""
+        (values,) = self._session.run(["cam"], {"images": np.ascontiguousarray(images)})
+        return np.asarray(values, dtype=np.float32)
+
+    def features(self, images: Float) -> npt.NDArray[np.float32]:
+        """Return the pooled features (n, feature_count) of images (n, 1, rows, columns), for training a head."""
+        (values,) = self._session.run(["features"], {"images": np.ascontiguousarray(images)})
+        return np.asarray(values, dtype=np.float32)
+
+    @property
+    def feature_count(self) -> int:
+        """Number of pooled features."""
+        return int(next(value.shape[1] for value in self._session.get_outputs() if value.name == "features"))
+
+    def _compare_metadata(self, values: _Parameters) -> None:
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        try:
+            same = (
+                json.loads(metadata["labels"]) == [self.condition]
+                and int(metadata["input_side"]) == self.side
+                and float(metadata["temperature"]) == self.temperature
+                and int(metadata["preprocessing_version"]) == PREPROCESSING_VERSION
+            )
+        except (KeyError, ValueError) as error:
+            raise values.wrong("its ONNX file does not carry the metadata of this plugin") from error
+        if not same:
+            raise values.wrong("the metadata inside its ONNX file disagree with its manifest")
+        names = {value.name for value in self._session.get_outputs()}
+        shape = self._session.get_inputs()[0].shape
+        if not {"logit", "cam", "features"} <= names or shape[1:] != [1, self.side, self.side]:
+            raise values.wrong("its graph has other inputs or outputs than this plugin needs")
+
+
+def map_scale(maps: npt.NDArray[np.float32], labels: npt.NDArray[Any]) -> float:
+    """Return the contribution that is drawn at full strength: the 90th percentile of the peaks in positive images."""
+    peaks = maps[np.asarray(labels) == 1].max(axis=(1, 2))
+    return float(max(np.percentile(peaks, 90.0), 1e-3))
+
+
+class _Parameters:
+    """Reads the parameters of a manifest, naming the model in every error."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._values = model.manifest.parameters
+        self._label = model.ref.label()
+
+    def wrong(self, why: str) -> ModelError:
+        return ModelError(f"Model {self._label} cannot be used: {why}.", remedy=_REMEDY)
+
+    def text(self, key: str) -> str:
+        value = self._values.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(f"its manifest lacks the parameter {key}")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._values.get(key)
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise self.wrong(f"its manifest lacks the number {key}") from error
+
+
+def pinned_bytes(model: LoadedModel) -> bytes:
+    """Return the ONNX file of ``model``, its hash checked; a graph from memory cannot refer to other files."""
+    values = _Parameters(model)
+    files = [file for file in model.manifest.files if file.name.endswith(".onnx")]
+    if model.manifest.format != "onnx" or len(files) != 1:
+        raise values.wrong("it does not consist of one ONNX file")
+    try:
+        content = (Path(model.directory) / files[0].name).read_bytes()
+    except OSError as error:
+        raise values.wrong(f"its file {files[0].name} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != files[0].sha256:
+        raise values.wrong(f"its file {files[0].name} is not the one its manifest pins")
+    return content
+
+
+def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, device.threads)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin while they wait would take the processor from the other children.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CUDAExecutionProvider"] if device.kind == "cuda" else []
+    available = set(onnxruntime.get_available_providers())
+    try:
+        return onnxruntime.InferenceSession(
+            content, options, providers=[p for p in (*providers, "CPUExecutionProvider") if p in available]
+        )
+    except _ORT_ERRORS as error:
+        raise values.wrong("its ONNX file is damaged or needs operators this onnxruntime lacks") from error
