@@ -157,8 +157,10 @@ def run_files(
 ) -> Outcome:
     """Process files in a home of their own; results go to ``target``. Raise ClinicError if that home cannot work."""
     from clinic_ai.daemon import Appliance
+    from clinic_ai.logs import configure
     from clinic_ai.plugins import find_plugins
 
+    configure("error", "console")
     with tempfile.TemporaryDirectory(prefix="clinic-ai-") as folder:
         home = init_home(Path(folder) / "home")
         base = load_settings(settings or home.clinic_toml)
@@ -181,9 +183,8 @@ def _own_settings(base: Settings, target: Path) -> Settings:
     """Return settings for a run of its own: everything is there already, so nothing is waited for."""
     ingest = base.ingest.model_copy(update={"rescan_s": 0.2, "settle_s": 0.05, "quiet_period_s": 0.5})
     results = base.results.model_copy(update={"outbox": str(target)})
-    log = base.log.model_copy(update={"level": "error", "format": "console"})
     inbox = (InboxSettings(name="process", path="inbox", settle_s=0.05),)
-    return base.model_copy(update={"ingest": ingest, "results": results, "log": log, "inbox": inbox})
+    return base.model_copy(update={"ingest": ingest, "results": results, "inbox": inbox})
 
 
 def _copy_in(home: Home, sources: Sequence[Path], modality: str, body_part: str) -> dict[str, Path]:
