@@ -12,7 +12,7 @@ PRELIMINARY = "Preliminary – not signed"
 MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
 NOTHING_RELEASED = "The guard released no statement for this report."
 NO_RULE_FIRED = "No rule of the policy objected to any statement."
-HEATMAP_NOTE = "Heat map: how much each region raised the score, 0 to 1. It does not outline a lesion."
+HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. It does not outline a lesion."
 NO_PICTURE = "The pixels of this image could not be decoded, so it is not shown here. The original is stored."
 GLYPHS_REPLACED = "Characters that the report's fonts lack are shown as □; the stored study has them in full."
 
@@ -63,9 +63,10 @@ def utc(seconds: float) -> str:
 
 def percent(probability: float) -> str:
     """Return a probability as a whole percentage that never claims certainty."""
-    if probability < 0.005:
+    whole = round(probability * 100)
+    if whole < 1:
         return "< 1 %"
-    return "> 99 %" if probability > 0.995 else f"{probability * 100:.0f} %"
+    return "> 99 %" if whole > 99 else f"{whole} %"
 
 
 def auroc(figures: ValidationFigures | None) -> str:
