@@ -167,11 +167,13 @@ class ReportRunner:
         return commit
 
     def _judge(self, job: Job, study: Study, analyses: Sequence[Analysis]) -> GuardVerdict:
+        used = [ref for analysis in analyses for ref in analysis.models]
         subject = GuardSubject(
             facts=study.facts,
             identity=study.identity,
             findings=findings_of(analyses),
-            validated=all(self._validated(ref) for analysis in analyses for ref in analysis.models),
+            validated=all(self._validated(ref) for ref in used),
+            reference=any(ref.reference for ref in used),
             language=self._settings().clinic.language,
         )
         in_force = policy_hash(self._guard)
