@@ -297,6 +297,12 @@ def stop_run(run_id: str, runs: Runs) -> DoneView:
     return runs.stop_run(run_id)
 
 
+@_training.post("/{run_id}/pause")
+def pause_run(run_id: str, runs: Runs) -> DoneView:
+    """Pause a running run; its process is gone afterwards."""
+    return runs.pause_run(run_id)
+
+
 @_training.post("/{run_id}/resume")
 def resume_run(run_id: str, runs: Runs) -> DoneView:
     """Go on with a run."""

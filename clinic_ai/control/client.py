@@ -55,6 +55,9 @@ class Client:
     Every method raises NoDaemon if nobody answers, and otherwise the ClinicError that the daemon tells.
     """
 
+    outlives_us = True
+    """Training runs of the daemon go on when this process ends."""
+
     def __init__(self, home: Home, *, monitor: bool = False) -> None:
         self.home = home
         self.socket = home.monitor_socket if monitor else home.control_socket
@@ -191,6 +194,10 @@ class Client:
     def stop_run(self, run_id: str) -> DoneView:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
         return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/stop", None, DoneView)
+
+    def pause_run(self, run_id: str) -> DoneView:
+        """Pause a training run. Raise NotFound or Conflict."""
+        return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/pause", None, DoneView)
 
     def resume_run(self, run_id: str) -> DoneView:
         """Go on with a run. Raise NotFound or Conflict."""

@@ -47,6 +47,9 @@ class ModelDesk:
 class RunDesk:
     """Training for one person, by name in the audit."""
 
+    outlives_us = False
+    """Runs of this process pause when it ends."""
+
     def __init__(self, runs: RunsPort, actor: str) -> None:
         self._runs = runs
         self._actor = actor
@@ -69,7 +72,12 @@ class RunDesk:
     def stop_run(self, run_id: str) -> DoneView:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
         self._runs.stop(run_id, self._actor)
-        return DoneView(sentence=f"Training run {run_id} stops at its next safe point.")
+        return DoneView(sentence=f"Training run {run_id} is stopped.")
+
+    def pause_run(self, run_id: str) -> DoneView:
+        """Pause a run; its process is gone afterwards. Raise NotFound or Conflict."""
+        self._runs.pause(run_id, self._actor)
+        return DoneView(sentence=f"Training run {run_id} is paused; `clinic-ai train resume {run_id}` goes on with it.")
 
     def resume_run(self, run_id: str) -> DoneView:
         """Go on with a run. Raise NotFound or Conflict."""

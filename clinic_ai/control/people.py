@@ -49,6 +49,15 @@ def user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
+def user_exists(name: str) -> bool:
+    """Return whether there is a Unix user of that name."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def role_of(uid: int, settings: ControlSettings) -> Role | None:
     """Return the highest role of a user, None if clinic.toml does not name the user.
 

@@ -69,8 +69,11 @@ class RunsPort(Protocol):
     def stop(self, run_id: str, actor: str) -> None:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
 
+    def pause(self, run_id: str, actor: str) -> None:
+        """Pause a running run. Raise NotFound or Conflict."""
+
     def resume(self, run_id: str, actor: str) -> None:
-        """Go on with a paused run. Raise NotFound or Conflict."""
+        """Go on with a run that is paused, stopped or failed. Raise NotFound or Conflict."""
 
 
 class GuardPort(Protocol):

@@ -1,0 +1,127 @@
+"""``clinic-ai plugin`` and ``model``: what can analyse, and with which model. Work with and without a daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
+
+if TYPE_CHECKING:
+    from clinic_ai.control.views import PluginsView
+    from clinic_ai.home import Home
+
+plugin = group("plugin", "The plugins: what is installed and what it takes.")
+model = group("model", "The models: import, verify, make active, take back.")
+
+Plugin = Annotated[str, typer.Argument(metavar="PLUGIN", help="Name of the plugin.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version of the model.")]
+
+
+@plugin.command("list", epilog=example("plugin list"))
+def list_plugins(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the plugins. Exit code 1 if one is installed that cannot be used."""
+    from clinic_ai.cli.output import Exit, print_json, say, table
+
+    found = _plugins(home_of(home))
+    if as_json:
+        print_json(found)
+    else:
+        rows = ((p.name, p.version, f"{p.memory_mb} MiB", p.summary) for p in found.plugins)
+        table(("plugin", "version", "memory", "what it does"), rows, empty="No plugins are installed.")
+        for problem in found.problems:
+            say(problem)
+    if found.problems:
+        raise typer.Exit(Exit.FAILED)
+
+
+@model.command("list", epilog=example("model list"))
+def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List all models; ACTIVE ones are in use."""
+    from clinic_ai.cli.offline import model_desk
+    from clinic_ai.cli.output import print_json, table
+
+    with model_desk(home_of(home)) as desk:
+        found = desk.models()
+    if as_json:
+        print_json(found)
+        return
+    rows = (
+        (m.plugin, m.slot, m.name, m.version, m.state, m.digest[:12], "clinical" if m.clinical_use else "not clinical")
+        for m in found
+    )
+    empty = "No models yet; the daemon brings in the reference models of the plugins at its first start."
+    table(("plugin", "slot", "name", "version", "state", "digest", "use"), rows, empty=empty)
+
+
+@model.command("import", epilog=example("model import /media/usb/chest-model"))
+def import_model(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Has a model.toml.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a model directory and copy it into the registry; nothing is active by that."""
+    from clinic_ai.cli.offline import absolute, model_desk
+    from clinic_ai.cli.output import print_done
+
+    with model_desk(home_of(home)) as desk:
+        print_done(desk.import_model(absolute(directory)), as_json=as_json)
+
+
+@model.command("verify", epilog=example("model verify xray chest-fast 1.0"))
+def verify(plugin: Plugin, name: Name, version: Version, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check every file of a model against its manifest. Exit code 1 if one does not fit."""
+    from clinic_ai.cli.offline import model_desk
+    from clinic_ai.cli.output import Exit, print_json, say
+
+    with model_desk(home_of(home)) as desk:
+        found = desk.verify_model(plugin, name, version)
+    if as_json:
+        print_json(found)
+    else:
+        for problem in found.problems or (f"Every file of {plugin}/{name}/{version} is as its manifest says.",):
+            say(problem)
+    if found.problems:
+        raise typer.Exit(Exit.FAILED)
+
+
+@model.command("promote", epilog=example("model promote xray chest-fast 1.0"))
+def promote(plugin: Plugin, name: Name, version: Version, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Make a model the active one of its slot; jobs leased before keep the model they pinned."""
+    from clinic_ai.cli.offline import model_desk
+    from clinic_ai.cli.output import print_done
+
+    with model_desk(home_of(home)) as desk:
+        print_done(desk.promote_model(plugin, name, version), as_json=as_json)
+
+
+@model.command("rollback", epilog=example("model rollback xray"))
+def rollback(
+    plugin: Plugin,
+    slot: Annotated[str, typer.Option(help="Slot of the plugin.")] = "main",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take back the newest promotion of a slot."""
+    from clinic_ai.cli.offline import model_desk
+    from clinic_ai.cli.output import print_done
+
+    with model_desk(home_of(home)) as desk:
+        print_done(desk.rollback_model(plugin, slot), as_json=as_json)
+
+
+def _plugins(home: Home) -> PluginsView:
+    from clinic_ai.control.client import Client, NoDaemon
+    from clinic_ai.control.views import PluginsView
+    from clinic_ai.plugins import find_plugins
+
+    try:
+        with Client(home) as client:
+            return client.plugins()
+    except NoDaemon:
+        found = find_plugins()
+        manifests = (found.manifests[name] for name in sorted(found.manifests))
+        return PluginsView(plugins=tuple(manifests), problems=tuple(p.sentence for p in found.problems))

@@ -1,0 +1,124 @@
+"""What the command line does itself when no daemon runs: it opens the home under its lock, as a daemon would."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from clinic_ai.control.client import Client
+from clinic_ai.control.orders import ModelDesk, RunDesk
+from clinic_ai.control.people import user_name
+from clinic_ai.control.sockets import answers
+from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
+from clinic_ai.home import Home, check_home, lock_home
+from clinic_ai.plugins import find_plugins
+from clinic_ai.processes import Crew
+from clinic_ai.settings import Settings, load_settings
+from clinic_ai.store.database import Database
+from clinic_ai.training.registry import Registry
+from clinic_ai.training.runs import Runs
+
+
+class Models(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def models(self) -> tuple[ModelRow, ...]:
+        """Return all models."""
+
+    def import_model(self, directory: str) -> DoneView:
+        """Import a model directory."""
+
+    def verify_model(self, plugin: str, name: str, version: str) -> VerifyView:
+        """Check the files of a model."""
+
+    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
+        """Make a model the active one of its slot."""
+
+    def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
+        """Take back the newest promotion of a slot."""
+
+
+class Training(Protocol):
+    """What a daemon's client and a desk of one's own have in common. A daemon's runs outlive this process."""
+
+    outlives_us: bool
+
+    def runs(self) -> tuple[RunRow, ...]:
+        """Return all runs."""
+
+    def run(self, run_id: str) -> RunRow:
+        """Return one run."""
+
+    def start_run(self, order: RunOrder) -> RunRow:
+        """Start a run."""
+
+    def stop_run(self, run_id: str) -> DoneView:
+        """Stop a run."""
+
+    def pause_run(self, run_id: str) -> DoneView:
+        """Pause a run."""
+
+    def resume_run(self, run_id: str) -> DoneView:
+        """Go on with a run."""
+
+
+def actor() -> str:
+    """Return the name under which the audit records what is done here."""
+    return user_name(os.geteuid())
+
+
+def daemon_answers(home: Home) -> bool:
+    """Return whether a daemon serves this home."""
+    return answers(home.control_socket)
+
+
+@contextmanager
+def model_desk(home: Home) -> Iterator[Models]:
+    """Give the models of the daemon, or of the home if no daemon runs. Raise HomeError if neither is possible."""
+    if daemon_answers(home):
+        with Client(home) as client:
+            yield client
+        return
+    with _opened(home) as (database, crew, _):
+        yield ModelDesk(Registry(home, database, find_plugins().manifests, crew), actor())
+
+
+@contextmanager
+def training(home: Home) -> Iterator[Training]:
+    """Give the training of the daemon, or of the home if no daemon runs; there, a run is paused at the end."""
+    if daemon_answers(home):
+        with Client(home) as client:
+            yield client
+        return
+    with _opened(home) as (database, crew, settings):
+        manifests = find_plugins().manifests
+        registry = Registry(home, database, manifests, crew)
+        runs = Runs(home, database, registry, manifests, crew, settings)
+        runs.recover()
+        try:
+            yield RunDesk(runs, actor())
+        finally:
+            runs.close()
+
+
+@contextmanager
+def _opened(home: Home) -> Iterator[tuple[Database, Crew, Settings]]:
+    check_home(home)
+    settings = load_settings(home.clinic_toml)
+    crew = Crew()
+    with lock_home(home):
+        database = Database(home.database)
+        try:
+            database.open()
+            yield database, crew, settings
+        finally:
+            crew.close()
+            database.close()
+
+
+def absolute(path: Path) -> str:
+    """Return a path as the daemon, which stands somewhere else, can use it."""
+    return str(path.expanduser().resolve())

@@ -1,0 +1,43 @@
+"""Options and helpers that all verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from clinic_ai.control.client import Client
+    from clinic_ai.home import Home
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="Home directory; else $CLINIC_AI_HOME, else /var/lib/clinic-ai."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+MonitorOption = Annotated[bool, typer.Option("--monitor", help="Use the socket that only reads.")]
+
+
+def group(name: str, words: str) -> typer.Typer:
+    """Return a group of verbs, such as ``study``."""
+    return typer.Typer(name=name, help=words, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+
+def example(line: str) -> str:
+    """Return the epilogue of a verb's help."""
+    return f"Example: clinic-ai {line}"
+
+
+def home_of(option: Path | None) -> Home:
+    """Return the home that was asked for."""
+    from clinic_ai.home import resolve_home
+
+    return resolve_home(option)
+
+
+def client_of(option: Path | None, *, monitor: bool = False) -> Client:
+    """Return a client of the daemon of that home."""
+    from clinic_ai.control.client import Client
+
+    return Client(home_of(option), monitor=monitor)

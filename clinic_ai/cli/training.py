@@ -1,0 +1,181 @@
+"""``clinic-ai train``: training runs. With a daemon they run there, without one in this terminal."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
+
+if TYPE_CHECKING:
+    from clinic_ai.cli.offline import Training
+    from clinic_ai.control.views import RunRow
+
+train = group("train", "Training runs: start, follow, stop, resume.")
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `train list` shows it.")]
+LIVING = {"PLANNED", "RUNNING"}
+_POLL_S = 1.0
+
+
+@train.command("run", epilog=example("train run xray /srv/labelled-chest --set epochs=5"))
+def run(
+    plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that learns.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Labelled images; else labels/PLUGIN of the home.")
+    ] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Recipe of the run.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a plugin on labelled images and follow the run to its end.
+
+    What comes of it is a candidate: nothing is in use before `clinic-ai model promote`. Ctrl-C leaves a run of the
+    daemon alone; without a daemon it pauses the run.
+    """
+    from clinic_ai.cli.offline import absolute, training
+    from clinic_ai.cli.output import Exit
+    from clinic_ai.control.views import RunOrder
+
+    place = home_of(home)
+    folder = dataset or place.labels / plugin
+    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe=dict(map(_pair, setting or [])))
+    with training(place) as desk:
+        row = desk.start_run(order)
+        if not (detach and desk.outlives_us):
+            row = _follow(desk, row.run_id, quiet=as_json)
+    _tell(row, as_json)
+    if row.state == "FAILED":
+        raise typer.Exit(Exit.FAILED)
+
+
+@train.command("list", epilog=example("train list"))
+def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List all training runs, newest first."""
+    from clinic_ai.cli.offline import training
+    from clinic_ai.cli.output import age, print_json, table
+
+    with training(home_of(home)) as desk:
+        rows = desk.runs()
+    if as_json:
+        print_json(rows)
+        return
+    now = time.time()
+    body = ((r.run_id, r.plugin, r.state, age(now - r.created_at), _where(r)) for r in rows)
+    table(("run", "plugin", "state", "age", "where it stands"), body, empty="No training runs.")
+
+
+@train.command("stop", epilog=example("train stop R-20261121-7F3K9QXB"))
+def stop(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Stop a run; it writes a checkpoint first, so that it can be resumed."""
+    from clinic_ai.cli.offline import training
+    from clinic_ai.cli.output import print_done
+
+    with training(home_of(home)) as desk:
+        print_done(desk.stop_run(run_id), as_json=as_json)
+
+
+@train.command("pause", epilog=example("train pause R-20261121-7F3K9QXB"))
+def pause(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Pause a run of the daemon; its process is gone afterwards."""
+    from clinic_ai.cli.output import print_done
+
+    with client_of(home) as client:
+        print_done(client.pause_run(run_id), as_json=as_json)
+
+
+@train.command("resume", epilog=example("train resume R-20261121-7F3K9QXB"))
+def resume(
+    run_id: RunArgument,
+    detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a paused, stopped or failed run from its newest checkpoint, and follow it to its end."""
+    from clinic_ai.cli.offline import training
+    from clinic_ai.cli.output import Exit
+
+    with training(home_of(home)) as desk:
+        desk.resume_run(run_id)
+        row = desk.run(run_id) if detach and desk.outlives_us else _follow(desk, run_id, quiet=as_json)
+    _tell(row, as_json)
+    if row.state == "FAILED":
+        raise typer.Exit(Exit.FAILED)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
+    """Print progress until the run is over or the person has seen enough; return where it stands."""
+    last = ""
+    try:
+        while (row := desk.run(run_id)).state in LIVING:
+            line = f"{row.run_id}  {row.state}  {_where(row)}".rstrip()
+            if not quiet and line != last:
+                typer.echo(line)
+                last = line
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        if desk.outlives_us:
+            typer.echo(f"The daemon goes on with {run_id}; `clinic-ai train list` shows it.", err=True)
+        else:
+            desk.pause_run(run_id)
+        return desk.run(run_id)
+    return row
+
+
+def _tell(row: RunRow, as_json: bool) -> None:
+    from clinic_ai.cli.output import print_json, say
+
+    if as_json:
+        print_json(row)
+        return
+    say(f"Training run {row.run_id} is {row.state}. {_where(row)}")
+    candidate = (row.result or {}).get("candidate")
+    if candidate:
+        words = f"{candidate['plugin']} {candidate['name']} {candidate['version']}"
+        say(f"Candidate {words}; `clinic-ai model promote {words}` makes it the active model.")
+
+
+def _where(row: RunRow) -> str:
+    if row.error:
+        return row.error
+    scores = (row.result or {}).get("scores")
+    if scores:
+        return ", ".join(f"{name} {value:.3f}" for name, value in scores["values"].items())
+    return "" if row.progress is None else _progress(row.progress)
+
+
+def _progress(progress: dict[str, Any]) -> str:
+    parts = [f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}"]
+    if progress.get("loss") is not None:
+        parts.append(f"loss {progress['loss']:.4f}")
+    if progress.get("metric") is not None:
+        parts.append(f"{progress.get('metric_name') or 'metric'} {progress['metric']:.3f}")
+    if progress.get("eta_s") is not None:
+        parts.append(f"{progress['eta_s']:.0f} s to go")
+    return ", ".join(parts)
+
+
+def _pair(text: str) -> tuple[str, float | int | str | bool]:
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as epochs=5.", param_hint="--set")
+    return key, _value(value)
+
+
+def _value(text: str) -> float | int | str | bool:
+    """Return a number or truth value where the text is one."""
+    if text in {"true", "false"}:
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,181 @@
+"""The control room served for real: home, SQLite, sockets and execution; nothing that needs a model runs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinic_ai.contract import Condition, PluginManifest
+from clinic_ai.control.client import Client
+from clinic_ai.control.server import ControlServer
+from clinic_ai.control.services import Services
+from clinic_ai.domain import (
+    Audience,
+    Decision,
+    GuardAction,
+    GuardVerdict,
+    InstanceHeader,
+    JobKind,
+    PatientIdentity,
+    Released,
+    StudyFacts,
+    WaitReason,
+)
+from clinic_ai.engines import Engines, EngineSettings
+from clinic_ai.execution import Execution
+from clinic_ai.guard.client import Guard
+from clinic_ai.home import Home, init_home
+from clinic_ai.lanes import Wake
+from clinic_ai.plugins import PluginCatalogue
+from clinic_ai.processes import Crew
+from clinic_ai.settings import Settings, load_settings
+from clinic_ai.store import artefacts, jobs, ledger, studies
+from clinic_ai.store.database import Database
+from clinic_ai.training.registry import Registry
+from clinic_ai.training.runs import Runs
+
+ECHO = PluginManifest(
+    name="echo", version="1.0", summary="Says what it got.", engine="a:B", claims=(Condition(modality=("CT",)),)
+)
+SECRET = "There is a suspicious shadow."
+"""What the studies of these tests show; only clinicians may read it."""
+NAME = "Doe^John"
+_HASH = "c" * 64
+
+
+@dataclass
+class Shared:
+    """What the services read anew at each request; ``settings`` may be replaced, as a reload would."""
+
+    settings: Settings
+    reload_problems: tuple[str, ...] = ()
+    reloads: int = 0
+
+    def reload(self) -> tuple[str, ...]:
+        self.reloads += 1
+        return self.reload_problems
+
+
+@dataclass
+class Room:
+    """A served control room."""
+
+    home: Home
+    database: Database
+    shared: Shared
+    server: ControlServer
+
+    def client(self, *, monitor: bool = False) -> Client:
+        """Return a client of this room."""
+        return Client(self.home, monitor=monitor)
+
+    def allow(self, **control: object) -> None:
+        """Change who may do what."""
+        settings = self.shared.settings
+        fresh = settings.control.model_copy(update=control)
+        self.shared.settings = settings.model_copy(update={"control": fresh})
+
+    def add_study(
+        self, *, source: str = "ct room", modality: str = "CT", wait: WaitReason | None = None, state: str = "ROUTED"
+    ) -> str:
+        """Store a study with one file, in a state on its way: RECEIVING, CLOSED, UNROUTED, ROUTED or DONE."""
+        facts = StudyFacts(source=source, modalities=(modality,), body_parts=("CHEST",), slices=1)
+        with self.database.write() as c:
+            name = f"{modality}/{time.monotonic_ns()}.dcm"
+            seen = ledger.Sighting(source=source, name=name, raw_name=name.encode(), size_bytes=10, mtime_ns=1)
+            (file_id,) = ledger.begin_claims(c, [seen])
+            sha256 = f"{file_id:064x}"
+            study_id = studies.open_study(
+                c,
+                grouping_key=f"g{file_id}",
+                study_instance_uid=f"1.2.{file_id}",
+                pseudonym=f"P-{file_id:08d}",
+                patient_key="d" * 64,
+                source=source,
+                facts=facts,
+                identity=PatientIdentity(patient_name=NAME, patient_id="4711"),
+                wait=wait,
+            )
+            header = InstanceHeader(kind="dicom", modality=modality, frames=1, sop_instance_uid=f"1.2.{file_id}.1")
+            new = studies.NewInstance(file_id=file_id, sha256=sha256, size_bytes=10, header=header)
+            studies.add_instances(c, study_id, 1, [new], wait=wait)
+            ledger.decide(c, [ledger.Outcome(file_id, ledger.Fate.STORED, study_id=study_id)])
+            events = {
+                "RECEIVING": (),
+                "CLOSED": (),
+                "UNROUTED": ("no_rule",),
+                "ROUTED": ("route",),
+                "DONE": ("route", "finish"),
+            }[state]
+            if state != "RECEIVING":
+                studies.close_version(c, study_id, 1, facts=facts, reason="nothing arrived for 5 s", actor="ingest")
+            for event in events:
+                studies.move_study(c, study_id, 1, event, actor="test", wait=wait)
+        return study_id
+
+    def add_result(self, study_id: str, action: GuardAction = GuardAction.ALLOW) -> None:
+        """Store a report job and what the guard decided of it."""
+        held = action.severity >= GuardAction.HOLD.severity
+        released = Released(statement_id="s1", audience=Audience.CLINICIAN, text=SECRET, policy_hash=_HASH)
+        verdict = GuardVerdict(
+            audience=Audience.CLINICIAN,
+            action=action,
+            decisions=(Decision(statement_id="s1", rule="test.rule", action=action, reason="Because."),),
+            released=() if held else (released,),
+            marks=("For investigational use only.",),
+            policy_hash=_HASH,
+            policy_name="default",
+        )
+        with self.database.write() as c:
+            job_id = jobs.add_job(c, kind=JobKind.REPORT, study_id=study_id, version=1)
+            artefact_id, _ = artefacts.add_artefact(c, jobs.get_job(c, job_id), verdict)
+            if not held:
+                artefacts.add_delivery(c, artefact_id, "outbox")
+
+
+@contextlib.contextmanager
+def control_room(path: Path) -> Iterator[Room]:
+    """Serve a control room in a home of its own at ``path``."""
+    home = init_home(path)
+    shared = Shared(load_settings(home.clinic_toml))
+    database, crew = Database(home.database), Crew()
+    database.open()
+    catalogue = PluginCatalogue({"echo": ECHO}, [])
+    registry = Registry(home, database, catalogue.manifests, crew)
+    guard = Guard(crew, home.policies / shared.settings.guard.pack, archive=home.state / "policies")
+    runs = Runs(home, database, registry, catalogue.manifests, crew, shared.settings)
+    execution = Execution(
+        database=database,
+        settings=lambda: shared.settings,
+        manifests=lambda: catalogue.manifests,
+        runners=(),
+        owner="test",
+        wake=Wake(),
+    )
+    services = Services(
+        home=home,
+        database=database,
+        execution=execution,
+        engines=Engines(crew, EngineSettings(1024, 1, 60, 5, 60, 60)),
+        registry=registry,
+        runs=runs,
+        guard=guard,
+        crew=crew,
+        catalogue=catalogue,
+        settings=lambda: shared.settings,
+        started_at=time.time(),
+        reload=shared.reload,
+    )
+    server = ControlServer(home, services)
+    server.start()
+    try:
+        yield Room(home, database, shared, server)
+    finally:
+        server.stop()
+        runs.close()
+        guard.close()
+        crew.close()
+        database.close()
