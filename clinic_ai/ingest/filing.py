@@ -33,7 +33,8 @@ from clinic_ai.store.objects import ObjectStore
 log = structlog.get_logger()
 
 ACTOR = "ingest"
-_HASHERS = 2
+_HASHERS = 8
+"""More than cores: syncs that wait together are committed together."""
 
 
 @dataclass(frozen=True)
