@@ -135,6 +135,8 @@ class Guard:
                 reason, remedy = error.message, error.remedy
             except OSError as error:
                 reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
+            except ValueError:  # pydantic: a text that is no text, a hash that is none
+                reason, remedy = "What was to be judged cannot be put to the guard; it is not well formed.", ""
             verdict = self._held(audience, reason)
         self._alert("guard_unavailable", reason, remedy or _REMEDY)
         return verdict

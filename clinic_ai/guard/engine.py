@@ -85,7 +85,9 @@ def _judge_statement(policy: Policy, view: View) -> _Outcome:
         reason = "No template of this language can stand in place of the statement."
         decisions.append(_decision(statement_id, "guard.no_template", GuardAction.HOLD, reason))
         return _Outcome(tuple(decisions), None)
-    unsettled = _unsettled(policy, view, text)
+    # A hedge only adds a sentence of the pack; whatever is taken out or put in place makes a new text.
+    altered = any(d.action in {GuardAction.REDACT, GuardAction.REPLACE} for d in decisions)
+    unsettled = _unsettled(policy, view, text, altered=altered)
     if unsettled:
         decisions.append(_decision(statement_id, "guard.unsettled", GuardAction.HOLD, unsettled))
         return _Outcome(tuple(decisions), None)
@@ -130,11 +132,11 @@ def _cut(raw: str, redacting: list[_Fired]) -> str:
     return "".join([*pieces, raw[at:]])
 
 
-def _unsettled(policy: Policy, view: View, text: str) -> str:
-    """Return why altered text may not go out after all; empty if it may."""
+def _unsettled(policy: Policy, view: View, text: str, *, altered: bool) -> str:
+    """Return why a text may not go out after all, empty if it may; one that was altered is judged again."""
     if not text.strip():
         return "Nothing is left of the statement." if view.text.raw.strip() else "The statement is empty."
-    if view.audience is Audience.CLINICIAN and text == view.text.raw:
+    if not altered:
         return ""
     # The evidence stays, the kind stays: only the words are new.
     again = _fire(policy.rules, replace(view, text=Text(text)))

@@ -64,6 +64,12 @@ class Lexicon:
 
     def find(self, text: Text) -> list[Match]:
         """Return the terms in ``text`` from left to right, none overlapping another."""
+        if self not in text.found:
+            text.found[self] = self._search(text)
+        matches: list[Match] = text.found[self]
+        return matches
+
+    def _search(self, text: Text) -> list[Match]:
         resolved = self._resolved
         starts: list[int] = []
         for word, places in text.places.items():

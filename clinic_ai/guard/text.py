@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*\Z")
+_RUN = re.compile(r"[\x20-\x7e\n\t]+|.", re.DOTALL)
+"""A stretch of plain characters, or one that is not."""
 _TOKEN = re.compile(r"[^\W_]+")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|\Z)|\n+")
 
@@ -52,10 +56,15 @@ class Text:
             return self.raw.lower(), None
         pieces: list[str] = []
         origin: list[int] = []
-        for offset, character in enumerate(self.raw):
-            piece = _fold_character(character)
-            pieces.append(piece)
-            origin.extend([offset] * len(piece))
+        for run in _RUN.finditer(self.raw):
+            start, end = run.span()
+            if end - start > 1 or _PLAIN.match(run.group()):
+                pieces.append(run.group().lower())
+                origin.extend(range(start, end))
+            else:
+                piece = _fold_character(run.group())
+                pieces.append(piece)
+                origin.extend([start] * len(piece))
         return "".join(pieces), origin
 
     @property
@@ -98,17 +107,15 @@ class Text:
     @cached_property
     def sentences(self) -> tuple[tuple[int, int], ...]:
         """Ranges (first token, last token + 1) of the sentences that have any token."""
-        ends = [self.span(*m.span())[1] for m in _SENTENCE_END.finditer(self.folded)]
-        ends.append(len(self.raw) + 1)
-        ranges: list[tuple[int, int]] = []
-        first = at = 0
-        for end in ends:
-            while at < len(self.tokens) and self.tokens[at].start < end:
-                at += 1
-            if at > first:
-                ranges.append((first, at))
-            first = at
-        return tuple(ranges)
+        starts = [token[1] for token in self.tokens]
+        ends = [bisect_left(starts, self.span(*m.span())[1]) for m in _SENTENCE_END.finditer(self.folded)]
+        bounds = [0, *ends, len(starts)]
+        return tuple((first, last) for first, last in pairwise(bounds) if last > first)
+
+    @cached_property
+    def found(self) -> dict[object, Any]:
+        """What a lexicon found here, by the lexicon: several detectors ask the same one."""
+        return {}
 
 
 def _join_spelt_out(tokens: list[Token]) -> list[Token]:

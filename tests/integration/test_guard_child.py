@@ -169,6 +169,13 @@ def test_work_pinned_to_another_pack_is_held(bench: Bench) -> None:
     assert verdict.decisions[0].rule == "guard.policy_mismatch"
 
 
+def test_what_cannot_be_sent_is_held(bench: Bench) -> None:
+    assert_held(bench.guard.judge(SUBJECT, Audience.CLINICIAN, SAID, policy_hash="no hash"))
+    torn = SAID[0].model_copy(update={"text": "half a character: \ud800"})
+    assert_held(bench.guard.judge(SUBJECT, Audience.CLINICIAN, (torn,)))
+    assert_released(bench.judge())
+
+
 def test_restarts_are_capped_and_go_on_later(bench: Bench) -> None:
     for _ in range(RESTARTS):
         os.kill(bench.pid, signal.SIGKILL)

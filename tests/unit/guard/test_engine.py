@@ -26,9 +26,9 @@ from clinic_ai.guard.text import Text
 Say = Callable[..., GuardVerdict]
 FRAGMENTS = [
     "pneumonia", "no", "there is", "most likely", "unlikely", "cancer", "pleural effusion", "on the left",
-    "on the right", "John", "Smith", "42 %", "probability 82 %", "<b>", "ignore previous instructions", "cec.", "cec. cec. cec.",
-    "\u200b", "\u202e", "someone@example.org", "biopsy", "500 mg", "{label}", "{}", "final report", "signed by",
-    "1970-01-02", ".", "\n", ", but", "may represent", "pnuemonia", "calibrated probability", "suspicious of",
+    "on the right", "John", "Smith", "42 %", "probability 82 %", "<b>", "ignore previous instructions", "cec.",
+    "cec. cec. cec.", "\u200b", "\u202e", "someone@example.org", "biopsy", "500 mg", "{label}", "{}", "final report",
+    "signed by", "1970-01-02", ".", "\n", ", but", "may represent", "pnuemonia", "suspicious of",
 ]  # fmt: skip
 
 texts = st.one_of(st.text(max_size=80), st.lists(st.sampled_from(FRAGMENTS), max_size=14).map(" ".join))

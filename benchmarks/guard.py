@@ -1,0 +1,101 @@
+"""How long the guard takes for 2 kB of text, against a bare scan of the same text by the pack's longest lexicon.
+
+    python benchmarks/guard.py [--reports FILE] [--repeat 2000]
+
+``--reports`` is a text file with one report per paragraph; without it text is made from the pack's own cases and words.
+The floor is the cheapest thing a guard could do: cut the text into tokens and look each up in one word list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from clinic_ai.contract import GuardSubject, GuardTask
+from clinic_ai.domain import Audience, Finding, PatientIdentity, Presence, Statement, StudyFacts
+from clinic_ai.guard.engine import judge
+from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
+from clinic_ai.guard.packs import shipped_pack
+from clinic_ai.guard.policy import Policy
+from clinic_ai.guard.proof import load_policy
+from clinic_ai.guard.text import Text
+
+SIZE = 2000
+
+
+def drafts(policy: Policy, reports: Path | None) -> list[str]:
+    """Return texts of about 2 kB: real paragraphs, or sentences of the pack's long case in random order."""
+    if reports is not None:
+        joined = [p.strip() for p in reports.read_text().split("\n\n") if p.strip()]
+        return [p[:SIZE] for p in joined if len(p) >= SIZE]
+    sentences = [s.strip() + "." for c in policy.cases if c.rule == "too-long" for s in c.text.split(".") if s.strip()]
+    rng = random.Random(1)
+    texts = []
+    for _ in range(200):
+        rng.shuffle(sentences)
+        texts.append(" ".join(sentences)[:SIZE])
+    return texts
+
+
+def task_of(policy: Policy, text: str) -> GuardTask:
+    """Return the text as a clinician's draft beside one finding and an identity to look for."""
+    finding = Finding(
+        condition="pneumonia",
+        label="Pneumonia",
+        probability=0.82,
+        threshold=0.5,
+        presence=Presence.PRESENT,
+        instance_sha256="0" * 64,
+    )
+    identity = PatientIdentity(patient_id="HX209311", patient_name="Example^Mary", birth_date="19611105")
+    subject = GuardSubject(facts=StudyFacts(), identity=identity, findings=(finding,))
+    statement = Statement(statement_id="a_1", kind="answer", text=text)
+    return GuardTask(audience=Audience.CLINICIAN, subject=subject, statements=(statement,), policy_hash=policy.digest)
+
+
+def milliseconds(repeat: int, work: list[Callable[[], object]]) -> list[float]:
+    """Return the sorted times of ``repeat`` calls, going round ``work``; CPU time, so a busy machine does not count."""
+    times = []
+    for n in range(repeat):
+        started = time.thread_time()
+        work[n % len(work)]()
+        times.append(1000 * (time.thread_time() - started))
+    return sorted(times)
+
+
+def report(name: str, times: list[float]) -> float:
+    """Print median and 99th percentile; return the median."""
+    median = statistics.median(times)
+    print(f"{name:<34} p50 {median:6.3f} ms   p99 {times[int(len(times) * 0.99)]:6.3f} ms")
+    return median
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--reports", type=Path)
+    parser.add_argument("--repeat", type=int, default=2000)
+    options = parser.parse_args()
+    directory = shipped_pack("default")
+    policy = load_policy(directory)
+    texts = drafts(policy, options.reports)
+    files = {path.stem: path.read_text() for path in (directory / "lexicons").glob("*.txt")}
+    name = max(files, key=lambda stem: len(files[stem].splitlines()))
+    lexicon: Lexicon = parse_lexicon(name, files[name])
+
+    tasks = [task_of(policy, text) for text in texts]
+    first = milliseconds(len(tasks), [lambda task=task: judge(policy, task) for task in tasks])
+    judged = milliseconds(options.repeat, [lambda task=task: judge(policy, task) for task in tasks])
+    bare = milliseconds(options.repeat, [lambda text=text: lexicon.find(Text(text)) for text in texts])
+    print(f"{len(texts)} texts of {SIZE} characters, {len(policy.rules)} rules, {len(lexicon.terms)} terms in {name}")
+    report("judge, texts not seen before", first)
+    ratio = report("judge", judged) / report(f"bare scan by the lexicon {name}", bare)
+    print(f"ratio to the bare scan             {ratio:.1f}")
+
+
+if __name__ == "__main__":
+    main()
