@@ -124,14 +124,14 @@ def sort_out(arrivals: Sequence[Arrival], known: Known) -> Sorted:
         header = arrival.header
         if arrival.sha256 in hashes:
             result.duplicates.append(arrival)
-        elif header.sop_instance_uid in uids:
+        elif header.sop_instance_uid and header.sop_instance_uid in uids:
             result.conflicts.append((arrival, _SAME_UID))
         elif patient_id and header.identity.patient_id not in {"", patient_id}:
             result.conflicts.append((arrival, _OTHER_PATIENT))
         else:
             result.new.append(arrival)
             hashes.add(arrival.sha256)
-            uids.update({header.sop_instance_uid} - {""})
+            uids.add(header.sop_instance_uid)
             patient_id = patient_id or header.identity.patient_id
     return result
 

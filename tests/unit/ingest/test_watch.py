@@ -1,0 +1,127 @@
+"""What lies in an inbox, and when it has come to rest."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from clinic_ai.ingest import watch
+from clinic_ai.ingest.watch import Entry, Hints, Inbox, Watch
+from clinic_ai.settings import IngestSettings
+
+IGNORE = watch.ignore_pattern(IngestSettings().ignore)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    return Inbox("inbox", tmp_path, settle_s=1.0)
+
+
+def look(inbox: Inbox) -> dict[bytes, Entry]:
+    return {entry.raw_name: entry for entry in watch.look(inbox, IGNORE)}
+
+
+def test_finds_files_in_folders_and_skips_what_the_settings_say(inbox: Inbox) -> None:
+    for name in ("a.dcm", "DX/CHEST/b.png", ".hidden", "c.tmp", "d.part", ".trash/e.dcm"):
+        (inbox.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (inbox.root / name).write_bytes(b"x")
+    assert set(look(inbox)) == {b"a.dcm", b"DX/CHEST/b.png"}
+
+
+def test_odd_things_are_told_apart_and_never_followed(inbox: Inbox, tmp_path: Path) -> None:
+    (inbox.root / "folder.dcm").mkdir()
+    os.symlink("/etc", inbox.root / "etc")
+    os.symlink("/etc/hostname", inbox.root / "name.dcm")
+    os.mkfifo(inbox.root / "fifo.dcm")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(inbox.root / "s"))
+        found = look(inbox)
+    assert {name: entry.odd for name, entry in found.items()} == {
+        b"etc": "link",
+        b"name.dcm": "link",
+        b"fifo.dcm": "special",
+        b"s": "special",
+    }
+
+
+def test_folders_too_deep_are_told_and_not_entered(inbox: Inbox) -> None:
+    deep = inbox.root.joinpath(*["d"] * (watch.MAX_DEPTH + 1))
+    deep.mkdir(parents=True)
+    (deep / "x.dcm").write_bytes(b"x")
+    assert [entry.odd for entry in look(inbox).values()] == ["too_deep"]
+
+
+def test_any_name_the_file_system_allows_is_found_and_can_be_shown(inbox: Inbox) -> None:
+    names = [b"new\nline.dcm", b"\xff\xfe.dcm", b"\x1b[31mred.dcm", b"x" * 255, "Müller.dcm".encode()]
+    for name in names:
+        with open(os.path.join(os.fsencode(inbox.root), name), "wb") as file:
+            file.write(b"x")
+    found = look(inbox)
+    assert set(found) == set(names)
+    assert all(entry.name.isprintable() for entry in found.values())
+    assert found["Müller.dcm".encode()].name == "Müller.dcm"
+
+
+def test_a_missing_inbox_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(watch.look(Inbox("x", tmp_path / "gone", 1.0), IGNORE))
+
+
+def entry(inbox: Inbox, name: bytes = b"a", size: int = 1, mtime: int = 1, inode: int = 1) -> Entry:
+    return Entry(inbox, name, size, mtime, inode)
+
+
+def test_a_file_rests_when_two_looks_far_enough_apart_agree(inbox: Inbox) -> None:
+    seen = Watch()
+    assert seen.settled(inbox, [entry(inbox)], now=0.0) == []
+    assert seen.settled(inbox, [entry(inbox)], now=0.5) == []
+    assert seen.settled(inbox, [entry(inbox)], now=1.0) == [entry(inbox)]
+
+
+@pytest.mark.parametrize("changed", [{"size": 2}, {"mtime": 2}, {"inode": 2}])
+def test_any_change_starts_the_wait_anew(inbox: Inbox, changed: dict[str, int]) -> None:
+    seen = Watch()
+    seen.settled(inbox, [entry(inbox)], now=0.0)
+    assert seen.settled(inbox, [entry(inbox, **changed)], now=1.5) == []
+    assert seen.settled(inbox, [entry(inbox, **changed)], now=2.4) == []
+    assert seen.settled(inbox, [entry(inbox, **changed)], now=2.5) != []
+
+
+def test_memory_is_bounded_and_freed(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_TRACKED", 3)
+    seen = Watch()
+    many = [entry(inbox, b"%d" % n) for n in range(5)]
+    seen.settled(inbox, many, now=0.0)
+    assert len(seen) == 3
+    assert seen.oldest("inbox") == 0.0
+    assert len(seen.settled(inbox, many, now=1.0)) == 3
+    seen.forget(many[:3])
+    seen.settled(inbox, many[3:], now=2.0)
+    assert len(seen) == 2
+    seen.settled(inbox, [], now=3.0)
+    assert len(seen) == 0
+    assert seen.oldest("inbox") == math.inf
+
+
+def test_the_kernel_hints_at_new_files_and_not_at_our_own_looks(inbox: Inbox) -> None:
+    event = threading.Event()
+    hints = Hints(event)
+    try:
+        assert hints.watch([inbox.root])
+        (inbox.root / "a.dcm").write_bytes(b"x")
+        assert event.wait(10)
+    finally:
+        hints.close()
+
+
+def test_a_folder_that_cannot_be_watched_is_admitted(tmp_path: Path) -> None:
+    hints = Hints(threading.Event())
+    try:
+        assert not hints.watch([tmp_path / "gone"])
+    finally:
+        hints.close()

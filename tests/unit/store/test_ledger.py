@@ -1,0 +1,73 @@
+"""The ledger of files, on a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clinic_ai.errors import NotFound
+from clinic_ai.store import ledger
+from clinic_ai.store.database import Database
+from clinic_ai.store.ledger import Fate, Outcome, Sighting
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "clinic.db")
+    database.open()
+    yield database
+    database.close()
+
+
+def sighting(name: bytes = b"a.dcm") -> Sighting:
+    return Sighting("inbox", name.decode("utf-8", "backslashreplace"), name, 10, 1)
+
+
+def test_claims_are_numbered_in_order_and_pending_until_decided(database: Database) -> None:
+    with database.write() as c:
+        assert ledger.begin_claims(c, [sighting(), sighting(b"\xff\n")]) == [1, 2]
+        assert ledger.begin_claims(c, [sighting(b"c")]) == [3]
+        assert ledger.begin_claims(c, []) == []
+        ledger.confirm_claims(c, [(1, "a" * 64, 99)])
+        ledger.decide(c, [Outcome(3, Fate.STORED, study_id="S-1")])
+    with database.read() as c:
+        pending = ledger.pending(c)
+        assert [(row.file_id, row.fate, row.size_bytes) for row in pending] == [
+            (1, Fate.CLAIMED, 99),
+            (2, Fate.CLAIMING, 10),
+        ]
+        assert pending[1].raw_name == b"\xff\n"
+        assert "raw_name" not in pending[1].model_dump()
+        assert ledger.counts(c) == {f: {Fate.CLAIMED: 1, Fate.CLAIMING: 1, Fate.STORED: 1}.get(f, 0) for f in Fate}
+
+
+def test_only_claims_that_were_not_confirmed_can_be_taken_back(database: Database) -> None:
+    with database.write() as c:
+        ledger.begin_claims(c, [sighting(), sighting(b"b")])
+        ledger.confirm_claims(c, [(1, "a" * 64, 1)])
+        ledger.abandon(c, [1, 2])
+        assert [row.file_id for row in ledger.pending(c)] == [1]
+
+
+def test_what_is_ignored_is_known_again(database: Database) -> None:
+    with database.write() as c:
+        assert not ledger.ignored_before(c, sighting())
+        ledger.ignore(c, sighting(), "link", "It is a link.", "Put the file there.")
+        assert ledger.ignored_before(c, sighting())
+        assert not ledger.ignored_before(c, sighting(b"other"))
+
+
+def test_lists_newest_first_by_fate_study_and_page(database: Database) -> None:
+    with database.write() as c:
+        ledger.begin_claims(c, [sighting(b"%d" % n) for n in range(5)])
+        ledger.decide(c, [Outcome(n, Fate.STORED, study_id="S-1") for n in (2, 4)])
+        ledger.decide(c, [Outcome(3, Fate.QUARANTINED, "empty", "It is empty.", "Send it again.")])
+    with database.read() as c:
+        assert [row.file_id for row in ledger.list_files(c, limit=2)] == [5, 4]
+        assert [row.file_id for row in ledger.list_files(c, before=4, limit=2)] == [3, 2]
+        assert [row.file_id for row in ledger.list_files(c, study_id="S-1")] == [4, 2]
+        assert [row.reason for row in ledger.list_files(c, fates=[Fate.QUARANTINED])] == ["It is empty."]
+        with pytest.raises(NotFound):
+            ledger.get_file(c, 99)
