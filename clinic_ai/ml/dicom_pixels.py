@@ -20,7 +20,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGExtended12Bit
 
 from clinic_ai.errors import InputError
-from clinic_ai.ml.images import Float, average_blocks, check_frame_size, colourfulness, luminance, robust_range
+from clinic_ai.ml.greys import Float, average_blocks, check_frame_size, colourfulness, luminance, robust_range
 
 _UNDECODABLE = "Export the study again uncompressed, or as lossless JPEG, JPEG 2000, JPEG-LS or RLE."
 _READ_ERRORS = (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError)

@@ -40,8 +40,10 @@ class Host:
         if not kept:
             self._replace(params, bases)
         engine = self._loaded()
-        for adapter in adapters or ([None] if kept else []):
+        for adapter in adapters:
             engine.use(adapter)
+        if kept and not adapters:
+            engine.use(None)
         return Ready(seconds=time.monotonic() - began)
 
     def analyse(self, params: AnalysisTask, _: wire.Call) -> Analysis:

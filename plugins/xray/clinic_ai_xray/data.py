@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clinic_ai.ml.images import Float, GreyImage, load_grey
+from clinic_ai.ml.greys import Float
+from clinic_ai.ml.images import GreyImage, load_grey
 
 PREPROCESSING_VERSION = 1
 """Raised whenever ``network_input`` would give other numbers; a model refuses to load under another version."""

@@ -104,7 +104,19 @@ def export(
     _forget_places(model)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
-    difference = parity(network, path, sample)
+    return accept(network, path, sample)
+
+
+def accept(network: FastNetwork, path: Path, sample: npt.NDArray[np.float32]) -> float:
+    """Return the largest difference of a logit between ``network`` and the ONNX file over ``sample``.
+
+    Raise ModelError, and remove the file, if it is larger than ``PARITY``.
+    """
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (served,) = session.run(["logit"], {"images": sample})
+    with torch.inference_mode():
+        logits, _, _ = network(torch.from_numpy(sample))
+    difference = float(np.abs(logits.numpy() - served).max())
     if not difference <= PARITY:
         path.unlink()
         raise ModelError(f"The exported graph differs from the network by {difference:.2g} in the logit.")
@@ -119,15 +131,6 @@ def describe(*, condition: str, temperature: float) -> dict[str, str | int | flo
         "temperature": repr(float(temperature)),
         "preprocessing_version": PREPROCESSING_VERSION,
     }
-
-
-def parity(network: FastNetwork, path: Path, sample: npt.NDArray[np.float32]) -> float:
-    """Return the largest absolute difference of a logit between ``network`` and the ONNX file over ``sample``."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (served,) = session.run(["logit"], {"images": sample})
-    with torch.inference_mode():
-        logits, _, _ = network(torch.from_numpy(sample))
-    return float(np.abs(logits.numpy() - served).max())
 
 
 def _forget_places(model: onnx.ModelProto) -> None:

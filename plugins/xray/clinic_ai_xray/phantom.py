@@ -16,10 +16,15 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from clinic_ai.ml.images import Float, resize
+from clinic_ai.ml.greys import Float, resize
 
 _ROOT = "1.2.826.0.1.3680043.10.1644."
 """Prefix of our UIDs, followed by a hash of the seed."""
+_VIEWS = {
+    "AP": ("399348003", "SCT", "Antero-posterior projection"),
+    "PA": ("272479007", "SCT", "Postero-anterior projection"),
+    "LL": ("399198007", "SCT", "Right to left lateral projection"),
+}
 _DENSITY = {"air": 0.04, "lung": 0.22, "tissue": 0.55, "bone": 0.18, "heart": 0.72}
 
 
@@ -139,7 +144,7 @@ def _acquisition(dataset: Dataset, view: str, body_part: str, series_description
     dataset.ImageLaterality = "U"
     region = _code("51185008", "SCT", "Chest")
     dataset.AnatomicRegionSequence = Sequence([region])
-    dataset.ViewCodeSequence = Sequence([_code("399348003", "SCT", "Antero-posterior projection")])
+    dataset.ViewCodeSequence = Sequence([_code(*_VIEWS.get(view, _VIEWS["AP"]))])
     dataset.ViewCodeSequence[0].ViewModifierCodeSequence = Sequence([])
     dataset.PatientOrientationCodeSequence = Sequence([_code("10904000", "SCT", "Erect")])
     dataset.AcquisitionContextSequence = Sequence([])

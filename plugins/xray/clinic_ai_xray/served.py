@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from clinic_ai.contract import Device, LoadedModel
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, sigmoid
-from clinic_ai.ml.images import Float
+from clinic_ai.ml.greys import Float
 from clinic_ai_xray.data import PREPROCESSING_VERSION
 
 _ORT_ERRORS = (

@@ -22,7 +22,8 @@ from pydicom.uid import (
 )
 
 from clinic_ai.errors import InputError
-from clinic_ai.ml.images import average_blocks, load_grey
+from clinic_ai.ml.greys import average_blocks
+from clinic_ai.ml.images import load_grey
 
 RAMP = np.arange(64 * 48, dtype=np.int32).reshape(64, 48)
 

@@ -1,0 +1,190 @@
+"""The engine in a real child process: what it judges, what it refuses, which models it takes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import Device, EngineLoad, LoadedModel, Ready
+from clinic_ai.domain import Analysis, FileKind, InstanceHeader, Presence, StudyFacts
+from clinic_ai.errors import ChildRefused
+from clinic_ai.plugins import find_plugins
+from clinic_ai.processes import Child, ChildSpec
+from clinic_ai_xray.gate import refuse_by_header
+from clinic_ai_xray.model_files import open_model
+from clinic_ai_xray.plugin import describe_plugin
+
+ENGINE = describe_plugin().engine
+
+
+def load(child: Child, model: LoadedModel) -> Ready:
+    return child.call("load", EngineLoad(engine=ENGINE, models=(model,), device=Device()), Ready, timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def child(reference):
+    engine = Child(ChildSpec(kind="engine", name="xray engine", confinement=Confinement(data=2 << 30)))
+    try:
+        load(engine, reference)
+        yield engine
+    finally:
+        engine.kill()
+
+
+def analyse(child, task) -> Analysis:
+    return child.call("analyse", task, Analysis, timeout_s=60)
+
+
+def test_the_plugin_is_found_by_its_entry_point():
+    assert find_plugins().manifests["xray"] == describe_plugin()
+
+
+def test_a_frontal_film_gets_a_finding_with_a_heat_map(child, film, task_of, reference):
+    image = film()
+    task = task_of(image)
+    analysis = analyse(child, task)
+    (finding,) = analysis.findings
+    assert finding.condition == "pneumonia"
+    assert finding.instance_sha256 == image.sha256
+    assert finding.validation == reference.manifest.validation["pneumonia"]
+    low, high = (reference.manifest.parameters[key] for key in ("abstain_low", "abstain_high"))
+    certain = Presence.PRESENT if finding.probability >= high else Presence.ABSENT
+    assert finding.presence == (Presence.UNCERTAIN if low <= finding.probability < high else certain)
+    assert analysis.refusals == ()
+    (produced,) = analysis.files
+    assert (produced.name, produced.role, produced.instance_sha256) == (finding.heatmap, "heatmap", image.sha256)
+    with Image.open(Path(task.output_directory) / produced.name) as picture:
+        assert picture.mode == "L"
+        assert picture.size == (256, 256)
+
+
+def test_polarity_and_depth_change_nothing(child, film, task_of):
+    plain = film("a.dcm", bits=12)
+    inverse = film("b.dcm", bits=12, monochrome1=True)
+    deep = film("c.dcm", bits=16)
+    probabilities = [finding.probability for finding in analyse(child, task_of(plain, inverse, deep)).findings]
+    assert probabilities == pytest.approx([probabilities[0]] * 3, abs=2e-3)
+
+
+def test_a_png_of_the_same_film_is_judged_alike(child, film, task_of, image_of, tmp_path):
+    from clinic_ai_xray.phantom import draw_chest
+
+    pixels = draw_chest(320, 288, seed=5)
+    Image.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(tmp_path / "film.png")
+    png = image_of(tmp_path / "film.png", modality="", body_part="", view_position="")
+    analysis = analyse(child, task_of(film(pixels=pixels), png, modalities=("DX",), body_parts=("CHEST",)))
+    dicom, picture = analysis.findings
+    assert picture.probability == pytest.approx(dicom.probability, abs=0.02)
+    assert any("view" in remark for remark in analysis.remarks)
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ({"view_position": "LL"}, "lateral_view"),
+        ({"view_position": "", "series_description": "Thorax lat"}, "lateral_view"),
+        ({"view_position": "LLO"}, "unknown_view"),
+        ({"body_part": "HAND"}, "wrong_body_part"),
+        ({"body_part": "", "study_description": "KNEE 2 VIEWS"}, "wrong_body_part"),
+        ({"modality": "MG"}, "mammogram"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.2"}, "mammogram"),
+        ({"modality": "CT"}, "not_an_xray"),
+        ({"modality": ""}, "not_an_xray"),
+    ],
+)
+def test_what_the_header_rules_out_gets_no_number(header, code):
+    words = {"modality": "DX", "body_part": "CHEST", "view_position": "PA", **header}
+    reason = refuse_by_header(InstanceHeader(kind=FileKind.DICOM, **words), StudyFacts())
+    assert reason is not None
+    assert reason.code == code
+    assert reason.sentence.endswith(".")
+
+
+def test_what_the_pixels_rule_out_gets_no_number(child, film, task_of, image_of, tmp_path, constant):
+    generator = np.random.default_rng(1)
+    colourful = generator.integers(0, 255, (200, 200, 3)).astype(np.uint8)
+    Image.fromarray(colourful).save(tmp_path / "photo.jpg")
+    (tmp_path / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"rubbish" * 50)
+    images = {
+        "empty_image": film("black.dcm", pixels=constant * 0),
+        "too_small": film("dot.dcm", pixels=np.ones((1, 1), dtype=np.float32)),
+        "unusual_shape": film("strip.dcm", rows=1000, columns=100),
+        "colour_picture": image_of(tmp_path / "photo.jpg"),
+        "no_pixels": image_of(tmp_path / "broken.dcm"),
+    }
+    analysis = analyse(child, task_of(*images.values(), film("good.dcm")))
+    assert {refusal.code: refusal.instance_sha256 for refusal in analysis.refusals} == {
+        code: image.sha256 for code, image in images.items()
+    }
+    assert len(analysis.findings) == 1  # the good film beside them is judged
+
+
+def test_a_job_pinned_to_another_model_is_not_run(child, film, task_of, reference):
+    task = task_of(film())
+    other = reference.ref.model_copy(update={"digest": "0" * 64})
+    with pytest.raises(ChildRefused, match="is not loaded"):
+        analyse(child, task.model_copy(update={"models": (other,)}))
+
+
+@pytest.fixture
+def copied(tmp_path, reference):
+    directory = tmp_path / "model"
+    shutil.copytree(reference.directory, directory)
+    return directory
+
+
+def edited_manifest(directory: Path, **parameters) -> LoadedModel:
+    model = open_model(directory)
+    manifest = model.manifest.model_copy(update={"parameters": {**model.manifest.parameters, **parameters}})
+    return model.model_copy(update={"manifest": manifest})
+
+
+def test_a_second_load_replaces_the_model_in_the_same_process(child, film, task_of, reference, copied):
+    toml = copied / "model.toml"
+    toml.write_text(toml.read_text() + "\n# another digest\n")
+    second = open_model(copied)
+    pid = child.pid
+    load(child, second)
+    try:
+        task = task_of(film()).model_copy(update={"models": (second.ref,)})
+        assert analyse(child, task).models == (second.ref,)
+        with pytest.raises(ChildRefused, match="is not loaded"):
+            analyse(child, task_of(film()))
+    finally:
+        load(child, reference)
+    assert child.pid == pid
+
+
+def test_a_corrupt_file_is_refused(child, copied, reference):
+    content = bytearray((copied / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / "model.onnx").write_bytes(content)
+    with pytest.raises(ChildRefused, match="not the one its manifest pins") as caught:
+        load(child, open_model(copied))
+    assert caught.value.code == "modelerror"
+    load(child, reference)
+
+
+def test_metadata_that_disagree_are_refused(child, copied, reference):
+    with pytest.raises(ChildRefused, match="disagree with its manifest"):
+        load(child, edited_manifest(copied, temperature=9.0))
+    with pytest.raises(ChildRefused, match="image preparation"):
+        load(child, edited_manifest(copied, preprocessing_version=99))
+    with pytest.raises(ChildRefused, match="out of range"):
+        load(child, edited_manifest(copied, abstain_low=0.99))
+    load(child, reference)
+
+
+def test_rubbish_with_a_right_hash_is_refused(child, copied, reference):
+    from clinic_ai_xray.model_files import write_manifest
+
+    (copied / "model.onnx").write_bytes(b"rubbish" * 100)
+    write_manifest(copied, open_model(copied).manifest, [copied / "model.onnx"])
+    with pytest.raises(ChildRefused, match="damaged"):
+        load(child, open_model(copied))
+    load(child, reference)

@@ -1,0 +1,90 @@
+"""The network: its size, its export, and the same pixels in training and serving."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from clinic_ai.contract import Device
+from clinic_ai.errors import ModelError
+from clinic_ai_xray.network import PARAMETERS, SIDE, FastNetwork, accept, describe, export
+from clinic_ai_xray.served import ServedModel
+from clinic_ai_xray.trainer import reference_base
+
+
+def lively_network() -> FastNetwork:
+    """A network with random weights whose logits differ from image to image."""
+    torch.manual_seed(3)
+    network = FastNetwork().train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.rand(8, 1, SIDE, SIDE))  # running statistics of the batch normalisations
+    return network.eval()
+
+
+def test_it_has_the_stated_number_of_parameters():
+    network = FastNetwork()
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    running = sum(buffer.numel() for name, buffer in network.named_buffers() if "running" in name)
+    assert trained + running == PARAMETERS == 1_464_113
+    assert sum(parameter.numel() for parameter in network.head.parameters()) == 82_049
+
+
+def test_the_map_adds_up_to_the_logit():
+    network = lively_network()
+    with torch.inference_mode():
+        maps = network.features(torch.rand(4, 1, SIDE, SIDE))
+        logits, activation = network.head.judge(maps)
+        hidden = network.head.hidden(maps.mean(dim=(2, 3)))
+        constant = ((hidden > 0) * network.head.out.weight) @ network.head.hidden.bias + network.head.out.bias
+    np.testing.assert_allclose(activation.mean(dim=(1, 2)) + constant, logits, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    network = lively_network()
+    sample = np.random.default_rng(0).random((64, 1, SIDE, SIDE), dtype=np.float32)
+    difference = export(network, path, describe(condition="pneumonia", temperature=1.25), sample)
+    return network, path, sample, difference
+
+
+def test_the_export_equals_the_network_and_carries_its_metadata(exported):
+    network, path, sample, difference = exported
+    with torch.inference_mode():
+        spread = network(torch.from_numpy(sample))[0].std()
+    assert difference < 1e-4 < spread  # a graph that says one thing of every image would agree for nothing
+    model = onnx.load(path)
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "labels": '["pneumonia"]',
+        "input_side": "128",
+        "temperature": "1.25",
+        "preprocessing_version": "1",
+    }
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # any number of images at once
+
+
+def test_a_graph_of_another_network_is_not_kept(tmp_path, exported):
+    network, path, sample, _ = exported
+    copy = tmp_path / "model.onnx"
+    copy.write_bytes(path.read_bytes())
+    assert accept(network, copy, sample[:4]) < 1e-4
+    with torch.no_grad():
+        network.head.out.bias += 0.01
+    with pytest.raises(ModelError, match="differs"):
+        accept(network, copy, sample[:4])
+    assert not copy.exists()
+
+
+def test_the_reference_model_loads_and_is_small():
+    model = reference_base()
+    assert model.manifest.reference
+    assert not model.manifest.clinical_use
+    assert model.manifest.files[0].size_bytes < 6_000_000
+    served = ServedModel(model, Device())
+    images = np.random.default_rng(0).random((3, 1, SIDE, SIDE), dtype=np.float32)
+    together = served.logits(images)
+    alone = [float(served.logits(images[i : i + 1])[0]) for i in range(3)]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
