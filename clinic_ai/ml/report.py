@@ -109,10 +109,10 @@ def _write_dicom(task: RenderTask, made: _Made) -> None:
     made.omissions.extend(lost)
     evidence = dict(_evidence(task, study, made))
     try:
-        write_sr(task, evidence, made.directory)
+        write_sr(task, study, evidence, made.directory)
     except InputError as error:
         made.omissions.append(f"No structured report was made: {error.message}")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         # What highdicom and pydicom raise for values no rule here foresaw; the PDF must not be lost over it.
         (made.directory / "report.sr.dcm").unlink(missing_ok=True)
         made.omissions.append(f"No structured report was made: it would not be valid DICOM ({type(error).__name__}).")

@@ -8,6 +8,7 @@ guard, the policy and the software stand as text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from highdicom import sr
@@ -43,28 +44,40 @@ _IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 _CONTAINS = sr.RelationshipTypeValues.CONTAINS
 
 
+class _Report(sr.ComprehensiveSR):
+    """highdicom knows which attributes to copy from the SOP classes of today; we bring them along instead.
+
+    A source of a retired or private SOP class must not cost the report.
+    """
+
+    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
+        """Leave patient and study as they are; ``write_sr`` sets them."""
+
+
 def evidence_of(image: RenderImage, study: Dataset) -> Dataset | None:
     """Return a source image as an SR may refer to it, or None if its UIDs do not allow that."""
     header = image.header
     uids = (header.sop_class_uid, header.sop_instance_uid, header.series_instance_uid)
     if header.study_instance_uid != study.StudyInstanceUID or not all(map(is_uid, uids)):
         return None
-    result = Dataset()
-    result.update(study)
+    result = deepcopy(study)
+    result.PatientName = ""  # highdicom warns on standard error, in full, about names with one component
     result.SOPClassUID, result.SOPInstanceUID, result.SeriesInstanceUID = uids
     result.Modality = short_text(header.modality, 16) or "OT"
     result.Rows, result.Columns = header.rows, header.columns
     return result
 
 
-def write_sr(task: RenderTask, evidence: dict[str, Dataset], directory: Path) -> None:
-    """Write ``report.sr.dcm``; ``evidence`` maps an image's SHA-256 to the object the SR refers to, first one first.
+def write_sr(task: RenderTask, study: Dataset, evidence: dict[str, Dataset], directory: Path) -> None:
+    """Write ``report.sr.dcm`` into the patient and study of ``study``.
+
+    ``evidence`` maps an image's SHA-256 to the object the SR refers to; the reference counts, not its pixels.
 
     Raise InputError if there is nothing to refer to: an SR without evidence belongs to no study.
     """
     if not evidence:
         raise InputError("no_evidence", "No image of the study has UIDs that a structured report could refer to.")
-    document = sr.ComprehensiveSR(
+    document = _Report(
         evidence=list(evidence.values()),
         content=_content(task, evidence),
         series_instance_uid=derived_uid(task.study_id, task.version, "sr-series"),
@@ -77,6 +90,7 @@ def write_sr(task: RenderTask, evidence: dict[str, Dataset], directory: Path) ->
         is_verified=False,
         specific_character_set=CHARACTER_SET,
     )
+    document.update(study)
     stamp(document, task, SERIES_DESCRIPTION)
     document.CompletionFlagDescription = words.PRELIMINARY.replace("–", "-")
     document.save_as(directory / "report.sr.dcm", enforce_file_format=True)

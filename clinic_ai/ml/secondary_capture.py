@@ -45,8 +45,7 @@ def write_capture(
     # Type 2C: present, and empty where the picture does not tell; highdicom takes no "unknown".
     capture.PatientOrientation = []
     capture.Laterality = image.header.laterality if image.header.laterality in {"L", "R"} else ""
-    for element in study:
-        capture[element.tag] = element
+    capture.update(study)
     stamp(capture, task, SERIES_DESCRIPTION)
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     if image.header.body_part:

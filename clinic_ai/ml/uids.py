@@ -6,7 +6,7 @@ import re
 import uuid
 
 _NAMESPACE = uuid.UUID("6f1c2a34-4c0e-5d7b-9a51-0d3f6c1e8b27")
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
+_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+", re.ASCII)
 
 
 def derived_uid(study_id: str, version: int, role: str) -> str:
@@ -15,5 +15,5 @@ def derived_uid(study_id: str, version: int, role: str) -> str:
 
 
 def is_uid(text: str) -> bool:
-    """Return whether ``text`` is a valid UID (PS3.5 section 9.1)."""
+    """Return whether ``text`` is a valid UID (PS3.5 section 9.1); of the roots only 0 to 2 exist (ISO/IEC 9834-1)."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+
 from clinic_ai.confinement import confine
 
 if __name__ == "__main__":
@@ -20,4 +23,7 @@ def _render(task: RenderTask, _call: Call) -> RenderResult:
 METHODS = {"render": Method(RenderTask, _render)}
 
 if __name__ == "__main__":
+    # pydicom and highdicom quote odd values in warnings: names of patients have no business on standard error.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     serve(CHANNEL, METHODS)

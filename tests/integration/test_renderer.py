@@ -512,6 +512,23 @@ def test_a_key_too_long_for_dicom_is_left_out_and_said(
     assert "7" * 63 + "…" in re.sub(r"[\s\u200b]", "", pdf_text(directory))
 
 
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.6", "1.3.12.2.1107.5.9.1"], ids=["retired", "private"])
+def test_a_source_of_an_unknown_sop_class_has_its_sr(
+    render: Callable[..., RenderResult], dx: RenderImage, directory: Path, sop_class: str
+) -> None:
+    odd = dx.model_copy(update={"header": dx.header.model_copy(update={"sop_class_uid": sop_class})})
+    result = render(odd, findings=(finding(odd),), verdict=verdict(("f_1", "Words.")))
+    assert "report.sr.dcm" in names(result)
+    report = pydicom.dcmread(directory / "report.sr.dcm")
+    assert (report.StudyTime, report.PatientID) == ("101112", "P-1")
+    assert_valid_dicom(directory / "report.sr.dcm")
+
+
+def test_nobody_is_named_on_standard_error(child: Child, render: Callable[..., RenderResult], dx: RenderImage) -> None:
+    render(dx, identity=PatientIdentity(patient_name="Mononymous", birth_date="soon", sex="?"))
+    assert "Mononymous" not in child.output_tail()
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -142,7 +142,7 @@ def test_derived_uids_are_valid_and_always_the_same(study: str, version: int, ro
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "1.", ".1", "1..2", "1.02", "1.a", "../../etc", "1.2\n", "1." + "2" * 63, "१.२"]
+    "text", ["", "1", "1.", ".1", "1..2", "1.02", "1.a", "999.999.2", "../../etc", "1.2\n", "1." + "2" * 63, "१.२"]
 )
 def test_what_is_no_uid(text: str) -> None:
     assert not is_uid(text)
