@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,13 +74,21 @@ SHOWN_FILES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the closing table."""
+    """One line of the closing table: the files of one study, or one file of none."""
 
-    file: str
+    files: tuple[str, ...]
     fate: str
     study: str
     outcome: str
     place: str
+
+    @property
+    def label(self) -> str:
+        """Return the files in few words."""
+        first = self.files[0]
+        if len(set(self.files)) == 1 and len(self.files) > 1:
+            return f"{first} ({len(self.files)} files)"
+        return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
 
 
 def demo(source: Path | None = None, home: Path | None = None, *, as_json: bool = False) -> int:
@@ -98,11 +106,12 @@ def demo(source: Path | None = None, home: Path | None = None, *, as_json: bool 
             entry.rename(made.inbox / entry.name)
         _watch(client, len(names), live=not as_json and sys.stderr.isatty())
         rows = _rows(client, names)
+    accounted = sum(len(row.files) for row in rows)
     if as_json:
-        print(json.dumps([vars(row) for row in rows], indent=2))  # noqa: T201 - this is what the command is for
+        print(json.dumps([asdict(row) for row in rows], indent=2))  # noqa: T201 - this is what the command is for
     else:
-        _show(rows, made)
-    return 0
+        _show(rows, made, unaccounted=len(names) - accounted)
+    return 0 if accounted == len(names) else 1
 
 
 def _say(text: str) -> None:
@@ -144,10 +153,10 @@ def _stage_shipped(home: Home) -> dict[str, str]:
             _copy(shipped / name, home.path / "staging" / place)
             names[place] = name
     series = shipped / "dicomdirtests" / "77654033" / "CT2"
-    for number, slice_ in enumerate(sorted(p for p in series.glob("*") if p.is_file()) if series.is_dir() else ()):
+    for slice_ in sorted(p for p in series.glob("*") if p.is_file()):
         place = f"pydicom/CT2/{slice_.name}"
         _copy(slice_, home.path / "staging" / place)
-        names[place] = f"CT series, slice {number + 1}"
+        names[place] = "CT series"
     phantoms = home.path / "staging" / "phantoms"
     subprocess.run(
         [sys.executable, "-m", "clinic_ai_xray.phantom", str(phantoms), "--count", str(PHANTOMS)],
@@ -241,42 +250,53 @@ def _watch(client: Client, count: int, *, live: bool) -> None:
 
 
 def _rows(client: Client, names: dict[str, str]) -> list[Row]:
-    files = client.files(limit=1000).files
-    views = {study: client.study(study) for study in sorted({f.study_id for f in files if f.study_id})}
-    ordered = sorted(files, key=lambda f: (f.fate != "STORED", f.study_id or "", f.name))
-    return [_row(file, views.get(file.study_id or ""), names) for file in ordered]
+    """Return one row per study, then one per file that is in none."""
+    by_study: dict[str, list[FileRow]] = {}
+    alone = []
+    for file in sorted(client.files(limit=1000).files, key=lambda f: f.name):
+        if file.fate == "STORED" and file.study_id:
+            by_study.setdefault(file.study_id, []).append(file)
+        else:
+            alone.append(Row((names.get(file.name, file.name),), file.fate, "", file.reason, ""))
+    rows = [_study_row(client.study(study_id), files, names) for study_id, files in by_study.items()]
+    return sorted(rows, key=lambda row: (not row.place, row.label)) + alone
 
 
-def _row(file: FileRow, view: StudyView | None, names: dict[str, str]) -> Row:
-    name = names.get(file.name, file.name)
-    if view is None:
-        return Row(name, file.fate, "", file.reason, "")
+def _study_row(view: StudyView, files: Sequence[FileRow], names: dict[str, str]) -> Row:
     version = view.versions[-1]
     artefact = version.artefacts[-1] if version.artefacts else None
     place = next((d.place for d in artefact.deliveries if d.place), "") if artefact is not None else ""
     outcome = version.study.wait.sentence if version.study.wait is not None else ""
     if artefact is not None and artefact.released:
         outcome = " ".join(released.text for released in artefact.released)
-    return Row(name, file.fate, version.study.state.value, outcome, place)
+    labels = tuple(names.get(file.name, file.name) for file in files)
+    return Row(labels, files[0].fate, version.study.state.value, outcome, place)
 
 
-def _show(rows: Sequence[Row], home: Home) -> None:
+def _show(rows: Sequence[Row], home: Home, *, unaccounted: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, width in (("File", 26), ("Fate", 11), ("Study", 9)):
-        table.add_column(column, max_width=width, overflow="fold")
+    table.add_column("File", max_width=28, overflow="fold")
+    table.add_column("Fate", no_wrap=True)
+    table.add_column("Study", no_wrap=True)
     table.add_column("What became of it", ratio=1, overflow="fold")
     for row in rows:
-        table.add_row(row.file, row.fate, row.study, row.outcome)
+        table.add_row(row.label, row.fate, row.study, row.outcome)
+    console.print()
     console.print(table)
-    places = sorted({row.place for row in rows if row.place})
-    console.print(f"\n{len(rows)} files, none unaccounted for; {len(places)} results:", highlight=False)
-    for place in places:
-        console.print(f"  {_short(place)}/report.pdf", highlight=False, soft_wrap=True)
-    console.print(f"\nQuarantined files and their reasons lie in {_short(str(home.quarantine))}.", highlight=False)
+    results = [row for row in rows if row.place]
+    console.print(f"\n{len(results)} reports, all of them drafts of reference models, not for clinical use:")
+    for row in results:
+        console.print(f"  {row.label:<28} {_short(row.place)}/report.pdf", soft_wrap=True)
+    count = sum(len(row.files) for row in rows)
+    missing = f"{unaccounted} UNACCOUNTED FOR" if unaccounted else "every one accounted for"
+    console.print(f"\n{count} files, {missing}. Quarantined files and their reasons: {_short(str(home.quarantine))}/")
+    console.print(
+        f"Look on: clinic-ai run --home {_short(str(home.path))}, then clinic-ai tui --home …", soft_wrap=True
+    )
 
 
 def _short(path: str) -> str:
