@@ -1,0 +1,116 @@
+"""Metrics, calibration and checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clinic_ai.domain import Presence
+from clinic_ai.ml.calibration import Band, abstention_band, fit_temperature, probabilities, sigmoid
+from clinic_ai.ml.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
+from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold, expected_calibration_error
+
+scored = st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=2, max_size=40).filter(
+    lambda rows: len({label for label, _ in rows}) == 2
+)
+
+
+@given(scored)
+def test_auroc_is_the_chance_that_a_positive_outranks_a_negative(rows):
+    positives = [score for label, score in rows if label]
+    negatives = [score for label, score in rows if not label]
+    wins = sum((p > n) + (p == n) / 2 for p in positives for n in negatives)
+    labels, scores = zip(*rows, strict=True)
+    assert auroc(labels, scores) == pytest.approx(wins / len(positives) / len(negatives))
+
+
+def test_auroc_needs_both_classes():
+    with pytest.raises(ValueError, match="at least one"):
+        auroc([1, 1], [0.1, 0.2])
+
+
+def test_the_interval_is_wider_when_patients_have_many_images():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(generator.integers(0, 2, 40), 5)
+    scores = np.repeat(generator.normal(0, 1, 40), 5) + labels
+    alone = auroc_interval(labels, scores, [str(i) for i in range(200)], rounds=400)
+    together = auroc_interval(labels, scores, [str(i // 5) for i in range(200)], rounds=400)
+    assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+    assert together[0] < auroc(labels, scores) < together[1]
+
+
+def test_a_temperature_is_found_again():
+    generator = np.random.default_rng(1)
+    logits = generator.normal(0, 2, 20_000)
+    labels = generator.random(20_000) < probabilities(logits, 1.0)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3.0, rel=0.05)
+    calibrated = expected_calibration_error(labels, probabilities(3 * logits, 3.0))
+    assert calibrated < 0.02 < expected_calibration_error(labels, probabilities(3 * logits, 1.0))
+
+
+@given(st.floats(-1e4, 1e4))
+def test_sigmoid_never_overflows(logit):
+    assert 0.0 <= sigmoid(logit) <= 1.0
+    assert sigmoid(logit) == pytest.approx(float(probabilities([logit], 1.0)[0]), abs=1e-12)
+
+
+@given(st.floats(0.05, 0.95), st.floats(0, 1))
+@settings(max_examples=50)
+def test_the_band_holds_the_share_it_was_asked_for(threshold, abstain):
+    values = np.random.default_rng(2).random(400)
+    band = abstention_band(values, threshold, abstain=abstain)
+    assert band.low <= band.threshold <= band.high
+    inside = np.mean([band.presence(value) is Presence.UNCERTAIN for value in values])
+    assert inside == pytest.approx(abstain, abs=0.02)
+
+
+def test_the_edges_of_the_band():
+    band = Band(0.4, 0.5, 0.6)
+    assert [band.presence(p) for p in (0.39, 0.4, 0.59, 0.6)] == [
+        Presence.ABSENT,
+        Presence.UNCERTAIN,
+        Presence.UNCERTAIN,
+        Presence.PRESENT,
+    ]
+
+
+def test_the_best_threshold_separates_what_can_be_separated():
+    labels, values = [0, 0, 0, 1, 1], [0.1, 0.2, 0.3, 0.7, 0.9]
+    threshold = best_threshold(labels, values)
+    assert threshold == pytest.approx(0.5)
+    point = at_threshold(labels, values, threshold)
+    assert (point.sensitivity, point.specificity) == (1.0, 1.0)
+
+
+def checkpoint(epoch: int) -> Checkpoint:
+    return Checkpoint(epoch, {"w": np.full((3, 2), epoch, dtype=np.float32)}, {"loss": [0.1 * epoch], "epoch": epoch})
+
+
+def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path):
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, checkpoint(epoch))
+    found = newest_checkpoint(tmp_path)
+    assert found.epoch == 3
+    np.testing.assert_array_equal(found.tensors["w"], checkpoint(3).tensors["w"])
+    assert found.state == checkpoint(3).state
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00002", "epoch-00003"]
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "complete.json"])
+@pytest.mark.parametrize("how", ["gone", "cut", "changed"])
+def test_a_checkpoint_that_is_not_whole_does_not_count(tmp_path, name, how):
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(epoch))
+    path = tmp_path / "epoch-00002" / name
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if how == "cut" else content[:-2] + bytes([content[-2] ^ 0xFF]) + content[-1:])
+    assert newest_checkpoint(tmp_path).epoch == 1
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    assert newest_checkpoint(tmp_path / "absent") is None
