@@ -1,0 +1,177 @@
+"""The smallest plugin that learns: its model is one number, its training a few steps towards the mean label.
+
+Found by children through PYTHONPATH. A recipe makes its trainer hold, die or lie at a given step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import struct
+import time
+from pathlib import Path
+
+from clinic_ai.contract import (
+    AnalysisTask,
+    ConditionInfo,
+    Dataset,
+    Device,
+    Limits,
+    LoadedModel,
+    PluginManifest,
+    Progress,
+    Ready,
+    Scores,
+    TrainingPlan,
+    TrainingProgress,
+    TrainingResult,
+    TrainingTask,
+)
+from clinic_ai.domain import Analysis
+from clinic_ai.errors import DatasetError, ModelError
+
+HEAVIEST = 1000.0
+"""Weight above which the engine refuses a model."""
+
+
+def manifest(*, reference_models: tuple[str, ...] = ()) -> PluginManifest:
+    """Return the manifest of this plugin."""
+    return PluginManifest(
+        name="tiny",
+        version="1.0",
+        summary="A plugin of the tests.",
+        conditions=(
+            ConditionInfo(code="pneumonia", label="Pneumonia"),
+            ConditionInfo(code="cardiomegaly", label="Large heart"),
+        ),
+        model_formats=("safetensors",),
+        memory_mb=256,
+        timeout_s=30.0,
+        engine="tiny_learner:TinyEngine",
+        trainer="tiny_learner:TinyTrainer",
+        reference_models=reference_models,
+    )
+
+
+def write_model(
+    directory: Path,
+    weight: float,
+    *,
+    name: str = "scalar",
+    version: str = "1",
+    slot: str = "main",
+    base_digest: str | None = None,
+    **claims: bool,
+) -> str:
+    """Write a model directory of one weight; return its digest."""
+    directory.mkdir(parents=True, exist_ok=True)
+    header = json.dumps({"weight": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}).encode()
+    content = struct.pack("<Q", len(header)) + header + struct.pack("<d", weight)
+    (directory / "weights.safetensors").write_bytes(content)
+    lines = [
+        'plugin = "tiny"',
+        f'slot = "{slot}"',
+        f'name = "{name}"',
+        f'version = "{version}"',
+        'format = "safetensors"',
+        *([f'base_digest = "{base_digest}"'] if base_digest else []),
+        *(f"{key} = {str(value).lower()}" for key, value in claims.items()),
+        'licence = "Apache-2.0"',
+        'source = "made by a test"',
+        'intended_use = "tests"',
+        "[[files]]",
+        'name = "weights.safetensors"',
+        f'sha256 = "{hashlib.sha256(content).hexdigest()}"',
+        f"size_bytes = {len(content)}",
+        "",
+    ]
+    text = "\n".join(lines)
+    (directory / "model.toml").write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_weight(directory: Path) -> float:
+    """Return the weight of a model directory."""
+    content = (directory / "weights.safetensors").read_bytes()
+    return float(struct.unpack("<d", content[-8:])[0])
+
+
+class TinyEngine:
+    """Says which weights it holds."""
+
+    def __init__(self) -> None:
+        self._base = self._adapter = 0.0
+
+    def load(self, base: LoadedModel | None, device: Device) -> None:
+        self._base = 0.0 if base is None else read_weight(Path(base.directory))
+        if self._base > HEAVIEST:
+            raise ModelError("The weight is too heavy.", remedy="Train less.")
+
+    def use(self, adapter: LoadedModel | None) -> None:
+        self._adapter = 0.0 if adapter is None else read_weight(Path(adapter.directory))
+
+    def analyse(self, task: AnalysisTask) -> Analysis:
+        said = f"pid={os.getpid()} base={self._base} adapter={self._adapter}"
+        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, remarks=(said,))
+
+    def close(self) -> None:
+        self._base = 0.0
+
+
+class TinyTrainer:
+    """Walks to the mean label of the training split, one checkpoint a step."""
+
+    def plan(self, dataset: Dataset, limits: Limits) -> TrainingPlan:
+        if len(dataset.examples) < 3:
+            raise DatasetError("Two images are too few.", remedy="Label more.")
+        return TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=1.0, pf_days=0.0)
+
+    def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
+        directory = Path(task.run_directory)
+        checkpoint = directory / "checkpoint.json"
+        start = read_weight(Path(task.base.directory)) if task.base else 0.0
+        state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "weight": start}
+        labels = [e.labels["pneumonia"] for e in task.dataset.examples if e.split == "train"]
+        target = sum(labels) / max(1, len(labels))
+        steps = int(task.recipe.get("steps", 20))
+        while state["step"] < steps:
+            state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
+            _write(checkpoint, json.dumps(state))
+            progress.report(TrainingProgress(epoch=1, epochs=1, step=state["step"], steps=steps, loss=state["weight"]))
+            self._misbehave(task, directory, state["step"], progress)
+            if progress.stop_requested() and not task.recipe.get("stubborn"):
+                return TrainingResult(state="stopped")
+        place = directory / "model"
+        write_model(place, state["weight"], name="trained", version=task.run_id, **_claims(task))
+        scores = Scores(split="validation", examples=len(labels), values={"weight": state["weight"]})
+        named = "/tmp" if task.recipe.get("elsewhere") else str(place)
+        return TrainingResult(state="finished", model_directory=named, scores=scores)
+
+    def _misbehave(self, task: TrainingTask, directory: Path, step: int, progress: Progress) -> None:
+        first = not (directory / "misbehaved").exists()
+        if first and step == task.recipe.get("die_at"):
+            (directory / "misbehaved").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == task.recipe.get("rubbish_at"):
+            progress.report(Ready(seconds=1.0))  # type: ignore[arg-type]
+        if first and step == task.recipe.get("hold_at"):
+            (directory / "misbehaved").touch()
+            while task.recipe.get("stubborn") or not progress.stop_requested():
+                # Well-behaved trainers report all the time; the daemon reminds them of a stop by that.
+                progress.report(TrainingProgress(epoch=1, epochs=1, step=step, steps=20))
+                time.sleep(0.02)
+
+    def evaluate(self, model: LoadedModel, dataset: Dataset) -> Scores:
+        return Scores(split="test", examples=0, values={"weight": read_weight(Path(model.directory))})
+
+
+def _claims(task: TrainingTask) -> dict[str, bool]:
+    return {"clinical_use": True} if task.recipe.get("clinical") else {}
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.rename(path)
