@@ -22,12 +22,12 @@ route = group("route", "Where a study goes, and why.")
 alert = group("alert", "What a person should look at.")
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Id of the study, as `study list` shows it.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="Rows at most.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Rows at most.")]
 
 
 @study.command("list", epilog=example("study list --state FAILED --state UNROUTED"))
 def list_studies(
-    state: Annotated[list[str] | None, typer.Option(help="Only this state; may be repeated.")] = None,
+    state: Annotated[list[str] | None, typer.Option(metavar="STATE", help="Only this state; may be repeated.")] = None,
     limit: Limit = 50,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -88,7 +88,7 @@ def reroute(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOptio
 
 @files.command("list", epilog=example("file list --fate QUARANTINED"))
 def list_files(
-    fate: Annotated[list[str] | None, typer.Option(help="Only this fate; may be repeated.")] = None,
+    fate: Annotated[list[str] | None, typer.Option(metavar="FATE", help="Only this fate; may be repeated.")] = None,
     limit: Limit = 50,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -109,7 +109,7 @@ def explain(
     target: Annotated[
         str, typer.Argument(metavar="PATH|STUDY", help="A file, the folder of one study, or a study id.")
     ],
-    source: Annotated[str, typer.Option(help="For a path: the inbox it would come from.")] = "",
+    source: Annotated[str, typer.Option(metavar="INBOX", help="For a path: the inbox it would come from.")] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,0 +1,191 @@
+"""Turns views into styled text. Colour never says anything that a sign or word does not say too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from clinic_ai.control.views import ArtefactRow, StatusView, StudyRow, StudyView, VersionView
+from clinic_ai.domain import Job, JobState, StudyState
+
+SIGNS: dict[StudyState, tuple[str, str]] = {
+    StudyState.RECEIVING: ("↓", "cyan"),
+    StudyState.CLOSED: ("○", "cyan"),
+    StudyState.ROUTED: ("▶", "blue"),
+    StudyState.UNROUTED: ("?", "yellow"),
+    StudyState.DONE: ("✓", "green"),
+    StudyState.FAILED: ("✗", "red"),
+    StudyState.SUPERSEDED: ("–", "bright_black"),
+}
+"""Sign and colour of each state."""
+
+HELD = "held"
+"""Code of the WaitReason of a study whose result the guard held."""
+
+MEANINGS: dict[StudyState, str] = {
+    StudyState.RECEIVING: "images are still arriving",
+    StudyState.CLOSED: "complete, about to be routed",
+    StudyState.ROUTED: "in work, or waiting for its turn",
+    StudyState.UNROUTED: "no rule and no plugin takes it",
+    StudyState.DONE: "finished",
+    StudyState.FAILED: "given up; retry when the cause is gone",
+    StudyState.SUPERSEDED: "a newer version replaced it",
+}
+
+
+def state_text(state: StudyState) -> Text:
+    """Return a state with its sign."""
+    sign, colour = SIGNS[state]
+    return Text(f"{sign} {state.value}", style=colour, no_wrap=True)
+
+
+def stand_text(row: StudyRow) -> Text:
+    """Return where a study stands: its state, or that its result is held."""
+    if _held(row):
+        return Text("‖ HELD", style="bold yellow", no_wrap=True)
+    return state_text(row.state)
+
+
+def _held(row: StudyRow) -> bool:
+    return row.state is StudyState.DONE and row.wait is not None and row.wait.code == HELD
+
+
+def wait_text(row: StudyRow) -> Text:
+    """Return why a study waits, on one line."""
+    return Text("" if row.wait is None else row.wait.sentence, no_wrap=True, overflow="ellipsis")
+
+
+def age(seconds: float) -> str:
+    """Return a length of time in one unit, such as ``3 min``."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0) // 5 * 5:.0f} s"  # in steps of five: a number that changes each second draws the eye
+
+
+def modality(row: StudyRow) -> str:
+    """Return the modalities of a study."""
+    return "/".join(row.facts.modalities) or "?"
+
+
+def header_text(status: StatusView | None, *, linked: bool, now: float, width: int) -> Text:
+    """Return the line at the top: link, what there is to do, who one is, the clock."""
+    link = ("● linked", "bold green") if linked else ("✗ no daemon", "bold red")
+    left = Text.assemble(link)
+    right = Text(time.strftime("%H:%M:%S", time.localtime(now)))
+    if status is not None:
+        for words, style in _counts(status):
+            left.append("  ")
+            left.append(words, style=style)
+        who = status.role.value + ("" if status.may_change else ", read-only")
+        right = Text(f"{who}  ") + right
+    name = Text("clinic-ai ", style="bold")
+    if name.cell_len + left.cell_len + right.cell_len < width:
+        left = name + left
+    left.truncate(max(width - right.cell_len - 1, 0), overflow="ellipsis")
+    return left + Text(" " * (width - left.cell_len - right.cell_len)) + right
+
+
+def _counts(status: StatusView) -> Iterator[tuple[str, str]]:
+    count = status.studies.get
+    busy = sum(count(state.value, 0) for state in (StudyState.RECEIVING, StudyState.CLOSED, StudyState.ROUTED))
+    held = status.artefacts.get("HELD", 0) + status.artefacts.get("BLOCKED", 0)
+    yield f"{busy} open", ""
+    yield f"{held} held", "bold yellow" if held else ""
+    failed = count(StudyState.FAILED.value, 0) + count(StudyState.UNROUTED.value, 0)
+    yield f"{failed} failed", "bold red" if failed else ""
+    alerts = len(status.alerts)
+    yield (f"▲ {alerts} alert{'' if alerts == 1 else 's'}", "bold red") if alerts else ("no alerts", "")
+
+
+# ---------------------------------------------------------------- details
+
+
+def details_text(row: StudyRow, study: StudyView | None) -> Text:
+    """Return all about a study but what it shows: first of all why it waits and what to do."""
+    text = Text()
+    _heading(text, f"{row.study_id} version {row.version}")
+    text.append_text(stand_text(row))
+    text.append(": analysed, a person has to decide\n" if _held(row) else f": {MEANINGS[row.state]}\n")
+    if row.wait is not None:
+        text.append(row.wait.sentence + "\n", style="bold yellow")
+        if row.wait.remedy:
+            _line(text, "What to do", row.wait.remedy)
+    _facts(text, row)
+    if study is None:
+        return text
+    for version in study.versions:
+        if version.study.version == row.version:
+            _version(text, version)
+    for file in study.files:
+        reason = f" {file.reason} {file.remedy}".rstrip()
+        _line(text, "File", f"{file.name} {file.fate}{reason}")
+    others = [v.study for v in study.versions if v.study.version != row.version]
+    if others:
+        _line(text, "Other versions", ", ".join(f"{v.version} {v.state.value}" for v in others))
+    return text
+
+
+def alerts_text(status: StatusView) -> Text:
+    """Return the open alerts and what else is wrong with the machine."""
+    text = Text()
+    for alert in status.alerts:
+        text.append(f"▲ {alert.sentence} ", style="bold red")
+        text.append(alert.remedy + "\n")
+    for inbox in status.inboxes:
+        if not inbox.online:
+            text.append(f"▲ The inbox {inbox.name} ({inbox.path}) is not there or cannot be read.\n", style="bold red")
+    if status.policy.pack is None:
+        text.append(f"▲ {status.policy.problem}\n", style="bold red")
+    return text
+
+
+def _facts(text: Text, row: StudyRow) -> None:
+    facts = row.facts
+    body = "/".join(facts.body_parts)
+    images = f"{facts.slices} image{'' if facts.slices == 1 else 's'}" if facts.slices else ""
+    _line(text, "What", ", ".join(filter(None, (modality(row), body, images, facts.study_description))))
+    _line(text, "Patient", f"{row.pseudonym}, from {row.source}")
+    arrived = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.opened_at))
+    closed = f"; closed: {row.closed_reason}" if row.closed_reason else ""
+    _line(text, "Arrived", f"{arrived}{closed}")
+
+
+def _version(text: Text, version: VersionView) -> None:
+    for job in version.jobs:
+        _job(text, job)
+    for artefact in version.artefacts:
+        _artefact(text, artefact)
+
+
+def _job(text: Text, job: Job) -> None:
+    who = f"{job.kind.value} {job.plugin}".strip()
+    attempt = f", attempt {job.attempt}" if job.attempt > 1 or job.state is not JobState.DONE else ""
+    models = "".join(f", {model.name} {model.version}" for model in job.models)
+    _line(text, "Job", f"{who}: {job.state.value}{attempt}{models}")
+    if job.wait is not None:
+        _line(text, "  waits", f"{job.wait.sentence} {job.wait.remedy}".strip())
+    if job.error:
+        _line(text, "  error", job.error)
+
+
+def _artefact(text: Text, artefact: ArtefactRow) -> None:
+    _line(text, "Result", f"for the {artefact.audience}: {artefact.state}; the guard said {artefact.action}")
+    for rule, action, reason in dict.fromkeys((d.rule, d.action, d.reason) for d in artefact.decisions):
+        if action not in {"allow", "annotate"}:
+            _line(text, "  guard", f"{rule}, {action}: {reason}")
+    for delivery in artefact.deliveries:
+        where = f"{delivery.place} {delivery.error}".strip()
+        _line(text, "  sent to", f"{delivery.target}: {delivery.state} {where}".rstrip())
+
+
+def _heading(text: Text, words: str) -> None:
+    text.append(words + "\n", style="bold")
+
+
+def _line(text: Text, name: str, words: str) -> None:
+    if words:
+        text.append(f"{name}: ", style="bright_black")
+        text.append(words + "\n")
