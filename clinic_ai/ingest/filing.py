@@ -115,7 +115,7 @@ class Filing:
                 arrivals.append(found)
             else:
                 rejected.append(found)
-        return self._store(arrivals, rejected, {claim.file_id: claim for claim in batch})
+        return self._store(arrivals, rejected, {claim.file_id: claim for claim in claims})
 
     # ------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Filing:
         for arrival in kept:
             self._spool.path(arrival.file_id).unlink()
         closed = any(members[0].header.kind is not FileKind.DICOM for members in groups.values())
-        log.info("ingest.filed", files=len(claims), quarantined=len(rejected), studies=len(groups))
+        log.info("ingest.filed", files=len(kept) + len(rejected), quarantined=len(rejected), studies=len(groups))
         return Filed(frozenset(receiving), closed)
 
     def _add(self, connection: Connection, key: str, found: Sorted, site_key: bytes) -> str | None:

@@ -7,6 +7,7 @@ a path, and no text leaves without its control characters removed and its length
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import struct
@@ -120,6 +121,7 @@ _UNREADABLE = (
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.simplefilter("ignore")  # pydicom's warnings quote values, and these are of patients
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # so do its logs
 Image.MAX_IMAGE_PIXELS = None  # our own cap says what a person can do
 
 
@@ -155,22 +157,25 @@ def read_header(file: BinaryIO, size: int, max_pixels: int) -> InstanceHeader:
     elif head.startswith(b"\xff\xd8\xff"):
         header = _image(file, FileKind.JPEG)
     elif head[128:132] == b"DICM" or _bare_dicom(head):
-        header = _dicom(file, size, head)
+        header = _dicom(file, size, head, max_pixels)
     else:
         raise InputError(
             "not_an_image",
             "The file is neither DICOM nor PNG nor JPEG.",
             remedy="Nothing is needed if it does not belong here; otherwise export it again as DICOM, PNG or JPEG.",
         )
-    pixels = header.rows * header.columns * max(header.frames, 1)
-    if pixels > max_pixels:
+    _check_dimensions(header, max_pixels)
+    return header
+
+
+def _check_dimensions(header: InstanceHeader, max_pixels: int) -> None:
+    if header.rows * header.columns * header.frames > max_pixels:
         raise InputError(
             "too_many_pixels",
             f"The header announces {header.rows} × {header.columns} pixels in {header.frames} frames, "
             f"more than the {max_pixels} this appliance takes.",
             remedy="If the image is real, raise ingest.max_pixels in clinic.toml and drop it again.",
         )
-    return header
 
 
 # ---------------------------------------------------------------- PNG and JPEG
@@ -214,7 +219,7 @@ def _bare_dicom(head: bytes) -> bool:
     return any(group in {2, 8} and element <= 0x18 for group, element in (little, big))
 
 
-def _dicom(file: BinaryIO, size: int, head: bytes) -> InstanceHeader:
+def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceHeader:
     remarks: list[str] = []
     if head[128:132] != b"DICM":
         remarks.append("It has no DICOM preamble.")
@@ -234,6 +239,7 @@ def _dicom(file: BinaryIO, size: int, head: bytes) -> InstanceHeader:
         )
     header = _header(dataset, meta, remarks)
     _check_transfer_syntax(header.transfer_syntax_uid)
+    _check_dimensions(header, max_pixels)
     _check_pixels(source, size, dataset, header)
     return header
 

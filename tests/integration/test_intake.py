@@ -1,0 +1,206 @@
+"""From a dropped file to a closed study, with the real parser child and the real database."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from intake_site import Site
+from PIL import Image
+from scans import write_ct_slice
+
+from clinic_ai.errors import NotFound
+from clinic_ai.store import alerts, audit, ledger, studies
+from clinic_ai.store.ledger import Fate
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "h")
+    yield site
+    site.close()
+
+
+def test_shuffled_slices_become_one_study_closed_for_a_reason(site: Site) -> None:
+    for instance in (3, 1, 2):
+        write_ct_slice(site.home.inbox / f"{instance}.dcm", seed=1, study="1.2.3", instance=instance)
+    files = site.settle(3)
+    (study,) = site.studies()
+    assert study.closed_reason == "nothing new arrived for 0.1 s, 3 instances"
+    assert (study.study_instance_uid, study.facts.modalities, study.facts.slices) == ("1.2.3", ("CT",), 3)
+    assert study.identity.patient_id == "PH-0001"
+    assert study.pseudonym.startswith("P-")
+    with site.database.read() as connection:
+        instances = studies.instances_of(connection, study.study_id, 1)
+        assert audit.first_break(connection) is None
+    assert [instance.header.instance_number for instance in instances] == [1, 2, 3]
+    assert all(site.objects.verify(instance.sha256) for instance in instances)
+    assert {row.study_id for row in files.values()} == {study.study_id}
+    assert os.listdir(site.home.inbox) == os.listdir(site.home.spool) == []
+    assert site.closed == 1
+
+
+def test_a_late_slice_makes_a_second_version_and_a_resend_makes_nothing(site: Site, tmp_path: Path) -> None:
+    write_ct_slice(tmp_path / "1.dcm", seed=1, study="1.2.3", instance=1)
+    write_ct_slice(tmp_path / "2.dcm", seed=1, study="1.2.3", instance=2)
+    shutil.copy(tmp_path / "1.dcm", site.home.inbox)
+    site.settle(1)
+    shutil.copy(tmp_path / "2.dcm", site.home.inbox)
+    site.settle(2)
+    (study,) = site.studies()
+    with site.database.read() as connection:
+        versions = studies.versions_of(connection, study.study_id)
+    assert [(version.version, version.state) for version in versions] == [(1, "SUPERSEDED"), (2, "CLOSED")]
+    assert study.facts.slices == 2
+    for name in ("1.dcm", "2.dcm"):
+        shutil.copy(tmp_path / name, site.home.inbox)
+    site.settle(4)
+    assert site.fates() == {Fate.STORED: 2, Fate.DUPLICATE: 2}
+    assert len(site.studies()) == 1
+
+
+def test_contradictions_go_to_quarantine_with_their_reason(site: Site) -> None:
+    inbox = site.home.inbox
+    write_ct_slice(inbox / "a.dcm", seed=1, study="1.2.3", instance=1)
+    site.settle(1)
+    shutil.copy(site.objects.path(site.files()[0].sha256 or ""), inbox / "changed.dcm")
+    (inbox / "changed.dcm").chmod(0o600)
+    changed = pydicom.dcmread(inbox / "changed.dcm")
+    changed.StudyDescription = "other bytes"
+    changed.save_as(inbox / "changed.dcm")
+    write_ct_slice(inbox / "stranger.dcm", seed=2, study="1.2.3", instance=2)
+    files = site.settle(3)
+    assert files["changed.dcm"].reason_code == "same_uid_other_bytes"
+    assert files["stranger.dcm"].reason_code == "other_patient"
+    for name in ("changed.dcm", "stranger.dcm"):
+        (place,) = site.home.quarantine.glob(f"*-{files[name].file_id}")
+        reason = json.loads((place / "reason.json").read_text())
+        assert reason["original_name"] == name
+        assert reason["sentence"] == files[name].reason
+        assert reason["remedy"]
+        assert ledger_hash(place / "file") == reason["sha256"]
+
+
+def ledger_hash(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_one_image_file_is_one_study_and_its_folders_say_what_it_shows(site: Site) -> None:
+    folder = site.home.inbox / "dx" / "chest"
+    folder.mkdir(parents=True)
+    Image.new("L", (40, 30)).save(folder / "a.png")
+    Image.new("RGB", (40, 30)).save(site.home.inbox / "b.jpg")
+    site.settle(2)
+    by_modality = {study.facts.modalities: study for study in site.studies()}
+    assert by_modality["DX",].facts.body_parts == ("CHEST",)
+    assert by_modality[()].closed_reason == "one image file is one study"
+    Image.new("L", (40, 30)).save(folder / "again.png")
+    assert site.settle(3)["dx/chest/again.png"].fate is Fate.DUPLICATE
+
+
+def test_every_file_inside_pydicom_is_accounted_for(site: Site) -> None:
+    source = Path(pydicom.__file__).parent / "data"
+    shutil.copytree(source, site.home.inbox / "all")
+    names = [path for path in source.rglob("*") if path.is_file()]
+    files = site.settle(len(names))
+    assert len(files) == len(names)
+    assert set(site.fates()) <= {Fate.STORED, Fate.DUPLICATE, Fate.QUARANTINED}
+    assert all(row.reason and row.remedy for row in files.values() if row.fate is Fate.QUARANTINED)
+    assert len(list(site.home.quarantine.iterdir())) == site.fates()[Fate.QUARANTINED]
+    assert files["all/test_files/dicomdirtests/DICOMDIR"].reason_code == "dicomdir"
+    assert files["all/test_files/image_dfl.dcm"].fate is Fate.STORED
+    assert files["all/test_files/rtplan.dcm"].fate is Fate.STORED
+    assert not [path for path in site.home.inbox.rglob("*") if path.is_file()]
+    assert os.listdir(site.home.spool) == []
+
+
+def test_taking_a_persons_files_copies_them(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "US" / "LIVER"
+    folder.mkdir(parents=True)
+    Image.new("L", (10, 10)).save(folder / "a.png")
+    write_ct_slice(folder / "b.dcm", seed=1)
+    os.symlink(folder / "a.png", folder / "link.png")
+    numbers = site.intake.take([folder], "process")
+    site.intake.flush()
+    assert (folder / "a.png").exists()
+    assert (folder / "b.dcm").exists()
+    assert [row.fate for row in sorted(site.files(), key=lambda row: row.name)] == ["STORED", "STORED", "IGNORED"]
+    assert sorted(row.file_id for row in site.files()) == sorted(numbers)
+    closed = {study.facts.modalities: study.closed_reason for study in site.studies()}
+    assert closed == {
+        ("US",): "one image file is one study",
+        ("CT",): "asked for by clinic-ai process, 1 instance",
+    }
+    with pytest.raises(NotFound):
+        site.intake.take([tmp_path / "nothing"], "process")
+
+
+def test_a_hard_link_is_copied_so_that_its_other_name_cannot_change_what_is_stored(site: Site, tmp_path: Path) -> None:
+    write_ct_slice(tmp_path / "kept.dcm", seed=1)
+    os.link(tmp_path / "kept.dcm", site.home.inbox / "a.dcm")
+    site.settle(1)
+    stored = site.objects.path(site.files()[0].sha256 or "")
+    assert stored.stat().st_ino != (tmp_path / "kept.dcm").stat().st_ino
+    assert (tmp_path / "kept.dcm").stat().st_mode & 0o200
+
+
+def test_a_missing_inbox_is_said_and_comes_back(site: Site) -> None:
+    site.home.inbox.rmdir()
+    site.intake.cycle()
+    with site.database.read() as connection:
+        assert [alert.code for alert in alerts.open_alerts(connection)] == ["inbox_offline"]
+    site.home.inbox.mkdir()
+    site.intake.cycle()
+    with site.database.read() as connection:
+        assert alerts.open_alerts(connection) == []
+
+
+def test_the_thread_takes_files_on_the_kernels_hint_and_stops_when_told(tmp_path: Path) -> None:
+    site = Site(tmp_path / "h")
+    stop = threading.Event()
+    thread = threading.Thread(target=site.intake.run, args=(stop,))
+    thread.start()
+    try:
+        Image.new("L", (10, 10)).save(site.home.inbox / "a.png")
+        deadline = threading.Event()
+        for _ in range(600):
+            if site.closed:
+                break
+            deadline.wait(0.05)
+        assert site.fates() == {Fate.STORED: 1}
+    finally:
+        stop.set()
+        site.intake.wake()
+        thread.join(20)
+        site.close()
+    assert not thread.is_alive()
+
+
+def test_the_room_is_light() -> None:
+    code = (
+        "import sys, clinic_ai.ingest.intake;"
+        "print([m for m in ('numpy','pydicom','PIL','highdicom','torch') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_bytes_in_the_spool_that_no_row_knows_are_filed_and_not_thrown_away(tmp_path: Path) -> None:
+    site = Site(tmp_path / "h")
+    site.close()
+    write_ct_slice(site.home.spool / "7", seed=1)
+    site = Site(tmp_path / "h")
+    site.settle(1)
+    assert site.fates() == {Fate.STORED: 1}
+    with site.database.read() as connection:
+        assert ledger.get_file(connection, 1).source == "recovered"
+    site.close()
