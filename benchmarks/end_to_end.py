@@ -48,9 +48,8 @@ session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionP
 feed = session.get_inputs()[0].name
 def judge(path):
     pixels = pydicom.dcmread(path).pixel_array.astype(np.float32)
-    pixels -= pixels.min()
-    pixels /= pixels.max()
     small = np.asarray(Image.fromarray(pixels).resize((128, 128), Image.Resampling.BOX, reducing_gap=2.0))
+    small = (small - small.min()) / max(float(np.ptp(small)), 1.0)
     shape = [1 if not isinstance(n, int) else n for n in session.get_inputs()[0].shape]
     image = np.broadcast_to(small, shape).astype(np.float32)
     return session.run(None, {feed: np.ascontiguousarray(image)})

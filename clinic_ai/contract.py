@@ -315,30 +315,6 @@ class RenderImage(Word):
     extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
 
 
-class FindingRow(Word):
-    """One line of the report's table. Its ``text`` was released by the guard.
-
-    The numbers come from calibrated models; the label is the constant of ``codes.toml`` and not the plugin's.
-    """
-
-    condition: Key
-    label: str
-    probability: Probability
-    threshold: Probability
-    presence: str
-    text: str
-    annotations: tuple[str, ...] = ()
-    validation: ValidationFigures | None = None
-
-
-class ReportFile(Word):
-    """One stored original of the study, as the report lists it."""
-
-    sha256: Sha256
-    sop_instance_uid: str = ""
-    sop_class_uid: str = ""
-
-
 class RenderTask(Word):
     """Make the artefacts of one study version into ``output_directory``: pictures, report.pdf, report.sr.dcm."""
 
@@ -361,6 +337,8 @@ class RenderTask(Word):
     language: str
     output_directory: str
     software: str
+    decode: bool = True
+    """False once a decoder killed the renderer on this study: the report then comes without pictures."""
 
 
 class RenderedFile(Word):

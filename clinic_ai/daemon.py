@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import structlog
 
@@ -26,8 +25,9 @@ from clinic_ai.ingest.intake import Intake
 from clinic_ai.lanes import Lane, Wake
 from clinic_ai.logs import configure
 from clinic_ai.notify import notify, watchdog_interval_s
-from clinic_ai.plugins import PluginCatalogue, find_plugins
+from clinic_ai.plugins import PluginCatalogue, PluginProblem, find_plugins
 from clinic_ai.processes import Crew
+from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
 from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.settings import Settings, load_settings
@@ -132,10 +132,22 @@ class Appliance:
             pass  # the guard raised the alert; studies are taken in and wait, and nothing goes out
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
+        self._refuse_unknown_conditions()
         for problem in self.catalogue.problems:
             self._alert("plugin_unusable", problem.sentence, "Repair or uninstall it; the other plugins work.")
         self.registry.install_reference_models("clinic-ai")
         self.runs.recover()
+
+    def _refuse_unknown_conditions(self) -> None:
+        """Put aside plugins that judge conditions the reviewed table of codes does not have."""
+        for manifest in list(self.catalogue.manifests.values()):
+            unknown = [c.code for c in manifest.conditions if c.code not in table()]
+            if unknown:
+                del self.catalogue.manifests[manifest.name]
+                sentence = (
+                    f"Plugin {manifest.name} judges {', '.join(unknown)}, which the table of codes does not have."
+                )
+                self.catalogue.problems.append(PluginProblem(manifest.name, sentence))
 
     def _facts(self) -> dict[str, object]:
         return {"boot": self.boot_id, "policy": policy_hash(self.guard), "plugins": sorted(self.catalogue.manifests)}
@@ -186,13 +198,12 @@ class Appliance:
             self.guard.reload(self.home.policies / fresh.guard.pack)
         except PolicyError as error:
             log.error("policy.refused", problem=error.message)
-            self._alert("policy_refused", error.message, "Correct the pack and reload; the previous pack is in force.")
-            return (error.message,)
+            return (error.message,)  # the guard itself raised the alert
         self.settings = fresh
         configure(fresh.log.level, fresh.log.format)
         with self.database.write() as connection:
             alerts.withdraw(connection, "settings_refused", "appliance")
-            alerts.withdraw(connection, "policy_refused", "appliance")
+            alerts.withdraw(connection, "policy_rejected", "appliance")
             record(
                 connection, actor="clinic-ai", action="settings.reloaded", subject="clinic.toml", details=self._facts()
             )
@@ -288,8 +299,3 @@ def _wait(appliance: Appliance, stopping: threading.Event, reloading: threading.
             except ClinicError as error:
                 log.error("reload.failed", error=error.message)
             notify("READY=1")
-
-
-def outbox_of(home: Home, settings: Settings) -> Path:
-    """Return the outbox directory."""
-    return home.path / settings.results.outbox

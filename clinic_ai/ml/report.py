@@ -82,6 +82,11 @@ def heatmap_title(task: RenderTask, image: RenderImage) -> str | None:
 
 def _panel(task: RenderTask, image: RenderImage, number: int, made: _Made) -> Panel:
     title = f"Image {number}"
+    if not task.decode:
+        made.omissions.append(
+            f"Image {number} is not shown: reading pixels of this study ended the process that tried."
+        )
+        return Panel(title, None, sentence=words.NO_PICTURE)
     try:
         grey = open_scan(image)
         scan = draw_scan(grey, made.directory, f"scan-{number}.png")
@@ -131,6 +136,9 @@ def _evidence(task: RenderTask, study: Dataset, made: _Made) -> Iterator[tuple[s
                 yield image.sha256, reference
             continue
         captures += 1
+        if not task.decode:
+            made.omissions.append(f"No DICOM object was made of picture {captures}, which is not decoded again.")
+            continue
         name = "scan.sc.dcm" if captures == 1 else f"scan-{captures}.sc.dcm"
         try:
             capture = write_capture(task, image, captures, study, made.directory, name)

@@ -214,7 +214,7 @@ class ReportRunner:
                 facts=study.facts,
                 identity=study.identity,
                 received_at=study.opened_at,
-                created_at=time.time(),
+                created_at=job.created_at,  # not now: the same version rendered again must give the same objects
                 images=tuple(self._image(instance, analyses, made) for instance in instances),
                 findings=findings_of(analyses),
                 verdict=verdict,
@@ -224,6 +224,7 @@ class ReportRunner:
                 language=settings.clinic.language,
                 output_directory=str(directory),
                 software=f"clinic-ai {__version__}",
+                decode=job.attempt < settings.execution.max_attempts or settings.execution.max_attempts == 1,
             )
             try:
                 answer = self.renderer.render(task)
