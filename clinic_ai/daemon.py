@@ -144,9 +144,7 @@ class Appliance:
             unknown = [c.code for c in manifest.conditions if c.code not in table()]
             if unknown:
                 del self.catalogue.manifests[manifest.name]
-                sentence = (
-                    f"Plugin {manifest.name} judges {', '.join(unknown)}, which the table of codes does not have."
-                )
+                sentence = f"Plugin {manifest.name} judges {', '.join(unknown)}; the table of codes lacks that."
                 self.catalogue.problems.append(PluginProblem(manifest.name, sentence))
 
     def _facts(self) -> dict[str, object]:
