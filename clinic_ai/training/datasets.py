@@ -25,7 +25,7 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.datasets import DatasetView, Split
 from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.store.objects import ObjectStore, hash_descriptor
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, image_descriptor, read_folder
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor, read_folder
 from clinic_ai.wire import MAX_FRAME_BYTES
 
 TRAIN_SHARE = 0.70
@@ -194,7 +194,7 @@ def _without_duplicates(hashed: list[_Hashed], reading: Reading) -> list[_Hashed
         image = group[0].image
         unique.append(_Hashed(LabelledImage(image.path, image.name, image.patient_id, labels), group[0].sha256))
     if spare:
-        reading.notes.append(f"{spare} images were left out because the same image is there already.")
+        reading.notes.append(f"{counted(spare, 'image', 'was', 'were')} left out: the same image is there already.")
     return unique
 
 

@@ -62,6 +62,11 @@ def read_folder(directory: Path, conditions: Sequence[str]) -> Reading:
     return reading
 
 
+def counted(number: int, noun: str, one: str, many: str) -> str:
+    """Return number, noun and verb as English has it: ``1 image was``, ``2 images were``."""
+    return f"{number} {noun} {one}" if number == 1 else f"{number} {noun}s {many}"
+
+
 def image_descriptor(path: Path) -> int:
     """Open a regular file without following a link. Raise DatasetError if it cannot be read."""
     try:
@@ -113,11 +118,11 @@ def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) 
                 reading.problems.append(f"The folder {root.relative_to(directory)} holds no image.")
     if alone:
         reading.notes.append(
-            f"{alone} images have no patient; each counts as a patient of its own. If some are of one patient, "
-            f"put them into a folder or name the patients in {LABELS_NAME}."
+            f"{counted(alone, 'image', 'has', 'have')} no patient; each counts as a patient of its own. If some are "
+            f"of one patient, put them into a folder or name the patients in {LABELS_NAME}."
         )
     if skipped:
-        reading.notes.append(f"{skipped} files were left out that are neither PNG, JPEG nor DICOM.")
+        reading.notes.append(f"{counted(skipped, 'file', 'was', 'were')} left out: neither PNG, JPEG nor DICOM.")
 
 
 def _labelled_roots(folder: Path, classes: list[str]) -> Iterator[tuple[Path, dict[str, int]]]:

@@ -392,18 +392,17 @@ class TestReferenceModels:
             school.close()
 
 
-@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.torture)])
-def test_a_kill_at_any_step_leaves_the_model_whole_or_absent(home: Home, tmp_path: Path, stride: int) -> None:
+def test_a_kill_at_any_step_leaves_the_model_whole_or_absent(home: Home, tmp_path: Path) -> None:
     school = open_school(home)
     write_model(tmp_path / "old", 1.0, version="1")
     school.registry._import(tmp_path / "old", "ada", ModelState.IMPORTED, trial=False)
     school.registry.promote("tiny", "scalar", "1", "ada")
     school.close()
     write_model(tmp_path / "new", 2.0, version="2")
-    command = [sys.executable, "-m", "killed_import", str(home.path), str(tmp_path / "new"), str(stride)]
+    command = [sys.executable, "-m", "killed_import", str(home.path), str(tmp_path / "new"), "4"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     *killed, done = [json.loads(line) for line in lines]
-    assert len(killed) * stride > 30
+    assert len(killed) > 8
     assert {case["status"] for case in killed} == {-signal.SIGKILL}
     for case in killed:
         assert case["after"] in ({"1": []}, {"1": [], "2": []}), "half a model was registered"
