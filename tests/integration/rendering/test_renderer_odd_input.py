@@ -251,3 +251,11 @@ def test_a_study_without_any_image_still_has_its_page(render: Callable[..., Rend
     result = render(verdict=verdict(("r_1", "There is no image in it.")))
     assert names(result) == ["report.pdf"]
     assert "There is no image in it." in pdf_text(directory)
+
+
+def test_a_study_whose_decoding_kills_still_gets_its_report(
+    render: Callable[..., RenderResult], png: RenderImage, directory: Path
+) -> None:
+    result = render(png, decode=False)
+    assert names(result) == ["report.pdf"]
+    assert any("not shown" in omission for omission in result.omissions)
