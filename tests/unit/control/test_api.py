@@ -1,0 +1,249 @@
+"""The API through its typed client: what is asked is what the store says, and errors are sentences."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from control_room import SECRET, Room
+
+from clinic_ai import errors
+from clinic_ai.control import events as stream
+from clinic_ai.control.client import Client
+from clinic_ai.control.problems import error_of, problem_of
+from clinic_ai.control.views import RunOrder
+from clinic_ai.domain import GuardAction, StudyState
+from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
+from clinic_ai.store import alerts
+from clinic_ai.store.audit import first_break
+from clinic_ai.waiting import no_rule
+
+
+@pytest.fixture
+def client(room: Room) -> Client:
+    with room.client() as made:
+        yield made
+
+
+def test_status_counts_what_is_there(room: Room, client: Client) -> None:
+    room.add_study(state="DONE")
+    room.add_study(state="RECEIVING")
+    found = client.status()
+    assert (found.studies["DONE"], found.studies["RECEIVING"], found.studies["FAILED"]) == (1, 1, 0)
+    assert found.files["STORED"] == 2
+    assert found.plugins == ("echo",)
+    assert [(inbox.name, inbox.online) for inbox in found.inboxes] == [("inbox", True)]
+    assert found.may_change
+    room.home.inbox.rmdir()
+    assert not client.status().inboxes[0].online
+
+
+def test_studies_come_in_pages_newest_first(room: Room, client: Client) -> None:
+    made = [room.add_study(state="ROUTED") for _ in range(5)]
+    seen, before = [], None
+    while True:
+        page = client.studies(limit=2, before=before)
+        seen += [row.study_id for row in page.studies]
+        before = page.next_before
+        if before is None:
+            break
+    assert seen == made[::-1]
+    assert client.studies(states=(StudyState.DONE,)).studies == ()
+
+
+def test_study_shows_why_it_waits_and_its_files(room: Room, client: Client) -> None:
+    study_id = room.add_study(state="UNROUTED", wait=no_rule())
+    version = client.study(study_id).versions[0]
+    assert version.study.wait == no_rule()
+    assert version.instances == 1
+    assert [file.fate for file in client.study(study_id).files] == ["STORED"]
+
+
+def test_retry_makes_a_new_version_and_names_who_asked(room: Room, client: Client) -> None:
+    study_id = room.add_study(state="DONE")
+    assert "version 2" in client.retry(study_id).sentence
+    newest, oldest = client.study(study_id).versions
+    assert (newest.study.version, oldest.study.state) == (2, "SUPERSEDED")
+    assert client.status().person in newest.study.closed_reason
+    with room.database.read() as c:
+        assert first_break(c) is None
+
+
+def test_what_cannot_be_done_is_said_with_a_remedy(room: Room, client: Client) -> None:
+    arriving = room.add_study(state="RECEIVING")
+    with pytest.raises(Conflict, match="still arriving") as found:
+        client.retry(arriving)
+    assert found.value.remedy
+    with pytest.raises(NotFound, match="S-1"):
+        client.study("S-1")
+    with pytest.raises(NotFound):
+        client.study("../status")
+    with pytest.raises(NotFound):
+        client.stop_run("R-1")
+
+
+def test_released_text_is_the_guards_and_held_text_is_not_there(room: Room, client: Client) -> None:
+    open_one, held_one = room.add_study(state="DONE"), room.add_study(state="DONE")
+    room.add_result(open_one)
+    room.add_result(held_one, GuardAction.HOLD)
+    released = client.study(open_one).versions[0].artefacts[0]
+    assert [text.text for text in released.released or ()] == [SECRET]
+    held = client.study(held_one).versions[0].artefacts[0]
+    assert (held.state, held.released, held.decisions[0].rule) == ("HELD", None, "test.rule")
+
+
+def test_route_explains_with_the_rules_of_now(room: Room, client: Client) -> None:
+    found = client.route(room.add_study(modality="MR", state="UNROUTED"))
+    assert found.routing.plugins == ()
+    assert any("wanted CT, the study has MR" in line for line in found.lines)
+
+
+def test_files_by_fate(room: Room, client: Client) -> None:
+    study_id = room.add_study()
+    assert [file.study_id for file in client.files(fates=("STORED",)).files] == [study_id]
+    assert client.files(fates=("QUARANTINED",)).files == ()
+    with pytest.raises(ClinicError, match="not understood"):
+        client.files(fates=("EATEN",))
+
+
+def test_alert_is_acknowledged_by_name_and_once(room: Room, client: Client) -> None:
+    with room.database.write() as c:
+        alerts.raise_alert(c, "test", "appliance", "Something happened.", "Look at it.")
+    (alert,) = client.alerts()
+    assert client.status().person in client.acknowledge(alert.alert_id).sentence
+    assert client.alerts() == []
+    with pytest.raises(NotFound):
+        client.acknowledge(alert.alert_id)
+
+
+def test_reload_tells_what_stays(room: Room, client: Client) -> None:
+    assert client.reload().sentence
+    room.shared.reload_problems = ("clinic.toml line 3: wrong",)
+    with pytest.raises(ClinicError, match="line 3: wrong"):
+        client.reload()
+    assert room.shared.reloads == 2
+
+
+def test_models_and_training_answer_through_the_real_rooms(room: Room, client: Client, tmp_path: Path) -> None:
+    assert client.models() == ()
+    assert client.runs() == ()
+    with pytest.raises(ClinicError):
+        client.import_model(str(tmp_path / "nothing"))
+    with pytest.raises(NotFound):
+        client.promote_model("echo", "m", "1")
+    with pytest.raises((NotFound, Conflict, DatasetError)):
+        client.start_run(RunOrder(plugin="echo", dataset=str(tmp_path)))
+
+
+def test_policy_is_tested_in_a_child_beside_the_one_in_force(room: Room, client: Client, tmp_path: Path) -> None:
+    assert client.policy().pack is None
+    assert "held" in client.policy().problem
+    report = client.test_policy()
+    assert report.outcomes
+    assert all(outcome.passed for outcome in report.outcomes)
+    with pytest.raises(PolicyError):
+        client.test_policy(str(tmp_path))
+    assert client.policy().pack is None
+
+
+def test_metrics_count_and_name_nobody(room: Room, client: Client) -> None:
+    room.add_study(state="UNROUTED")
+    found = client.metrics()
+    assert 'clinic_ai_studies{state="UNROUTED"} 1.0' in found
+    assert 'clinic_ai_files{fate="STORED"} 1.0' in found
+    assert "clinic_ai_policy_loaded 0.0" in found
+    assert "S-" not in found
+    assert "P-" not in found
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_events_say_what_moved_and_resume(room: Room, client: Client) -> None:
+    study_id = room.add_study(state="CLOSED")
+    first = []
+    for event in client.events(after=0):
+        first.append(event)
+        if len(first) == 3:
+            break
+    assert [event.action for event in first] == ["study.open", "study.receive", "study.close"]
+    assert {event.subject for event in first} == {study_id}
+    resumed = client.events(after=first[1].seq)
+    assert next(resumed) == first[2]
+
+
+def test_readers_of_events_are_limited(room: Room, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_READERS", 1)
+    room.add_study()
+    reading = client.events(after=0)
+    next(reading)
+    with room.client() as other, pytest.raises(Conflict, match="follow the events"):
+        next(other.events(after=0))
+
+
+# ---------------------------------------------------------------- shape
+
+
+def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(room.home.control_socket)), base_url="http://x") as http:
+        answer = http.get("/openapi.json")
+        assert answer.status_code == 200
+        found = answer.json()
+        assert http.get("/docs").status_code == 404
+        missing = http.get("/v1/nothing")
+        assert missing.headers["content-type"] == "application/problem+json"
+        wrong = http.post("/v1/models/import", json={"directory": "relative", "extra": 1})
+        assert (wrong.status_code, wrong.json()["title"]) == (422, "Cannot be done")
+        assert "relative" not in wrong.text
+    expected = {
+        "/healthz",
+        "/metrics",
+        "/v1/alerts",
+        "/v1/alerts/{alert_id}/acknowledge",
+        "/v1/events",
+        "/v1/files",
+        "/v1/models",
+        "/v1/models/import",
+        "/v1/models/promote",
+        "/v1/models/rollback",
+        "/v1/models/verify",
+        "/v1/plugins",
+        "/v1/policy",
+        "/v1/policy/test",
+        "/v1/reload",
+        "/v1/runs",
+        "/v1/runs/{run_id}/pause",
+        "/v1/runs/{run_id}/resume",
+        "/v1/runs/{run_id}/stop",
+        "/v1/status",
+        "/v1/studies",
+        "/v1/studies/{study_id}",
+        "/v1/studies/{study_id}/reroute",
+        "/v1/studies/{study_id}/retry",
+        "/v1/studies/{study_id}/route",
+    }
+    assert set(found["paths"]) == expected
+    assert "ProblemView" in found["components"]["schemas"]
+
+
+def test_every_error_survives_the_way_to_the_client() -> None:
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, ClinicError)]
+    plain = [k for k in kinds if k not in {errors.InputError, errors.ChildRefused}]
+    assert len(plain) > 10
+    for kind in plain:
+        there = kind("It is so.", remedy="Do this.")
+        back = error_of(problem_of(there))
+        assert (type(back), back.message, back.remedy) == (kind, "It is so.", "Do this.")
+    coded = error_of(problem_of(errors.InputError("code", "It is so.")))
+    assert (type(coded), coded.message) == (ClinicError, "It is so.")
+
+
+def test_client_and_screens_import_neither_store_nor_models() -> None:
+    code = "import json, sys, clinic_ai.control.client, clinic_ai.tui.app; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"sqlalchemy", "torch", "pydicom", "numpy", "onnxruntime", "fastapi", "uvicorn"}

@@ -1,0 +1,226 @@
+"""Sockets, peers and roles, on real Unix sockets with real processes at the other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from control_room import NAME, SECRET, Room
+from sqlalchemy import text
+
+from clinic_ai.control.client import Client, NoDaemon
+from clinic_ai.control.door import MAX_BODY_BYTES
+from clinic_ai.control.people import user_name
+from clinic_ai.control.sockets import bind
+from clinic_ai.domain import GuardAction
+from clinic_ai.errors import HomeError, NotAllowed
+from clinic_ai.home import Home
+
+OTHER_UID = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user to knock as")
+
+_KNOCK = """
+import json, os, socket, sys
+path, uid, method, target, body = sys.argv[1:]
+knock = socket.socket(socket.AF_UNIX)
+# Group 0 owns the sockets of a test run as root; the user is dropped first, as the kernel notes who connects.
+os.setgid(0); os.setuid(int(uid))
+knock.connect(path)
+head = f"{method} {target} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+knock.sendall((head + body).encode())
+answer = b""
+while piece := knock.recv(65536):
+    answer += piece
+head, _, body = answer.partition(b"\\r\\n\\r\\n")
+print(json.dumps([int(head.split()[1]), body.decode()]))
+"""
+
+
+def raw(path: Path, head: str, body: bytes = b"") -> bytes:
+    """Send bytes as they are; return the whole answer."""
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(20)
+        knock.connect(str(path))
+        knock.sendall(head.encode() + body)
+        answer = b""
+        while piece := knock.recv(65536):
+            answer += piece
+    return answer
+
+
+@pytest.fixture
+def reachable(room: Room) -> Room:
+    """A room whose sockets another user can reach: every folder above, and the sockets' group, lets it pass."""
+    for folder in [room.home.run, *room.home.run.parents]:
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    return room
+
+
+def knock(
+    room: Room, method: str, target: str, *, monitor: bool = False, body: str = ""
+) -> tuple[int, dict[str, object]]:
+    """Ask as another user."""
+    path = room.home.monitor_socket if monitor else room.home.control_socket
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _KNOCK, str(path), str(OTHER_UID), method, target, body],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    status, answer = json.loads(done.stdout)
+    return status, json.loads(answer)
+
+
+def refusals(room: Room) -> list[tuple[str, str]]:
+    with room.database.read() as c:
+        rows = c.execute(text("SELECT actor, details FROM audit WHERE action = 'access.refused' ORDER BY seq"))
+        return [(row.actor, json.loads(row.details)["reason"]) for row in rows]
+
+
+# ---------------------------------------------------------------- sockets
+
+
+def test_sockets_are_closed_to_others(room: Room) -> None:
+    for path in (room.home.control_socket, room.home.monitor_socket):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_stop_removes_the_sockets_and_the_client_says_so(room: Room) -> None:
+    with room.client() as client:
+        client.status()
+        room.server.stop()
+        assert not room.home.control_socket.exists()
+        with pytest.raises(NoDaemon, match="No daemon answers at") as found:
+            client.status()
+    assert "clinic-ai run" in found.value.remedy
+
+
+def test_stop_ends_a_stream_that_is_read(room: Room) -> None:
+    with room.client() as client:
+        events = client.events(after=0)
+        study_id = room.add_study()
+        assert next(events).action == "study.open"
+        room.server.stop()
+        assert {event.subject for event in events} <= {study_id}
+    assert not room.server._thread.is_alive()
+
+
+def test_leftover_of_a_crash_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    bind(path).close()
+
+
+def test_taken_socket_is_refused(room: Room) -> None:
+    with pytest.raises(HomeError, match="Another daemon answers at"):
+        bind(room.home.control_socket)
+    with room.client() as client:
+        assert client.status().person == user_name(os.geteuid())
+
+
+def test_another_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("mine")
+    with pytest.raises(HomeError, match="not a socket"):
+        bind(tmp_path / "s")
+    assert (tmp_path / "s").read_text() == "mine"
+
+
+def test_long_path_and_unknown_group_are_said(tmp_path: Path) -> None:
+    with pytest.raises(HomeError, match="107"):
+        bind(tmp_path / ("x" * 120))
+    with pytest.raises(HomeError, match="no such group"):
+        bind(tmp_path / "s", "no-such-group-here")
+
+
+def test_client_without_a_daemon(tmp_path: Path) -> None:
+    with Client(Home(tmp_path)) as client, pytest.raises(NoDaemon):
+        client.status()
+
+
+# ---------------------------------------------------------------- who may what
+
+
+def test_monitor_socket_refuses_every_change(room: Room) -> None:
+    study_id = room.add_study(state="UNROUTED")
+    with room.client(monitor=True) as client:
+        assert not client.status().may_change
+        with pytest.raises(NotAllowed, match="monitor socket only reads"):
+            client.retry(study_id)
+        for method in ("DELETE", "PUT", "PATCH", "OPTIONS", "POST"):
+            head = f"{method} /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            assert b" 403 " in raw(room.home.monitor_socket, head).split(b"\r\n")[0]
+        assert client.study(study_id).versions[0].study.state == "UNROUTED"
+    assert (user_name(os.geteuid()), "monitor socket") in refusals(room)
+
+
+@needs_root
+def test_unknown_user_is_refused_and_written_down_once(reachable: Room) -> None:
+    name = user_name(OTHER_UID)
+    for _ in range(2):
+        status, answer = knock(reachable, "GET", "/openapi.json")
+        assert status == 403
+        assert answer["detail"] == f"The user {name} has no role here."
+    assert refusals(reachable) == [(name, "unknown person")]
+
+
+@needs_root
+def test_roles_are_those_of_clinic_toml_and_change_with_it(reachable: Room) -> None:
+    study_id = reachable.add_study(state="DONE")
+    reachable.add_result(study_id)
+    name = user_name(OTHER_UID)
+
+    reachable.allow(technicians=(name,))
+    status, answer = knock(reachable, "GET", f"/v1/studies/{study_id}")
+    assert status == 200
+    assert SECRET not in json.dumps(answer)
+    assert answer["versions"][0]["artefacts"][0]["released"] is None
+    assert knock(reachable, "POST", "/v1/models/rollback", body='{"plugin": "echo"}')[0] == 403
+    assert knock(reachable, "POST", f"/v1/studies/{study_id}/retry")[0] == 200
+    assert knock(reachable, "POST", f"/v1/studies/{study_id}/retry", monitor=True)[0] == 403
+
+    reachable.allow(technicians=(), clinicians=(name,))
+    assert SECRET in json.dumps(knock(reachable, "GET", f"/v1/studies/{study_id}")[1])
+    assert knock(reachable, "POST", "/v1/reload")[0] == 403
+
+    reachable.allow(clinicians=(), administrators=(name,))
+    assert knock(reachable, "POST", "/v1/reload")[0] == 200
+    assert (name, "not administrator") in refusals(reachable)
+
+
+def test_identity_never_leaves_and_held_text_is_not_read(room: Room) -> None:
+    study_id = room.add_study(state="DONE")
+    room.add_result(study_id, GuardAction.HOLD)
+    with room.client() as client:
+        found = client.study(study_id)
+        everything = found.model_dump_json() + client.studies().model_dump_json() + client.status().model_dump_json()
+        everything += client.files().model_dump_json() + client.metrics()
+    assert NAME not in everything
+    assert "4711" not in everything
+    assert SECRET not in everything
+    assert found.versions[0].artefacts[0].state == "HELD"
+
+
+# ---------------------------------------------------------------- size
+
+
+def test_large_and_unmeasured_requests_are_refused(room: Room) -> None:
+    path = room.home.control_socket
+    start = "POST /v1/models/import HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    large = raw(path, start + f"Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n")
+    assert b" 413 " in large.split(b"\r\n")[0]
+    assert b"application/problem+json" in large
+    assert b" 411 " in raw(path, start + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").split(b"\r\n")[0]
+    assert b" 400 " in raw(path, "GET / HTTP/1.1\r\nX: " + "a" * 100_000 + "\r\n\r\n").split(b"\r\n")[0]
+    with room.client() as client:
+        assert client.status().version
