@@ -1,0 +1,177 @@
+"""Each place a crash can leave the bytes of a file, and what a restart makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from intake_site import Site
+from scans import write_ct_slice
+
+from clinic_ai.ingest.quarantine import Quarantine, Reason
+from clinic_ai.settings import InboxSettings, Settings
+from clinic_ai.store import ledger
+from clinic_ai.store.ledger import Fate, Outcome, Sighting
+
+SEEN_AT = 1_700_000_000.0
+
+
+class Wreck:
+    """A home as a crash left it: one file, one row of the ledger."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.site = Site(path)
+        self.home = self.site.home
+        self.file = self.home.inbox / "a.dcm"
+        write_ct_slice(self.file, seed=1)
+        self.content = self.file.read_bytes()
+        self.sha256 = hashlib.sha256(self.content).hexdigest()
+        status = self.file.stat()
+        with self.site.database.write() as c:
+            sighting = Sighting("inbox", "a.dcm", b"a.dcm", status.st_size, status.st_mtime_ns)
+            (self.number,) = ledger.begin_claims(c, [sighting], seen_at=SEEN_AT)
+
+    def claimed(self) -> None:
+        with self.site.database.write() as c:
+            ledger.confirm_claims(c, [(self.number, self.sha256, len(self.content))])
+
+    def reason(self, code: str) -> Reason:
+        return Reason(
+            code=code,
+            sentence="It is broken.",
+            remedy="Send it again.",
+            file_number=self.number,
+            original_name="a.dcm",
+            source="inbox",
+            sha256=self.sha256,
+            size_bytes=len(self.content),
+            seen_at="2023-11-14T22:13:20Z",
+            quarantined_at="2023-11-14T22:13:21Z",
+        )
+
+    def restart(self) -> Site:
+        self.site.close()
+        self.site = Site(self.path)
+        return self.site
+
+
+@pytest.fixture
+def wreck(tmp_path: Path) -> Iterator[Wreck]:
+    wreck = Wreck(tmp_path / "h")
+    yield wreck
+    wreck.site.close()
+
+
+def filed_once(site: Site) -> None:
+    site.settle(1)
+    assert site.fates() == {Fate.STORED: 1}
+    assert len(site.studies()) == 1
+    assert os.listdir(site.home.inbox) == os.listdir(site.home.spool) == []
+
+
+def still_in_the_inbox(wreck: Wreck) -> None:
+    """The crash came before the move."""
+
+
+def moved(wreck: Wreck) -> None:
+    wreck.file.rename(wreck.home.spool / str(wreck.number))
+
+
+def copied_and_not_yet_removed(wreck: Wreck) -> None:
+    shutil.copy(wreck.file, wreck.home.spool / str(wreck.number))
+
+
+def copy_cut_short(wreck: Wreck) -> None:
+    (wreck.home.spool / f".copy-{wreck.number}").write_bytes(wreck.content[:100])
+
+
+def hashed(wreck: Wreck) -> None:
+    moved(wreck)
+    wreck.claimed()
+
+
+def linked_into_the_store(wreck: Wreck) -> None:
+    hashed(wreck)
+    wreck.site.objects.adopt_file(wreck.home.spool / str(wreck.number), wreck.sha256)
+
+
+def only_in_the_store(wreck: Wreck) -> None:
+    linked_into_the_store(wreck)
+    (wreck.home.spool / str(wreck.number)).unlink()
+
+
+def reason_written_and_file_not_moved(wreck: Wreck) -> None:
+    hashed(wreck)
+    place = Quarantine(wreck.home.quarantine).place(wreck.number, SEEN_AT)
+    place.mkdir()
+    (place / "reason.json").write_text(wreck.reason("parser_timeout").model_dump_json())
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        still_in_the_inbox,
+        moved,
+        copied_and_not_yet_removed,
+        copy_cut_short,
+        hashed,
+        linked_into_the_store,
+        only_in_the_store,
+        reason_written_and_file_not_moved,
+    ],
+)
+def test_goes_on_from_wherever_the_bytes_are(wreck: Wreck, state: Callable[[Wreck], None]) -> None:
+    state(wreck)
+    site = wreck.restart()
+    filed_once(site)
+    assert os.listdir(site.home.quarantine) == []
+
+
+def test_a_file_in_quarantine_is_said_to_be_there(wreck: Wreck) -> None:
+    hashed(wreck)
+    Quarantine(wreck.home.quarantine).put(wreck.home.spool / str(wreck.number), SEEN_AT, wreck.reason("empty"))
+    (row,) = wreck.restart().files()
+    assert (row.fate, row.reason_code, row.reason) == (Fate.QUARANTINED, "empty", "It is broken.")
+
+
+def test_a_file_that_somebody_took_back_is_said_to_be_gone(wreck: Wreck) -> None:
+    wreck.file.unlink()
+    (row,) = wreck.restart().files()
+    assert (row.fate, row.reason_code) == (Fate.VANISHED, "gone")
+
+
+def test_what_is_stored_leaves_the_spool(wreck: Wreck) -> None:
+    linked_into_the_store(wreck)
+    with wreck.site.database.write() as c:
+        ledger.decide(c, [Outcome(wreck.number, Fate.STORED)])
+    site = wreck.restart()
+    assert os.listdir(site.home.spool) == []
+    assert site.objects.verify(wreck.sha256)
+
+
+def test_a_changed_file_in_the_inbox_is_not_taken_for_the_original_of_a_copy(wreck: Wreck) -> None:
+    copied_and_not_yet_removed(wreck)
+    write_ct_slice(wreck.file, seed=2)
+    site = wreck.restart()
+    site.settle(2)
+    assert site.fates() == {Fate.STORED: 2}
+
+
+def test_an_inbox_on_another_file_system(tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    site = Site(tmp_path / "h")
+    with tempfile.TemporaryDirectory(dir=shared) as name:
+        site.settings = Settings(ingest=site.settings.ingest, inbox=(InboxSettings(name="far", path=name),))
+        write_ct_slice(Path(name) / "a.dcm", seed=1)
+        site.settle(1)
+        assert os.listdir(name) == []
+    filed_once(site)
+    site.close()
