@@ -18,6 +18,37 @@ from clinic_ai.ml.uids import derived_uid
 
 SERIES_NUMBER = 9900
 SERIES_DESCRIPTION = "Picture as it arrived"
+UNPAIRED = frozenset(
+    [
+        "ABDOMEN",
+        "BLADDER",
+        "BRAIN",
+        "CHEST",
+        "COCCYX",
+        "CSPINE",
+        "HEAD",
+        "HEART",
+        "HEADNECK",
+        "LIVER",
+        "LSPINE",
+        "LSSPINE",
+        "NECK",
+        "PANCREAS",
+        "PELVIS",
+        "SKULL",
+        "SPINE",
+        "SPLEEN",
+        "SSPINE",
+        "STERNUM",
+        "STOMACH",
+        "TSPINE",
+        "TLSPINE",
+        "THYROID",
+        "UTERUS",
+        "WHOLEBODY",
+    ]
+)
+"""Body parts (PS3.16 annex L) that have no left and right."""
 _MAX_PIXELS = 120_000_000
 
 
@@ -44,12 +75,16 @@ def write_capture(
     )
     # Type 2C: present, and empty where the picture does not tell; highdicom takes no "unknown".
     capture.PatientOrientation = []
-    capture.Laterality = image.header.laterality if image.header.laterality in {"L", "R"} else ""
+    part = short_text(image.header.body_part, 16).upper()
+    if part in UNPAIRED:
+        capture.pop("Laterality", None)  # for a part without sides it must be absent
+    else:
+        capture.Laterality = image.header.laterality if image.header.laterality in {"L", "R"} else ""
     capture.update(study)
     stamp(capture, task, SERIES_DESCRIPTION)
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
-    if image.header.body_part:
-        capture.BodyPartExamined = short_text(image.header.body_part, 16).upper()
+    if part:
+        capture.BodyPartExamined = part
     capture.save_as(directory / name, enforce_file_format=True)
     return capture
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from pypdf import PdfReader
 from rendering import (
     MARK,
@@ -55,6 +56,14 @@ def test_the_dicom_objects_are_valid(render: Callable[..., RenderResult], mapped
     render(mapped, findings=(finding(mapped, heatmap="own.png"),), verdict=verdict(("f_1", "Words."), ("m_1", "More.")))
     assert_valid_dicom(directory / "scan.sc.dcm")
     assert_valid_dicom(directory / "report.sr.dcm")
+
+
+@pytest.mark.parametrize("part", ["CHEST", "HAND", ""])
+def test_a_capture_is_valid_whether_its_body_part_has_sides_or_not(
+    render: Callable[..., RenderResult], png: RenderImage, directory: Path, part: str
+) -> None:
+    render(png.model_copy(update={"header": png.header.model_copy(update={"body_part": part})}))
+    assert_valid_dicom(directory / "scan.sc.dcm")
 
 
 def test_an_sr_of_a_dicom_source_belongs_to_its_patient_and_study(
