@@ -18,36 +18,11 @@ from clinic_ai.ml.uids import derived_uid
 
 SERIES_NUMBER = 9900
 SERIES_DESCRIPTION = "Picture as it arrived"
-UNPAIRED = frozenset(
-    [
-        "ABDOMEN",
-        "BLADDER",
-        "BRAIN",
-        "CHEST",
-        "COCCYX",
-        "CSPINE",
-        "HEAD",
-        "HEART",
-        "HEADNECK",
-        "LIVER",
-        "LSPINE",
-        "LSSPINE",
-        "NECK",
-        "PANCREAS",
-        "PELVIS",
-        "SKULL",
-        "SPINE",
-        "SPLEEN",
-        "SSPINE",
-        "STERNUM",
-        "STOMACH",
-        "TSPINE",
-        "TLSPINE",
-        "THYROID",
-        "UTERUS",
-        "WHOLEBODY",
-    ]
-)
+_UNPAIRED = """
+    ABDOMEN BLADDER BRAIN CHEST COCCYX CSPINE HEAD HEADNECK HEART LIVER LSPINE LSSPINE NECK PANCREAS PELVIS SKULL
+    SPINE SPLEEN SSPINE STERNUM STOMACH THYROID TLSPINE TSPINE UTERUS WHOLEBODY
+"""
+UNPAIRED = frozenset(_UNPAIRED.split())
 """Body parts (PS3.16 annex L) that have no left and right."""
 _MAX_PIXELS = 120_000_000
 
