@@ -1,0 +1,275 @@
+"""The command line against a served control room, and against a home without a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from control_room import NAME, SECRET, Room, control_room
+
+from clinic_ai.cli import main
+from clinic_ai.cli.output import Exit
+from clinic_ai.domain import GuardAction
+from clinic_ai.home import Home, init_home, lock_home
+from clinic_ai.store import alerts
+from clinic_ai.waiting import no_model, no_rule
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process; return exit code, standard output and standard error."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clinic-ai", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    monkeypatch.setenv("COLUMNS", "80")
+    return call
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    with control_room(tmp_path / "h") as served:
+        monkeypatch.setenv("CLINIC_AI_HOME", str(served.home.path))
+        yield served
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    made = init_home(tmp_path / "h")
+    monkeypatch.setenv("CLINIC_AI_HOME", str(made.path))
+    return made
+
+
+# ---------------------------------------------------------------- with a daemon
+
+
+def test_study_list_says_why_each_waits_within_80_columns(room: Room, run: Run) -> None:
+    study_id = room.add_study(state="ROUTED", wait=no_model("echo"))
+    room.add_study(state="DONE")
+    code, out, _ = run("study", "list")
+    assert code == Exit.DONE
+    assert study_id in out
+    assert "There is no model for echo." in re.sub(r"\s+", " ", out)
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, _ = run("study", "list", "--state", "done", "--json")
+    assert [row["state"] for row in json.loads(out)["studies"]] == ["DONE"]
+
+
+def test_study_show_prints_reason_remedy_and_result(room: Room, run: Run) -> None:
+    stuck = room.add_study(state="UNROUTED", wait=no_rule())
+    code, out, _ = run("study", "show", stuck)
+    assert code == Exit.FAILED
+    assert "No routing rule and no plugin takes a study like this one." in re.sub(r"\s+", " ", out)
+    assert "route explain" in out
+    good = room.add_study(state="DONE")
+    room.add_result(good)
+    code, out, _ = run("study", "show", good)
+    assert (code, SECRET in out, NAME in out) == (Exit.DONE, True, False)
+    held = room.add_study(state="DONE")
+    room.add_result(held, GuardAction.HOLD)
+    code, out, _ = run("study", "show", held)
+    assert (code, SECRET in out, "test.rule" in out) == (Exit.FAILED, False, True)
+
+
+def test_retry_and_reroute_say_what_will_happen(room: Room, run: Run) -> None:
+    study_id = room.add_study(state="UNROUTED")
+    code, out, _ = run("study", "retry", study_id)
+    assert (code, study_id in out) == (Exit.DONE, True)
+    code, out, _ = run("study", "reroute", room.add_study(state="ROUTED"), "--json")
+    assert (code, "routed again" in json.loads(out)["sentence"]) == (Exit.DONE, True)
+
+
+def test_errors_have_their_exit_codes(room: Room, run: Run) -> None:
+    code, out, err = run("study", "show", "S-1")
+    assert (code, out) == (Exit.NOT_FOUND, "")
+    assert "study list" in err
+    assert run("study", "retry", room.add_study(state="RECEIVING"))[0] == Exit.CONFLICT
+    code, out, _ = run("study", "show", "S-1", "--json")
+    assert json.loads(out)["exit"] == code == Exit.NOT_FOUND
+    code, _, err = run("study", "list", "--state", "eaten")
+    assert (code, "UNROUTED" in err) == (Exit.USAGE, True)
+    assert run("study", "frobnicate")[0] == Exit.USAGE
+
+
+def test_status_tells_alerts_and_the_exit_code_too(room: Room, run: Run) -> None:
+    with room.database.write() as c:
+        alerts.raise_alert(c, "test", "appliance", "Something happened.", "Look at it.")
+    code, out, _ = run("status", "--monitor")
+    assert code == Exit.FAILED
+    assert "Something happened. Look at it." in out
+    assert run("alert", "list")[0] == Exit.FAILED
+    assert run("alert", "ack", "1")[0] == Exit.DONE
+    assert run("alert", "list")[0] == Exit.DONE
+
+
+def test_every_verb_that_lists_answers_in_json(room: Room, run: Run) -> None:
+    room.add_study()
+    for verb in ("status", "study list", "file list", "alert list", "plugin list", "model list", "train list"):
+        _, out, err = run(*verb.split(), "--json")
+        assert err == ""
+        json.loads(out)
+
+
+def test_route_explain_of_a_study(room: Room, run: Run) -> None:
+    code, out, _ = run("route", "explain", room.add_study(modality="MR", state="UNROUTED"))
+    assert code == Exit.FAILED
+    assert "wanted CT, the study has MR" in out
+    assert run("route", "explain", room.add_study())[0] == Exit.DONE
+
+
+def test_names_from_outside_cannot_move_the_cursor(room: Room, run: Run) -> None:
+    from clinic_ai.store import ledger
+
+    with room.database.write() as c:
+        seen = ledger.Sighting(source="s", name="a\x1b[2Jb", raw_name=b"x", size_bytes=1, mtime_ns=1)
+        ledger.begin_claims(c, [seen])
+    assert "\x1b" not in run("file", "list")[1]
+
+
+# ---------------------------------------------------------------- without one
+
+
+def test_no_daemon_has_its_own_exit_code_and_says_how_to_start(home: Home, run: Run) -> None:
+    code, _, err = run("status")
+    assert code == Exit.NO_DAEMON
+    assert "clinic-ai run" in err
+
+
+def test_init_makes_a_home_and_again_changes_nothing(tmp_path: Path, run: Run) -> None:
+    code, out, _ = run("init", "--home", str(tmp_path / "new"), "--json")
+    assert code == Exit.DONE
+    settings = Path(json.loads(out)["settings"])
+    settings.write_text("# mine\n")
+    assert run("init", "--home", str(tmp_path / "new"))[0] == Exit.DONE
+    assert settings.read_text() == "# mine\n"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    assert run("init", "--home", str(tmp_path / "other"))[0] == Exit.UNUSABLE
+
+
+def test_models_and_training_work_without_a_daemon_unless_somebody_holds_the_home(home: Home, run: Run) -> None:
+    assert run("model", "list")[:2][0] == Exit.DONE
+    assert run("train", "list")[0] == Exit.DONE
+    assert run("model", "promote", "echo", "m", "1")[0] == Exit.NOT_FOUND
+    with lock_home(home):
+        code, _, err = run("model", "list")
+    assert code == Exit.UNUSABLE
+    assert str(os.getpid()) in err
+
+
+def test_policy_test_passes_the_shipped_pack_and_fails_a_broken_one(home: Home, run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("policy", "test")
+    assert (code, "would load" in out) == (Exit.DONE, True)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "policy.toml").write_text("not a policy")
+    assert run("policy", "test", str(tmp_path / "broken"))[0] == Exit.FAILED
+
+
+def test_route_explain_of_a_path_reads_the_header_and_leaves_the_file(home: Home, run: Run, tmp_path: Path) -> None:
+    from pydicom.data import get_testdata_file
+
+    scan = Path(str(get_testdata_file("CT_small.dcm")))
+    code, out, _ = run("route", "explain", str(scan), "--json")
+    found = json.loads(out)
+    assert found["facts"]["modalities"] == ["CT"]
+    assert code == (Exit.DONE if found["routing"]["plugins"] else Exit.FAILED)
+    (tmp_path / "note.txt").write_text("no scan")
+    code, _, err = run("route", "explain", str(tmp_path / "note.txt"))
+    assert (code, "note.txt" in err) == (Exit.FAILED, True)
+    assert run("route", "explain", str(scan), "--source", "nowhere")[0] == Exit.NOT_FOUND
+
+
+def test_train_recipe_is_read_as_numbers_and_words() -> None:
+    from clinic_ai.cli.training import _pair
+
+    assert [_pair(t) for t in ("a=1", "b=0.5", "c=true", "d=fast", "e=x=y")] == [
+        ("a", 1),
+        ("b", 0.5),
+        ("c", True),
+        ("d", "fast"),
+        ("e", "x=y"),
+    ]
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def test_doctor_finds_each_fault_at_once(home: Home, run: Run) -> None:
+    home.clinic_toml.write_text(
+        """
+[[inbox]]
+name = "gone"
+path = "not-there"
+[control]
+technicians = ["no-such-user-here"]
+group = "no-such-group-here"
+[routing]
+[[routing.rule]]
+name = "lost"
+plugins = ["no_such_plugin"]
+[guard]
+pack = "no-such-pack"
+"""
+    )
+    home.state.chmod(0o755)
+    code, out, _ = run("doctor", "--json")
+    assert code == Exit.FAILED
+    failed = {check["name"] for check in json.loads(out) if check["verdict"] == "fail"}
+    assert {"privacy", "people", "rules", "inbox gone", "policy"} <= failed
+    assert all(check["remedy"] for check in json.loads(out) if check["verdict"] == "fail")
+
+
+def test_doctor_says_every_mistake_in_the_settings(home: Home, run: Run) -> None:
+    home.clinic_toml.write_text("[clinik]\nx = 1\n[ingest]\nbatch = 'many'\n")
+    code, out, _ = run("doctor")
+    assert code == Exit.FAILED
+    assert "did you mean clinic?" in re.sub(r"\s+", " ", out)
+    assert "ingest.batch" in out
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_is_quick_and_every_verb_shows_an_example() -> None:
+    code = """
+import json, sys
+sys.argv = ["clinic-ai", "--help"]
+from clinic_ai.cli import main
+try:
+    main()
+except SystemExit:
+    print(json.dumps(sorted(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert not loaded & {"pydantic", "sqlalchemy", "fastapi", "httpx", "textual", "rich", "numpy"}
+
+    from clinic_ai.cli.verbs import app
+
+    commands = [*app.registered_commands]
+    for part in app.registered_groups:
+        assert part.typer_instance is not None
+        commands += part.typer_instance.registered_commands
+    assert len(commands) >= 28
+    for command in commands:
+        assert (command.epilog or "").startswith("Example: clinic-ai "), command.callback
+        assert command.callback is not None
+        assert command.callback.__doc__
+
+
+def test_documented_exit_codes_are_the_real_ones() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    documented = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, flags=re.MULTILINE))
+    assert {int(number) for number in documented} == {int(code) for code in Exit}
