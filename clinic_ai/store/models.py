@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -13,6 +14,9 @@ from clinic_ai.domain import Key, ModelRef, ModelState, Sha256, Word
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.store.audit import record
 from clinic_ai.store.tables import activations, models
+
+Then = Callable[[Connection, ModelRef], None]
+"""What else belongs into the transaction that enters a model."""
 
 
 class ModelView(Word):

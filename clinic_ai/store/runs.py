@@ -14,6 +14,7 @@ from clinic_ai.contract import TrainingPlan, TrainingProgress, TrainingResult
 from clinic_ai.domain import Key, ModelRef, RunState, Word, new_id
 from clinic_ai.errors import NotFound
 from clinic_ai.store.audit import record
+from clinic_ai.store.models import Then
 from clinic_ai.store.tables import runs
 
 RecipeValue = float | int | str | bool
@@ -127,6 +128,16 @@ def resume(connection: Connection, run_id: str, actor: str) -> None:
 def pause(connection: Connection, run_id: str, error: str, actor: str) -> None:
     """Mark a running run as paused; its process is gone. Raise Conflict if its state does not permit it."""
     _move(connection, run_id, "pause", actor=actor, lease_owner=None, error=error)
+
+
+def finish_with(run_id: str, result: TrainingResult) -> Then:
+    """Return what finishes a run in the transaction that enters its candidate."""
+
+    def finish(connection: Connection, candidate: ModelRef) -> None:
+        document = RunResult(**result.model_dump(), candidate=candidate)
+        end(connection, run_id, "finish", actor="clinic-ai", result=document)
+
+    return finish
 
 
 def end(

@@ -88,8 +88,8 @@ class Registry:
         """
         return self._import(path, actor, ModelState.IMPORTED, trial=True)
 
-    def import_candidate(self, path: Path, actor: str) -> ModelRef:
-        """Import what a training run made, as CANDIDATE.
+    def import_candidate(self, path: Path, actor: str, then: store.Then) -> ModelRef:
+        """Import what a training run made, as CANDIDATE; ``then`` joins the transaction that enters it.
 
         Raise ModelError as ``import_directory`` does, and if it claims to be fit for clinical use: that only a
         person can say.
@@ -100,9 +100,11 @@ class Registry:
                 f"The trained model {title(manifest)} calls itself a reference model or fit for clinical use.",
                 remedy="The plugin's trainer must set clinical_use and reference to false.",
             )
-        return self._import(path, actor, ModelState.CANDIDATE, trial=True)
+        return self._import(path, actor, ModelState.CANDIDATE, trial=True, then=then)
 
-    def _import(self, path: Path, actor: str, state: FirstState, *, trial: bool) -> ModelRef:
+    def _import(
+        self, path: Path, actor: str, state: FirstState, *, trial: bool, then: store.Then | None = None
+    ) -> ModelRef:
         with self._importing:
             self._sweep()
             digest, manifest = read_manifest(path)
@@ -114,26 +116,31 @@ class Registry:
                     f"{found.digest[:12]}, the new one's {digest[:12]}.",
                     remedy="Give the new model a version of its own in model.toml.",
                 )
-            if found is not None and not self._problems(found):
-                return found.ref
-            self._check_space(manifest)
-            staging = self._root / f"{_STAGING}{secrets.token_hex(8)}"
-            try:
-                copy_model(path, staging, manifest, digest)
-                names = {file.name for file in manifest.files}
-                for name in sorted(names):
-                    check_file(staging / name, names)
-                if trial:
-                    self._try(manifest, digest, staging)
-                target = self._directory(manifest)
-                self._put(staging, target)
-            finally:
-                _remove(staging)
-            if found is None:
-                with self._database.write() as connection:
-                    place = str(target.relative_to(self._root))
+            ref = _ref(manifest, digest)
+            if found is None or self._problems(found):
+                self._place(path, manifest, digest, trial=trial)
+            with self._database.write() as connection:
+                if found is None:
+                    place = str(self._directory(manifest).relative_to(self._root))
                     store.add_model(connection, manifest, digest=digest, directory=place, state=state, actor=actor)
-            return self._view(manifest).ref
+                if then is not None:
+                    then(connection, ref)
+            return ref
+
+    def _place(self, path: Path, manifest: ModelManifest, digest: str, *, trial: bool) -> None:
+        """Copy the files, check the copy, and put it where it belongs."""
+        self._check_space(manifest)
+        staging = self._root / f"{_STAGING}{secrets.token_hex(8)}"
+        try:
+            copy_model(path, staging, manifest, digest)
+            names = {file.name for file in manifest.files}
+            for name in sorted(names):
+                check_file(staging / name, names)
+            if trial:
+                self._try(manifest, digest, staging)
+            self._put(staging, self._directory(manifest))
+        finally:
+            _remove(staging)
 
     def _check_manifest(self, manifest: ModelManifest) -> None:
         plugin = self._manifests.get(manifest.plugin)
@@ -336,10 +343,6 @@ class Registry:
     def _find(self, manifest: ModelManifest) -> ModelView | None:
         with self._database.read() as connection:
             return store.find_model(connection, manifest.plugin, manifest.name, manifest.version)
-
-    def _view(self, manifest: ModelManifest) -> ModelView:
-        with self._database.read() as connection:
-            return store.get_model(connection, manifest.plugin, manifest.name, manifest.version)
 
     def _directory(self, manifest: ModelManifest) -> Path:
         return self._root / manifest.plugin / manifest.name / manifest.version

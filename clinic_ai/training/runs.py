@@ -40,7 +40,7 @@ from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import Settings, TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
-from clinic_ai.store.runs import RecipeValue, RunPlan, RunResult, RunView
+from clinic_ai.store.runs import RecipeValue, RunPlan, RunView
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.registry import Registry
 
@@ -332,10 +332,9 @@ class Runs:
     def _conclude(self, run: RunView, running: _Running, directory: Path, result: TrainingResult | None) -> None:
         if result is not None and result.state == "finished":
             place = _inside(directory, result.model_directory)
-            candidate = self._registry.import_candidate(place, f"run {run.run_id}")
-            document = RunResult(**result.model_dump(), candidate=candidate)
-            with self._database.write() as connection:
-                store.end(connection, run.run_id, "finish", actor="clinic-ai", result=document)
+            # One transaction: a power cut must not leave a candidate whose run would make it a second time.
+            finish = store.finish_with(run.run_id, result)
+            self._registry.import_candidate(place, f"run {run.run_id}", finish)
             return
         with self._database.write() as connection:
             if running.wish == "stop":

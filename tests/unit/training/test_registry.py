@@ -34,7 +34,9 @@ def quick(school: School, monkeypatch: pytest.MonkeyPatch) -> School:
     """A school whose imports skip the trial load, for tests of what comes before and after it."""
     real = Registry._import
     monkeypatch.setattr(
-        Registry, "_import", lambda self, path, actor, state, trial: real(self, path, actor, state, trial=False)
+        Registry,
+        "_import",
+        lambda self, path, actor, state, **more: real(self, path, actor, state, **more | {"trial": False}),
     )
     return school
 
@@ -172,7 +174,20 @@ class TestImport:
     def test_a_candidate_may_not_call_itself_clinical(self, quick: School, tmp_path: Path) -> None:
         write_model(tmp_path / "m", 1.0, clinical_use=True)
         with pytest.raises(ModelError, match="fit for clinical use"):
-            quick.registry.import_candidate(tmp_path / "m", "run R")
+            quick.registry.import_candidate(tmp_path / "m", "run R", lambda *_: None)
+
+    def test_a_candidate_and_what_belongs_to_it_are_entered_together(self, quick: School, tmp_path: Path) -> None:
+        write_model(tmp_path / "m", 1.0)
+
+        def fail(*_: object) -> None:
+            raise Conflict("The run ended otherwise.")
+
+        with pytest.raises(Conflict):
+            quick.registry.import_candidate(tmp_path / "m", "run R", fail)
+        assert quick.registry.list_models() == []
+        seen: list[ModelRef] = []
+        quick.registry.import_candidate(tmp_path / "m", "run R", lambda _, ref: seen.append(ref))
+        assert [model.ref for model in quick.registry.list_models()] == seen
 
 
 class TestDamage:
