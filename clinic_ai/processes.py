@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -266,13 +267,16 @@ class Crew:
         self._children: set[Child] = set()
         self._lock = threading.Lock()
         self._closed = False
+        # PR_SET_PDEATHSIG fires when the thread that forked ends, not the process: so one thread, which lives as
+        # long as the crew, starts every child.
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starts children")
 
     def start(self, spec: ChildSpec) -> Child:
         """Start a child. Raise Conflict if the appliance is stopping."""
         with self._lock:
             if self._closed:
                 raise Conflict("The appliance is stopping; no child is started any more.")
-            child = Child(spec)
+            child = self._starter.submit(Child, spec).result()
             self._children = {c for c in self._children if c.alive} | {child}
         return child
 
@@ -290,6 +294,7 @@ class Crew:
             self._children = set()
         for child in children:
             child.kill()
+        self._starter.shutdown()
 
 
 def _environment(spec: ChildSpec, limits: Confinement) -> dict[str, str]:

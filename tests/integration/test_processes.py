@@ -149,6 +149,15 @@ def test_a_closed_crew_starts_nothing_and_leaves_nothing(crew: Crew) -> None:
         crew.start(SPEC)
 
 
+def test_a_child_outlives_the_thread_that_asked_for_it(crew: Crew) -> None:
+    started: list[Child] = []
+    thread = threading.Thread(target=lambda: started.append(crew.start(SPEC)))
+    thread.start()
+    thread.join()
+    assert ask(started[0], "echo", "here") == "here"
+    assert started[0].alive
+
+
 def test_no_descriptor_is_left_behind(crew: Crew) -> None:
     child = crew.start(SPEC)
     ask(child, "echo")
