@@ -37,6 +37,8 @@ from clinic_ai.wire import Call, Method, serve
 
 MAX_VALUE_BYTES = 4096
 """A longer header value is not read; the standard allows none of those we want more than 64 characters."""
+MAX_READ_BYTES = 32 << 20
+"""Read in one piece at most; nothing we want of a header is nearly as long."""
 MAX_INFLATED_BYTES = 512 << 20
 """A deflated object that unpacks to more than this is refused."""
 _KEPT_INFLATED_BYTES = 32 << 20
@@ -102,12 +104,15 @@ _COMPRESSED = frozenset(
     }
 )
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+_UNDEFINED = 0xFFFFFFFF
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_END_MARKS = {FileKind.PNG: b"IEND\xaeB`\x82", FileKind.JPEG: b"\xff\xd9"}
+_LONG_PIXEL_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"})
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 # What pydicom raises on bytes that are no data set: there is no common base, and the list grew with fuzzing.
 _UNREADABLE = (
-    ValueError,  # with pydicom's BytesLengthException and UnicodeError
+    ValueError,
     TypeError,
     AttributeError,
     LookupError,
@@ -116,6 +121,7 @@ _UNREADABLE = (
     OverflowError,
     RecursionError,
     struct.error,
+    pydicom.errors.BytesLengthException,
     pydicom.errors.InvalidDicomError,
 )
 
@@ -125,6 +131,14 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # so do its logs
 Image.MAX_IMAGE_PIXELS = None  # our own cap says what a person can do
 
 
+class _Bounded(io.BufferedReader):
+    """A file that never allocates the four gigabytes a hostile length asks for; a short read is told as damage."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return at most ``MAX_READ_BYTES``."""
+        return super().read(MAX_READ_BYTES if size is None or size < 0 else min(size, MAX_READ_BYTES))
+
+
 def parse(task: ParseTask, _call: Call) -> ParseResult:
     """Read the header of each file; one that is not usable gets its problem in words."""
     return ParseResult(files=tuple(_parse_one(path, task.max_pixels) for path in task.paths))
@@ -132,7 +146,7 @@ def parse(task: ParseTask, _call: Call) -> ParseResult:
 
 def _parse_one(path: str, max_pixels: int) -> ParsedFile:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - 300 a second, and the path is one of our own
+        with _Bounded(io.FileIO(path)) as file:
             header = read_header(file, os.fstat(file.fileno()).st_size, max_pixels)
     except InputError as error:
         return ParsedFile(path=path, problem=Problem(code=error.code, sentence=error.message, remedy=error.remedy))
@@ -189,8 +203,8 @@ def _image(file: BinaryIO, kind: FileKind) -> InstanceHeader:
                 image.verify()  # check sums of all chunks; decodes nothing
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise _cut_off(f"The {kind.name} file is damaged or ends too early.") from error
-    if kind is FileKind.JPEG and b"\xff\xd9" not in _tail(file):
-        raise _cut_off("The JPEG file ends before its end mark.")
+    if _END_MARKS[kind] not in _tail(file):
+        raise _cut_off(f"The {kind.name} file ends before its end mark.")
     grey = mode in {"1", "L", "I", "I;16", "I;16B", "I;16L", "F"}
     return InstanceHeader(
         kind=kind,
@@ -228,9 +242,12 @@ def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceH
     try:
         dataset, source, size = _read_inflated(file) if _DEFLATED in head else (_read(file), file, size)
         meta = dataset.file_meta
+        cut = any(map(_is_cut, (*meta.elements(), *dataset.elements())))  # before any value is looked at
         dicomdir = _DICOMDIR in {_text(meta, "MediaStorageSOPClassUID", 64), _text(dataset, "SOPClassUID", 64)}
     except _UNREADABLE as error:
         raise _cut_off("It begins like DICOM, but its header cannot be read.") from error
+    if cut:
+        raise _cut_off("The file ends inside its DICOM header.")
     if dicomdir:
         raise InputError(
             "dicomdir",
@@ -307,9 +324,19 @@ def _check_pixels(source: BinaryIO, size: int, dataset: Dataset, header: Instanc
     expected = header.rows * header.columns * header.frames * samples * bits // 8
     if header.photometric == "YBR_FULL_422":
         expected = expected * 2 // 3
-    left = size - here - 8
+    left = size - here - (12 if start[4:6] in _LONG_PIXEL_VRS else 8)
     if left < expected:
         raise _cut_off(f"The file ends inside the image: {left} of {expected} bytes of pixels are there.")
+
+
+def _is_cut(element: object) -> bool:
+    """Return whether fewer bytes of a value were there than it announces; values over the cap were not read."""
+    return (
+        isinstance(element, RawDataElement)
+        and element.length != _UNDEFINED
+        and element.value is not None
+        and len(element.value) < element.length
+    )
 
 
 def _read(file: BinaryIO) -> Dataset:

@@ -1,0 +1,104 @@
+"""The parser child under damage of every kind: it answers in words and lives on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scans import write_ct_slice
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import ParsedFile, ParseResult, ParseTask
+from clinic_ai.processes import Child, ChildSpec, Crew
+
+CODES = {"empty", "damaged", "not_an_image", "transfer_syntax", "too_many_pixels", "dicomdir", "deflate_bomb"}
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    crew = Crew()
+    limits = Confinement(address_space=1 << 30, file_size=1)
+    yield crew.start(ChildSpec("parser", "parser", limits, environment=(("OPENBLAS_NUM_THREADS", "1"),)))
+    crew.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("parser")
+
+
+def picture(form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((16, 16)).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def originals(place: Path) -> dict[str, bytes]:
+    write_ct_slice(place / "slice", seed=1, side=16)
+    return {"dicom": (place / "slice").read_bytes(), "png": picture("PNG"), "jpeg": picture("JPEG")}
+
+
+def parse(child: Child, path: Path, content: bytes) -> ParsedFile:
+    path.write_bytes(content)
+    return child.call("parse", ParseTask(paths=(str(path),)), ParseResult, timeout_s=20).files[0]
+
+
+def test_reads_what_the_header_says(child: Child, place: Path, originals: dict[str, bytes]) -> None:
+    header = parse(child, place / "x", originals["dicom"]).header
+    assert header is not None
+    assert (header.modality, header.body_part, header.rows, header.columns, header.frames) == ("CT", "CHEST", 16, 16, 1)
+    assert (header.sop_class_name, header.transfer_syntax_uid) == ("CT Image Storage", "1.2.840.10008.1.2.1")
+    assert (header.identity.patient_id, header.identity.patient_name) == ("PH-0001", "PHANTOM^Number 1")
+    assert (header.series_number, header.instance_number, header.bits_stored) == (1, 1, 16)
+    assert header.remarks == ()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_reads_what_a_picture_is(child: Child, place: Path, originals: dict[str, bytes], kind: str) -> None:
+    header = parse(child, place / "x", originals[kind]).header
+    assert header is not None
+    assert (header.kind, header.rows, header.columns, header.frames) == (kind, 16, 16, 1)
+    assert (header.photometric, header.bits_stored) == ("MONOCHROME2", 8)
+
+
+@pytest.mark.parametrize("kind", ["dicom", "png", "jpeg"])
+def test_cut_at_any_byte_is_never_taken_for_whole(
+    child: Child, place: Path, originals: dict[str, bytes], kind: str
+) -> None:
+    whole = originals[kind]
+    for length in range(len(whole) - 1):
+        problem = parse(child, place / "x", whole[:length]).problem
+        assert problem is not None, f"{kind} cut at byte {length} of {len(whole)} was taken"
+        assert problem.code in CODES
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(
+    kind=st.sampled_from(["dicom", "png", "jpeg"]),
+    changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=20),
+)
+@example(kind="dicom", changes=[(132, 255)])
+def test_changed_bytes_are_survived(
+    child: Child, place: Path, originals: dict[str, bytes], kind: str, changes: list[tuple[int, int]]
+) -> None:
+    content = bytearray(originals[kind])
+    for at, value in changes:
+        content[at % len(content)] = value
+    answer = parse(child, place / "x", bytes(content))
+    assert (answer.header is None) != (answer.problem is None)
+    assert answer.problem is None or answer.problem.code in CODES
+    assert child.alive
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(st.binary(max_size=300), st.sampled_from([b"", bytes(128) + b"DICM", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]))
+def test_rubbish_is_never_an_image(child: Child, place: Path, rubbish: bytes, start: bytes) -> None:
+    answer = parse(child, place / "x", start + rubbish)
+    assert answer.problem is not None or start
+    assert child.alive
