@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from school import School, open_school
 from tiny_learner import write_model
 
 from clinic_ai import states
-from clinic_ai.contract import AnalysisTask
+from clinic_ai.contract import AnalysisTask, ModelManifest
 from clinic_ai.domain import ModelRef, ModelState, StudyFacts
 from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import Conflict, ModelError, NotFound
@@ -431,3 +433,10 @@ def test_a_model_that_is_gone_is_named_with_a_remedy(quick: School) -> None:
     with pytest.raises(NotFound, match="tiny/gone/1") as error:
         quick.registry.loaded(ModelRef(plugin="tiny", name="gone", version="1", digest="0" * 64))
     assert "model list" in error.value.remedy
+
+
+def test_the_manifest_in_the_documentation_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+    (block,) = re.findall(r'^    plugin = "xray"\n(?:(?:    .*)?\n)*', page, flags=re.MULTILINE)
+    manifest = ModelManifest.model_validate(tomllib.loads(textwrap.dedent(block)))
+    assert manifest.validation["pneumonia"].positives == 210
