@@ -70,6 +70,7 @@ class QueueApp(App[None]):
         self._rows: dict[str, StudyRow] = {}
         self._study: StudyView | None = None
         self._words = ""
+        self._texts: dict[str, Text] = {}
 
     def _tell(self, answer: Picture | Lost) -> None:
         """Called in the feed's thread."""
@@ -115,9 +116,12 @@ class QueueApp(App[None]):
     @on(Arrived)
     def _take(self, message: Arrived) -> None:
         answer = message.answer
+        if self._emptied:
+            return
         if isinstance(answer, Lost):
             self._lose(answer)
             return
+        again = not self._linked
         self._linked = True
         self._status, self._status_at = answer.status, self._clock()
         self._rows = {key_of(row): row for row in answer.studies}
@@ -127,32 +131,44 @@ class QueueApp(App[None]):
         self._draw_header()
         self._draw_alerts()
         self._draw_queue()
-        self.refresh_bindings()
+        if again:
+            self.refresh_bindings()
 
     def _lose(self, lost: Lost) -> None:
         self._linked = False
         since = ""
         if self._status is not None:
             since = f" What you see is from {time.strftime('%H:%M:%S', time.localtime(self._status_at))}."
-        banner = self.query_one("#banner", Static)
-        banner.update(Text(f"{lost.sentence}{since} {lost.remedy} Trying again every second."))
-        banner.display = True
+        self._put("#banner", Text(f"{lost.sentence}{since} {lost.remedy} Trying again every second."))
+        self.query_one("#banner").display = True
         self.query_one("#body").add_class("stale")
         self._draw_header()
         self.refresh_bindings()
 
     # ------------------------------------------------------------ drawing
 
+    def _put(self, place: str, text: Text) -> None:
+        """Show a text unless it is shown already: over a slow line every redraw is seen."""
+        if self._texts.get(place) != text:
+            self._texts[place] = text
+            self.query_one(place, Static).update(text)
+
+    @property
+    def _emptied(self) -> bool:
+        """Whether the widgets are gone; a last answer of the feed may still come."""
+        return not self.query("#header")
+
     def _draw_header(self) -> None:
+        if self._emptied:
+            return
         line = header_text(self._status, linked=self._linked, now=self._clock(), width=self.size.width)
-        self.query_one("#header", Static).update(line)
+        self._put("#header", line)
 
     def _draw_alerts(self) -> None:
         text = alerts_text(self._status) if self._status else Text()
         text.rstrip()
-        strip = self.query_one("#alerts", Static)
-        strip.display = bool(text)
-        strip.update(text)
+        self.query_one("#alerts").display = bool(text)
+        self._put("#alerts", text)
 
     def _draw_queue(self) -> None:
         table = self.query_one(StudyTable)
@@ -166,10 +182,10 @@ class QueueApp(App[None]):
         self._feed.select(row.study_id if row else None)
         if row is None:
             empty = "No study has these words." if self._rows else "No studies yet. Drop a scan into an inbox."
-            self.query_one("#facts", Static).update(empty)
+            self._put("#facts", Text(empty))
             return
         study = self._study if self._study is not None and self._study.study_id == row.study_id else None
-        self.query_one("#facts", Static).update(details_text(row, study))
+        self._put("#facts", details_text(row, study))
 
     def _selected(self) -> StudyRow | None:
         key = self.query_one(StudyTable).selected
