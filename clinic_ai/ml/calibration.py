@@ -11,6 +11,7 @@ import numpy.typing as npt
 from clinic_ai.domain import Presence
 
 _TEMPERATURES = np.geomspace(0.05, 20.0, 2001)
+_SURE = 1e-4
 
 
 def sigmoid(logit: float) -> float:
@@ -53,10 +54,14 @@ class Band:
 
 
 def abstention_band(probability: npt.ArrayLike, threshold: float, *, abstain: float) -> Band:
-    """Return the band around ``threshold`` that holds the share ``abstain`` of examples, those nearest in logits."""
-    values = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    """Return the band around ``threshold`` that holds the share ``abstain`` of examples, those nearest in logits.
+
+    Its edges stay within 0.0001..0.9999: where all examples are told apart without doubt, they would leave 0..1.
+    """
+    values = np.clip(np.asarray(probability, dtype=np.float64), _SURE, 1 - _SURE)
     if not values.size:
         raise ValueError("a band cannot be fitted to no examples")
+    threshold = min(max(threshold, _SURE), 1 - _SURE)
     centre = math.log(threshold / (1 - threshold))
     width = float(np.quantile(np.abs(np.log(values / (1 - values)) - centre), abstain))
-    return Band(sigmoid(centre - width), threshold, sigmoid(centre + width))
+    return Band(max(sigmoid(centre - width), _SURE), threshold, min(sigmoid(centre + width), 1 - _SURE))

@@ -30,10 +30,10 @@ class HeadRecipe:
 
     epochs: int = 30
     batch: int = 64
-    rate: float = 1e-3
+    rate: float = 2e-3
     weight_decay: float = 1e-2
     patience: int = 10
-    warm: bool = True
+    warm: bool = False
     seed: int = 1
 
     @classmethod
@@ -71,6 +71,41 @@ class HeadState:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Standardisation:
+    """Mean and spread of each training feature.
+
+    The features of a frozen base are all positive and vary little; on them as they are the hidden units die. The
+    head is trained on standardised ones, and the standardisation is then folded into its first layer.
+    """
+
+    mean: npt.NDArray[np.float64]
+    spread: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, features: Array) -> Standardisation:
+        """Return that of features (n, 2, features)."""
+        flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
+        return cls(flat.mean(axis=0), np.sqrt(flat.var(axis=0) + 1e-4))
+
+    def apply(self, features: Array) -> Array:
+        """Return ``features`` standardised."""
+        return ((features - self.mean) / self.spread).astype(np.float32)
+
+    def fold(self, weights: Tensors) -> Tensors:
+        """Return the weights that give on plain features what ``weights`` give on standardised ones."""
+        hidden = weights["hidden.weight"].astype(np.float64) / self.spread
+        bias = weights["hidden.bias"].astype(np.float64) - hidden @ self.mean
+        return {**weights, "hidden.weight": hidden.astype(np.float32), "hidden.bias": bias.astype(np.float32)}
+
+    def unfold(self, weights: Tensors) -> Tensors:
+        """Return the opposite of ``fold``."""
+        hidden = weights["hidden.weight"].astype(np.float64)
+        bias = weights["hidden.bias"] + hidden @ self.mean
+        scaled = (hidden * self.spread).astype(np.float32)
+        return {**weights, "hidden.weight": scaled, "hidden.bias": bias.astype(np.float32)}
+
+
 def logits_of(weights: Tensors, features: Array) -> Array:
     """Return the logits (n,) of features (n, features) under the weights of a head."""
     head = Head()
@@ -88,20 +123,27 @@ class HeadTraining:
         self, train: Part, validation: Part, recipe: HeadRecipe, checkpoints: Path, fingerprint: str, initial: Tensors
     ) -> None:
         """``initial`` are the weights of the base's head. A checkpoint of another ``fingerprint`` is not resumed."""
-        self._features, self._labels = torch.from_numpy(train.features), torch.from_numpy(train.labels)
-        self._validation = validation
+        self._scale = Standardisation.of(train.features)
+        self._features = torch.from_numpy(self._scale.apply(train.features))
+        self._labels = torch.from_numpy(train.labels)
+        self._validation = Part(self._scale.apply(validation.features), validation.labels)
         self._recipe = recipe
         self._checkpoints = checkpoints
         self._fingerprint = fingerprint
         torch.manual_seed(recipe.seed)
         self._head = Head()
         if recipe.warm:
-            self._head.load_state_dict({name: torch.from_numpy(initial[name]) for name in WEIGHTS})
+            warm = self._scale.unfold(initial)
+            self._head.load_state_dict({name: torch.from_numpy(warm[name]) for name in WEIGHTS})
         self._optimiser = torch.optim.AdamW(
             self._head.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, foreach=False
         )
         self._state = HeadState(0, self._weights(), 0, [], False)
         self.resumed_from = self._resume()
+
+    def best_weights(self) -> Tensors:
+        """Return the weights of the best epoch so far, for features as the base gives them."""
+        return self._scale.fold(self._state.best)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -66,8 +66,9 @@ class ServedModel:
 
     def judge(self, image: Float) -> Judgement:
         """Judge one prepared image, float32 (rows, columns) in 0..1."""
-        logits, maps = self._session.run(["logit", "cam"], {"images": image[None, None]})
-        return Judgement(sigmoid(float(logits[0]) / self.temperature), maps[0])
+        both = np.stack([image, image[:, ::-1]])[:, None]
+        logits, maps = self._session.run(["logit", "cam"], {"images": both})
+        return Judgement(sigmoid(float(logits[0]) / self.temperature), without_side(maps[:1], maps[1:])[0])
 
     def logits(self, images: Float) -> npt.NDArray[np.float32]:
         """Return the uncalibrated logits (n,) of images (n, 1, rows, columns)."""
@@ -76,8 +77,11 @@ class ServedModel:
 
     def maps(self, images: Float) -> npt.NDArray[np.float32]:
         """Return the class activation maps (n, map rows, map columns) of images (n, 1, rows, columns)."""
-        (values,) = self._session.run(["cam"], {"images": np.ascontiguousarray(images)})
-        return np.asarray(values, dtype=np.float32)
+        plain, mirrored = (
+            self._session.run(["cam"], {"images": np.ascontiguousarray(turned)})[0]
+            for turned in (images, images[..., ::-1])
+        )
+        return without_side(plain, mirrored)
 
     def features(self, images: Float) -> npt.NDArray[np.float32]:
         """Return the pooled features (n, feature_count) of images (n, 1, rows, columns), for training a head."""
@@ -106,6 +110,15 @@ class ServedModel:
         shape = self._session.get_inputs()[0].shape
         if not {"logit", "cam", "features"} <= names or shape[1:] != [1, self.side, self.side]:
             raise values.wrong("its graph has other inputs or outputs than this plugin needs")
+
+
+def without_side(maps: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the mean of maps (n, rows, columns) and those of the mirrored images, turned back.
+
+    A network sees the whole film from each of its few regions and gathers what it found where its padding
+    makes that easy, on one side of every film; the mean of both views takes that side away.
+    """
+    return (maps + mirrored[:, :, ::-1]) / np.float32(2)
 
 
 def map_scale(maps: npt.NDArray[np.float32], labels: npt.NDArray[Any]) -> float:

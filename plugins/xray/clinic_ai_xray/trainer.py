@@ -24,7 +24,7 @@ from clinic_ai.contract import (
     TrainingTask,
 )
 from clinic_ai.errors import DatasetError
-from clinic_ai.ml.checkpoints import write_durably
+from clinic_ai.ml.checkpoints import Tensors, write_durably
 from clinic_ai.ml.onnx import weights
 from clinic_ai_xray.candidate import Candidate, score
 from clinic_ai_xray.data import read_input, stack
@@ -128,7 +128,7 @@ class _Run:
         state = training.run(lambda entry: self._report(entry, training.steps_per_epoch), self._should_stop)
         if not state.finished:
             return TrainingResult(state="stopped", history=tuple(state.history), notes=tuple(self._notes))
-        scores = self._export(features, state)
+        scores = self._export(features, state, training.best_weights())
         return TrainingResult(
             state="finished",
             model_directory=str(self._directory / "model"),
@@ -156,9 +156,9 @@ class _Run:
             {name.removeprefix("head."): value for name, value in initial.items()},
         )
 
-    def _export(self, features: Features, state: HeadState) -> Scores:
+    def _export(self, features: Features, state: HeadState, best: Tensors) -> Scores:
         """Write the candidate into ``model`` and the summary beside it; return the figures."""
-        candidate = Candidate(self._task, self._base_model, self._condition, features, state.best)
+        candidate = Candidate(self._task, self._base_model, self._condition, features, best)
         if candidate.split != "test":
             self._notes.append("The test part lacks a class; the figures are of the validation part and too good.")
         difference = candidate.write(self._directory / "model")

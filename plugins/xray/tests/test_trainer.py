@@ -25,7 +25,7 @@ from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.trainer import XrayTrainer
 
-RECIPE = {"epochs": 6, "batch": 16, "patience": 6}
+RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3}
 TRAINER = describe_plugin().trainer
 
 

@@ -28,7 +28,7 @@ from clinic_ai_xray.data import read_input, stack
 from clinic_ai_xray.fitting import Images, Labels, Recipe, fit, predict
 from clinic_ai_xray.model_files import write_manifest
 from clinic_ai_xray.network import SIDE, describe, export
-from clinic_ai_xray.served import map_scale
+from clinic_ai_xray.served import map_scale, without_side
 
 CONDITION = "pneumonia"
 ABSTAIN = 0.15
@@ -82,6 +82,7 @@ def build(data: Path, target: Path, recipe: Recipe) -> ValidationFigures:
     train, validation, test = parts["train"], parts["validation"], parts["test"]
     fitted = fit((train.images, train.labels), (validation.images, validation.labels), recipe, _say)
     logits, maps = predict(fitted.network, validation.images)
+    _, mirrored = predict(fitted.network, np.ascontiguousarray(validation.images[..., ::-1]))
     temperature = fit_temperature(logits, validation.labels)
     calibrated = probabilities(logits, temperature)
     threshold = best_threshold(validation.labels, calibrated)
@@ -125,7 +126,7 @@ def build(data: Path, target: Path, recipe: Recipe) -> ValidationFigures:
             "threshold": band.threshold,
             "abstain_low": band.low,
             "abstain_high": band.high,
-            "map_scale": map_scale(maps, validation.labels),
+            "map_scale": map_scale(without_side(maps, mirrored), validation.labels),
         },
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
