@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from clinic_ai.domain import StudyState
 from clinic_ai.errors import ClinicError, HomeError
 from clinic_ai.home import Home, init_home
-from clinic_ai.process import find_files, guess_hints
+from clinic_ai.process import NEEDS_A_PERSON, find_files, guess_hints
 
 if TYPE_CHECKING:
     from clinic_ai.control.client import Client
@@ -234,7 +234,8 @@ def _watch(client: Client, count: int, *, live: bool) -> None:
     while True:
         status = client.status()
         decided = sum(n for fate, n in status.files.items() if fate not in {"CLAIMING", "CLAIMED"})
-        living = sum(status.studies.get(state.value, 0) for state in pending)
+        unfinished = client.studies(states=pending, limit=1000).studies
+        living = sum(study.wait is None or study.wait.code not in NEEDS_A_PERSON for study in unfinished)
         done = sum(status.studies.values()) - living
         if live:
             line = f"{decided} of {count} files decided, {done} studies done, {living} in work"

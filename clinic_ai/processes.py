@@ -65,6 +65,7 @@ class Child:
         self._burying = threading.Lock()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._channel = ours
+        self._sender = ours.dup()  # a time-out of its own: a stop is sent while another thread waits to receive
         limits = spec.confinement.model_copy(update={"channel": theirs.fileno(), "parent": os.getpid()})
         try:
             self._process = subprocess.Popen(
@@ -84,7 +85,7 @@ class Child:
                 cwd="/",
             )
         except OSError:
-            ours.close()
+            self._close_channel()
             raise
         finally:
             theirs.close()
@@ -162,7 +163,7 @@ class Child:
             if self._process.stdout is not None and not self._drain.is_alive():
                 self._process.stdout.close()
         if not self._calling.locked():
-            self._channel.close()
+            self._close_channel()
 
     def close(self, grace_s: float = 2.0) -> None:
         """Let the child end by itself, then kill whatever is left of its group."""
@@ -178,10 +179,14 @@ class Child:
 
     # ------------------------------------------------------------
 
+    def _close_channel(self) -> None:
+        self._channel.close()
+        self._sender.close()
+
     def _send(self, request: Request) -> None:
         with self._sending:
-            self._channel.settimeout(10)  # a child that does not read is a child that hangs
-            send_frame(self._channel, request)
+            self._sender.settimeout(10)  # a child that does not read is a child that hangs
+            send_frame(self._sender, request)
 
     def _await(
         self,
@@ -231,7 +236,7 @@ class Child:
                 pass
         status = self._process.poll()
         self.kill()
-        self._channel.close()
+        self._close_channel()
         name = f"The {self.spec.name} child"
         if self._flooded:
             return ChildMisbehaved(f"{name} flooded its output with more than {MAX_OUTPUT_BYTES} bytes.")
