@@ -312,8 +312,13 @@ def _print_artefact(artefact: ArtefactRow, *, content: bool) -> None:
         say("  What it says is for clinicians.")
 
 
+def _end(name: str, room: int = 30) -> str:
+    """Return the end of a long path, which tells more than its start."""
+    return name if len(name) <= room else f"…{name[1 - room :]}"
+
+
 def _print_files(rows: tuple[FileRow, ...]) -> None:
     from clinic_ai.cli.output import size, table
 
-    body = ((row.name, size(row.size_bytes), row.fate, f"{row.reason} {row.remedy}".strip()) for row in rows)
+    body = ((_end(row.name), size(row.size_bytes), row.fate, f"{row.reason} {row.remedy}".strip()) for row in rows)
     table(("file", "size", "fate", "reason"), body, empty="No files.")

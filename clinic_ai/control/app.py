@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi import Path as FromPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
@@ -51,6 +52,9 @@ from clinic_ai.store.ledger import Fate
 __all__ = ["Services", "create_app"]
 
 MAX_PAGE = 1000
+
+MAX_NUMBER = 2**63 - 1
+"""Largest number of a row."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Rows of one page.")]
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -148,7 +152,9 @@ def get_status(services: Having, person: Anyone, request: Request) -> StatusView
 
 
 @_machine.get("/v1/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-def get_events(request: Request, last_event_id: Annotated[int | None, Header(ge=0)] = None) -> StreamingResponse:
+def get_events(
+    request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=MAX_NUMBER)] = None
+) -> StreamingResponse:
     """Stream what changes as server-sent events; ``Last-Event-ID`` resumes."""
     feed: Feed = request.app.state.feed
     feed.enter()
@@ -169,7 +175,7 @@ def get_alerts(services: Having) -> list[Alert]:
 
 
 @_machine.post("/v1/alerts/{alert_id}/acknowledge")
-def acknowledge(alert_id: int, services: Having, person: Anyone) -> DoneView:
+def acknowledge(alert_id: Annotated[int, FromPath(ge=0, le=MAX_NUMBER)], services: Having, person: Anyone) -> DoneView:
     """Close an alert in the name of the person who asks."""
     with services.database.write() as connection:
         alerts.acknowledge(connection, alert_id, person.name)
@@ -197,7 +203,7 @@ def get_studies(
     services: Having,
     state: Annotated[list[StudyState] | None, Query(description="Only these states; else all but SUPERSEDED.")] = None,
     limit: Limit = 100,
-    before: Annotated[float | None, Query(description="next_before of the page before.")] = None,
+    before: Annotated[float | None, Query(allow_inf_nan=False, description="next_before of the page before.")] = None,
 ) -> StudyPage:
     """Return study versions, newest first."""
     return desk.list_studies(services, state, limit, before)
@@ -233,7 +239,7 @@ def get_files(
     fate: Annotated[list[Fate] | None, Query(description="Only these fates.")] = None,
     study: Annotated[str | None, Query(description="Only files of this study.")] = None,
     limit: Limit = 100,
-    before: Annotated[int | None, Query(ge=0, description="next_before of the page before.")] = None,
+    before: Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="next_before of the page before.")] = None,
 ) -> FilePage:
     """Return the ledger of files, newest first."""
     return desk.list_files(services, fate, study, limit, before)

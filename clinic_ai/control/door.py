@@ -65,11 +65,24 @@ class Door:
         """Let a request in or answer it with the reason why not."""
         if scope["type"] != "http":
             return
-        refusal = await to_thread.run_sync(self._examine, scope)
-        if refusal is not None:
-            await response(refusal)(scope, receive, send)
-            return
-        await self._enter(scope, receive, send)
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            refusal = await to_thread.run_sync(self._examine, scope)
+            answer: ASGIApp = self._app if refusal is None else response(refusal)
+            await answer(scope, receive, watch)
+        except Exception as error:  # noqa: BLE001 - boundary of the room: one bad request must not end the others
+            # The text of a foreign exception may hold personal data; where it happened does not.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("request.failed", kind=type(error).__name__, place=f"{frame.filename}:{frame.lineno}")
+            if not started:
+                failed = problem(500, "The daemon made a mistake.", remedy="The log names the place; please report it.")
+                await response(failed)(scope, receive, send)
 
     def _examine(self, scope: Scope) -> ProblemView | None:
         peer: Peer = scope["state"]["peer"]
@@ -93,24 +106,6 @@ class Door:
             )
         scope["state"]["person"] = Person(name=name, uid=peer.uid, role=role)
         return _oversized(scope)
-
-    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except Exception as error:  # noqa: BLE001 - boundary of the room: one bad request must not end the others
-            # The text of a foreign exception may hold personal data; where it happened does not.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("request.failed", kind=type(error).__name__, place=f"{frame.filename}:{frame.lineno}")
-            if not started:
-                failed = problem(500, "The daemon made a mistake.", remedy="The log names the place; please report it.")
-                await response(failed)(scope, receive, send)
 
 
 def _oversized(scope: Scope) -> ProblemView | None:

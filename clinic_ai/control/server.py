@@ -73,6 +73,7 @@ class ControlServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="critical",  # the door logs what matters, in our form
                 access_log=False,
                 server_header=False,
                 limit_concurrency=MAX_CONNECTIONS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from clinic_ai.contract import PackInfo, PluginManifest
 from clinic_ai.domain import Alert, Job, Key, Released, StudyFacts, StudyState, WaitReason
@@ -346,7 +346,7 @@ class RunOrder(Order):
 
     plugin: Key
     dataset: PlainPath
-    recipe: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
 
 
 class PolicyTest(Order):
