@@ -41,6 +41,11 @@ def _make(path: str) -> Trainer:
     module, _, name = path.partition(":")
     try:
         trainer: Trainer = getattr(importlib.import_module(module), name)()
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"The trainer {path} needs the Python package {error.name}, which is not installed.",
+            remedy="Install what learning needs, for instance: pip install 'clinic-ai-xray[train]'.",
+        ) from error
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise PluginError(
             f"The trainer {path} cannot be started ({type(error).__name__}).", remedy="Install the plugin again."

@@ -76,7 +76,7 @@ def read_parts(data: Path) -> dict[str, Part]:
 
 
 def build(data: Path, target: Path, recipe: Recipe) -> ValidationFigures:
-    """Train, calibrate, measure; write ``model.onnx``, ``model.toml`` and ``training_summary.json`` into ``target``."""
+    """Train, calibrate, measure; write ``model.onnx`` and ``model.toml`` into ``target``, the summary beside it."""
     began = time.monotonic()
     parts = read_parts(data)
     train, validation, test = parts["train"], parts["validation"], parts["test"]
@@ -150,7 +150,7 @@ def build(data: Path, target: Path, recipe: Recipe) -> ValidationFigures:
         "export_parity": difference,
         "seconds": round(time.monotonic() - began, 1),
     }
-    (target / "training_summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    target.with_name(f"{target.name}.training_summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return figures
 
 
