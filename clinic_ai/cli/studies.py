@@ -131,7 +131,7 @@ def explain(
     else:
         for line in view.lines:
             (say_raw if line.startswith(" ") else say)(line)
-    if not view.routing.plugins:
+    if not view.plugins:
         raise typer.Exit(Exit.FAILED)
 
 
@@ -173,9 +173,9 @@ def explain_path(home: Home, path: Path, source: str) -> RouteView:
 
     Raise InputError if nothing in it can be read or it holds several studies.
     """
-    from clinic_ai.control.views import RouteView
+    from clinic_ai.control.explain import route_view
     from clinic_ai.plugins import find_plugins
-    from clinic_ai.routing import facts_of, render_explanation
+    from clinic_ai.routing import facts_of
     from clinic_ai.routing import route as ask
     from clinic_ai.settings import load_settings
 
@@ -185,7 +185,7 @@ def explain_path(home: Home, path: Path, source: str) -> RouteView:
     facts = facts_of(headers, inbox.name)
     rules = settings.routing
     routing = ask(facts, rules.rule, find_plugins().manifests, mode=rules.mode, use_claims=rules.use_claims)
-    return RouteView(facts=facts, routing=routing, lines=tuple(render_explanation(routing)))
+    return route_view(facts, routing)
 
 
 def _inbox_of(settings: Settings, home: Home, path: Path, source: str) -> InboxSettings:

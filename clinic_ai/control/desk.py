@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from clinic_ai import __version__
+from clinic_ai.control.explain import route_view
 from clinic_ai.control.people import Person
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import (
@@ -37,7 +38,6 @@ from clinic_ai.control.views import (
 from clinic_ai.domain import Artefact, ArtefactState, ModelState, Study, StudyState
 from clinic_ai.errors import NotFound
 from clinic_ai.processes import Child
-from clinic_ai.routing import render_explanation
 from clinic_ai.settings import InboxSettings
 from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
 
@@ -167,8 +167,7 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
 def explain(services: Services, study_id: str) -> RouteView:
     """Return where the present rules send a study, and why. Raise NotFound."""
     study = _newest(services, study_id)
-    routing = services.execution.routing_of(study)
-    return RouteView(facts=study.facts, routing=routing, lines=tuple(render_explanation(routing)))
+    return route_view(study.facts, services.execution.routing_of(study))
 
 
 def list_files(

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 
 from clinic_ai.contract import PackInfo, PluginManifest
 from clinic_ai.domain import Alert, Job, Key, Released, StudyFacts, StudyState, WaitReason
-from clinic_ai.routing import Routing
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 PlainPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,4000}$")]
@@ -179,11 +178,45 @@ class StudyView(View):
     files: tuple[FileRow, ...]
 
 
+class CheckRow(View):
+    """One key of a condition: what was wanted, what the study says, and whether that matches."""
+
+    key: str
+    wanted: str
+    found: str
+    matched: bool
+
+
+class RuleRow(View):
+    """A rule, or one claim of a plugin, held against a study; ``verdict`` and ``reason`` say what became of it."""
+
+    kind: str
+    name: str
+    plugins: tuple[str, ...]
+    matched: bool
+    verdict: str
+    reason: str
+    checks: tuple[CheckRow, ...]
+
+
+class ChoiceRow(View):
+    """A plugin that is to see a study, and the rule or claim that chose it."""
+
+    plugin: str
+    rule: str
+    priority: int
+
+
 class RouteView(View):
-    """Where a study goes and why; ``lines`` says it for people. ``facts`` is what routing looked at."""
+    """Where a study goes and why; ``lines`` says it for people. ``facts`` is what routing looked at.
+
+    ``missing`` are plugins that a rule wants and that are not installed.
+    """
 
     facts: StudyFacts
-    routing: Routing
+    plugins: tuple[ChoiceRow, ...]
+    missing: tuple[ChoiceRow, ...]
+    explanation: tuple[RuleRow, ...]
     lines: tuple[str, ...]
 
 

@@ -184,7 +184,7 @@ def test_route_explain_of_a_path_reads_the_header_and_leaves_the_file(home: Home
     code, out, _ = run("route", "explain", str(scan), "--json")
     found = json.loads(out)
     assert found["facts"]["modalities"] == ["CT"]
-    assert code == (Exit.DONE if found["routing"]["plugins"] else Exit.FAILED)
+    assert code == (Exit.DONE if found["plugins"] else Exit.FAILED)
     (tmp_path / "note.txt").write_text("no scan")
     code, _, err = run("route", "explain", str(tmp_path / "note.txt"))
     assert (code, "note.txt" in err) == (Exit.FAILED, True)

@@ -98,7 +98,7 @@ def test_released_text_is_the_guards_and_held_text_is_not_there(room: Room, clie
 
 def test_route_explains_with_the_rules_of_now(room: Room, client: Client) -> None:
     found = client.route(room.add_study(modality="MR", state="UNROUTED"))
-    assert found.routing.plugins == ()
+    assert found.plugins == ()
     assert any("wanted CT, the study has MR" in line for line in found.lines)
 
 
