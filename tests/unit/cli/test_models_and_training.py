@@ -1,0 +1,102 @@
+"""``clinic-ai model`` and ``train`` in a home without a daemon: real registry and children, a plugin of one number."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_learner
+from PIL import Image
+
+from clinic_ai.cli import main, offline
+from clinic_ai.cli.output import Exit
+from clinic_ai.home import Home, init_home
+from clinic_ai.plugins import PluginCatalogue
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    made = init_home(tmp_path / "h")
+    monkeypatch.setenv("CLINIC_AI_HOME", str(made.path))
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(tiny_learner.__file__))
+    monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": tiny_learner.manifest()}, []))
+    return made
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["clinic-ai", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), " ".join((out + err).split())
+
+    return call
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    folder = tmp_path / "labelled"
+    for number in range(12):
+        kind = ("normal", "pneumonia")[number % 2]
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number * 20).save(folder / kind / f"patient{number:02d}.png")
+    return folder
+
+
+def test_import_verify_promote_and_rollback(home: Home, run: Run, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        tiny_learner.write_model(tmp_path / version, float(version), version=version)
+        assert run("model", "import", str(tmp_path / version))[0] == Exit.DONE
+        assert run("model", "promote", "tiny", "scalar", version)[0] == Exit.DONE
+    assert run("model", "verify", "tiny", "scalar", "2")[0] == Exit.DONE
+    assert _active(run) == ["2"]
+    code, out = run("model", "rollback", "tiny")
+    assert (code, "tiny/scalar/1" in out) == (Exit.DONE, True)
+    assert _active(run) == ["1"]
+
+    weights = home.models / "tiny" / "scalar" / "2" / "weights.safetensors"
+    weights.chmod(0o600)
+    weights.write_bytes(b"other")
+    code, out = run("model", "verify", "tiny", "scalar", "2")
+    assert (code, "weights.safetensors" in out) == (Exit.FAILED, True)
+    tiny_learner.write_model(tmp_path / "3", 3.0, version="3")
+    (tmp_path / "3" / "weights.safetensors").write_bytes(b"x")
+    assert run("model", "import", str(tmp_path / "3"))[0] == Exit.FAILED
+
+
+def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, run: Run, labelled: Path) -> None:
+    code, out = run("train", "run", "tiny", str(labelled), "--json")
+    row = json.loads(out)
+    assert (code, row["state"]) == (Exit.DONE, "FINISHED")
+    assert row["result"]["candidate"]["name"] == "trained"
+    assert _active(run) == []
+    code, out = run("train", "list")
+    assert (row["run_id"] in out, "FINISHED" in out) == (True, True)
+    assert run("train", "resume", row["run_id"])[0] == Exit.CONFLICT
+
+
+def test_training_that_fails_says_so_and_can_be_resumed(home: Home, run: Run, labelled: Path) -> None:
+    code, out = run("train", "run", "tiny", str(labelled), "--set", "die_at=5")
+    assert (code, "FAILED" in out, "train resume" in out) == (Exit.FAILED, True, True)
+    run_id = json.loads(run("train", "list", "--json")[1])[0]["run_id"]
+    code, out = run("train", "resume", run_id)
+    assert (code, "FINISHED" in out, "model promote tiny trained" in out) == (Exit.DONE, True, True)
+
+
+def test_a_run_that_cannot_start_is_refused_in_words(home: Home, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("train", "run", "tiny", str(tmp_path / "empty"))[0] == Exit.FAILED
+    assert run("train", "run", "nobody", str(tmp_path / "empty"))[0] == Exit.NOT_FOUND
+    assert run("train", "run", "tiny", "--set", "epochs")[0] == Exit.USAGE
+
+
+def _active(run: Run) -> list[str]:
+    return [m["version"] for m in json.loads(run("model", "list", "--json")[1]) if m["state"] == "ACTIVE"]
