@@ -2,7 +2,8 @@
 # Makes a folder that holds all an offline machine needs: run this where there is a network, carry the folder over,
 # run its deploy/install.sh there. Both machines need the same Python version, processor and kind of Linux.
 #
-#   deploy/bundle.sh DIR [PLUGIN-DIR…]        default plugins: plugins/echo plugins/xray
+#   deploy/bundle.sh DIR [PLUGIN-DIR…]        default plugins: plugins/echo plugins/xray;
+#                                           'plugins/xray[train]' adds what training needs
 #
 # PYTHON picks the interpreter; pip's own variables, such as PIP_INDEX_URL, say where packages come from.
 set -euo pipefail
@@ -11,7 +12,7 @@ python=${PYTHON:-python3}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 if [ $# -lt 1 ] || [ "$1" = --help ]; then
-  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit $(( $# < 1 ? 2 : 0 ))
 fi
 if [ -e "$1" ] && [ -n "$(ls -A "$1")" ]; then
