@@ -36,7 +36,7 @@ bench: $(VENV)/.dev  ## every benchmark, each with its ratio to a named floor
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 torture: $(VENV)/.dev  ## hours of faults
-	$(BIN)/python -m pytest -m torture --timeout=7200 tests/torture
+	$(BIN)/python -m pytest -m torture --timeout=7200
 
 $(VENV)/.run: $(RECIPE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
