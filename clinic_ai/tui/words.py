@@ -94,8 +94,10 @@ def _counts(status: StatusView) -> Iterator[tuple[str, str]]:
     held = status.artefacts.get("HELD", 0) + status.artefacts.get("BLOCKED", 0)
     yield f"{busy} open", ""
     yield f"{held} held", "bold yellow" if held else ""
-    failed = count(StudyState.FAILED.value, 0) + count(StudyState.UNROUTED.value, 0)
+    failed, unrouted = count(StudyState.FAILED.value, 0), count(StudyState.UNROUTED.value, 0)
     yield f"{failed} failed", "bold red" if failed else ""
+    if unrouted:
+        yield f"{unrouted} unrouted", "bold yellow"
     alerts = len(status.alerts)
     yield (f"▲ {alerts} alert{'' if alerts == 1 else 's'}", "bold red") if alerts else ("no alerts", "")
 
