@@ -165,7 +165,7 @@ def _stage_shipped(home: Home) -> dict[str, str]:
         stdout=subprocess.DEVNULL,
     )
     for phantom in sorted(phantoms.iterdir()):
-        names[f"phantoms/{phantom.name}"] = f"chest phantom {phantom.name}"
+        names[f"phantoms/{phantom.name}"] = f"{phantom.name} (chest)"
     return names
 
 
@@ -290,14 +290,17 @@ def _show(rows: Sequence[Row], home: Home, *, unaccounted: int) -> None:
     console.print(table)
     results = [row for row in rows if row.place]
     console.print(f"\n{len(results)} reports, all of them drafts of reference models, not for clinical use:")
+    width = max((len(row.label) for row in results), default=0)
     for row in results:
-        console.print(f"  {row.label:<28} {_short(row.place)}/report.pdf", soft_wrap=True)
+        console.print(f"  {row.label:<{width}}  {_short(row.place)}/report.pdf", soft_wrap=True)
     count = sum(len(row.files) for row in rows)
     missing = f"{unaccounted} UNACCOUNTED FOR" if unaccounted else "every one accounted for"
-    console.print(f"\n{count} files, {missing}. Quarantined files and their reasons: {_short(str(home.quarantine))}/")
-    console.print(
-        f"Look on: clinic-ai run --home {_short(str(home.path))}, then clinic-ai tui --home …", soft_wrap=True
-    )
+    console.print(f"\n{count} files, {missing}.")
+    console.print(f"Quarantined files, each with its reason.json: {_short(str(home.quarantine))}/", soft_wrap=True)
+    command = _short(str(Path(sys.executable).with_name("clinic-ai")))
+    console.print("\nTo go on with this home, in two terminals:")
+    for verb in ("run", "tui"):
+        console.print(f"  {command} {verb} --home {_short(str(home.path))}", soft_wrap=True)
 
 
 def _short(path: str) -> str:
