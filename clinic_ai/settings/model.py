@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from clinic_ai.contract import Condition, Glob
-from clinic_ai.domain import Audience, Key, Word
+from clinic_ai.domain import Key, Word
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,6 @@ class ResultsSettings(Section):
     outbox: FolderPath = Field("outbox", description="Folder of results; a relative path starts at the home directory.")
     institution: str = Field(
         "", max_length=64, description="Institution named in reports and DICOM objects; empty: clinic.name."
-    )
-    audiences: tuple[Audience, ...] = Field(
-        (Audience.CLINICIAN,), min_length=1, description="Readers a report is made for."
     )
 
 
