@@ -59,17 +59,19 @@ class AnalyseRunner:
         self._manifests = manifests
         self._policy_hash = policy_hash
 
-    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
-        """Return the plugins that cannot work now, and why."""
+    def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
+        """Return the plugins that cannot work beside those ``at_work``, and why."""
+        manifests = self._manifests()
+        beside_mb = sum(manifests[plugin].memory_mb for plugin in at_work if plugin in manifests)
         found = {}
         for plugin in plugins:
-            manifest = self._manifests().get(plugin)
-            wait = no_plugin(plugin) if manifest is None else self._obstacle(manifest)
+            manifest = manifests.get(plugin)
+            wait = no_plugin(plugin) if manifest is None else self._obstacle(manifest, beside_mb)
             if wait is not None:
                 found[plugin] = wait
         return found
 
-    def _obstacle(self, manifest: PluginManifest) -> WaitReason | None:
+    def _obstacle(self, manifest: PluginManifest, beside_mb: int) -> WaitReason | None:
         if manifest.needs_model:
             active = self._models.active(manifest.name)
             if not active:
@@ -79,11 +81,7 @@ class AnalyseRunner:
                     self._models.loaded(ref)
             except ModelError as error:
                 return bad_model(manifest.name, error.message)
-        return self._engines.obstacle(manifest)
-
-    def busy(self) -> Collection[str]:
-        """Return the plugins whose engine is at work."""
-        return self._engines.busy()
+        return self._engines.obstacle(manifest, beside_mb=beside_mb)
 
     def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
         """Return the plugin's active models and the active policy."""

@@ -60,7 +60,7 @@ class _Record:
 
 
 class Engines:
-    """The warm engines of this appliance. One analysis per plugin at a time; different plugins run side by side."""
+    """The warm engines of this appliance; different plugins run side by side, each at one analysis at a time."""
 
     def __init__(self, crew: Crew, settings: EngineSettings) -> None:
         self._crew = crew
@@ -71,22 +71,20 @@ class Engines:
         self._lock = threading.RLock()
         self.budget_mb = settings.memory_mb or int(psutil.virtual_memory().total * 0.6 / _MIB)
 
-    def obstacle(self, manifest: PluginManifest) -> WaitReason | None:
-        """Return why an analysis of this plugin cannot start now, or None if it can."""
+    def obstacle(self, manifest: PluginManifest, *, beside_mb: int = 0) -> WaitReason | None:
+        """Return why an analysis of this plugin cannot start now, or None if it can.
+
+        ``beside_mb`` is what the plugins declare to need that have work already, running engine or not.
+        """
         with self._lock:
             record = self._records.get(manifest.name)
             if record is not None and record.rests_until > time.monotonic():
                 return crashing(manifest.name, self._settings.restart_cap, self._settings.restart_window_s)
             if manifest.memory_mb > self.budget_mb:
                 return no_memory(manifest.name, manifest.memory_mb, self.budget_mb)
-            if manifest.name not in self._warm and self._busy_mb() + manifest.memory_mb > self.budget_mb:
-                return memory_in_use(manifest.name, manifest.memory_mb)
+        if beside_mb + manifest.memory_mb > self.budget_mb:
+            return memory_in_use(manifest.name, manifest.memory_mb)
         return None
-
-    def busy(self) -> set[str]:
-        """Return the plugins whose engine is at work."""
-        with self._lock:
-            return set(self._in_use)
 
     def analyse(self, manifest: PluginManifest, models: tuple[LoadedModel, ...], task: AnalysisTask) -> Analysis:
         """Run one analysis in the plugin's warm engine, started or switched to ``models`` first.
@@ -175,9 +173,6 @@ class Engines:
         )
         while idle and sum(w.manifest.memory_mb for w in self._warm.values()) + manifest.memory_mb > self.budget_mb:
             self._end(idle.pop(0))
-
-    def _busy_mb(self) -> int:
-        return sum(w.manifest.memory_mb for name, w in self._warm.items() if name in self._in_use)
 
     def _end(self, name: str) -> None:
         self._warm.pop(name).child.close(grace_s=1.0)

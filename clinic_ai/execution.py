@@ -6,8 +6,10 @@ comes next, what it pins, what a failure costs, and what follows when the last o
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -15,13 +17,15 @@ from sqlalchemy import Connection
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import Job, JobKind, JobState, ModelRef, Study, StudyState, WaitReason
-from clinic_ai.errors import ChildError, ClinicError, Conflict, HomeError, InputError
-from clinic_ai.lanes import Lane, Wake
+from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, HomeError, InputError
+from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.routing import Routing, route
 from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, artefacts, jobs, studies
 from clinic_ai.store.database import Database
+from clinic_ai.store.objects import is_full
 from clinic_ai.waiting import backing_off, failed, no_rule
+from clinic_ai.wire import DISK_FULL
 
 log = structlog.get_logger()
 
@@ -37,11 +41,8 @@ class Runner(Protocol):
 
     kind: JobKind
 
-    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
-        """Return, of these plugins, those whose jobs cannot start now, and why."""
-
-    def busy(self) -> Collection[str]:
-        """Return the plugins that can take no further job before the present one ends."""
+    def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
+        """Return, of these plugins, those whose jobs cannot start beside the ones ``at_work``, and why."""
 
     def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
         """Return the models and the policy hash a job leased now has to use."""
@@ -51,7 +52,7 @@ class Runner(Protocol):
 
 
 class Execution:
-    """The lanes that work through the job table."""
+    """The lanes that work through the job table. A plugin does one job of a kind at a time."""
 
     def __init__(
         self,
@@ -70,32 +71,52 @@ class Execution:
         self._owner = owner
         self._stopping = False
         self.wake = wake
-        parallel = settings().execution.max_parallel_jobs
-        steps = [("routing", self.route_closed)]
-        steps += [(f"analyse {n}", lambda: self.step(JobKind.ANALYSE)) for n in range(1, parallel + 1)]
-        steps += [("report", lambda: self.step(JobKind.REPORT))]
-        self._lanes = [Lane(name, step, wake) for name, step in steps]
+        # Choosing a job and noting who is at work are one step: else two lanes would lease for one engine.
+        self._leasing = {kind: threading.Lock() for kind in self._runners}
+        self._at_work: dict[JobKind, set[str]] = {kind: set() for kind in self._runners}
+        self._stranded: list[str] = []
+        self._stranding = threading.Lock()
+        self._lanes = [
+            Lane("routing", self.route_closed, wake),
+            Lane("report", partial(self.step, JobKind.REPORT), wake),
+        ]
+        self._analysing: list[Lane] = []
 
     def recover(self) -> None:
         """Return to the queue what a daemon that died had leased."""
         with self._database.write() as connection:
-            for job in jobs.reap(connection, self._owner, MAX_INTERRUPTIONS):
-                self._after_failure(connection, job, failed(job.error))
+            for job in jobs.leased_by_others(connection, self._owner):
+                self._take_back(connection, job)
 
     def start(self) -> None:
         """Start all lanes."""
         for lane in self._lanes:
             lane.start()
+        self.follow_settings()
+
+    def follow_settings(self) -> None:
+        """Start the lanes that ``execution.max_parallel_jobs`` asks for by now; those beyond it find nothing to do."""
+        for number in range(len(self._analysing), self._settings().execution.max_parallel_jobs):
+            self._analysing.append(Lane(f"analyse {number + 1}", partial(self._analyse, number), self.wake))
+            self._analysing[-1].start()
+
+    def _analyse(self, number: int) -> bool:
+        return number < self._settings().execution.max_parallel_jobs and self.step(JobKind.ANALYSE)
+
+    def ask_to_stop(self) -> None:
+        """Lease nothing more; what runs goes on."""
+        self._stopping = True
+        for lane in (*self._lanes, *self._analysing):
+            lane.ask_to_stop()
 
     def stop(self, grace_s: float, kill: Callable[[], None]) -> None:
         """Let running jobs finish for ``grace_s``; then ``kill`` their children and re-queue them."""
-        self._stopping = True
-        for lane in self._lanes:
-            lane.ask_to_stop()
+        self.ask_to_stop()
+        lanes = (*self._lanes, *self._analysing)
         deadline = time.monotonic() + grace_s
-        if not all(lane.join(max(0.0, deadline - time.monotonic())) for lane in self._lanes):
+        if not all(lane.join(max(0.0, deadline - time.monotonic())) for lane in lanes):
             kill()
-            for lane in self._lanes:
+            for lane in lanes:
                 lane.join(10.0)
 
     # ------------------------------------------------------------ routing
@@ -104,11 +125,17 @@ class Execution:
         """Route every closed study; return whether there was one."""
         with self._database.read() as connection:
             closed = studies.studies_in(connection, StudyState.CLOSED)
+        trouble: Exception | None = None
         for study in closed:
-            routing = self.routing_of(study)
-            with self._database.write() as connection:
-                self._route(connection, study, routing)
+            try:
+                routing = self.routing_of(study)
+                with self._database.write() as connection:
+                    self._route(connection, study, routing)
+            except Exception as error:  # noqa: BLE001 - one study that cannot be routed must not keep the others waiting
+                trouble = error
             self.wake()
+        if trouble is not None:
+            raise trouble
         return bool(closed)
 
     def routing_of(self, study: Study) -> Routing:
@@ -146,37 +173,81 @@ class Execution:
         """Lease and run one job of this kind; return whether there was one."""
         if self._stopping:
             return False
+        self._return_stranded()
         job = self._lease(self._runners[kind])
         if job is None:
             return False
         try:
-            commit = self._runners[kind].run(job)
-        except ClinicError as error:
-            self._fail(job, error)
-        else:
-            self._finish(job, commit)
+            self._do(job)
+        except Exception:
+            with self._stranding:
+                self._stranded.append(job.job_id)  # its end could not be recorded; a later step returns it
+            raise
+        finally:
+            self._at_work[kind].discard(job.plugin)
         self.wake()
         return True
 
+    def _do(self, job: Job) -> None:
+        try:
+            self._finish(job, self._runners[job.kind].run(job))
+        except ClinicError as error:
+            self._fail(job, error)
+        except Exception as error:  # noqa: BLE001 - job boundary: what nobody foresaw costs one attempt of one job
+            # Not the text of a foreign error: it may hold personal data.
+            log.error("job.broke", job=job.job_id, error=type(error).__name__, at=places(error))
+            self._fail(job, _in_words(error))
+
     def _lease(self, runner: Runner) -> Job | None:
+        with self._leasing[runner.kind]:
+            with self._database.read() as connection:
+                plugins = jobs.waiting_plugins(connection, runner.kind)
+            at_work = self._at_work[runner.kind]
+            plugins = [p for p in plugins if p not in at_work]
+            if not plugins:
+                return None
+            obstacles = runner.obstacles(plugins, frozenset(at_work))
+            self._say_why(plugins, obstacles)
+            job = self._lease_next(runner, [p for p in plugins if p not in obstacles])
+            if job is not None:
+                at_work.add(job.plugin)
+            return job
+
+    def _lease_next(self, runner: Runner, plugins: Collection[str]) -> Job | None:
+        longest_s = max(self._settings().execution.backoff_s)
         with self._database.read() as connection:
-            plugins = jobs.waiting_plugins(connection, runner.kind)
-        if not plugins:
-            return None
-        obstacles = runner.obstacles(plugins)
-        self._say_why(plugins, obstacles)
-        busy = runner.busy()
-        plugins = [p for p in plugins if p not in obstacles and p not in busy]
-        with self._database.read() as connection:
-            if jobs.next_due(connection, runner.kind, time.time(), plugins) is None:
+            if jobs.next_due(connection, runner.kind, time.time(), plugins, longest_s=longest_s) is None:
                 return None
         with self._database.write() as connection:
-            job = jobs.next_due(connection, runner.kind, time.time(), plugins)
+            job = jobs.next_due(connection, runner.kind, time.time(), plugins, longest_s=longest_s)
             if job is None:
                 return None
             models, policy_hash = runner.pin(job.plugin)
             studies.set_wait(connection, job.study_id, job.version, None)
             return jobs.lease(connection, job, self._owner, models, policy_hash)
+
+    def _return_stranded(self) -> None:
+        """Return to the queue the jobs whose end could not be recorded, say because the disk was full."""
+        with self._stranding:
+            if not self._stranded:
+                return
+            with self._database.write() as connection:
+                for job_id in self._stranded:
+                    job = jobs.get_job(connection, job_id)
+                    if job.state is JobState.LEASED:
+                        self._take_back(connection, job)
+            self._stranded.clear()
+
+    def _take_back(self, connection: Connection, job: Job) -> None:
+        """Return a leased job that nobody works at to the queue; give it up if that happened too often."""
+        if not _wanted(connection, job):
+            jobs.cancel(connection, job.job_id)
+        elif job.interruptions < MAX_INTERRUPTIONS:
+            jobs.give_back(connection, job.job_id)
+        else:
+            error = f"The appliance was interrupted {job.interruptions} times during this job."
+            jobs.give_up(connection, job.job_id, error)
+            self._after_failure(connection, job, failed(error))
 
     def _say_why(self, plugins: Collection[str], obstacles: Mapping[str, WaitReason]) -> None:
         with self._database.read() as connection:
@@ -185,9 +256,8 @@ class Execution:
             return
         with self._database.write() as connection:
             for plugin in news:
-                wait = obstacles.get(plugin)
-                for study_id, version in jobs.set_wait(connection, plugin, wait):
-                    studies.set_wait(connection, study_id, version, wait)
+                for study_id, version in jobs.set_wait(connection, plugin, obstacles.get(plugin)):
+                    _say_wait(connection, study_id, version)
 
     def _finish(self, job: Job, commit: Commit) -> None:
         with self._database.write() as connection:
@@ -211,17 +281,21 @@ class Execution:
             error=error.message,
         )
         with self._database.write() as connection:
-            if self._stopping and isinstance(error, ChildError):
-                jobs.give_back(connection, job.job_id)
+            if not _wanted(connection, job):
+                jobs.cancel(connection, job.job_id)
+                return
+            if self._stopping and (error.retryable or isinstance(error, Conflict)):
+                jobs.give_back(connection, job.job_id)  # we killed its child, or refused it one
                 return
             # A full disk is nobody's fault and passes: such a job waits for as long as it takes.
-            patient = isinstance(error, HomeError)
+            patient = isinstance(error, HomeError) or (isinstance(error, ChildRefused) and error.code == DISK_FULL)
             if patient or (error.retryable and job.attempt < settings.max_attempts):
-                pauses = settings.backoff_s or (1.0,)
-                pause = pauses[min(job.attempt, len(pauses)) - 1]
+                pauses = settings.backoff_s
+                pause = pauses[-1] if patient else pauses[min(job.attempt, len(pauses)) - 1]
                 wait = backing_off(job.attempt, pause, error.message)
-                jobs.retry_later(connection, job.job_id, error.message, time.time() + pause, wait)
-                studies.set_wait(connection, job.study_id, job.version, wait)
+                not_before = time.time() + pause
+                jobs.retry_later(connection, job.job_id, error.message, not_before, wait, counts=not patient)
+                _say_wait(connection, job.study_id, job.version)
                 return
             jobs.give_up(connection, job.job_id, error.message)
             self._after_failure(
@@ -234,6 +308,7 @@ class Execution:
         """Queue the report once the last analysis of the study is over and at least one succeeded."""
         siblings = [j for j in jobs.jobs_of(connection, job.study_id, job.version) if j.kind is JobKind.ANALYSE]
         if any(j.state in {JobState.QUEUED, JobState.LEASED} for j in siblings):
+            _say_wait(connection, job.study_id, job.version)
             return
         if any(j.state is JobState.DONE for j in siblings):
             jobs.add_job(connection, kind=JobKind.REPORT, study_id=job.study_id, version=job.version, priority=priority)
@@ -246,6 +321,7 @@ class Execution:
             alerts.raise_alert(connection, "job_failed", job.study_id, wait.sentence, wait.remedy)
         siblings = jobs.jobs_of(connection, job.study_id, job.version)
         if any(j.state in {JobState.QUEUED, JobState.LEASED} for j in siblings):
+            _say_wait(connection, job.study_id, job.version)
             return
         if job.kind is JobKind.ANALYSE and any(
             j.state is JobState.DONE and j.kind is JobKind.ANALYSE for j in siblings
@@ -259,41 +335,65 @@ class Execution:
     def retry(self, study_id: str, actor: str) -> str:
         """Try a study again, by the rules as they are now; return in words what will happen.
 
-        A study that waits is hurried, one that failed or found no rule is routed anew, and one that is done
-        becomes a new version whose result supersedes the old one. Raise Conflict if it is still arriving.
+        A study in work is hurried, one that found no rule is routed again, and one that is done or failed becomes a
+        new version, whose result supersedes the old one. Raise Conflict if it is still arriving.
         """
         with self._database.write() as connection:
-            study = studies.get_study(connection, study_id)
-            if study.state is StudyState.RECEIVING:
-                raise Conflict(f"Study {study_id} is still arriving.", remedy="Wait until it closes.")
+            study = self._arrived(connection, study_id)
             if study.state is StudyState.ROUTED:
                 jobs.hurry(connection, study_id, study.version)
-                studies.set_wait(connection, study_id, study.version, None)
+                artefacts.hurry(connection, study_id, study.version)
+                _say_wait(connection, study_id, study.version)
                 said = f"Study {study_id} is in work; whatever of it waited is tried at once."
-            elif study.state is StudyState.DONE:
-                version = studies.open_next_version(connection, study_id)
-                reason = f"analysed again because {actor} asked for it"
-                studies.close_version(connection, study_id, version, facts=study.facts, reason=reason, actor=actor)
-                said = (
-                    f"Study {study_id} is analysed again as version {version}; version {study.version} is superseded."
-                )
             else:
-                studies.move_study(connection, study_id, study.version, "reroute", actor=actor, wait=None)
-                said = f"Study {study_id} is routed again by the rules as they are now."
-            alerts.withdraw(connection, "job_failed", study_id)
+                said = self._again(connection, study, actor)
         self.wake()
         return said
 
     def reroute(self, study_id: str, actor: str) -> str:
-        """Route a study again even if it is in work; its queued jobs are cancelled. Raise Conflict if one runs."""
+        """Ask the rules again where a study goes, even if it is in work; return in words what will happen.
+
+        What ran or waited of it is dropped. Raise Conflict if it is still arriving.
+        """
         with self._database.write() as connection:
-            study = studies.get_study(connection, study_id)
-            if study.state is StudyState.ROUTED:
-                open_jobs = jobs.jobs_of(connection, study_id, study.version)
-                if any(j.state is JobState.LEASED for j in open_jobs):
-                    raise Conflict(
-                        f"A job of study {study_id} is running just now.", remedy="Try again when it has ended."
-                    )
-                jobs.cancel_open(connection, study_id, study.version)
-                studies.move_study(connection, study_id, study.version, "fail", actor=actor, wait=None)
-        return self.retry(study_id, actor)
+            said = self._again(connection, self._arrived(connection, study_id), actor)
+        self.wake()
+        return said
+
+    def _arrived(self, connection: Connection, study_id: str) -> Study:
+        study = studies.get_study(connection, study_id)
+        if study.state is StudyState.RECEIVING:
+            raise Conflict(f"Study {study_id} is still arriving.", remedy="Wait until it closes.")
+        return study
+
+    def _again(self, connection: Connection, study: Study, actor: str) -> str:
+        """Have a study routed. A version is routed once: what was done under other rules stays with its version."""
+        study_id = study.study_id
+        alerts.withdraw(connection, "job_failed", study_id)
+        if study.state is StudyState.CLOSED:
+            return f"Study {study_id} is about to be routed."
+        if study.state is StudyState.UNROUTED:
+            studies.move_study(connection, study_id, study.version, "reroute", actor=actor, wait=None)
+            return f"Study {study_id} is routed again by the rules as they are now."
+        version = studies.open_next_version(connection, study_id)
+        reason = f"analysed again because {actor} asked for it"
+        studies.close_version(connection, study_id, version, facts=study.facts, reason=reason, actor=actor)
+        return f"Study {study_id} is analysed again as version {version}; version {study.version} is superseded."
+
+
+def _wanted(connection: Connection, job: Job) -> bool:
+    """Return whether anybody waits for the job's result: not if late instances or a person made a newer version."""
+    return studies.get_study(connection, job.study_id, job.version).state is StudyState.ROUTED
+
+
+def _say_wait(connection: Connection, study_id: str, version: int) -> None:
+    """Let the study say what its jobs wait for; nothing while one of them runs or is about to."""
+    studies.set_wait(connection, study_id, version, jobs.wait_of(connection, study_id, version))
+
+
+def _in_words(error: Exception) -> ClinicError:
+    """Return an error that was not raised on purpose as one that a person can act on."""
+    if isinstance(error, OSError) and is_full(error):
+        return HomeError("The disk is full; nothing was lost, the work waits.", remedy="Free space on that disk.")
+    what = error.strerror if isinstance(error, OSError) else type(error).__name__
+    return ChildError(f"An error that nobody foresaw ended the attempt ({what}).", remedy="The log says where.")

@@ -21,8 +21,6 @@ STUDY: Table[StudyState] = {
     (StudyState.CLOSED, "route"): StudyState.ROUTED,
     (StudyState.CLOSED, "no_rule"): StudyState.UNROUTED,
     (StudyState.UNROUTED, "reroute"): StudyState.CLOSED,
-    (StudyState.FAILED, "reroute"): StudyState.CLOSED,
-    (StudyState.DONE, "reroute"): StudyState.CLOSED,
     (StudyState.ROUTED, "finish"): StudyState.DONE,
     (StudyState.ROUTED, "fail"): StudyState.FAILED,
     (StudyState.RECEIVING, "supersede"): StudyState.SUPERSEDED,
@@ -41,7 +39,6 @@ JOB: Table[JobState] = {
     (JobState.LEASED, "interrupt"): JobState.QUEUED,
     (JobState.LEASED, "give_up"): JobState.FAILED,
     (JobState.LEASED, "cancel"): JobState.CANCELLED,
-    (JobState.FAILED, "requeue"): JobState.QUEUED,
 }
 
 ARTEFACT: Table[ArtefactState] = {

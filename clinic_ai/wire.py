@@ -6,6 +6,7 @@ larger than the agreed cap is refused by its length alone, before a byte of it i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -180,14 +181,22 @@ def _answer(request: Request, methods: Mapping[str, Method], call: Call) -> Resp
         # The heap may be fragmented or a native library half-way through: start a fresh process.
         os._exit(MEMORY_EXIT)
     except Exception as error:  # noqa: BLE001 - process boundary: the daemon turns this into one failed attempt
-        where = _place(error)
-        print(f"{type(error).__name__} at {where}", file=sys.stderr)  # noqa: T201 - stderr is the child's log
-        return _failure(request.id, "child_raised", f"{type(error).__name__} at {where}", retryable=True)
+        return _raised(request.id, error)
     return Response(id=request.id, kind="result", body=result.model_dump(mode="json"))
 
 
 MEMORY_EXIT = 87
 """Exit status of a child that ran out of the memory it was given."""
+DISK_FULL = "disk_full"
+"""Code of the failure of a child that found no room for what it writes."""
+
+
+def _raised(request_id: int, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return _failure(request_id, DISK_FULL, "The disk is full.", "Free space on that disk.", retryable=True)
+    where = _place(error)
+    print(f"{type(error).__name__} at {where}", file=sys.stderr)  # noqa: T201 - stderr is the child's log
+    return _failure(request_id, "child_raised", f"{type(error).__name__} at {where}", retryable=True)
 
 
 def _failure(request_id: int, code: str, message: str, remedy: str = "", *, retryable: bool) -> Response:

@@ -117,8 +117,9 @@ class ReportRunner:
         self._no_policy = no_policy("none was loaded yet.")
         self.renderer = Renderer(crew)
 
-    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
+    def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return why reports wait: only a missing policy pack keeps them."""
+        del at_work
         if self._guard.pack is not None:
             return {}
         now = time.monotonic()
@@ -131,10 +132,6 @@ class ReportRunner:
             else:
                 return {}
         return dict.fromkeys(plugins, self._no_policy)
-
-    def busy(self) -> Collection[str]:
-        """Return nothing: reports are no plugin's work."""
-        return ()
 
     def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
         """Return the active policy; the models are those of the analyses."""

@@ -123,11 +123,14 @@ def next_delivery(connection: Connection, now: float) -> tuple[Delivery, Artefac
     return None if row is None else (_delivery(row), get_artefact(connection, row.artefact_id))
 
 
-def next_time(connection: Connection) -> float | None:
-    """Return the earliest time at which a pending delivery becomes due."""
-    return connection.execute(
-        select(func.min(deliveries.c.not_before)).where(deliveries.c.state == DeliveryState.PENDING.value)
-    ).scalar()
+def hurry(connection: Connection, study_id: str, version: int) -> None:
+    """Let the pending deliveries of a study version be tried at once."""
+    of_version = select(artefacts.c.artefact_id).where(artefacts.c.study_id == study_id, artefacts.c.version == version)
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.artefact_id.in_(of_version), deliveries.c.state == DeliveryState.PENDING.value)
+        .values(not_before=0.0)
+    )
 
 
 def mark_sent(connection: Connection, delivery: Delivery, study_id: str, place: str) -> None:

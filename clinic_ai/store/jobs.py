@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
 
 from clinic_ai import states
 from clinic_ai.domain import Analysis, Job, JobKind, JobState, ModelRef, StoredFile, WaitReason, new_id
@@ -84,22 +85,21 @@ def waiting_plugins(connection: Connection, kind: JobKind) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def next_due(connection: Connection, kind: JobKind, now: float, plugins: Collection[str]) -> Job | None:
-    """Return the queued job that comes next of these plugins: the most urgent, then the oldest."""
+def next_due(
+    connection: Connection, kind: JobKind, now: float, plugins: Collection[str], *, longest_s: float = math.inf
+) -> Job | None:
+    """Return the queued job that comes next of these plugins: the most urgent, then the oldest.
+
+    A job that is to wait longer than ``longest_s`` was put off by a clock that has been set back since: it is due.
+    """
     query = select(jobs).where(
         jobs.c.state == JobState.QUEUED.value,
         jobs.c.kind == kind.value,
-        jobs.c.not_before <= now,
+        or_(jobs.c.not_before <= now, jobs.c.not_before > now + longest_s),
         jobs.c.plugin.in_(plugins),
     )
     row = connection.execute(query.order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.job_id).limit(1)).first()
     return None if row is None else _job(row)
-
-
-def next_time(connection: Connection) -> float | None:
-    """Return the earliest time at which a queued job becomes due."""
-    query = select(func.min(jobs.c.not_before)).where(jobs.c.state == JobState.QUEUED.value)
-    return connection.execute(query).scalar()
 
 
 def lease(connection: Connection, job: Job, owner: str, models: Sequence[ModelRef], policy_hash: str) -> Job:
@@ -124,13 +124,16 @@ def succeed(connection: Connection, job_id: str) -> None:
     _move(connection, job_id, "succeed", lease_owner=None, finished_at=time.time(), error="")
 
 
-def retry_later(connection: Connection, job_id: str, error: str, not_before: float, wait: WaitReason) -> None:
-    """Give a leased job back for another attempt at ``not_before``."""
+def retry_later(
+    connection: Connection, job_id: str, error: str, not_before: float, wait: WaitReason, *, counts: bool = True
+) -> None:
+    """Give a leased job back for another attempt at ``not_before``; ``counts`` is whether this one was an attempt."""
     _move(
         connection,
         job_id,
         "retry",
         lease_owner=None,
+        attempt=jobs.c.attempt if counts else jobs.c.attempt - 1,
         error=error,
         not_before=not_before,
         wait=wait.model_dump_json(),
@@ -154,26 +157,22 @@ def give_back(connection: Connection, job_id: str) -> None:
     )
 
 
-def reap(connection: Connection, owner: str, max_interruptions: int) -> list[Job]:
-    """Return to the queue every job leased by a daemon that is gone; return those that were interrupted too often."""
-    orphans = connection.execute(
-        select(jobs).where(jobs.c.state == JobState.LEASED.value, jobs.c.lease_owner != owner)
-    ).all()
-    hopeless = []
-    for row in orphans:
-        if row.interruptions >= max_interruptions:
-            give_up(connection, row.job_id, f"The appliance died {row.interruptions} times during this job.")
-            hopeless.append(get_job(connection, row.job_id))
-        else:
-            give_back(connection, row.job_id)
-    return hopeless
+def leased_by_others(connection: Connection, owner: str) -> list[Job]:
+    """Return the jobs that a daemon which is gone had leased."""
+    query = select(jobs).where(jobs.c.state == JobState.LEASED.value, jobs.c.lease_owner != owner)
+    return [_job(row) for row in connection.execute(query)]
+
+
+def cancel(connection: Connection, job_id: str) -> None:
+    """Cancel a queued or leased job whose result nobody wants any more."""
+    _move(connection, job_id, "cancel", lease_owner=None, wait=None, finished_at=time.time())
 
 
 def cancel_open(connection: Connection, study_id: str, version: int) -> int:
     """Cancel the queued jobs of a study version; return how many."""
     queued = [job for job in jobs_of(connection, study_id, version) if job.state is JobState.QUEUED]
     for job in queued:
-        _move(connection, job.job_id, "cancel", finished_at=time.time())
+        cancel(connection, job.job_id)
     return len(queued)
 
 
@@ -197,6 +196,13 @@ def set_wait(connection: Connection, plugin: str, wait: WaitReason | None) -> li
     for row in rows:
         connection.execute(update(jobs).where(jobs.c.job_id == row.job_id).values(wait=_text(wait)))
     return [(row.study_id, row.version) for row in rows]
+
+
+def wait_of(connection: Connection, study_id: str, version: int) -> WaitReason | None:
+    """Return what a study version waits for: what its first open job does, but nothing while another can go on."""
+    unfinished = [j for j in jobs_of(connection, study_id, version) if j.state in {JobState.QUEUED, JobState.LEASED}]
+    waits = [job.wait for job in unfinished]
+    return None if None in waits else next(iter(waits), None)
 
 
 def _other_wait(plugin: str, wait: WaitReason | None) -> Select[tuple[str, str, int]]:

@@ -155,8 +155,13 @@ class ObjectStore:
         return place
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether the disk or somebody's share of it is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
 def _full(error: OSError, root: Path) -> Exception:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_full(error):
         return HomeError(
             f"The disk of {root} is full; nothing was lost, the work waits.",
             remedy="Free space on that disk; the appliance goes on by itself.",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event, insert, update
+from sqlalchemy.exc import OperationalError
 
 from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.domain import (
@@ -29,10 +33,11 @@ from clinic_ai.execution import MAX_INTERRUPTIONS, Execution
 from clinic_ai.lanes import Wake
 from clinic_ai.settings import Settings
 from clinic_ai.settings.model import ExecutionSettings
-from clinic_ai.store import alerts, artefacts, jobs, studies
+from clinic_ai.store import alerts, artefacts, jobs, studies, tables
 from clinic_ai.store.audit import first_break
 from clinic_ai.store.database import Database
 from clinic_ai.waiting import no_model
+from clinic_ai.wire import DISK_FULL
 
 MODEL = ModelRef(plugin="echo", name="m", version="1", digest="a" * 64)
 CT = PluginManifest(
@@ -41,20 +46,19 @@ CT = PluginManifest(
 
 
 class Work:
-    """A runner that does as it is told; every failure of a real one is a ClinicError just the same."""
+    """A runner that does as it is told."""
 
     def __init__(self, kind: JobKind) -> None:
         self.kind = kind
         self.wait: dict[str, WaitReason] = {}
-        self.failures: list[ClinicError] = []
+        self.failures: list[Exception] = []
         self.ran: list[Job] = []
+        self.beside: list[set[str]] = []
         self.during: Callable[[], None] = lambda: None
 
-    def obstacles(self, plugins: Collection[str]) -> Mapping[str, WaitReason]:
+    def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
+        self.beside.append(set(at_work))
         return {p: self.wait[p] for p in plugins if p in self.wait}
-
-    def busy(self) -> Collection[str]:
-        return ()
 
     def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
         return (MODEL,), "b" * 64
@@ -206,9 +210,170 @@ def test_a_failure_of_the_input_is_not_repeated(stage: Stage, error: ClinicError
 
 def test_a_full_disk_costs_nobody_an_end(stage: Stage) -> None:
     study_id = stage.close_study()
-    stage.analyse.failures = [HomeError("The disk is full.") for _ in range(10)]
+    stage.analyse.failures = [HomeError("The disk is full."), OSError(errno.ENOSPC, "full")] * 5
+    stage.analyse.failures.append(ChildRefused(DISK_FULL, "The disk is full.", retryable=True))
     stage.work()
     assert stage.state(study_id) is StudyState.DONE
+    assert {job.attempt for job in stage.analyse.ran} == {1}
+
+
+@pytest.mark.parametrize("error", [KeyError("Jane Doe"), OSError(errno.EMFILE, "Too many open files")])
+def test_what_nobody_foresaw_costs_an_attempt_and_leaves_no_lease(stage: Stage, error: Exception) -> None:
+    study_id = stage.close_study()
+    stage.analyse.failures = [error]
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    assert [job.attempt for job in stage.analyse.ran] == [1, 2]
+    stage.execution.retry(study_id, "dr")
+    stage.analyse.failures = [error] * 3
+    stage.work()
+    assert stage.state(study_id) is StudyState.FAILED
+    assert all("Jane" not in job.error for job in stage.jobs(study_id, 2))
+
+
+def test_a_job_whose_end_cannot_be_recorded_returns_to_the_queue(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.execution.route_closed()
+
+    with stage.database.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    def limit_pages(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    def fill_the_disk() -> None:
+        """Let the database grow no more, as on a full disk, and the analysis be larger than what is left."""
+        stage.database.close()
+        event.listen(stage.database._engine, "connect", limit_pages)
+
+    stage.analyse.during = fill_the_disk
+    stage.analyse.failures = [ChildDied("x" * 100_000)]
+    with pytest.raises(OperationalError, match="full"):
+        stage.execution.step(JobKind.ANALYSE)
+    [job] = stage.jobs(study_id)
+    assert job.state is JobState.LEASED
+    event.remove(stage.database._engine, "connect", limit_pages)
+    stage.database.close()
+    stage.analyse.during = lambda: None
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+    assert [job.attempt for job in stage.analyse.ran] == [1, 1]
+
+
+def test_one_study_that_cannot_be_routed_keeps_no_other_waiting(stage: Stage) -> None:
+    poison, sound = stage.close_study(priority=1), stage.close_study()
+    with stage.database.write() as connection:
+        connection.execute(
+            insert(tables.jobs).values(job_id="x", kind="?", study_id=poison, version=1, state="?", created_at=0.0)
+        )
+        version = studies.open_next_version(connection, poison)
+        studies.close_version(connection, poison, version, facts=StudyFacts(), reason="late", actor="test")
+    with pytest.raises(ValueError, match="valid JobKind"):
+        stage.execution.route_closed()
+    assert stage.state(sound) is StudyState.ROUTED
+
+
+def test_a_plugin_does_one_job_at_a_time_and_another_learns_of_it(stage: Stage) -> None:
+    other = CT.model_copy(update={"name": "other", "claims": (Condition(modality=("MR",)),)})
+    stage.manifests = {"echo": CT, "other": other}
+    for modality in ("CT", "CT", "MR"):
+        stage.close_study(modality)
+    stage.execution.route_closed()
+
+    def meanwhile() -> None:
+        stage.analyse.during = lambda: None
+        assert stage.execution.step(JobKind.ANALYSE)
+        assert not stage.execution.step(JobKind.ANALYSE)  # the second CT has to wait for the first
+
+    stage.analyse.during = meanwhile
+    stage.execution.step(JobKind.ANALYSE)
+    assert [job.plugin for job in stage.analyse.ran] == ["echo", "other"]
+    assert stage.analyse.beside[:2] == [set(), {"echo"}]
+
+
+def test_a_study_says_what_it_waits_for_as_long_as_one_of_its_plugins_waits(stage: Stage) -> None:
+    stage.manifests = {"echo": CT, "other": CT.model_copy(update={"name": "other"})}
+    stage.analyse.wait = {"echo": no_model("echo")}
+    study_id = stage.close_study()
+    stage.work()
+    assert [job.plugin for job in stage.analyse.ran] == ["other"]
+    assert stage.state(study_id) is StudyState.ROUTED
+    assert stage.wait(study_id) == "no_model"
+    stage.analyse.wait = {}
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+
+
+def test_stopping_fails_no_job_even_if_it_wanted_a_child_of_a_closed_crew(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.execution.route_closed()
+    stage.analyse.failures = [Conflict("The appliance is stopping.")]
+    stage.analyse.during = stage.execution.ask_to_stop
+    stage.execution.step(JobKind.ANALYSE)
+    [job] = stage.jobs(study_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+
+
+def test_a_clock_set_back_holds_no_job_up(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.failures = [ChildDied("it died")]
+    stage.execution.route_closed()
+    stage.execution.step(JobKind.ANALYSE)
+    with stage.database.write() as connection:
+        connection.execute(update(tables.jobs).values(not_before=time.time() + 1e6))
+    stage.work()
+    assert stage.state(study_id) is StudyState.DONE
+
+
+def test_a_failed_attempt_for_a_superseded_version_is_the_last(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.work()
+    stage.execution.retry(study_id, "dr")
+    stage.execution.route_closed()
+    stage.analyse.failures = [ChildDied("it died")]
+
+    def supersede() -> None:
+        stage.execution.reroute(study_id, "dr")
+
+    stage.analyse.during = supersede
+    stage.execution.step(JobKind.ANALYSE)
+    [job] = stage.jobs(study_id, 2)
+    assert job.state is JobState.CANCELLED
+
+
+def test_what_was_done_under_other_rules_has_no_say_after_a_retry(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.report.failures = [InputError("odd", "It is odd.")]
+    stage.work()
+    assert stage.state(study_id) is StudyState.FAILED
+    stage.manifests = {"other": CT.model_copy(update={"name": "other"})}
+    stage.execution.retry(study_id, "dr")
+    stage.work()
+    with stage.database.read() as connection:
+        newest = studies.get_study(connection, study_id)
+        spoke = [analysis.plugin for _, analysis in jobs.analyses_of(connection, study_id, newest.version)]
+    assert (newest.state, spoke) == (StudyState.DONE, ["other"])
+
+
+def test_max_parallel_jobs_follows_the_settings(stage: Stage) -> None:
+    other = CT.model_copy(update={"name": "other"})
+    stage.manifests = {"echo": CT, "other": other}
+    met = threading.Event()
+    both = threading.Barrier(2, timeout=20, action=met.set)
+
+    def meet() -> None:
+        both.wait()
+
+    stage.analyse.during = meet
+    stage.execution.start()
+    try:
+        stage.settings = Settings(execution=ExecutionSettings(max_parallel_jobs=2))
+        stage.execution.follow_settings()
+        stage.close_study()
+        stage.execution.wake()
+        assert met.wait(20), "the two plugins of a study did not run at the same time"
+    finally:
+        stage.execution.stop(20.0, kill=both.abort)
 
 
 def test_a_missing_model_is_said_and_costs_no_attempt(stage: Stage) -> None:
@@ -305,10 +470,34 @@ def test_rerouting_cancels_what_waits_and_asks_the_rules_again(stage: Stage) -> 
     stage.execution.reroute(study_id, "tech")
     stage.work()
     assert stage.state(study_id) is StudyState.DONE
-    assert [(job.plugin, job.state) for job in stage.jobs(study_id) if job.kind is JobKind.ANALYSE] == [
-        ("echo", JobState.CANCELLED),
-        ("other", JobState.DONE),
-    ]
+    assert [(job.plugin, job.state) for job in stage.jobs(study_id, 1)] == [("echo", JobState.CANCELLED)]
+    assert [(job.plugin, job.state) for job in stage.jobs(study_id, 2)][:1] == [("other", JobState.DONE)]
+
+
+def test_a_study_whose_result_waits_to_be_delivered_is_rerouted_as_a_new_version(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.work()
+    with stage.database.write() as connection:
+        [made] = artefacts.artefacts_of(connection, study_id)
+        artefacts.add_delivery(connection, made.artefact_id, "outbox")
+        connection.execute(update(tables.studies).values(state="ROUTED"))
+    stage.execution.reroute(study_id, "tech")
+    stage.work()
+    with stage.database.read() as connection:
+        assert [a.version for a in artefacts.artefacts_of(connection, study_id)] == [1, 2]
+
+
+def test_hurrying_a_study_hurries_its_delivery(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.work()
+    with stage.database.write() as connection:
+        [made] = artefacts.artefacts_of(connection, study_id)
+        artefacts.add_delivery(connection, made.artefact_id, "outbox")
+        connection.execute(update(tables.deliveries).values(not_before=time.time() + 100))
+        connection.execute(update(tables.studies).values(state="ROUTED"))
+    stage.execution.retry(study_id, "tech")
+    with stage.database.read() as connection:
+        assert artefacts.next_delivery(connection, time.time()) is not None
 
 
 def test_an_arriving_study_cannot_be_tried_again(stage: Stage) -> None:
