@@ -157,6 +157,10 @@ class Filing:
             _record_rejected(connection, rejected)
         for arrival in kept:
             self._spool.path(arrival.file_id).unlink()
+        for item in rejected:
+            why = item.problem
+            place = self._quarantine.place(item.claim.file_id, item.claim.seen_at)
+            log.warning("file.quarantined", place=place.name, code=why.code, sentence=why.sentence, remedy=why.remedy)
         closed = any(members[0].header.kind is not FileKind.DICOM for members in groups.values())
         log.info("ingest.filed", files=len(kept) + len(rejected), quarantined=len(rejected), studies=len(groups))
         return Filed(frozenset(receiving), closed)

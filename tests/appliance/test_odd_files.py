@@ -58,16 +58,28 @@ def test_every_file_of_pydicom_is_accounted_for(home: Home, tmp_path: Path, star
             assert wait["sentence"], study["study_id"]
             assert wait["remedy"], study["study_id"]
     assert Counter(s["state"] for s in studies)["DONE"] > 20
-    # The next good study is processed.
+    # The next good study is processed, from a folder that is named like a patient.
+    folder = home.inbox / "MUSTER HANS" / "a" / "b" / "c"
+    folder.mkdir(parents=True)
     write_ct_slice(tmp_path / "good.dcm", seed=4711)
-    (tmp_path / "good.dcm").rename(home.inbox / "good.dcm")
+    (tmp_path / "good.dcm").rename(folder / "good.dcm")
     wait_until(
         lambda: bool(
             rows(
                 home,
-                "SELECT 1 FROM studies JOIN files USING (study_id) WHERE files.name = 'good.dcm' AND state = 'DONE'",
+                "SELECT 1 FROM studies JOIN files USING (study_id) "
+                "WHERE files.name = 'MUSTER HANS/a/b/c/good.dcm' AND state = 'DONE'",
             )
         ),
         "the result of the next good study",
     )
     assert daemon.stop() == 0
+    # The log says of every file in quarantine why, and quotes no name.
+    told = [entry for entry in daemon.seen if entry["event"] == "file.quarantined"]
+    assert sorted(entry["sentence"] for entry in told) == sorted(reason["sentence"] for reason in reasons)
+    assert all(entry["remedy"] and (home.quarantine / entry["place"] / "reason.json").exists() for entry in told)
+    assert "not json" not in {entry["event"] for entry in daemon.seen}
+    everything = json.dumps(daemon.seen, ensure_ascii=False)
+    assert not [
+        word for word in ("MUSTER", "from pydicom", "98892001", "Doe", "CompressedSamples") if word in everything
+    ]
