@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from clinic_ai import states
 from clinic_ai.domain import (
@@ -112,11 +113,19 @@ def add_delivery(connection: Connection, artefact_id: str, target: str) -> str:
     return delivery_id
 
 
-def next_delivery(connection: Connection, now: float) -> tuple[Delivery, Artefact] | None:
-    """Return the pending delivery that is due, oldest first."""
+def next_delivery(
+    connection: Connection, now: float, *, longest_s: float = math.inf
+) -> tuple[Delivery, Artefact] | None:
+    """Return the pending delivery that is due, oldest first.
+
+    One that is to wait longer than ``longest_s`` was put off by a clock that has been set back since: it is due.
+    """
     row = connection.execute(
         select(deliveries)
-        .where(deliveries.c.state == DeliveryState.PENDING.value, deliveries.c.not_before <= now)
+        .where(
+            deliveries.c.state == DeliveryState.PENDING.value,
+            or_(deliveries.c.not_before <= now, deliveries.c.not_before > now + longest_s),
+        )
         .order_by(deliveries.c.created_at, deliveries.c.delivery_id)
         .limit(1)
     ).first()
@@ -147,6 +156,23 @@ def mark_sent(connection: Connection, delivery: Delivery, study_id: str, place: 
         action="delivery.sent",
         subject=study_id,
         details={"delivery": delivery.delivery_id, "target": delivery.target},
+    )
+
+
+def give_up(connection: Connection, delivery: Delivery, study_id: str, reason: str) -> None:
+    """Record that a delivery will not be made, and why."""
+    state = states.step(states.DELIVERY, delivery.state, "give_up")
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.delivery_id == delivery.delivery_id)
+        .values(state=state.value, error=reason, done_at=time.time())
+    )
+    record(
+        connection,
+        actor="clinic-ai",
+        action="delivery.given_up",
+        subject=study_id,
+        details={"delivery": delivery.delivery_id, "target": delivery.target, "reason": reason},
     )
 
 
