@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection
 
-from clinic_ai.contract import AnalysisTask, LoadedModel, PluginManifest, TaskImage
-from clinic_ai.domain import Analysis, Instance, Job, JobKind, ModelRef, PatientIdentity, StoredFile, WaitReason
+from clinic_ai.contract import AnalysisTask, GuardSubject, LoadedModel, PluginManifest, TaskImage
+from clinic_ai.domain import (
+    Analysis,
+    Audience,
+    Instance,
+    Job,
+    JobKind,
+    ModelRef,
+    PatientIdentity,
+    Statement,
+    StoredFile,
+    Study,
+    WaitReason,
+)
 from clinic_ai.engines import Engines
-from clinic_ai.errors import ChildMisbehaved, ModelError, PluginError
+from clinic_ai.errors import ChildMisbehaved, ChildRefused, ModelError, PluginError
+from clinic_ai.guard.client import Guard
 from clinic_ai.processes import open_produced
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.database import Database
@@ -23,6 +36,9 @@ from clinic_ai.waiting import bad_model, no_model, no_plugin
 MAX_PRODUCED_BYTES = 512 << 20
 """Largest file a child may hand over."""
 MAX_PRODUCED_FILES = 1000
+MAX_REFUSAL = 1000
+"""Longest reason of a refusal that is passed on, in characters."""
+WITHHELD = "The plugin refused the study; the guard withheld its reason."
 
 
 class Models(Protocol):
@@ -49,6 +65,7 @@ class AnalyseRunner:
         engines: Engines,
         models: Models,
         manifests: Callable[[], Mapping[str, PluginManifest]],
+        guard: Guard,
         policy_hash: Callable[[], str],
     ) -> None:
         self._database = database
@@ -57,6 +74,7 @@ class AnalyseRunner:
         self._engines = engines
         self._models = models
         self._manifests = manifests
+        self._guard = guard
         self._policy_hash = policy_hash
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
@@ -104,9 +122,12 @@ class AnalyseRunner:
                 models=job.models,
             )
             models = tuple(self._models.loaded(ref) for ref in job.models)
-            analysis = self._engines.analyse(manifest, models, task)
             try:
-                check_analysis(analysis, manifest, task)
+                analysis = self._engines.analyse(manifest, models, task)
+            except ChildRefused as error:
+                raise self._guarded(error, study) from None
+            try:
+                check_analysis(analysis, manifest, task, models)
                 named = [(f.name, f.media_type) for f in analysis.files]
                 files = adopt(self._objects, directory, named)
             except ChildMisbehaved:
@@ -117,6 +138,16 @@ class AnalyseRunner:
             jobs.save_analysis(connection, job, analysis, files)
 
         return commit
+
+    def _guarded(self, error: ChildRefused, study: Study) -> ChildRefused:
+        """Return a refusal in words that the guard released: they go to screens, alerts, audit and log."""
+        subject = GuardSubject(facts=study.facts, identity=study.identity)
+        said = {"r_1": error.message[:MAX_REFUSAL], "r_2": error.remedy[:MAX_REFUSAL]}
+        statements = tuple(Statement(statement_id=k, kind="refusal", text=text) for k, text in said.items() if text)
+        verdict = self._guard.judge(subject, Audience.CLINICIAN, statements)
+        words = {released.statement_id: released.text for released in verdict.released}
+        message, remedy = words.get("r_1", WITHHELD), words.get("r_2", "")
+        return ChildRefused(error.code, message, retryable=error.retryable, remedy=remedy)
 
     def _image(self, instance: Instance) -> TaskImage:
         # An engine needs pixels and geometry, never the patient's name.
@@ -155,20 +186,25 @@ def adopt(objects: ObjectStore, directory: Path, named: Iterable[tuple[str, str]
     return tuple(adopted)
 
 
-def check_analysis(analysis: Analysis, manifest: PluginManifest, task: AnalysisTask) -> None:
-    """Raise ChildMisbehaved if an answer is well formed and still not an answer to this task."""
+def check_analysis(
+    analysis: Analysis, manifest: PluginManifest, task: AnalysisTask, models: Sequence[LoadedModel]
+) -> None:
+    """Raise ChildMisbehaved if an answer is well formed and still not an answer to this task by these models."""
+    validated = [(code, figures) for model in models for code, figures in model.manifest.validation.items()]
     images = {image.sha256 for image in task.images}
     conditions = {condition.code for condition in manifest.conditions}
     names = [file.name for file in analysis.files]
     wrong = ""
-    if analysis.plugin != manifest.name:
-        wrong = "it speaks for another plugin"
+    if (analysis.plugin, analysis.plugin_version) != (manifest.name, manifest.version):
+        wrong = "it speaks for another plugin or version"
     elif analysis.models != task.models:
         wrong = "it used other models than the job pinned"
     elif any(finding.instance_sha256 not in images for finding in analysis.findings):
         wrong = "a finding is about an image that is not in the study"
     elif any(finding.condition not in conditions for finding in analysis.findings):
         wrong = "a finding is about a condition the plugin does not declare"
+    elif any(f.validation is not None and (f.condition, f.validation) not in validated for f in analysis.findings):
+        wrong = "a finding names figures of validation that its models do not have"
     elif len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
         wrong = "its list of files is not usable"
     elif any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):

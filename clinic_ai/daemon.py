@@ -86,6 +86,7 @@ class Appliance:
             engines=self.engines,
             models=self.registry,
             manifests=self._manifests,
+            guard=self.guard,
             policy_hash=lambda: policy_hash(self.guard),
         )
         self.execution = Execution(

@@ -16,6 +16,7 @@ from clinic_ai.domain import (
     Analysis,
     ArtefactState,
     Audience,
+    GuardAction,
     GuardVerdict,
     Instance,
     Job,
@@ -148,7 +149,7 @@ class ReportRunner:
         analyses = [analysis for _, analysis in analysed]
         verdict = self._judge(job, study, analyses)
         files: tuple[StoredFile, ...] = ()
-        if verdict.released:
+        if verdict.action.severity < GuardAction.HOLD.severity:
             files = self._render(job, study, instances, analyses, made, verdict)
 
         def commit(connection: Connection) -> None:

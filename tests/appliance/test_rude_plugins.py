@@ -12,7 +12,7 @@ import pytest
 from harness import wait_until
 from scans import write_ct_slice
 
-from clinic_ai.contract import Condition, PluginManifest
+from clinic_ai.contract import Condition, ConditionInfo, PluginManifest
 from clinic_ai.daemon import Appliance
 from clinic_ai.domain import JobKind, StudyState
 from clinic_ai.home import Home, lock_home
@@ -25,13 +25,14 @@ RUDE = PluginManifest(
     version="1",
     summary="Does harm.",
     claims=(Condition(modality=("CT",)),),
+    conditions=(ConditionInfo(code="pneumonia", label="Pneumonia"),),
     needs_model=False,
     memory_mb=64,
     timeout_s=4.0,
     engine="rude_engine:RudeEngine",
 )
 HARMS = ["segfault", "hang", "memory", "flood", "exit", "raise", "pickle", "oversize", "link", "hard link"]
-HARMS += ["absent file", "path", ""]
+HARMS += ["absent file", "path", "words in the version", "words in figures", ""]
 
 
 @pytest.fixture
@@ -74,6 +75,7 @@ def test_every_harm_costs_one_attempt_of_one_job(appliance: Appliance, home: Hom
             assert job.attempt == (2 if harm else 1), harm
     for document in home.outbox.glob("*/v1/result.json"):
         assert "root:" not in document.read_text()
+        assert "PHANTOM" not in document.read_text()
         assert {"result.json", "report.pdf", "report.sr.dcm"} <= {p.name for p in document.parent.iterdir()}
 
 
@@ -87,15 +89,27 @@ def test_a_refusal_ends_the_study_with_its_reason(appliance: Appliance, home: Ho
         assert study.wait.remedy == "Send another one."
 
 
-def test_no_log_or_reason_names_the_patient(
-    appliance: Appliance, home: Home, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_a_plugin_that_has_nothing_to_say_still_gives_a_whole_result(
+    appliance: Appliance, home: Home, tmp_path: Path
 ) -> None:
-    uid = drop(home, tmp_path, "raise", 3)
+    uid = drop(home, tmp_path, "says nothing", 2)
     wait_until(lambda: states(appliance).get(uid) is StudyState.DONE, "the result")
+    [place] = home.outbox.glob("*/v1")
+    assert {"result.json", "report.pdf", "report.sr.dcm"} <= {path.name for path in place.iterdir()}
+
+
+@pytest.mark.parametrize(("harm", "end"), [("raise", StudyState.DONE), ("refuse by name", StudyState.FAILED)])
+def test_no_log_or_reason_names_the_patient(
+    appliance: Appliance, home: Home, tmp_path: Path, capfd: pytest.CaptureFixture[str], harm: str, end: StudyState
+) -> None:
+    uid = drop(home, tmp_path, harm, 3)
+    wait_until(lambda: states(appliance).get(uid) is end, "the end")
     with appliance.database.read() as connection:
         [study] = studies.list_studies(connection)
         texts = [job.model_dump_json() for job in jobs.jobs_of(connection, study.study_id, 1)]
         texts += [json.dumps(str(row)) for row in connection.exec_driver_sql("SELECT details FROM audit")]
+        texts += [str(row) for row in connection.exec_driver_sql("SELECT wait FROM studies")]
+        texts += [str(row) for row in connection.exec_driver_sql("SELECT sentence, remedy FROM alerts")]
     captured = capfd.readouterr()
     assert "PHANTOM" not in "".join([*texts, captured.out, captured.err])
 

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask
-from clinic_ai.domain import Analysis, Answer, ProducedFile
+from clinic_ai.domain import Analysis, Answer, Finding, Presence, ProducedFile, ValidationFigures
 from clinic_ai.errors import InputError, PluginError
+
+UNGUARDED = "The scan of PHANTOM^Number is unsuitable."
 
 
 class RudeEngine:
@@ -36,12 +38,31 @@ class RudeEngine:
         if not marker.exists():
             marker.touch()
             files = self.do_harm(harm, out, task)
+            if harm == "words in the version":
+                return Analysis(plugin="rude", plugin_version=UNGUARDED, models=task.models)
+            if harm == "words in figures":
+                return Analysis(plugin="rude", plugin_version="1", models=task.models, findings=(self.finding(task),))
+        if harm == "says nothing":
+            return Analysis(plugin="rude", plugin_version="1", models=task.models)
         return Analysis(
             plugin="rude",
             plugin_version="1",
             models=task.models,
             remarks=(f"Seen after {harm}." if harm else "Seen.",),
             files=files,
+        )
+
+    def finding(self, task: AnalysisTask) -> Finding:
+        return Finding(
+            condition="pneumonia",
+            label="",
+            probability=0.5,
+            threshold=0.5,
+            presence=Presence.UNCERTAIN,
+            instance_sha256=task.images[0].sha256,
+            validation=ValidationFigures(
+                dataset=UNGUARDED, positives=1, negatives=1, auroc=0.5, auroc_low=0.4, auroc_high=0.6
+            ),
         )
 
     def do_harm(self, harm: str, out: Path, task: AnalysisTask) -> tuple[ProducedFile, ...]:
@@ -87,6 +108,8 @@ class RudeEngine:
             )
         elif harm == "refuse":
             raise InputError("unsuitable", "This scan is not suitable.", remedy="Send another one.")
+        elif harm == "refuse by name":
+            raise InputError("unsuitable", UNGUARDED, remedy=f"<b>{UNGUARDED}</b>")
         return ()
 
     def send(self, frame: bytes) -> None:
