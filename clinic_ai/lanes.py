@@ -76,9 +76,7 @@ class Lane:
             except Exception as error:  # noqa: BLE001 - thread boundary: a lane that ended would strand studies
                 self.failures += 1
                 # Not log.exception: the text of a foreign error may hold personal data.
-                log.error(
-                    "lane.failed", lane=self.name, error=type(error).__name__, at=places(error)
-                )
+                log.error("lane.failed", lane=self.name, error=type(error).__name__, at=places(error))
                 self._stopping.wait(min(30.0, 0.5 * 2 ** min(self.failures, 6)))
                 continue
             self.failures = 0

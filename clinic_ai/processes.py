@@ -247,7 +247,7 @@ class Child:
         if status == MEMORY_EXIT:
             return ChildDied(f"{name} ran out of the memory it was given.")
         if status is not None and status < 0:
-            return ChildDied(f"{name} was killed by {signal.Signals(-status).name}.")
+            return ChildDied(f"{name} was killed by {_signal_name(-status)}.")
         return ChildDied(f"{name} ended by itself with status {status}.")
 
     def _read_output(self) -> None:
@@ -265,6 +265,13 @@ class Child:
                     return
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal; most of them have no name
+        return f"signal {number}"
+
+
 class Crew:
     """All children of this process, so that none outlives it; refuses to start more once it is closed."""
 
@@ -276,20 +283,32 @@ class Crew:
         # long as the crew, starts every child.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starts children")
 
+    @property
+    def closed(self) -> bool:
+        """Whether no child is started any more."""
+        return self._closed
+
     def start(self, spec: ChildSpec) -> Child:
         """Start a child. Raise Conflict if the appliance is stopping."""
         with self._lock:
             if self._closed:
                 raise Conflict("The appliance is stopping; no child is started any more.")
             child = self._starter.submit(Child, spec).result()
-            self._children = {c for c in self._children if c.alive} | {child}
+            self._children.add(child)
         return child
 
     def living(self) -> list[Child]:
         """Return the children that are there."""
         with self._lock:
-            self._children = {c for c in self._children if c.alive}
-            return sorted(self._children, key=lambda c: c.started_at)
+            return sorted((c for c in self._children if c.alive), key=lambda c: c.started_at)
+
+    def bury_dead(self) -> None:
+        """Kill what children that ended by themselves left of their process groups, and let go of their descriptors."""
+        with self._lock:
+            dead = {c for c in self._children if not c.alive}
+            self._children -= dead
+        for child in dead:
+            child.kill()
 
     def close(self) -> None:
         """Kill every child; start no more."""

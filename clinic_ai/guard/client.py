@@ -55,7 +55,7 @@ class Guard:
         self.on_alert = on_alert
         self._crew = crew
         self._source = pack_directory
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._temporary = None if archive else tempfile.TemporaryDirectory(prefix="clinic-ai-policy-")
         self._archive = archive or Path(self._temporary.name if self._temporary else "")
         self._clock = clock
@@ -158,7 +158,7 @@ class Guard:
         child = self._ready()
         digest = policy_hash or self._digest()
         task = GuardTask(audience=audience, subject=subject, statements=statements, policy_hash=digest)
-        verdict = self._call(child, "judge", task, GuardVerdict, timeout_s=self._timeout_s)
+        verdict = self._call(child, "judge", task, GuardVerdict, timeout_s=self.timeout_s)
         wrong = _implausible(verdict, task, self._digest())
         if wrong:
             self._bury()
@@ -272,6 +272,8 @@ def _implausible(verdict: GuardVerdict, task: GuardTask, digest: str) -> str:
         return "it is for another audience or of another pack"
     if any(d.action.severity > verdict.action.severity for d in verdict.decisions):
         return "one of its decisions is stricter than the whole"
+    if verdict.action.severity >= GuardAction.HOLD.severity and not verdict.decisions:
+        return "it keeps everything back and does not say why"
     wanted = [s.statement_id for s in task.statements] if verdict.action.severity < GuardAction.HOLD.severity else []
     if [r.statement_id for r in verdict.released] != wanted:
         return "what it releases does not match what it was asked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from clinic_ai.domain import (
     Job,
     JobKind,
     ModelRef,
+    ProducedFile,
     StoredFile,
     Study,
     WaitReason,
@@ -64,29 +66,40 @@ class Renderer:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._child: Child | None = None
+        self._lock = threading.Lock()
 
     def render(self, task: RenderTask) -> RenderResult:
         """Render one study version. Raise ChildError if the child dies, hangs, misbehaves or refuses."""
-        if self._child is None or not self._child.alive:
-            limits = Confinement(data=RENDERER_MEMORY_BYTES, file_size=1 << 30)
-            self._child = self._crew.start(ChildSpec(kind="renderer", name="renderer", confinement=limits))
-        return self._child.call("render", task, RenderResult, timeout_s=RENDER_TIMEOUT_S)
+        with self._lock:
+            child = self._child
+            if child is None or not child.alive:
+                limits = Confinement(data=RENDERER_MEMORY_BYTES, file_size=1 << 30)
+                child = self._child = self._crew.start(ChildSpec(kind="renderer", name="renderer", confinement=limits))
+            return child.call("render", task, RenderResult, timeout_s=RENDER_TIMEOUT_S)
 
     def distrust(self) -> None:
         """Kill the child because of what it answered; the next task gets a new one."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        with self._lock:
+            if self._child is not None:
+                self._child.kill()
+                self._child = None
 
     def end_if_idle(self, idle_s: float) -> None:
-        """End the child if nobody used it for ``idle_s`` seconds."""
-        child = self._child
-        if child is not None and not child.busy and time.monotonic() - child.last_used > idle_s:
-            self._child = None
-            child.close()
+        """End the child if nobody used it for ``idle_s`` seconds; one at work is left alone."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._child is not None and time.monotonic() - self._child.last_used > idle_s:
+                self._end()
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End the child."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
         if self._child is not None:
             self._child.close(grace_s=1.0)
             self._child = None
@@ -114,6 +127,7 @@ class ReportRunner:
         self._guard = guard
         self._models = models
         self._settings = settings
+        self._crew = crew
         self._tried_at = float("-inf")
         self._no_policy = no_policy("none was loaded yet.")
         self.renderer = Renderer(crew)
@@ -145,7 +159,11 @@ class ReportRunner:
             study = studies.get_study(connection, job.study_id, job.version)
             instances = studies.instances_of(connection, job.study_id, job.version)
             analysed = jobs.analyses_of(connection, job.study_id, job.version)
-            made = {file.name: file for job_id, _ in analysed for file in jobs.files_of(connection, job_id)}
+            made = {
+                (analysis.plugin, file.name): file
+                for job_id, analysis in analysed
+                for file in jobs.files_of(connection, job_id)
+            }
         analyses = [analysis for _, analysis in analysed]
         verdict = self._judge(job, study, analyses)
         files: tuple[StoredFile, ...] = ()
@@ -170,7 +188,7 @@ class ReportRunner:
             facts=study.facts,
             identity=study.identity,
             findings=findings_of(analyses),
-            validated=all(self._validated(ref) for ref in used),
+            validated=bool(used) and all(self._validated(ref) for ref in used),
             reference=any(ref.reference for ref in used),
             language=self._settings().clinic.language,
         )
@@ -181,8 +199,9 @@ class ReportRunner:
             subject, Audience.CLINICIAN, statements_of(analyses), policy_hash=job.policy_hash or None
         )
         unavailable = any(decision.rule == UNAVAILABLE for decision in verdict.decisions)
-        if unavailable and job.attempt < self._settings().execution.max_attempts:
-            # Nothing was released; another attempt may find the guard well. The last one records the hold.
+        if unavailable and (job.attempt < self._settings().execution.max_attempts or self._crew.closed):
+            # Nothing was released; another attempt may find the guard well. The last one records the hold, unless
+            # it is we who, stopping, ended the guard.
             raise ChildDied("The guard did not answer, so nothing was released.")
         return verdict
 
@@ -198,7 +217,7 @@ class ReportRunner:
         study: Study,
         instances: Sequence[Instance],
         analyses: Sequence[Analysis],
-        made: Mapping[str, StoredFile],
+        made: Mapping[tuple[str, str], StoredFile],
         verdict: GuardVerdict,
     ) -> tuple[StoredFile, ...]:
         settings = self._settings()
@@ -237,18 +256,35 @@ class ReportRunner:
         result = StoredFile(name=RESULT_NAME, sha256=sha256, size_bytes=size, media_type="application/json")
         return (result, *files)
 
-    def _image(self, instance: Instance, analyses: Sequence[Analysis], made: Mapping[str, StoredFile]) -> RenderImage:
+    def _image(
+        self, instance: Instance, analyses: Sequence[Analysis], made: Mapping[tuple[str, str], StoredFile]
+    ) -> RenderImage:
         path = str(self._objects.path(instance.sha256))
-        for analysis in analyses:
-            shown = {finding.heatmap for finding in analysis.findings if finding.instance_sha256 == instance.sha256}
-            for file in analysis.files:
-                if file.role == "heatmap" and file.name in shown and file.name in made:
-                    return RenderImage(
-                        path=path,
-                        sha256=instance.sha256,
-                        header=instance.header,
-                        heatmap_path=str(self._objects.path(made[file.name].sha256)),
-                        heatmap_caption=file.caption,
-                        extent=file.extent,
-                    )
-        return RenderImage(path=path, sha256=instance.sha256, header=instance.header)
+        found = heatmap_of(instance.sha256, analyses, made)
+        if found is None:
+            return RenderImage(path=path, sha256=instance.sha256, header=instance.header)
+        shown, stored = found
+        return RenderImage(
+            path=path,
+            sha256=instance.sha256,
+            header=instance.header,
+            heatmap_path=str(self._objects.path(stored.sha256)),
+            heatmap_caption=shown.caption,
+            extent=shown.extent,
+        )
+
+
+def heatmap_of(
+    instance_sha256: str, analyses: Sequence[Analysis], made: Mapping[tuple[str, str], StoredFile]
+) -> tuple[ProducedFile, StoredFile] | None:
+    """Return the first heat map that a finding shows on an instance; ``made`` is by plugin and name of the file.
+
+    By plugin too, for two of them may use one name, and a map must never stand beside another plugin's finding.
+    """
+    for analysis in analyses:
+        names = {finding.heatmap for finding in analysis.findings if finding.instance_sha256 == instance_sha256}
+        for file in analysis.files:
+            stored = made.get((analysis.plugin, file.name))
+            if file.role == "heatmap" and file.name in names and stored is not None:
+                return file, stored
+    return None

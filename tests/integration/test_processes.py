@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def ask(child: Child, method: str, text: str = "", timeout_s: float = 20) -> str
     ("method", "error", "words"),
     [
         ("segfault", ChildDied, "SIGSEGV"),
+        ("die_of_nameless_signal", ChildDied, "signal 39"),
         ("eat_memory", ChildDied, "memory"),
         ("leave_quietly", ChildDied, "status 3"),
         ("flood_output", ChildMisbehaved, "flooded"),
@@ -104,6 +106,17 @@ def test_the_whole_group_dies_with_the_child(crew: Crew) -> None:
     child.kill()
     grandchild.wait(timeout=10)
     assert not grandchild.is_running()
+
+
+def test_what_a_dead_child_left_of_its_group_is_buried(crew: Crew) -> None:
+    child = crew.start(SPEC)
+    grandchild = psutil.Process(int(ask(child, "spawn")))
+    os.kill(child.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(child.pid)], timeout=10)
+    crew.bury_dead()
+    grandchild.wait(timeout=10)
+    assert not grandchild.is_running()
+    assert crew.living() == []
 
 
 def test_a_child_reaches_no_network(crew: Crew) -> None:

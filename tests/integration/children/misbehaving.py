@@ -42,6 +42,11 @@ def segfault(params: Text, call: Call) -> Text:
     return params
 
 
+def die_of_nameless_signal(params: Text, call: Call) -> Text:
+    os.kill(os.getpid(), signal.SIGRTMIN + 5)
+    return params
+
+
 def hang(params: Text, call: Call) -> Text:
     time.sleep(3600)
     return params
@@ -132,7 +137,7 @@ def count_until_stopped(params: Text, call: Call) -> Text:
     return Text(text=str(steps))
 
 
-functions = [echo, segfault, hang, eat_memory, flood_output, flood_progress, send_pickle, send_oversized]
+functions = [echo, segfault, die_of_nameless_signal, hang, eat_memory, flood_output, flood_progress, send_pickle]
 functions += [send_wrong_shape, answer_other_call, leave_quietly, raise_anything, refuse, spawn, reach_out]
-functions += [write_much, count_until_stopped]
+functions += [write_much, count_until_stopped, send_oversized]
 serve(channel, {function.__name__: Method(Text, function) for function in functions})
