@@ -32,6 +32,9 @@ log = structlog.get_logger()
 MAX_INTERRUPTIONS = 50
 """How often the appliance may die during one job before the job is given up as its likely cause."""
 
+_NEEDS_A_PERSON = frozenset({"no_plugin", "no_model", "bad_model", "no_memory"})
+"""Reasons to wait that do not pass by themselves: an alert says them too."""
+
 Commit = Callable[[Connection], None]
 """What a runner wants stored in the transaction that marks its job as done."""
 
@@ -153,7 +156,9 @@ class Execution:
         # A plugin that a rule names and nobody installed gets its job too: it waits, and says for what.
         chosen = (*routing.plugins, *routing.missing)
         if not chosen:
-            studies.move_study(connection, study.study_id, study.version, "no_rule", actor="clinic-ai", wait=no_rule())
+            wait = no_rule()
+            studies.move_study(connection, study.study_id, study.version, "no_rule", actor="clinic-ai", wait=wait)
+            log.info("study.unrouted", study=study.study_id, sentence=wait.sentence, remedy=wait.remedy)
             return
         studies.move_study(connection, study.study_id, study.version, "route", actor="clinic-ai", wait=None)
         for choice in chosen:
@@ -256,8 +261,16 @@ class Execution:
             return
         with self._database.write() as connection:
             for plugin in news:
-                for study_id, version in jobs.set_wait(connection, plugin, obstacles.get(plugin)):
+                obstacle = obstacles.get(plugin)
+                for study_id, version in jobs.set_wait(connection, plugin, obstacle):
                     _say_wait(connection, study_id, version)
+                if obstacle is not None and obstacle.code in _NEEDS_A_PERSON:
+                    alerts.raise_alert(connection, "plugin_waits", plugin, obstacle.sentence, obstacle.remedy)
+                else:
+                    alerts.withdraw(connection, "plugin_waits", plugin)
+        for plugin in news:
+            if (obstacle := obstacles.get(plugin)) is not None:
+                log.info("plugin.waits", plugin=plugin, sentence=obstacle.sentence, remedy=obstacle.remedy)
 
     def _finish(self, job: Job, commit: Commit) -> None:
         with self._database.write() as connection:

@@ -28,7 +28,8 @@ def no_plugin(plugin: str) -> WaitReason:
     return WaitReason(
         code="no_plugin",
         sentence=f"The plugin {plugin} is not installed or cannot be used.",
-        remedy=f"Install clinic-ai-{plugin}, or change the rule that names it; `clinic-ai doctor` says what is wrong.",
+        remedy=f"Install clinic-ai-{plugin} and start the daemon again; or change the rule that names it, reload, then "
+        "`clinic-ai study reroute STUDY`. `clinic-ai doctor` says what is wrong.",
     )
 
 

@@ -36,7 +36,7 @@ from clinic_ai.settings.model import ExecutionSettings
 from clinic_ai.store import alerts, artefacts, jobs, studies, tables
 from clinic_ai.store.audit import first_break
 from clinic_ai.store.database import Database
-from clinic_ai.waiting import no_model
+from clinic_ai.waiting import memory_in_use, no_model
 from clinic_ai.wire import DISK_FULL
 
 MODEL = ModelRef(plugin="echo", name="m", version="1", digest="a" * 64)
@@ -299,9 +299,22 @@ def test_a_study_says_what_it_waits_for_as_long_as_one_of_its_plugins_waits(stag
     assert [job.plugin for job in stage.analyse.ran] == ["other"]
     assert stage.state(study_id) is StudyState.ROUTED
     assert stage.wait(study_id) == "no_model"
+    with stage.database.read() as connection:
+        assert [(a.code, a.subject) for a in alerts.open_alerts(connection)] == [("plugin_waits", "echo")]
     stage.analyse.wait = {}
     stage.work()
     assert stage.state(study_id) is StudyState.DONE
+    with stage.database.read() as connection:
+        assert not alerts.open_alerts(connection)
+
+
+def test_what_passes_by_itself_raises_no_alert(stage: Stage) -> None:
+    stage.analyse.wait = {"echo": memory_in_use("echo", 300)}
+    study_id = stage.close_study()
+    stage.work()
+    assert stage.wait(study_id) == "memory_in_use"
+    with stage.database.read() as connection:
+        assert not alerts.open_alerts(connection)
 
 
 def test_stopping_fails_no_job_even_if_it_wanted_a_child_of_a_closed_crew(stage: Stage) -> None:
