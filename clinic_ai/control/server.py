@@ -26,6 +26,10 @@ from clinic_ai.home import Home
 THREADS = 8
 """Requests that are worked on at the same time; each may hold a connection to the database."""
 MAX_CONNECTIONS = 64
+MAX_HELD = 256
+"""Connections held open, each beyond them is cut: whoever opens thousands must not use up the daemon's files."""
+FIRST_REQUEST_S = 30.0
+"""A connection that has not sent a whole request in this time is cut."""
 MAX_HEAD_BYTES = 16 * 1024
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
@@ -42,6 +46,13 @@ def _protocol_for(monitor: Path) -> type[H11Protocol]:
             peer = peer_of(connection, readonly=connection.getsockname() == readonly_name)
             self.app_state = {**self.app_state, "peer": peer}  # a new dict: the old one is shared by all connections
             super().connection_made(transport)
+            if len(self.connections) > MAX_HELD:
+                transport.abort()
+            self.loop.call_later(FIRST_REQUEST_S, self._cut_if_silent)
+
+        def _cut_if_silent(self) -> None:
+            if self.cycle is None:
+                self.transport.abort()
 
     return PeerProtocol
 

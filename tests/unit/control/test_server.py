@@ -14,9 +14,11 @@ import pytest
 from control_room import NAME, SECRET, Room
 from sqlalchemy import text
 
+from clinic_ai.control import server
 from clinic_ai.control.client import Client, NoDaemon
 from clinic_ai.control.door import MAX_BODY_BYTES
 from clinic_ai.control.people import user_name
+from clinic_ai.control.server import MAX_HELD
 from clinic_ai.control.sockets import bind
 from clinic_ai.domain import GuardAction
 from clinic_ai.errors import HomeError, NotAllowed
@@ -224,3 +226,29 @@ def test_large_and_unmeasured_requests_are_refused(room: Room) -> None:
     assert b" 400 " in raw(path, "GET / HTTP/1.1\r\nX: " + "a" * 100_000 + "\r\n\r\n").split(b"\r\n")[0]
     with room.client() as client:
         assert client.status().version
+
+
+def test_connections_beyond_the_limit_are_cut_and_the_others_stay(room: Room) -> None:
+    held = []
+    for _ in range(MAX_HELD + 3):
+        knock = socket.socket(socket.AF_UNIX)
+        knock.settimeout(20)
+        knock.connect(str(room.home.control_socket))
+        held.append(knock)
+    for knock in held[MAX_HELD:]:
+        assert knock.recv(1) == b""
+    held[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        held[0].recv(1)
+    for knock in held:
+        knock.close()
+    assert room.client().status().home
+
+
+def test_a_connection_that_asks_nothing_is_cut(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(20)
+        knock.connect(str(room.home.control_socket))
+        knock.sendall(b"GET /v1/sta")
+        assert knock.recv(1) == b""
