@@ -223,8 +223,11 @@ class Child:
             else:
                 return result.model_validate(response.body)
         except ValidationError as error:
-            shape = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors()[:3])
-            raise FrameError(f"an answer does not have the promised shape ({shape})") from error
+            # Only our own names: deeper down, and in an unknown key, the child's words may stand.
+            ours = {*Failure.model_fields, *result.model_fields}
+            places = [(e["loc"][0] if e["loc"] and e["loc"][0] in ours else "?", e["type"]) for e in error.errors()]
+            shape = "; ".join(f"{name}: {kind}" for name, kind in places[:3])
+            raise FrameError(f"an answer does not have the promised shape ({shape})") from None
         raise ChildRefused(failure.code, failure.message, retryable=failure.retryable, remedy=failure.remedy)
 
     def _end(self, error: Exception, timeout_s: float) -> ChildDied | ChildTimedOut | ChildMisbehaved:

@@ -100,6 +100,16 @@ def test_the_text_of_a_foreign_exception_stays_in_the_child(crew: Crew) -> None:
     assert "misbehaving.py" in caught.value.message
 
 
+def test_keys_of_a_wrong_answer_are_not_quoted(crew: Crew) -> None:
+    class Counts(BaseModel, extra="forbid"):
+        text: dict[str, str] = {}
+
+    child = crew.start(SPEC)
+    with pytest.raises(ChildMisbehaved, match="text: string_type") as caught:
+        child.call("send_words_as_keys", Text(text="DOE^JANE"), Counts, timeout_s=20)
+    assert "DOE" not in caught.value.message
+
+
 def test_the_whole_group_dies_with_the_child(crew: Crew) -> None:
     child = crew.start(SPEC)
     grandchild = psutil.Process(int(ask(child, "spawn")))

@@ -87,6 +87,12 @@ def send_wrong_shape(params: Text, call: Call) -> Text:
     return params
 
 
+def send_words_as_keys(params: Text, call: Call) -> Text:
+    send_frame(channel, Response(id=call._id, kind="result", body={"text": {params.text: 1}, params.text: 1}))
+    time.sleep(3600)
+    return params
+
+
 def answer_other_call(params: Text, call: Call) -> Text:
     send_frame(channel, Response(id=call._id + 7, kind="result", body={"text": "x"}))
     time.sleep(3600)
@@ -138,6 +144,15 @@ def count_until_stopped(params: Text, call: Call) -> Text:
 
 
 functions = [echo, segfault, die_of_nameless_signal, hang, eat_memory, flood_output, flood_progress, send_pickle]
-functions += [send_wrong_shape, answer_other_call, leave_quietly, raise_anything, refuse, spawn, reach_out]
+functions += [
+    send_words_as_keys,
+    send_wrong_shape,
+    answer_other_call,
+    leave_quietly,
+    raise_anything,
+    refuse,
+    spawn,
+    reach_out,
+]
 functions += [write_much, count_until_stopped, send_oversized]
 serve(channel, {function.__name__: Method(Text, function) for function in functions})
