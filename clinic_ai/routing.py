@@ -146,7 +146,7 @@ def render_explanation(routing: Routing) -> list[str]:
         for c in routing.missing
     ]
     for considered in routing.explanation:
-        what = f"Rule “{considered.name}”" if considered.kind == "rule" else f"Claim of {considered.name}"
+        what = f"Rule “{considered.name}”" if considered.kind == "rule" else f"A claim of {considered.name}"
         lines.append(f"{what}: {considered.reason}")
         for check in considered.checks:
             answer = "yes" if check.matched else "no"

@@ -5,6 +5,11 @@ from __future__ import annotations
 from clinic_ai.domain import WaitReason
 
 
+def addressed(wait: WaitReason, study_id: str) -> WaitReason:
+    """Return the reason with the identifier of its study in the commands of its remedy."""
+    return wait.model_copy(update={"remedy": wait.remedy.replace("STUDY", study_id)})
+
+
 def receiving(quiet_s: float) -> WaitReason:
     """Files of the study are still arriving."""
     return WaitReason(

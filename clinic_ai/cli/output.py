@@ -164,7 +164,12 @@ def _clean(text: str) -> str:
 
 def _fill(text: str, indent: str = "") -> str:
     return textwrap.fill(
-        _clean(text), terminal_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        _clean(text),
+        terminal_width(),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,  # a path broken in two can be neither read nor copied
     )
 
 

@@ -119,16 +119,22 @@ def explain(
     Exit code 1 if it goes nowhere.
     """
     from clinic_ai.cli.output import Exit, print_json, say, say_raw
+    from clinic_ai.errors import NotFound
 
     path = Path(target).expanduser()
     if path.exists():
         view = explain_path(home_of(home), path, source)
-    else:
+    elif target.startswith("S-"):
         with client_of(home) as client:
             view = client.route(target)
+    else:
+        remedy = "Give a path that exists, or the id of a study such as S-20261121-7F3K9QXB."
+        raise NotFound(f"There is no file or folder {target}.", remedy=remedy)
     if as_json:
         print_json(view)
     else:
+        if path.exists() and not source:
+            say(f"Asked as for files from the inbox “{view.facts.source}”; --source names another.")
         for line in view.lines:
             (say_raw if line.startswith(" ") else say)(line)
     if not view.plugins:
@@ -288,7 +294,7 @@ def _print_version(version: VersionView) -> None:
     )
     for job in version.jobs:
         who = f"{job.kind.value} {job.plugin}".strip()
-        rule = f", by {job.rule}" if job.rule else ""
+        rule = f", by {job.rule if job.rule.startswith('claim of ') else f'rule “{job.rule}”'}" if job.rule else ""
         used = "".join(f", {model.label()}" for model in job.models)
         fields(((f"job {job.job_id}", f"{who}: {job.state.value}, attempt {job.attempt}{rule}{used}. {job.error}"),))
         if job.wait is not None:

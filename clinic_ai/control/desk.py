@@ -35,11 +35,12 @@ from clinic_ai.control.views import (
     StudyView,
     VersionView,
 )
-from clinic_ai.domain import Artefact, ArtefactState, ModelState, Study, StudyState
+from clinic_ai.domain import Artefact, ArtefactState, Job, ModelState, Study, StudyState
 from clinic_ai.errors import NotFound
 from clinic_ai.processes import Child
 from clinic_ai.settings import InboxSettings
 from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
+from clinic_ai.waiting import addressed
 
 _READABLE = frozenset({ArtefactState.PRELIMINARY, ArtefactState.FINAL})
 """States in which released text may be read here; held text is for review alone."""
@@ -129,7 +130,7 @@ def list_studies(
     with services.database.read() as connection:
         found = studies.list_studies(connection, states=states, limit=limit, before=before)
     return StudyPage(
-        studies=tuple(StudyRow.model_validate(study) for study in found),
+        studies=tuple(map(_row, found)),
         next_before=found[-1].opened_at if len(found) == limit else None,
     )
 
@@ -145,9 +146,9 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
             )
         versions = [
             VersionView(
-                study=StudyRow.model_validate(study),
+                study=_row(study),
                 instances=studies.count_instances(connection, study_id, study.version),
-                jobs=tuple(jobs.jobs_of(connection, study_id, study.version)),
+                jobs=tuple(map(_job, jobs.jobs_of(connection, study_id, study.version))),
                 artefacts=tuple(
                     _artefact(artefact, content=content)
                     for artefact in artefacts.artefacts_of(connection, study_id, study.version)
@@ -162,6 +163,15 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
         versions=tuple(versions),
         files=tuple(FileRow.model_validate(file) for file in files),
     )
+
+
+def _row(study: Study) -> StudyRow:
+    row = StudyRow.model_validate(study)
+    return row if row.wait is None else row.model_copy(update={"wait": addressed(row.wait, row.study_id)})
+
+
+def _job(job: Job) -> Job:
+    return job if job.wait is None else job.model_copy(update={"wait": addressed(job.wait, job.study_id)})
 
 
 def explain(services: Services, study_id: str) -> RouteView:

@@ -147,7 +147,7 @@ def test_the_explanation_says_what_was_wanted_and_what_was_found() -> None:
         "    min_slices: yes; wanted at least 2, the study has 2 images",
         "Rule “chests”: matches; sends the study to xray, priority 0.",
         "    modality: yes; wanted DX, the study has DX",
-        "Claim of xray: not asked, a rule matched.",
+        "A claim of xray: not asked, a rule matched.",
         "    modality: yes; wanted CR or DX, the study has DX",
     ]
 

@@ -72,7 +72,7 @@ def test_study_show_prints_reason_remedy_and_result(room: Room, run: Run) -> Non
     code, out, _ = run("study", "show", stuck)
     assert code == Exit.FAILED
     assert "No routing rule and no plugin takes a study like this one." in re.sub(r"\s+", " ", out)
-    assert "route explain" in out
+    assert f"route explain {stuck}" in re.sub(r"\s+", " ", out)
     good = room.add_study(state="DONE")
     room.add_result(good)
     code, out, _ = run("study", "show", good)
@@ -88,7 +88,7 @@ def test_retry_and_reroute_say_what_will_happen(room: Room, run: Run) -> None:
     code, out, _ = run("study", "retry", study_id)
     assert (code, study_id in out) == (Exit.DONE, True)
     code, out, _ = run("study", "reroute", room.add_study(state="ROUTED"), "--json")
-    assert (code, "routed again" in json.loads(out)["sentence"]) == (Exit.DONE, True)
+    assert (code, "analysed again as version 2" in json.loads(out)["sentence"]) == (Exit.DONE, True)
 
 
 def test_errors_have_their_exit_codes(room: Room, run: Run) -> None:
@@ -189,6 +189,11 @@ def test_route_explain_of_a_path_reads_the_header_and_leaves_the_file(home: Home
     code, _, err = run("route", "explain", str(tmp_path / "note.txt"))
     assert (code, "note.txt" in err) == (Exit.FAILED, True)
     assert run("route", "explain", str(scan), "--source", "nowhere")[0] == Exit.NOT_FOUND
+    code, out, _ = run("route", "explain", str(scan))
+    assert out.startswith("Asked as for files from the inbox “inbox”")
+    missing = tmp_path / ("a-long-name-" * 9)
+    code, _, err = run("route", "explain", str(missing))
+    assert (code, str(missing) in err) == (Exit.NOT_FOUND, True)  # whole, to be copied
 
 
 def test_train_recipe_is_read_as_numbers_and_words() -> None:

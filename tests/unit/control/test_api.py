@@ -20,7 +20,7 @@ from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
 from clinic_ai.store import alerts
 from clinic_ai.store.audit import first_break
-from clinic_ai.waiting import no_rule
+from clinic_ai.waiting import addressed, no_rule
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def test_studies_come_in_pages_newest_first(room: Room, client: Client) -> None:
 def test_study_shows_why_it_waits_and_its_files(room: Room, client: Client) -> None:
     study_id = room.add_study(state="UNROUTED", wait=no_rule())
     version = client.study(study_id).versions[0]
-    assert version.study.wait == no_rule()
+    assert version.study.wait == addressed(no_rule(), study_id)
+    assert f"`clinic-ai study retry {study_id}`" in version.study.wait.remedy
     assert version.instances == 1
     assert [file.fate for file in client.study(study_id).files] == ["STORED"]
 

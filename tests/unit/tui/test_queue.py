@@ -93,8 +93,7 @@ def test_every_reason_to_wait_stands_in_full_in_the_details(room: Room) -> None:
         waiting.failed("It failed."),
         waiting.undelivered("outbox", "It is full.", 30),
     ]
-    for reason in reasons:
-        room.add_study(wait=reason)
+    reasons = [waiting.addressed(reason, room.add_study(wait=reason)) for reason in reasons]
 
     async def script(app: QueueApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: rows(app) == len(reasons), "all studies should be shown")
