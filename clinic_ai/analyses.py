@@ -170,6 +170,12 @@ class JobDirectory:
         shutil.rmtree(self._path, ignore_errors=True)
 
 
+def sweep_job_directories(parent: Path) -> None:
+    """Remove what attempts left that a crash or a power cut ended; call it while no job runs."""
+    for leftover in parent.glob("*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def adopt(objects: ObjectStore, directory: Path, named: Iterable[tuple[str, str]]) -> tuple[StoredFile, ...]:
     """Copy the files a child named, as (name, media type), into the object store, following no link.
 

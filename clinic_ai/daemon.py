@@ -8,21 +8,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 import structlog
 
 from clinic_ai import __version__
-from clinic_ai.analyses import AnalyseRunner
+from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
 from clinic_ai.engines import Engines, EngineSettings
-from clinic_ai.errors import ClinicError, PolicyError, SettingsError
+from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.ingest.intake import Intake
-from clinic_ai.lanes import Lane, Wake
+from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.logs import configure
 from clinic_ai.notify import notify, watchdog_interval_s
 from clinic_ai.plugins import PluginCatalogue, PluginProblem, find_plugins
@@ -69,7 +70,7 @@ class Appliance:
         )
         self.registry = Registry(home, self.database, catalogue.manifests, self.crew)
         self.runs = Runs(home, self.database, self.registry, catalogue.manifests, self.crew, settings)
-        self.engines = Engines(self.crew, _engine_settings(settings))
+        self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
@@ -110,6 +111,8 @@ class Appliance:
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
         ]
+        self._opened = False
+        self._reloading = threading.Lock()
         self._stop_intake = threading.Event()
         self._intake = threading.Thread(target=self.intake.run, args=(self._stop_intake,), name="ingest", daemon=True)
 
@@ -124,7 +127,9 @@ class Appliance:
         Raise ClinicError if one of these cannot be done.
         """
         self.database.open()
+        self._opened = True
         self.objects.sweep()
+        sweep_job_directories(self.home.jobs)
         self.intake.recover()
         self.execution.recover()
         try:
@@ -160,30 +165,47 @@ class Appliance:
             self._intake.start()
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
-        """Finish or re-queue what runs, end every child, close the store."""
+        """Finish or re-queue what runs, end every child, close the store; also after ``open`` was refused."""
+        # All are told before any is waited for, so that nothing new begins meanwhile.
         self._stop_intake.set()
+        self.execution.ask_to_stop()
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        with ExitStack() as steps:  # from the last to the first, and each whatever became of those before it
+            steps.callback(self.database.close)
+            if self._opened:
+                steps.callback(self._note_stop)
+            steps.callback(self.crew.close)
+            steps.callback(self.guard.close)
+            steps.callback(self.reports.renderer.close)
+            steps.callback(self.engines.close)
+            steps.callback(self._end_intake)
+            steps.callback(self._end_lanes)
+            steps.callback(self.execution.stop, grace_s, self.crew.close)
+            steps.callback(self.runs.close)
+
+    def _end_lanes(self) -> None:
+        for lane in self._lanes:
+            lane.join(10.0)
+
+    def _end_intake(self) -> None:
         if self._intake.ident is not None:
             self._intake.join(timeout=10.0)
         self.intake.close()
-        self.runs.close()
-        self.execution.stop(grace_s, kill=self.crew.close)
-        for lane in self._lanes:
-            lane.ask_to_stop()
-        for lane in self._lanes:
-            lane.join(10.0)
-        self.engines.close()
-        self.reports.renderer.close()
-        self.guard.close()
-        self.crew.close()
+
+    def _note_stop(self) -> None:
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.stopped", subject=__version__)
-        self.database.close()
 
     def reload(self) -> tuple[str, ...]:
         """Read clinic.toml and the policy pack again; keep what is in force if they are wrong.
 
         Return the problems, none if all of it is in force now.
         """
+        with self._reloading:  # a signal and a person may ask at the same time
+            return self._reload()
+
+    def _reload(self) -> tuple[str, ...]:
         try:
             fresh = load_settings(self.home.clinic_toml)
         except SettingsError as error:
@@ -199,6 +221,9 @@ class Appliance:
             log.error("policy.refused", problem=error.message)
             return (error.message,)  # the guard itself raised the alert
         self.settings = fresh
+        self.guard.timeout_s = fresh.guard.timeout_s
+        self.runs.settings = fresh.training
+        self.execution.follow_settings()
         configure(fresh.log.level, fresh.log.format)
         with self.database.write() as connection:
             alerts.withdraw(connection, "settings_refused", "appliance")
@@ -213,12 +238,16 @@ class Appliance:
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
         self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
+        self.crew.bury_dead()
         return False
 
     def _alert(self, code: str, sentence: str, remedy: str) -> None:
         log.error("alert", code=code, sentence=sentence)
-        with self.database.write() as connection:
-            alerts.raise_alert(connection, code, "appliance", sentence, remedy)
+        try:
+            with self.database.write() as connection:
+                alerts.raise_alert(connection, code, "appliance", sentence, remedy)
+        except Exception as error:  # noqa: BLE001 - it must not stop what raised it; the log has it
+            log.error("alert.not_stored", code=code, error=type(error).__name__, at=places(error))
 
     def services(self) -> Services:
         """Return what the control room may see and do."""
@@ -295,6 +324,6 @@ def _wait(appliance: Appliance, stopping: threading.Event, reloading: threading.
             notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 appliance.reload()
-            except ClinicError as error:
-                log.error("reload.failed", error=error.message)
+            except Exception as error:  # noqa: BLE001 - process boundary: a reload must never end the daemon
+                log.error("reload.failed", error=type(error).__name__, at=places(error))
             notify("READY=1")

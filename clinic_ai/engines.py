@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
@@ -62,14 +63,18 @@ class _Record:
 class Engines:
     """The warm engines of this appliance; different plugins run side by side, each at one analysis at a time."""
 
-    def __init__(self, crew: Crew, settings: EngineSettings) -> None:
+    def __init__(self, crew: Crew, settings: Callable[[], EngineSettings]) -> None:
         self._crew = crew
         self._settings = settings
         self._warm: dict[str, _Warm] = {}
         self._in_use: set[str] = set()
         self._records: dict[str, _Record] = {}
         self._lock = threading.RLock()
-        self.budget_mb = settings.memory_mb or int(psutil.virtual_memory().total * 0.6 / _MIB)
+
+    @property
+    def budget_mb(self) -> int:
+        """What all engines together may use, in MiB."""
+        return self._settings().memory_mb or int(psutil.virtual_memory().total * 0.6 / _MIB)
 
     def obstacle(self, manifest: PluginManifest, *, beside_mb: int = 0) -> WaitReason | None:
         """Return why an analysis of this plugin cannot start now, or None if it can.
@@ -79,7 +84,7 @@ class Engines:
         with self._lock:
             record = self._records.get(manifest.name)
             if record is not None and record.rests_until > time.monotonic():
-                return crashing(manifest.name, self._settings.restart_cap, self._settings.restart_window_s)
+                return crashing(manifest.name, self._settings().restart_cap, self._settings().restart_window_s)
             if manifest.memory_mb > self.budget_mb:
                 return no_memory(manifest.name, manifest.memory_mb, self.budget_mb)
         if beside_mb + manifest.memory_mb > self.budget_mb:
@@ -116,9 +121,7 @@ class Engines:
             for name, warm in list(self._warm.items()):
                 if name in self._in_use:
                     continue
-                if not warm.child.alive:
-                    del self._warm[name]
-                elif time.monotonic() - warm.child.last_used > self._settings.idle_s:
+                if not warm.child.alive or time.monotonic() - warm.child.last_used > self._settings().idle_s:
                     self._end(name)
 
     def views(self) -> list[EngineView]:
@@ -148,7 +151,10 @@ class Engines:
         refs = tuple(model.ref for model in models)
         with self._lock:
             warm = self._warm.get(manifest.name)
-            if warm is None or not warm.child.alive:
+            if warm is not None and not warm.child.alive:
+                self._end(manifest.name)
+                warm = None
+            if warm is None:
                 self._make_room(manifest)
                 warm = _Warm(self._crew.start(self._spec(manifest)), manifest)
                 self._warm[manifest.name] = warm
@@ -156,7 +162,7 @@ class Engines:
             else:
                 fresh = False
         if fresh or warm.models != refs:
-            device = Device(threads=self._settings.threads, memory_mb=manifest.memory_mb)
+            device = Device(threads=self._settings().threads, memory_mb=manifest.memory_mb)
             load = EngineLoad(engine=manifest.engine, models=models, device=device)
             try:
                 warm.child.call("load", load, Ready, timeout_s=LOAD_TIMEOUT_S)
@@ -183,16 +189,16 @@ class Engines:
             warm = self._warm.pop(name, None)
             record = self._records.setdefault(name, _Record())
             record.failures.append(now)
-            while record.failures and now - record.failures[0] > self._settings.restart_window_s:
+            while record.failures and now - record.failures[0] > self._settings().restart_window_s:
                 record.failures.popleft()
-            if len(record.failures) >= self._settings.restart_cap:
-                record.rests_until = now + self._settings.rest_s
+            if len(record.failures) >= self._settings().restart_cap:
+                record.rests_until = now + self._settings().rest_s
                 record.failures.clear()
         if warm is not None:
             warm.child.kill()
 
     def _spec(self, manifest: PluginManifest) -> ChildSpec:
-        threads = str(self._settings.threads)
+        threads = str(self._settings().threads)
         return ChildSpec(
             kind="engine",
             name=f"{manifest.name} engine",

@@ -58,6 +58,8 @@ class HeaderReader:
         try:
             return self._call([path], settings, min(ONE_FILE_TIMEOUT_S, settings.parser_timeout_s))[0]
         except ChildError as error:
+            if self._crew.closed:
+                raise  # we are stopping and killed it ourselves: no fault of the file
             return ParsedFile(path=str(path), problem=_problem(error))
 
     def _call(self, paths: Sequence[Path], settings: IngestSettings, timeout_s: float) -> list[ParsedFile]:

@@ -5,6 +5,7 @@ One pass is ``cycle``; ``run`` repeats it. What a crash interrupted, ``recover``
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -24,7 +25,7 @@ from clinic_ai.ingest.filing import ACTOR, Claim, Filing
 from clinic_ai.ingest.headers import HeaderReader
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.recovery import recover
-from clinic_ai.ingest.spool import Spool, Taken
+from clinic_ai.ingest.spool import Spool, Taken, outcome_of
 from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.lanes import places
 from clinic_ai.processes import Crew
@@ -39,6 +40,8 @@ log = structlog.get_logger()
 MAX_BATCH = 200
 """Files taken at once whatever the settings say: each of their folders is held open meanwhile."""
 _NAP_S = 0.5
+_TRY_AGAIN_S = 60.0
+"""Pause before a file that could not be taken is tried again: a share may answer again, a right may be granted."""
 
 T = TypeVar("T")
 
@@ -75,8 +78,9 @@ class Intake:
         self._wake = threading.Event()
         self._hints = watch.Hints(self._wake)
         self._busy = threading.Lock()
+        self._stop = threading.Event()
         self._backlog: list[Claim] = []
-        self._left_alone: set[tuple[str, bytes, int]] = set()
+        self._left_alone: dict[tuple[str, bytes, int], float] = {}  # until when, in monotonic seconds
         self._offline: set[str] = set()
         self._arrived: dict[str, float] = {}  # study → monotonic time of its newest instance
 
@@ -103,12 +107,15 @@ class Intake:
             looked_at = time.monotonic()
             moved = self._work_off()
             for batch in _batches(self._settled(), self._batch_size()):
+                if self._stop.is_set():
+                    return moved  # the rest lies well where it is
                 moved = self._take_from_inbox(batch) or moved
             return self._close_due(looked_at) or moved
 
     def run(self, stop: threading.Event) -> None:
         """Repeat ``cycle`` until ``stop``: when the kernel hints at a new file, and every ``rescan_s`` anyway."""
         failures, watched = 0, None
+        self._stop = stop
         while not stop.is_set():
             self._wake.clear()
             roots = [inbox.root for inbox in self._inboxes()]
@@ -189,8 +196,9 @@ class Intake:
                     alerts.withdraw(connection, "inbox_offline", inbox.source)
             self._forget_left_alone(inbox, entries)
             self._leave_odd([entry for entry in entries if entry.odd])
-            files = [entry for entry in entries if not entry.odd and _identity(entry) not in self._left_alone]
-            yield from self._watch.settled(inbox, files, time.monotonic())
+            now = time.monotonic()
+            files = [entry for entry in entries if not entry.odd and self._left_alone.get(_identity(entry), now) <= now]
+            yield from self._watch.settled(inbox, files, now)
 
     def _note_offline(self, inbox: Inbox, error: OSError) -> None:
         if inbox.source in self._offline:
@@ -211,7 +219,7 @@ class Intake:
         for entry in entries:
             if _identity(entry) in self._left_alone:
                 continue
-            self._left_alone.add(_identity(entry))
+            self._left_alone[_identity(entry)] = math.inf
             with self._database.write() as connection:
                 if not ledger.ignored_before(connection, _sighting(entry)):
                     ledger.ignore(connection, _sighting(entry), entry.odd, _ODD[entry.odd], _ODD_REMEDY[entry.odd])
@@ -219,7 +227,9 @@ class Intake:
     def _forget_left_alone(self, inbox: Inbox, entries: Iterable[Entry]) -> None:
         if any(source == inbox.source for source, *_ in self._left_alone):
             present = {_identity(entry) for entry in entries}
-            self._left_alone = {one for one in self._left_alone if one[0] != inbox.source or one in present}
+            self._left_alone = {
+                one: until for one, until in self._left_alone.items() if one[0] != inbox.source or one in present
+            }
 
     # ------------------------------------------------------------ taking
 
@@ -237,26 +247,30 @@ class Intake:
         self._settle_untaken(by_result)
         self._work_off()
         if by_result[Taken.NO_SPACE]:
-            raise HomeError(
-                f"The disk of {self._home.spool} is full; new files stay in their inbox.",
-                remedy="Free space on that disk; the appliance goes on by itself.",
-            )
+            raise self._full()
         return bool(by_result[Taken.TAKEN])
+
+    def _full(self) -> HomeError:
+        return HomeError(
+            f"The disk of {self._home.spool} is full; new files stay where they lie.",
+            remedy="Free space on that disk; the appliance goes on by itself.",
+        )
 
     def _settle_untaken(self, by_result: dict[Taken, list[tuple[int, Entry]]]) -> None:
         gone, refused = by_result[Taken.GONE], by_result[Taken.REFUSED]
         full = by_result[Taken.NO_SPACE]
         if not (gone or refused or full):
             return
-        self._left_alone |= {_identity(entry) for _, entry in refused}
+        self._left_alone |= dict.fromkeys((_identity(entry) for _, entry in refused), time.monotonic() + _TRY_AGAIN_S)
         with self._database.write() as connection:
-            ledger.abandon(connection, [number for number, _ in full])
+            said = [claim for claim in refused if ledger.ignored_before(connection, _sighting(claim[1]))]
+            ledger.abandon(connection, [number for number, _ in (*full, *said)])
             ledger.decide(
                 connection,
                 [Outcome(number, Fate.VANISHED, "gone", "It was gone before it could be taken.") for number, _ in gone]
                 + [
                     Outcome(number, Fate.IGNORED, "cannot_take", _CANNOT_TAKE, _CANNOT_TAKE_REMEDY)
-                    for number, _ in refused
+                    for number, _ in (claim for claim in refused if claim not in said)
                 ],
             )
 
@@ -290,7 +304,9 @@ class Intake:
                 continue
             try:
                 self._spool.copy_in(number, path)
-            except PermissionError:
+            except OSError as error:
+                if outcome_of(error) is Taken.NO_SPACE:
+                    raise self._full() from error
                 outcomes.append(Outcome(number, Fate.IGNORED, "cannot_take", _CANNOT_TAKE, _CANNOT_TAKE_REMEDY))
             else:
                 self._backlog.append(_claim(number, entry, now))
@@ -303,7 +319,7 @@ class Intake:
     def _work_off(self) -> bool:
         """File everything that lies in the spool; return whether there was anything."""
         moved = False
-        while self._backlog:
+        while self._backlog and not self._stop.is_set():
             batch = self._backlog[: self._batch_size()]
             filed = self._filing.file(batch)
             del self._backlog[: len(batch)]
@@ -393,8 +409,8 @@ _ODD_REMEDY = {
     "special": "Remove it from the inbox.",
     "too_deep": "Move the folder further up.",
 }
-_CANNOT_TAKE = "The file cannot be taken: the appliance may not read it, or not remove it from its folder."
-_CANNOT_TAKE_REMEDY = "Let the group of the appliance read the file and write in its folder, then change or re-send it."
+_CANNOT_TAKE = "The file cannot be taken: it cannot be read, or the appliance may not remove it from its folder."
+_CANNOT_TAKE_REMEDY = "Let the group of the appliance read the file and write in its folder; it is tried again."
 
 
 def _identity(entry: Entry) -> tuple[str, bytes, int]:

@@ -86,7 +86,7 @@ class Runs:
         self._registry = registry
         self._manifests = manifests
         self._crew = crew
-        self._settings: TrainingSettings = settings.training
+        self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database)
         self._changed = threading.Condition()
@@ -309,7 +309,7 @@ class Runs:
             recipe=run.recipe,
             run_directory=str(directory.absolute()),
             limits=self._limits(),
-            device=Device(threads=self._settings.threads, memory_mb=self._settings.max_memory_mb),
+            device=Device(threads=self.settings.threads, memory_mb=self.settings.max_memory_mb),
         )
 
     def _train(self, manifest: PluginManifest, task: TrainingTask, running: _Running) -> TrainingResult:
@@ -321,7 +321,7 @@ class Runs:
                 "train",
                 TrainRequest(trainer=manifest.trainer, task=task),
                 TrainingResult,
-                timeout_s=self._settings.max_seconds + OVERTIME_S,
+                timeout_s=self.settings.max_seconds + OVERTIME_S,
                 on_progress=recorder,
             )
         except ChildError as error:
@@ -342,7 +342,7 @@ class Runs:
                 return
             notes = " ".join(result.notes) if result is not None else ""
             why = running.why or (
-                f"The trainer stopped before it was finished; its limit is {self._settings.max_seconds:.0f} s "
+                f"The trainer stopped before it was finished; its limit is {self.settings.max_seconds:.0f} s "
                 f"(training.max_seconds). {notes} `clinic-ai train resume {run.run_id}` goes on with it."
             )
             store.pause(connection, run.run_id, why, running.actor)
@@ -355,15 +355,15 @@ class Runs:
             store.end(connection, run.run_id, "fail", actor="clinic-ai", error=sentence)
 
     def _limits(self) -> Limits:
-        settings = self._settings
+        settings = self.settings
         return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
 
     def _spec(self, manifest: PluginManifest) -> ChildSpec:
-        threads = str(self._settings.threads)
+        threads = str(self.settings.threads)
         return ChildSpec(
             kind="trainer",
             name=f"{manifest.name} trainer",
-            confinement=Confinement(data=self._settings.max_memory_mb * _MIB, nice=NICE),
+            confinement=Confinement(data=self.settings.max_memory_mb * _MIB, nice=NICE),
             environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
         )
 

@@ -69,7 +69,7 @@ def model(directory: Path, version: str) -> LoadedModel:
 
 
 def test_an_engine_stays_warm_and_switches_models_without_a_new_process(crew: Crew, tmp_path: Path) -> None:
-    engines = Engines(crew, SETTINGS)
+    engines = Engines(crew, lambda: SETTINGS)
     first = analyse(engines, plugin("rude"), tmp_path, models=(model(tmp_path, "1"),))
     [before] = engines.views()
     second = analyse(engines, plugin("rude"), tmp_path, models=(model(tmp_path, "2"),))
@@ -81,7 +81,7 @@ def test_an_engine_stays_warm_and_switches_models_without_a_new_process(crew: Cr
 
 
 def test_the_longest_unused_engine_makes_room(crew: Crew, tmp_path: Path) -> None:
-    engines = Engines(crew, SETTINGS)
+    engines = Engines(crew, lambda: SETTINGS)
     for name in ("a", "b"):
         analyse(engines, plugin(name, memory_mb=150), tmp_path)
     assert {view.plugin for view in engines.views()} == {"a", "b"}
@@ -91,7 +91,7 @@ def test_the_longest_unused_engine_makes_room(crew: Crew, tmp_path: Path) -> Non
 
 
 def test_an_engine_larger_than_the_budget_is_never_started(crew: Crew) -> None:
-    engines = Engines(crew, SETTINGS)
+    engines = Engines(crew, lambda: SETTINGS)
     wait = engines.obstacle(plugin("giant", memory_mb=301))
     assert wait is not None
     assert wait.code == "no_memory"
@@ -100,7 +100,7 @@ def test_an_engine_larger_than_the_budget_is_never_started(crew: Crew) -> None:
 
 
 def test_an_engine_that_dies_too_often_rests(crew: Crew, tmp_path: Path) -> None:
-    engines = Engines(crew, SETTINGS)
+    engines = Engines(crew, lambda: SETTINGS)
     for _ in range(SETTINGS.restart_cap):
         assert engines.obstacle(plugin("rude")) is None
         with pytest.raises(ChildDied):
@@ -112,7 +112,7 @@ def test_an_engine_that_dies_too_often_rests(crew: Crew, tmp_path: Path) -> None
 
 
 def test_idle_engines_end(crew: Crew, tmp_path: Path) -> None:
-    engines = Engines(crew, EngineSettings(**{**vars(SETTINGS), "idle_s": 0.0}))
+    engines = Engines(crew, lambda: EngineSettings(**{**vars(SETTINGS), "idle_s": 0.0}))
     analyse(engines, plugin("rude"), tmp_path)
     engines.evict_idle()
     assert engines.views() == []

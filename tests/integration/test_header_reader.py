@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness import wait_until
 
 from clinic_ai.errors import ChildDied
 from clinic_ai.ingest.headers import HeaderReader
@@ -63,6 +65,33 @@ def test_trouble_of_the_machine_is_not_blamed_on_files(tmp_path: Path) -> None:
     with pytest.raises(ChildDied):
         HeaderReader(crew).read([tmp_path / "a"], IngestSettings())
     crew.close()
+
+
+def test_a_parser_that_our_own_stop_killed_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    suspect = tmp_path / "a"
+    suspect.write_bytes(b"KILL")
+
+    class SlowSecond(OtherCrew):
+        def start(self, spec: ChildSpec) -> Child:
+            if self.started == 1:
+                suspect.write_bytes(b"HANG")
+            return super().start(spec)
+
+    crew = SlowSecond("moody_parser")
+    outcome: list[object] = []
+
+    def read() -> None:
+        try:
+            outcome.append(HeaderReader(crew).read([suspect], IngestSettings()))
+        except ChildDied as error:
+            outcome.append(error)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    wait_until(suspect.with_suffix(".hangs").exists, "the suspect is being read alone", 20)
+    crew.close()
+    reading.join(20)
+    assert isinstance(outcome[0], ChildDied)
 
 
 def test_a_child_is_replaced_after_many_files(crew: OtherCrew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from scans import write_ct_slice
 
 from clinic_ai.errors import NotFound
+from clinic_ai.ingest import intake
 from clinic_ai.store import alerts, audit, ledger, studies
 from clinic_ai.store.ledger import Fate
 
@@ -145,6 +146,30 @@ def test_taking_a_persons_files_copies_them(site: Site, tmp_path: Path) -> None:
         site.intake.take([tmp_path / "nothing"], "process")
 
 
+def test_a_file_that_cannot_be_taken_is_said_once_and_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_TRY_AGAIN_S", 0.0)
+    in_the_way = [site.home.spool / str(number) for number in range(1, 20)]
+    for place in in_the_way:
+        place.mkdir()
+    write_ct_slice(site.home.inbox / "a.dcm", seed=1)
+    site.cycle_until(lambda: site.fates().get(Fate.IGNORED, 0) == 1)
+    write_ct_slice(site.home.inbox / "b.dcm", seed=2)
+    site.cycle_until(lambda: site.fates().get(Fate.IGNORED, 0) == 2)  # by then the first was tried again
+    assert site.fates() == {Fate.IGNORED: 2}
+    for place in in_the_way:
+        place.rmdir()
+    site.cycle_until(lambda: site.fates().get(Fate.STORED, 0) == 2)
+
+
+def test_a_file_of_a_person_that_cannot_be_read_to_its_end_costs_no_other(site: Site, tmp_path: Path) -> None:
+    write_ct_slice(tmp_path / "good.dcm", seed=1)
+    site.intake.take([Path("/proc/self/mem"), tmp_path / "good.dcm"], "process")  # its first page is not mapped: EIO
+    assert {row.name.rpartition("/")[2]: row.fate for row in site.files()} == {
+        "mem": Fate.IGNORED,
+        "good.dcm": Fate.STORED,
+    }
+
+
 def test_a_hard_link_is_copied_so_that_its_other_name_cannot_change_what_is_stored(site: Site, tmp_path: Path) -> None:
     write_ct_slice(tmp_path / "kept.dcm", seed=1)
     os.link(tmp_path / "kept.dcm", site.home.inbox / "a.dcm")
@@ -204,3 +229,23 @@ def test_bytes_in_the_spool_that_no_row_knows_are_filed_and_not_thrown_away(tmp_
     with site.database.read() as connection:
         assert ledger.get_file(connection, 1).source == "recovered"
     site.close()
+
+
+class StopsAtTheFirst(Site):
+    """Is told to stop as soon as a study was closed, which one image file is at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.stop = threading.Event()
+        super().__init__(path, batch=1)
+
+    def _count(self) -> None:
+        self.stop.set()
+
+
+def test_a_stop_is_heard_between_two_batches_and_leaves_the_rest_where_it_is(tmp_path: Path) -> None:
+    site = StopsAtTheFirst(tmp_path / "home")
+    for number in range(4):
+        Image.new("L", (10 + number, 10)).save(site.home.inbox / f"{number}.png")
+    site.intake.run(site.stop)
+    site.close()
+    assert len(list(site.home.inbox.iterdir())) == 3

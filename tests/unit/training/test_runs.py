@@ -115,7 +115,7 @@ class TestFinished:
         assert psutil.Process(pid).nice() >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + module.NICE)
         limits = Path(f"/proc/{pid}/limits").read_text()
         (data,) = [line.split() for line in limits.splitlines() if line.startswith("Max data size")]
-        assert int(data[3]) == school.runs._settings.max_memory_mb << 20
+        assert int(data[3]) == school.runs.settings.max_memory_mb << 20
         assert school.runs._spec(school.manifests["tiny"]).confinement.network is False
         school.runs.stop(run_id, "ada")
 
