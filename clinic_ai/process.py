@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +26,7 @@ from clinic_ai.store import artefacts, jobs, ledger, studies
 if TYPE_CHECKING:
     from clinic_ai.daemon import Appliance
 
-NEEDS_A_PERSON = {"no_plugin", "no_model", "bad_model", "no_memory", "no_policy", "engine_crashing"}
+NEEDS_A_PERSON = {"no_plugin", "no_model", "bad_model", "no_memory", "no_policy", "engine_crashing", "undelivered"}
 """Reasons to wait that no amount of waiting removes in a run of its own."""
 _ENDED = {StudyState.DONE, StudyState.UNROUTED, StudyState.FAILED, StudyState.SUPERSEDED}
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -62,7 +64,7 @@ class StudyEnd:
     @property
     def delivered(self) -> bool:
         """Whether a result went out."""
-        return self.artefact is not None and self.artefact.state is ArtefactState.PRELIMINARY
+        return self.artefact is not None and self.artefact.state is ArtefactState.PRELIMINARY and bool(self.place)
 
     @property
     def place(self) -> str:
@@ -115,9 +117,24 @@ def process(
     sources = find_files(paths)
     target = (output or Path("clinic-ai-results")).absolute()
     target.mkdir(parents=True, exist_ok=True)
-    outcome = run_files(sources, target, modality=modality, body_part=body_part, settings=settings, models=models)
+    with _ended_in_order():
+        outcome = run_files(sources, target, modality=modality, body_part=body_part, settings=settings, models=models)
     print_outcome(outcome, as_json=as_json)
     return 0 if outcome.complete else 1
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end us as Ctrl-C does, so that no copy of a patient's images stays behind."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -220,10 +237,16 @@ def _wait(appliance: Appliance, count: int) -> None:
         with appliance.database.read() as connection:
             decided = sum(n for fate, n in ledger.counts(connection).items() if fate.final)
             living = [s for state in set(StudyState) - _ENDED for s in studies.studies_in(connection, state)]
-        stuck = all(s.wait is not None and s.wait.code in NEEDS_A_PERSON for s in living)
+            stuck = all(_needs_a_person(s, jobs.jobs_of(connection, s.study_id, s.version)) for s in living)
         if decided >= count and stuck:
             return
         appliance.wake.wait(seen, 0.2)
+
+
+def _needs_a_person(study: Study, work: Iterable[Job]) -> bool:
+    """Return whether nothing of a study will go on by itself: one of its plugins may wait while another works."""
+    waits = [job.wait for job in work if job.state in {JobState.QUEUED, JobState.LEASED}] or [study.wait]
+    return all(wait is not None and wait.code in NEEDS_A_PERSON for wait in waits)
 
 
 def _outcome(appliance: Appliance, names: dict[str, Path]) -> Outcome:
