@@ -33,7 +33,7 @@ class Taken(StrEnum):
     GONE = "gone"
     """It is not there any more, or not a regular file any more."""
     REFUSED = "refused"
-    """The file system does not let us take it away; it lies where it lay."""
+    """The file system does not let us take it away now; it lies where it lay."""
     NO_SPACE = "no_space"
     """The disk of the spool is full; it lies where it lay."""
 
@@ -62,7 +62,7 @@ class Spool:
                         open_folders.callback(os.close, descriptor)
                     results.append(self._take_one(touched[place], name, file_id))
                 except OSError as error:
-                    results.append(_outcome(error))
+                    results.append(outcome_of(error))
             fsync_directory(self.root)
             for descriptor in touched.values():
                 _fsync_quietly(descriptor)
@@ -177,7 +177,8 @@ class Spool:
         fsync_directory(self.root)
 
 
-def _outcome(error: OSError) -> Taken:
+def outcome_of(error: OSError) -> Taken:
+    """Return what came of trying to take a file, from the error it met."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Taken.NO_SPACE
     # ELOOP: a link took the place of a folder or file, which is then no file of ours any more.
