@@ -45,7 +45,7 @@ def parse_settings(text: str, *, name: str = "clinic.toml", home: PurePath = DEF
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, brackets as deep
         raise _refused(name, [_syntax(name, text, error)]) from error
     mistakes = _mistakes(data)
     settings = _valid_rest(data, [path for path, _ in mistakes])

@@ -47,11 +47,14 @@ def read_manifest(directory: Path) -> tuple[str, ModelManifest]:
         raise ModelError(f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB.", remedy=remedy)
     try:
         manifest = ModelManifest.model_validate(tomllib.loads(content.decode("utf-8")))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ModelError(f"{path} is not TOML: {error}.", remedy=remedy) from error
     except ValidationError as error:
         what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise ModelError(f"{path} is not a model manifest: {what}.", remedy=remedy) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also a number of 5,000 digits, brackets as deep
+        raise ModelError(f"{path} is not TOML: {error}.", remedy=remedy) from error
     problem = _manifest_problem(manifest)
     if problem:
         raise ModelError(f"{path} {problem}.", remedy=remedy)

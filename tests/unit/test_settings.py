@@ -256,6 +256,10 @@ def test_deep_nesting_is_a_sentence_and_not_a_crash() -> None:
     assert "nested too deeply" in problem("x = " + "[" * 5000)
 
 
+def test_a_number_without_end_is_a_sentence_and_not_a_crash() -> None:
+    assert "this is not TOML" in problem("x = " + "9" * 5000)
+
+
 def test_a_file_that_is_not_utf8_or_not_there_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "clinic.toml"
     with pytest.raises(SettingsError, match="cannot be read"):

@@ -102,6 +102,8 @@ class TestImport:
             ('format = "safetensors"', 'format = "pickle"', "not a model manifest"),
             ('source = "made by a test"', "", "source"),
             ('source = "made by a test"', "source = ", "is not TOML"),
+            ('source = "made by a test"', "source = " + "[" * 9000, "is not TOML"),
+            ('source = "made by a test"', "source = " + "9" * 9000, "is not TOML"),
             ('source = "made by a test"', 'source = "s"\nsecret = 1', "secret"),
             ("size_bytes = ", "size_bytes = 1", "should have"),
             ('sha256 = "', 'sha256 = "0', "not a model manifest"),
