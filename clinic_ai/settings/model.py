@@ -214,7 +214,9 @@ class ResultsSettings(Section):
 class ControlSettings(Section):
     """Who may do what. root and the user the daemon runs as are always administrators."""
 
-    group: GroupName = Field("", description="Unix group that may open the sockets; empty: the daemon's own.")
+    group: GroupName = Field(
+        "", description="Unix group that may open the sockets; empty: the daemon's own. Changed by a restart only."
+    )
     technicians: tuple[UserName, ...] = Field((), description="Unix users who see states and metadata.")
     clinicians: tuple[UserName, ...] = Field((), description="Unix users who also read, correct and sign results.")
     administrators: tuple[UserName, ...] = Field((), description="Unix users who also change models and settings.")
