@@ -74,10 +74,15 @@ class StudyEnd:
         return next((d.place for d in self.artefact.deliveries if d.place), "")
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """Sentences that stand wherever the result is shown."""
+        return self.artefact.verdict.marks if self.delivered and self.artefact is not None else ()
+
+    @property
     def sentence(self) -> str:
         """Say in words how it ended."""
         if self.delivered and self.artefact is not None:
-            return " ".join(released.text for released in self.artefact.verdict.released)
+            return " ".join(" ".join((r.text, *r.annotations)) for r in self.artefact.verdict.released)
         if self.study.wait is not None:
             return self.study.wait.sentence
         return next((job.error for job in self.jobs if job.state is JobState.FAILED), "")
@@ -303,6 +308,7 @@ def as_document(outcome: Outcome) -> dict[str, object]:
                 "plugins": sorted({job.plugin for job in end.jobs if job.plugin}),
                 "guard": end.artefact.verdict.action.value if end.artefact else None,
                 "statements": [r.text for r in end.artefact.verdict.released] if end.artefact else [],
+                "marks": list(end.marks),
                 "result": f"{end.place}/result.json" if end.place else None,
                 "files": sorted(str(p) for p in Path(end.place).iterdir()) if end.place else [],
             }
@@ -322,6 +328,8 @@ def as_lines(outcome: Outcome) -> Iterable[str]:
         what = "/".join(end.study.facts.modalities) or "?"
         yield f"{names}  [{what}]  {end.study.state.value}  {end.study.study_id}"
         yield f"    {end.sentence}"
+        if end.marks:
+            yield f"    {' '.join(end.marks)}"
         if end.study.wait is not None and end.study.wait.remedy:
             yield f"    → {end.study.wait.remedy}"
         if end.place:

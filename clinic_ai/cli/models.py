@@ -50,11 +50,10 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
         print_json(found)
         return
     rows = (
-        (m.plugin, m.slot, m.name, m.version, m.state, m.digest[:12], "clinical" if m.clinical_use else "not clinical")
-        for m in found
+        (m.plugin, m.slot, m.name, m.version, m.state, m.digest[:12], "yes" if m.clinical_use else "no") for m in found
     )
     empty = "No models yet; the daemon brings in the reference models of the plugins at its first start."
-    table(("plugin", "slot", "name", "version", "state", "digest", "use"), rows, empty=empty)
+    table(("plugin", "slot", "name", "version", "state", "digest", "clinical"), rows, empty=empty)
 
 
 @model.command("import", epilog=example("model import /media/usb/chest-model"))

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", metavar="DIR", help="Home directory; else $CLINIC_AI_HOME, else /var/lib/clinic-ai."),
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="Home directory; else $CLINIC_AI_HOME, else /var/lib/clinic-ai.",
+        readable=False,  # who may use a home is not a question of how the command was written
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 MonitorOption = Annotated[bool, typer.Option("--monitor", help="Use the socket that only reads.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any
 
 import psutil
@@ -14,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from clinic_ai import __version__
 from clinic_ai.control.services import Services
-from clinic_ai.domain import StudyState
+from clinic_ai.domain import ArtefactState, JobState, StudyState
 from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,9 +40,10 @@ class ApplianceCollector(Collector):
     def _work(self) -> Iterable[Metric]:
         with self._services.database.read() as connection:
             yield _by("clinic_ai_studies", "Study versions by state.", "state", studies.counts(connection))
-            yield _by("clinic_ai_jobs", "Jobs by state.", "state", jobs.counts(connection))
+            yield _by("clinic_ai_jobs", "Jobs by state.", "state", _all(JobState, jobs.counts(connection)))
             yield _by("clinic_ai_files", "Files ever seen, by fate.", "fate", ledger.counts(connection))
-            yield _by("clinic_ai_artefacts", "Artefacts by state.", "state", artefacts.counts(connection))
+            made = _all(ArtefactState, artefacts.counts(connection))
+            yield _by("clinic_ai_artefacts", "Artefacts by state.", "state", made)
             yield _one("clinic_ai_alerts_open", "Alerts nobody acknowledged.", len(alerts.open_alerts(connection)))
             oldest = [s.opened_at for state in _OPEN for s in studies.studies_in(connection, state)]
         age = time.time() - min(oldest) if oldest else 0.0
@@ -65,6 +67,11 @@ def exposition(services: Services) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ApplianceCollector(services))
     return generate_latest(registry)
+
+
+def _all(states: Iterable[StrEnum], counts: Mapping[Any, int]) -> dict[str, int]:
+    """Return a count for every state: a series that is not there cannot be compared with 0."""
+    return {state.value: counts.get(state, 0) for state in states}
 
 
 def _one(name: str, words: str, value: float) -> Metric:

@@ -50,3 +50,10 @@ def test_sigterm_leaves_no_image_behind(tmp_path: Path, scan: Path) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_its_marks_stand_wherever_a_result_does(tmp_path: Path, scan: Path) -> None:
+    out, _ = start(tmp_path, str(scan)).communicate(timeout=60)
+    [study] = json.loads(out)["studies"]
+    assert study["statements"]
+    assert study["marks"] == json.loads(Path(study["result"]).read_text())["guard"]["marks"] != []

@@ -103,6 +103,26 @@ def test_errors_have_their_exit_codes(room: Room, run: Run) -> None:
     assert run("study", "frobnicate")[0] == Exit.USAGE
 
 
+STRANGER = """
+import os, sys
+from clinic_ai.cli import main, studies, verbs
+import clinic_ai.control.client
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+else:
+    os.chmod(sys.argv[1], 0)
+sys.argv = ["clinic-ai", "study", "list", "--home", sys.argv[1]]
+main()
+"""
+
+
+def test_a_user_outside_the_group_is_not_allowed_and_told_so(room: Room) -> None:
+    room.home.path.chmod(0o700)
+    asked = subprocess.run([sys.executable, "-c", STRANGER, room.home.path], capture_output=True, text=True, timeout=60)
+    room.home.path.chmod(0o700)
+    assert (asked.returncode, "control.group" in asked.stderr) == (Exit.NOT_ALLOWED, True), asked.stderr
+
+
 def test_status_tells_alerts_and_the_exit_code_too(room: Room, run: Run) -> None:
     with room.database.write() as c:
         alerts.raise_alert(c, "test", "appliance", "Something happened.", "Look at it.")

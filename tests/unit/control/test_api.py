@@ -157,6 +157,8 @@ def test_metrics_count_and_name_nobody(room: Room, client: Client) -> None:
     assert 'clinic_ai_studies{state="UNROUTED"} 1.0' in found
     assert 'clinic_ai_files{fate="STORED"} 1.0' in found
     assert "clinic_ai_policy_loaded 0.0" in found
+    assert 'clinic_ai_jobs{state="FAILED"} 0.0' in found
+    assert 'clinic_ai_artefacts{state="HELD"} 0.0' in found
     assert "S-" not in found
     assert "P-" not in found
 
