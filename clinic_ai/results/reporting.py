@@ -34,7 +34,7 @@ from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.results.document import result_document
 from clinic_ai.results.statements import findings_of, statements_of
 from clinic_ai.settings import Settings
-from clinic_ai.store import artefacts, jobs, studies
+from clinic_ai.store import alerts, artefacts, jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.waiting import held, no_policy
@@ -43,7 +43,7 @@ RENDER_TIMEOUT_S = 120.0
 RENDERER_MEMORY_BYTES = 3 << 30
 OUTBOX = "outbox"
 RESULT_NAME = "result.json"
-POLICY_RETRY_S = 15.0
+POLICY_RETRY_S = 5.0
 """Pause between attempts to load the policy pack when none is in force."""
 UNAVAILABLE = "guard.unavailable"
 """Rule name of the verdict that stands for a guard that did not answer."""
@@ -145,6 +145,8 @@ class ReportRunner:
             except PolicyError as error:
                 self._no_policy = no_policy(error.message)
             else:
+                with self._database.write() as connection:
+                    alerts.withdraw(connection, "policy_rejected", "appliance")
                 return {}
         return dict.fromkeys(plugins, self._no_policy)
 
