@@ -332,7 +332,7 @@ class TestHotSwitch:
     @pytest.fixture
     def engines(self, school: School) -> Iterator[Engines]:
         settings = EngineSettings(memory_mb=1024, threads=1, idle_s=60, restart_cap=3, restart_window_s=60, rest_s=1)
-        engines = Engines(school.crew, settings)
+        engines = Engines(school.crew, lambda: settings)
         yield engines
         engines.close()
 
