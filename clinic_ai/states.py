@@ -93,7 +93,8 @@ def step(table: Table[S], state: S, event: str) -> S:
     try:
         return table[(state, event)]
     except KeyError:
+        what = type(state).__name__.removesuffix("State").lower()
         raise Conflict(
-            f"{type(state).__name__} {state.value} does not permit {event!r}.",
-            remedy="Look at its present state first; somebody or something moved it meanwhile.",
+            f"This {what} is {state.value}, which does not permit '{event}'.",
+            remedy="Look at its present state; it may have moved on meanwhile.",
         ) from None

@@ -231,6 +231,8 @@ def _refuse(directory: Path, problems: list[str]) -> None:
     if problems:
         more = f" … and {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
         raise DatasetError(
-            f"The folder {directory} has {len(problems)} problem(s): " + " ".join(problems[:_SHOWN]) + more,
-            remedy="Correct them in the folder or its labels.csv; docs/models.md shows both forms.",
+            f"The folder {directory} has {len(problems)} problem{'' if len(problems) == 1 else 's'}: "
+            + " ".join(problems[:_SHOWN])
+            + more,
+            remedy="Correct them in the folder or its labels.csv; docs/models.md shows the forms.",
         )

@@ -43,13 +43,23 @@ class HeadRecipe:
         strange = sorted(set(values) - set(known) - {"condition"})
         if strange:
             raise DatasetError(f"The recipe has no key {', '.join(strange)}; it has {', '.join(known)}, condition.")
-        try:
-            recipe = cls(**{key: type(known[key])(value) for key, value in values.items() if key in known})
-        except ValueError as error:
-            raise DatasetError("A value of the recipe is not a number.") from error
+        recipe = cls(**{key: _like(known[key], key, value) for key, value in values.items() if key in known})
         if min(recipe.epochs, recipe.batch, recipe.patience) < 1 or recipe.rate <= 0:
             raise DatasetError("Epochs, batch, patience and rate of the recipe must be above zero.")
         return recipe
+
+
+def _like(default: float | bool, key: str, value: float | str | bool) -> float | bool:
+    """Return a value of the recipe in the type of its default. Raise DatasetError if it is of another kind."""
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        wanted = "true or false"
+    else:
+        wanted = "a whole number" if isinstance(default, int) else "a number"
+        if not isinstance(value, str | bool) and math.isfinite(value) and type(default)(value) == value:
+            return type(default)(value)
+    raise DatasetError(f"The recipe's {key} is {value!r}; write {wanted}, such as {key}={str(default).lower()}.")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from clinic_ai.contract import (
 from clinic_ai.errors import ChildRefused, DatasetError
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai_xray.dataset import labelled
+from clinic_ai_xray.head import HeadRecipe
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.trainer import XrayTrainer
@@ -141,6 +143,26 @@ def test_in_a_child_it_reports_and_stops(tmp_path, corpus):
 
 
 # ---------------------------------------------------------------- refused before any work
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"epochs": "many"}, "epochs is 'many'; write a whole number, such as epochs=30"),
+        ({"epochs": float("inf")}, "epochs is inf"),
+        ({"epochs": 2.5}, "epochs is 2.5; write a whole number"),
+        ({"rate": "fast"}, "rate is 'fast'; write a number"),
+        ({"warm": "no"}, "warm is 'no'; write true or false, such as warm=false"),
+    ],
+)
+def test_a_recipe_of_another_kind_is_named(values, says):
+    with pytest.raises(DatasetError, match=re.escape(says)):
+        HeadRecipe.parse(values)
+
+
+def test_a_recipe_takes_the_kinds_of_its_defaults():
+    recipe = HeadRecipe.parse({"epochs": 5.0, "rate": 1, "warm": True, "condition": "pneumonia"})
+    assert (recipe.epochs, recipe.rate, recipe.warm) == (5, 1.0, True)
 
 
 def changed(corpus, change):
