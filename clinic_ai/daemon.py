@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
@@ -21,8 +22,9 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
-from clinic_ai.home import Home, check_home, lock_home
+from clinic_ai.home import MIN_FREE_MB, Home, check_home, lock_home
 from clinic_ai.ingest.intake import Intake
+from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.logs import configure
 from clinic_ai.notify import notify, watchdog_interval_s
@@ -43,6 +45,8 @@ log = structlog.get_logger()
 
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
+LOW_DISK_MB = 2 * MIN_FREE_MB
+"""Free space in MiB below which people are told, long before a study could not be stored."""
 RENDERER_IDLE_S = 60.0
 REST_S = 60.0
 """How long a plugin rests whose engine died too often."""
@@ -107,10 +111,19 @@ class Appliance:
             crew=self.crew,
             on_closed=self.wake,
         )
+        self.receiver = Receiver(
+            home=home,
+            settings=lambda: self.settings,
+            database=self.database,
+            crew=self.crew,
+            on_received=self.intake.wake,
+        )
+        self._network = Lane("network", self.receiver.step, self.wake)
         self._lanes = [
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
         ]
+        self._disk_low = False
         self._opened = False
         self._reloading = threading.Lock()
         self._stop_intake = threading.Event()
@@ -163,13 +176,14 @@ class Appliance:
             lane.start()
         if watch:
             self._intake.start()
+            self._network.start()
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Finish or re-queue what runs, end every child, close the store; also after ``open`` was refused."""
         # All are told before any is waited for, so that nothing new begins meanwhile.
         self._stop_intake.set()
         self.execution.ask_to_stop()
-        for lane in self._lanes:
+        for lane in (*self._lanes, self._network):
             lane.ask_to_stop()
         with ExitStack() as steps:  # from the last to the first, and each whatever became of those before it
             steps.callback(self.database.close)
@@ -180,12 +194,13 @@ class Appliance:
             steps.callback(self.reports.renderer.close)
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
+            steps.callback(self.receiver.close)
             steps.callback(self._end_lanes)
             steps.callback(self.execution.stop, grace_s, self.crew.close)
             steps.callback(self.runs.close)
 
     def _end_lanes(self) -> None:
-        for lane in self._lanes:
+        for lane in (*self._lanes, self._network):
             lane.join(10.0)
 
     def _end_intake(self) -> None:
@@ -239,7 +254,22 @@ class Appliance:
         self.engines.evict_idle()
         self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
         self.crew.bury_dead()
+        self._watch_disk()
         return False
+
+    def _watch_disk(self) -> None:
+        """Raise an alert while there is still room to store it; on a full disk nothing could say so."""
+        free_mb = shutil.disk_usage(self.home.state).free >> 20
+        low = free_mb < LOW_DISK_MB
+        if low == self._disk_low:
+            return
+        self._disk_low = low
+        if low:
+            sentence = f"The disk of {self.home.path} has only {free_mb} MiB left; when it is full, everything waits."
+            self._alert("disk_low", sentence, "Free space on that disk; what waits goes on by itself.")
+        else:
+            with self.database.write() as connection:
+                alerts.withdraw(connection, "disk_low", "appliance")
 
     def _alert(self, code: str, sentence: str, remedy: str) -> None:
         log.error("alert", code=code, sentence=sentence)
@@ -260,6 +290,7 @@ class Appliance:
             runs=self.runs,
             guard=self.guard,
             crew=self.crew,
+            receiver=self.receiver,
             catalogue=self.catalogue,
             settings=lambda: self.settings,
             started_at=self.started_at,

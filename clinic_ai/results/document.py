@@ -11,6 +11,7 @@ reason. Words stand in it only as the guard released them; of withheld statement
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Literal
@@ -24,6 +25,7 @@ from clinic_ai.domain import (
     GuardAction,
     Key,
     ModelRef,
+    PatientIdentity,
     Presence,
     Probability,
     Released,
@@ -198,12 +200,22 @@ def _study(task: RenderTask) -> StudyPart:
         received_at=task.received_at,
         facts=Facts(
             modalities=facts.modalities,
-            body_parts=facts.body_parts,
-            views=facts.views,
+            body_parts=_impersonal(facts.body_parts, task.identity),
+            views=_impersonal(facts.views, task.identity),
             sop_class_uids=facts.sop_class_uids,
             slices=facts.slices,
         ),
     )
+
+
+def _impersonal(values: Sequence[str], identity: PatientIdentity) -> tuple[str, ...]:
+    """Return the values that share no word with the patient's identity: people type names into any field."""
+    own = set(_words(" ".join((identity.patient_name, identity.patient_id, identity.accession_number))))
+    return tuple(value for value in values if not own.intersection(_words(value)))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", text.casefold()) if len(word) > 2]
 
 
 def _finding(finding: Finding, said: Released) -> FindingPart:

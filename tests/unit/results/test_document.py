@@ -73,7 +73,8 @@ def task(audience: Audience = Audience.CLINICIAN) -> RenderTask:
         facts=StudyFacts(
             source="xray",
             modalities=("DX",),
-            body_parts=("CHEST",),
+            body_parts=("CHEST", "SECRET_CHEST"),
+            views=("PA", "PERSON PA"),
             study_description="Thorax of Secret Person",
             series_descriptions=("Secret Person pa",),
             stations=("ROOM-SECRET",),
@@ -135,6 +136,9 @@ def test_nobody_is_identified(document: dict[str, object]) -> None:
     text = json.dumps(document)
     for secret in ("PAT-4711", "Secret", "SECRET", "19440102", "ACC-0815", "/stored"):
         assert secret not in text
+    study = document["study"]
+    assert isinstance(study, dict)
+    assert (study["facts"]["body_parts"], study["facts"]["views"]) == (["CHEST"], ["PA"])
 
 
 def test_everything_that_traces_a_result_is_there(document: dict[str, object]) -> None:
