@@ -169,6 +169,83 @@ class ParseResult(Word):
     files: tuple[ParsedFile, ...]
 
 
+# ---------------------------------------------------------------- receiver child
+
+
+class Peer(Word):
+    """Who may send: a name, which is also the folder of its objects, its AE title, and an address, network or ``*``."""
+
+    name: str
+    ae_title: str
+    host: str
+
+
+class ListenTask(Word):
+    """Listen for senders. Objects go to ``folder/<name of the peer>``, which are there already."""
+
+    bind: str
+    port: int
+    ae_title: str
+    peers: tuple[Peer, ...]
+    folder: str
+    reserve_bytes: int
+    """Free space on the disk of ``folder`` below which objects are refused."""
+    max_pdu: int
+    max_associations: int
+    timeout_s: float
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+
+
+class Listening(Word):
+    """The receiver listens at this port."""
+
+    port: int
+
+
+class AttendTask(Word):
+    """Tell what happened since the last time, at the latest after ``wait_s``."""
+
+    wait_s: float
+
+
+class Caller(Word):
+    """Who called: the AE title it gave, cleaned of what does not print, and its address."""
+
+    ae_title: str
+    address: str
+    peer: str = ""
+
+
+class AssociationEnd(Word):
+    """How an association ended, and how many objects were answered with success and with out of resources."""
+
+    caller: Caller
+    released: bool
+    stored: int
+    refused: int
+
+
+class Refusal(Word):
+    """Associations that were refused, all for one reason of ``clinic_ai.ingest.receiving``."""
+
+    caller: Caller
+    reason: Key
+    count: int
+
+
+class AttendReport(Word):
+    """What happened since the last report; ``stored`` and ``no_room`` count objects, ``open`` associations now."""
+
+    opened: tuple[Caller, ...] = ()
+    ended: tuple[AssociationEnd, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    stored: int = 0
+    no_room: int = 0
+    open: int = 0
+
+
 # ---------------------------------------------------------------- engine child
 
 

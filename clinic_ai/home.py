@@ -48,6 +48,7 @@ _FOLDERS: Mapping[str, int] = {
     "state/objects": _PRIVATE,
     "state/jobs": _PRIVATE,
     "state/spool": _PRIVATE,
+    "state/incoming": _PRIVATE,
     "run": _READABLE,
 }
 
@@ -145,8 +146,13 @@ class Home:
 
     @property
     def spool(self) -> Path:
-        """What arrives over the network, until it is stored."""
+        """Files taken from the inboxes, until they are stored."""
         return self.state / "spool"
+
+    @property
+    def incoming(self) -> Path:
+        """What arrived over the network: a folder for each sender, an inbox like any other."""
+        return self.state / "incoming"
 
     @property
     def run(self) -> Path:

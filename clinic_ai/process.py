@@ -206,7 +206,8 @@ def _own_settings(base: Settings, target: Path) -> Settings:
     ingest = base.ingest.model_copy(update={"rescan_s": 0.2, "settle_s": 0.05, "quiet_period_s": 0.5})
     results = base.results.model_copy(update={"outbox": str(target)})
     inbox = (InboxSettings(name="process", path="inbox", settle_s=0.05),)
-    return base.model_copy(update={"ingest": ingest, "results": results, "inbox": inbox})
+    network = base.network.model_copy(update={"enabled": False})
+    return base.model_copy(update={"ingest": ingest, "results": results, "inbox": inbox, "network": network})
 
 
 def _copy_in(home: Home, sources: Sequence[Path], modality: str, body_part: str) -> dict[str, Path]:

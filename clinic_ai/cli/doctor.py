@@ -26,6 +26,7 @@ from clinic_ai.settings import Settings, load_settings
 
 ROOMY_BYTES = 5 << 30
 MIN_WATCHES = 8192
+PRIVILEGED = 1024
 _PROBE_TIMEOUT_S = 60
 
 
@@ -49,7 +50,7 @@ def examine(home: Home) -> list[Check]:
     except SettingsError as error:
         return [*found, *(Check("settings", "fail", line) for line in error.problems or (error.message,))]
     found.append(Check("settings", "ok", "clinic.toml is understood."))
-    for look in (_people, _rules, _inboxes, _memory):
+    for look in (_people, _rules, _inboxes, _receiver, _memory):
         found += look(home, settings, catalogue)
     found += _told("policy", lambda: _policy(home, settings))
     found += _told("models", lambda: _models(home, catalogue))
@@ -88,7 +89,7 @@ def _network() -> Check:
 
 
 def _libraries() -> Check:
-    code = "import highdicom, numpy, PIL, pydicom, re2, typst; print(typst.__name__)"
+    code = "import highdicom, numpy, PIL, pydicom, pynetdicom, re2, typst; print(typst.__name__)"
     done = _probe(code)
     if done.returncode == 0:
         return Check("libraries", "ok", "DICOM, report and guard libraries load in a child.")
@@ -212,6 +213,25 @@ def _inboxes(home: Home, settings: Settings, _: PluginCatalogue) -> Iterator[Che
             )
         else:
             yield Check(f"inbox {inbox.name}", "ok", f"{folder} can be read and emptied.")
+
+
+def _receiver(home: Home, settings: Settings, _: PluginCatalogue) -> Iterator[Check]:
+    network = settings.network
+    if not network.enabled:
+        yield Check("network", "ok", "The C-STORE receiver is off; scans come through folders.")
+        return
+    if not network.peer:
+        yield Check("network", "warn", "The receiver lets nobody in.", "Add a [[network.peer]] for each sender.")
+    tls = [home.path / path for path in (network.tls_certificate, network.tls_key, network.tls_ca) if path]
+    for path in tls:
+        if not os.access(path, os.R_OK):
+            yield Check("network", "fail", f"This user cannot read the TLS file {path}.", "Put it there, or chown it.")
+    if network.port < PRIVILEGED and os.geteuid() != 0:
+        yield Check("network", "warn", f"Port {network.port} needs a privilege.", "Choose another, such as 11112.")
+    secrecy = "with TLS" if tls else "without encryption"
+    yield Check(
+        "network", "ok", f"{len(network.peer)} senders may call {network.ae_title} at port {network.port}, {secrecy}."
+    )
 
 
 def _memory(_: Home, settings: Settings, catalogue: PluginCatalogue) -> Iterator[Check]:

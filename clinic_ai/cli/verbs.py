@@ -199,6 +199,8 @@ def _print_status(view: StatusView) -> None:
     fields(
         (f"inbox {i.name}", i.path if i.online else f"{i.path} is not there or cannot be read") for i in view.inboxes
     )
+    if view.network is not None and view.network.enabled:
+        fields((("network", view.network.line),))
     fields((f"model {m.plugin}", f"{m.name} {m.version} ({m.digest[:12]}), slot {m.slot}") for m in view.models)
     for engine in view.engines:
         state = "busy" if engine.busy else f"idle for {age(engine.idle_s)}"

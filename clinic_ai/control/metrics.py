@@ -36,6 +36,7 @@ class ApplianceCollector(Collector):
         )
         yield from self._work()
         yield from self._machine()
+        yield from self._network()
 
     def _work(self) -> Iterable[Metric]:
         with self._services.database.read() as connection:
@@ -60,6 +61,14 @@ class ApplianceCollector(Collector):
         yield _one("clinic_ai_disk_free_bytes", "Free space on the disk of the home directory.", free)
         loaded = 0 if self._services.guard.pack is None else 1
         yield _one("clinic_ai_policy_loaded", "1 if a policy pack is in force, 0 if everything is held.", loaded)
+
+
+    def _network(self) -> Iterable[Metric]:
+        network = self._services.receiver.view()
+        yield _one("clinic_ai_network_listening", "1 if the receiver listens for senders.", int(network.listening))
+        yield _one("clinic_ai_network_associations", "Associations open now.", network.open)
+        yield _one("clinic_ai_network_objects", "Objects received since the daemon started.", network.stored)
+        yield _one("clinic_ai_network_refused", "Associations refused since the daemon started.", network.refused)
 
 
 def exposition(services: Services) -> bytes:

@@ -11,6 +11,7 @@ from clinic_ai.contract import CaseReport, PackInfo
 from clinic_ai.domain import ModelRef, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.home import Home
+from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.routing import Routing
@@ -76,6 +77,13 @@ class RunsPort(Protocol):
         """Go on with a run that is paused, stopped or failed. Raise NotFound or Conflict."""
 
 
+class ReceiverPort(Protocol):
+    """What people may ask of the receiver."""
+
+    def view(self) -> ReceiverView:
+        """Return how it stands."""
+
+
 class GuardPort(Protocol):
     """What people may ask of the guard."""
 
@@ -99,6 +107,7 @@ class Services:
     runs: RunsPort
     guard: GuardPort
     crew: Crew
+    receiver: ReceiverPort
     catalogue: PluginCatalogue
     settings: Callable[[], Settings]
     started_at: float

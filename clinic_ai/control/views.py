@@ -252,6 +252,22 @@ class InboxRow(View):
     online: bool
 
 
+class NetworkRow(View):
+    """The receiver: how it stands in words, associations open now, objects stored and associations refused so far."""
+
+    enabled: bool
+    listening: bool
+    sentence: str
+    open: int
+    stored: int
+    refused: int
+
+    @property
+    def line(self) -> str:
+        """All of it on one line."""
+        return f"{self.sentence}; {self.open} associations, {self.stored} objects, {self.refused} refused"
+
+
 class PolicyView(View):
     """The active policy pack, or why there is none: without one everything is held."""
 
@@ -297,6 +313,8 @@ class StatusView(View):
     disk_free_bytes: int
     alerts: tuple[Alert, ...]
     inboxes: tuple[InboxRow, ...]
+    network: NetworkRow | None = None
+    """None from a daemon that is older than the receiver."""
     policy: PolicyView
     models: tuple[ModelRow, ...]
     plugins: tuple[str, ...]

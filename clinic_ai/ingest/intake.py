@@ -24,6 +24,7 @@ from clinic_ai.ingest.facts import facts_of
 from clinic_ai.ingest.filing import ACTOR, Claim, Filing
 from clinic_ai.ingest.headers import HeaderReader
 from clinic_ai.ingest.quarantine import Quarantine
+from clinic_ai.ingest.receiving import received
 from clinic_ai.ingest.recovery import recover
 from clinic_ai.ingest.spool import Spool, Taken, outcome_of
 from clinic_ai.ingest.watch import Entry, Inbox
@@ -42,6 +43,8 @@ MAX_BATCH = 200
 _NAP_S = 0.5
 _TRY_AGAIN_S = 60.0
 """Pause before a file that could not be taken is tried again: a share may answer again, a right may be granted."""
+
+_NOTHING = watch.ignore_pattern(())
 
 T = TypeVar("T")
 
@@ -118,7 +121,7 @@ class Intake:
         self._stop = stop
         while not stop.is_set():
             self._wake.clear()
-            roots = [inbox.root for inbox in self._inboxes()]
+            roots = [inbox.root for inbox in self._inboxes() if not inbox.whole]  # the receiver wakes us itself
             if roots != watched:
                 watched = roots
                 if not self._hints.watch(roots):
@@ -176,7 +179,7 @@ class Intake:
     def _inboxes(self) -> list[Inbox]:
         settings = self._settings()
         inboxes = [watch.inbox_of(inbox, settings.ingest, self._home.path) for inbox in settings.inbox]
-        return sorted(inboxes, key=lambda inbox: -inbox.priority)
+        return sorted([*received(self._home.incoming), *inboxes], key=lambda inbox: -inbox.priority)
 
     def _batch_size(self) -> int:
         return min(MAX_BATCH, self._settings().ingest.batch)
@@ -186,7 +189,7 @@ class Intake:
         ignore = watch.ignore_pattern(self._settings().ingest.ignore)
         for inbox in self._inboxes():
             try:
-                entries = list(watch.look(inbox, ignore))
+                entries = list(watch.look(inbox, _NOTHING if inbox.whole else ignore))
             except OSError as error:
                 self._note_offline(inbox, error)
                 continue
@@ -198,7 +201,7 @@ class Intake:
             self._leave_odd([entry for entry in entries if entry.odd])
             now = time.monotonic()
             files = [entry for entry in entries if not entry.odd and self._left_alone.get(_identity(entry), now) <= now]
-            yield from self._watch.settled(inbox, files, now)
+            yield from files if inbox.whole else self._watch.settled(inbox, files, now)
 
     def _note_offline(self, inbox: Inbox, error: OSError) -> None:
         if inbox.source in self._offline:
@@ -378,7 +381,8 @@ class Intake:
         settings = self._settings().ingest
         until = time.monotonic() + settings.rescan_s
         if len(self._watch):
-            until = min(until, time.monotonic() + max(0.05, min(inbox.settle_s for inbox in self._inboxes()) / 2))
+            settle_s = min(inbox.settle_s for inbox in self._inboxes() if not inbox.whole)
+            until = min(until, time.monotonic() + max(0.05, settle_s / 2))
         if self._arrived:
             until = min(until, max(time.monotonic() + 0.05, min(self._arrived.values()) + settings.quiet_period_s))
         while not stop.is_set() and (left := until - time.monotonic()) > 0:

@@ -39,6 +39,8 @@ class Inbox:
     modality: str = ""
     body_part: str = ""
     priority: int = 0
+    whole: bool = False
+    """Whether its files are whole from the moment they bear their name, as those are that the receiver put there."""
 
 
 def inbox_of(inbox: InboxSettings, ingest: IngestSettings, home: Path) -> Inbox:

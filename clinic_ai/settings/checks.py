@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -33,6 +34,7 @@ def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
     yield from _inbox_names(settings)
     yield from _folders(settings, home)
     yield from _rules(settings)
+    yield from _network(settings)
     ingest = settings.ingest
     if ingest.quiet_period_s > ingest.deadline_s:
         yield (
@@ -97,6 +99,51 @@ def _rules(settings: Settings) -> Iterator[Mistake]:
                 ((*place, "when", "min_slices"), (*place, "when", "max_slices")),
                 f"{high} is less than min_slices, so nothing can match; write {low} or more",
             )
+
+
+def _network(settings: Settings) -> Iterator[Mistake]:
+    network = settings.network
+    if _address(network.bind) is None:
+        yield (("network", "bind"),), f'{network.bind!r} is not an address; write for example "0.0.0.0"'
+    tls = {"tls_certificate": network.tls_certificate, "tls_key": network.tls_key, "tls_ca": network.tls_ca}
+    if any(tls.values()) and not all(tls.values()):
+        missing = next(key for key, value in tls.items() if not value)
+        yield (("network", missing),), "TLS needs certificate, key and authority; write all three, or none of them"
+    names = {inbox.name.casefold(): f"inbox[{index + 1}]" for index, inbox in enumerate(settings.inbox)}
+    callers: dict[tuple[str, str], int] = {}
+    for index, peer in enumerate(network.peer):
+        place: KeyPath = ("network", "peer", index)
+        if not peer.name:
+            yield ((*place, "name"),), "the peer has no name; write one, it is the source of its studies"
+        elif (other := names.setdefault(peer.name.casefold(), _number(index))) != _number(index):
+            yield ((*place, "name"),), f"{other} is named {peer.name!r} too; write a name of its own"
+        if not peer.ae_title:
+            yield ((*place, "ae_title"),), "the peer has no AE title; write the one it calls itself by"
+        elif (first := callers.setdefault((peer.ae_title, peer.host), index)) != index:
+            yield ((*place, "ae_title"),), f"network.peer[{first + 1}] has this title and host too; remove one of them"
+        if peer.host != "*" and _hosts(peer.host) is None:
+            yield (
+                ((*place, "host"),),
+                f"{peer.host!r} is not an address; write an address, a network such as 192.168.7.0/24, or *",
+            )
+
+
+def _number(index: int) -> str:
+    return f"network.peer[{index + 1}]"
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _hosts(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
 
 
 def _absolute(path: str, home: PurePath) -> PurePath:

@@ -51,6 +51,17 @@ UserName = Annotated[
     Form("the name of a Unix user, as `id -un` shows it", "anna"),
 ]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[^\s:/,\x00-\x1f]{0,64}$"), Form("a Unix group", "clinic-ai")]
+AETitle = Annotated[
+    str,
+    StringConstraints(pattern=r"^([!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?)?$"),
+    Form("an AE title of at most 16 ASCII characters", "CT_ROOM_1"),
+]
+PeerName = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\w[\w .-]{0,62})?$"),
+    Form("a name of letters, digits, spaces, dots, underscores and hyphens", "ct room"),
+]
+FilePath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]*$"), Form("a file", "")]
 PackName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
@@ -123,6 +134,47 @@ class IngestSettings(Section):
     parser_timeout_s: Seconds = Field(60.0, ge=1, le=3600, description="Longest time one batch of headers may take.")
     ignore: tuple[Glob, ...] = Field(
         ("*.tmp", "*.part", ".*"), description="File names that are not looked at, as shell patterns."
+    )
+
+
+class PeerSettings(Section):
+    """A machine that may send. Repeat the table for each; nobody else is let in, so without one nobody is."""
+
+    name: PeerName = Field("", description="Name of this source; routing rules ask for it as `source`.")
+    ae_title: AETitle = Field("", description="AE title it calls itself by; capital and small letters differ.")
+    host: str = Field(
+        "*",
+        max_length=64,
+        description="Address it calls from, or a network such as 192.168.7.0/24; *: any machine that knows the title.",
+    )
+
+
+class NetworkSettings(Section):
+    """Receiving scans over the network by DICOM C-STORE. See docs/connecting-a-pacs.md before switching it on."""
+
+    enabled: bool = Field(False, description="true: listen for senders.")
+    ae_title: AETitle = Field("CLINIC_AI", description="AE title that senders have to call.")
+    bind: str = Field("0.0.0.0", max_length=64, description="Address to listen at; 0.0.0.0: all of IPv4, ::: IPv6.")  # noqa: S104 - off by default, and only peers are let in
+    port: int = Field(11112, ge=1, le=65535, description="TCP port to listen at.")
+    reserve_mb: Mebibytes = Field(
+        1024, ge=0, description="With less free disk than this, objects are refused as out of resources."
+    )
+    max_associations: int = Field(16, ge=1, le=100, description="Connections at the same time.")
+    max_pdu: Annotated[int, Unit("bytes")] = Field(
+        131072, ge=4096, le=1048576, description="Largest piece a sender may send at once; larger ones are faster."
+    )
+    timeout_s: Seconds = Field(60.0, ge=1, le=3600, description="A sender that is silent for this long is cut off.")
+    tls_certificate: FilePath = Field(
+        "", description="PEM file of the appliance's certificate; a relative path starts at the home directory."
+    )
+    tls_key: FilePath = Field("", description="PEM file of its private key, without a password.")
+    tls_ca: FilePath = Field(
+        "", description="PEM file of the authority that signed the senders' certificates; TLS needs all three files."
+    )
+    peer: tuple[PeerSettings, ...] = Field(
+        (),
+        description="Who may send.",
+        examples=[PeerSettings(name="ct room", ae_title="CT_ROOM_1", host="192.168.7.20")],
     )
 
 
@@ -245,6 +297,7 @@ class Settings(Section):
     clinic: ClinicSettings = ClinicSettings()
     inbox: tuple[InboxSettings, ...] = Field((InboxSettings(),), min_length=1, description="The watched folders.")
     ingest: IngestSettings = IngestSettings()
+    network: NetworkSettings = NetworkSettings()
     routing: RoutingSettings = RoutingSettings()
     execution: ExecutionSettings = ExecutionSettings()
     guard: GuardSettings = GuardSettings()

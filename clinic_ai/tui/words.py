@@ -141,6 +141,8 @@ def alerts_text(status: StatusView) -> Text:
             text.append(f"▲ The inbox {inbox.name} ({inbox.path}) is not there or cannot be read.\n", style="bold red")
     if status.policy.pack is None:
         text.append(f"▲ {status.policy.problem}\n", style="bold red")
+    if status.network is not None and status.network.enabled:
+        text.append(f"network: {status.network.line}\n", style="bright_black")
     return text
 
 

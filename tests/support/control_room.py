@@ -28,6 +28,7 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.home import Home, init_home
+from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
@@ -164,6 +165,9 @@ def control_room(path: Path) -> Iterator[Room]:
         runs=runs,
         guard=guard,
         crew=crew,
+        receiver=Receiver(
+            home=home, settings=lambda: shared.settings, database=database, crew=crew, on_received=lambda: None
+        ),
         catalogue=catalogue,
         settings=lambda: shared.settings,
         started_at=time.time(),

@@ -25,6 +25,7 @@ HEAVY = {
     "onnxruntime",
     "pandas",
     "pydicom",
+    "pynetdicom",
     "re2",
     "safetensors",
     "scipy",

@@ -1,0 +1,295 @@
+"""The daemon's side of the receiver: keeps the child listening, and notes who called and who was refused.
+
+What the child acknowledged lies in ``state/incoming/<peer>/``, synced, and is an inbox like any other: the same
+claiming takes it, and a crash of either process loses nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import AttendReport, AttendTask, Caller, Listening, ListenTask, Peer, Refusal
+from clinic_ai.errors import ChildError, ClinicError
+from clinic_ai.home import Home
+from clinic_ai.ingest.watch import Inbox
+from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.settings import NetworkSettings, Settings
+from clinic_ai.store import alerts, audit
+from clinic_ai.store.database import Database
+from clinic_ai.store.objects import fsync_directory
+
+log = structlog.get_logger()
+
+ACTOR = "receiver"
+SUBJECT = "network"
+MEMORY_BYTES = 1 << 30
+START_TIMEOUT_S = 60.0
+ATTEND_S = 0.5
+HANG_S = 30.0
+"""A child that does not report for this long hangs, and is replaced."""
+LONGEST_BACKOFF_S = 60.0
+SAY_AGAIN_S = 60.0
+"""The same refusal of the same caller is written down at most this often, with its count."""
+_CALLERS = 1000
+
+REASONS = {
+    "unknown_address": "no peer may call from its address",
+    "unknown_peer": "no peer has its AE title and address",
+    "wrong_called_title": "it called another AE title than network.ae_title",
+    "too_many": "there are network.max_associations already",
+    "others": "further callers, not named one by one",
+}
+"""Why an association was refused, by the code in the audit."""
+
+
+@dataclass(frozen=True)
+class ReceiverView:
+    """How the receiver stands. Counts are since the daemon started."""
+
+    enabled: bool
+    listening: bool
+    sentence: str
+    open: int
+    stored: int
+    refused: int
+
+
+def received(folder: Path) -> list[Inbox]:
+    """Return the folders of peers as inboxes, those of peers that were removed from the settings too."""
+    try:
+        names = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    return [Inbox(source=name, root=folder / name, settle_s=0.0, whole=True) for name in names]
+
+
+class Receiver:
+    """Owns the receiver child. ``step`` is for one lane; ``view`` may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        home: Home,
+        settings: Callable[[], Settings],
+        database: Database,
+        crew: Crew,
+        on_received: Callable[[], None],
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._database = database
+        self._crew = crew
+        self._on_received = on_received
+        self._child: Child | None = None
+        self._asked = settings().network
+        """The settings the child listens by."""
+        self._not_before = 0.0
+        self._failures = 0
+        self._trouble = ""
+        self._port = 0
+        self._open = self._stored = self._refused = 0
+        self._no_room = False
+        self._said: dict[tuple[str, str], float] = {}  # address and reason of a refusal → when it was written down
+
+    def step(self) -> bool:
+        """Listen, and wait for news for half a second; return whether there is any point in doing so again."""
+        network = self._settings().network
+        if network != self._asked:
+            self._asked, self._not_before, self._failures = network, 0.0, 0
+            self._end()
+        if not network.enabled:
+            return False
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            if self._child is None:
+                self._child = self._listen(network)
+            report = self._child.call("attend", AttendTask(wait_s=ATTEND_S), AttendReport, timeout_s=ATTEND_S + HANG_S)
+        except (ClinicError, OSError) as error:
+            self._note_down(error)
+            return False
+        self._failures = 0
+        self._note(report)
+        return True
+
+    def close(self) -> None:
+        """End the child; what it acknowledged is on the disk."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def view(self) -> ReceiverView:
+        """Return how it stands."""
+        network = self._asked
+        listening = self._child is not None and self._port > 0
+        if not network.enabled:
+            words = "off"
+        elif self._trouble:
+            words = self._trouble
+        elif not listening:
+            words = "starting"
+        else:
+            tls = " with TLS" if network.tls_certificate else ""
+            nobody = "" if network.peer else "; nobody may send, for there is no network.peer"
+            words = f"listening at {network.bind} port {self._port} as {network.ae_title}{tls}{nobody}"
+        return ReceiverView(network.enabled, listening, words, self._open, self._stored, self._refused)
+
+    # ------------------------------------------------------------
+
+    def _listen(self, network: NetworkSettings) -> Child:
+        """Start a child that listens. Raise ClinicError or OSError if it cannot."""
+        self._prepare(network)
+        limit = self._settings().ingest.max_file_mb << 20
+        child = self._crew.start(
+            ChildSpec(
+                kind="receiver",
+                name="receiver",
+                confinement=Confinement(network=True, data=MEMORY_BYTES, file_size=limit, open_files=1024),
+                environment=(("MALLOC_ARENA_MAX", "2"),),
+            )
+        )
+        try:
+            task = _task(network, self._home, self._home.incoming)
+            self._port = child.call("listen", task, Listening, timeout_s=START_TIMEOUT_S).port
+        except ClinicError:
+            child.kill()
+            raise
+        log.info("network.listening", bind=network.bind, port=self._port, peers=len(network.peer))
+        if not network.peer:
+            log.warning("network.no_peers", sentence="The receiver lets nobody in: there is no [[network.peer]].")
+        self._trouble = ""
+        with self._database.write() as connection:
+            alerts.withdraw(connection, "receiver_down", SUBJECT)
+            details = {"port": self._port, "peers": len(network.peer), "tls": bool(network.tls_certificate)}
+            audit.record(connection, actor=ACTOR, action="network.listening", subject=SUBJECT, details=details)
+        return child
+
+    def _prepare(self, network: NetworkSettings) -> None:
+        """Make the folders, and remove what was half received: nobody was told that it arrived."""
+        arriving = self._home.incoming / ".arriving"
+        arriving.mkdir(mode=0o700, exist_ok=True)
+        for leftover in arriving.iterdir():
+            leftover.unlink()
+        wanted = {peer.name for peer in network.peer}
+        for name in wanted:
+            (self._home.incoming / name).mkdir(mode=0o700, exist_ok=True)
+        for place in self._home.incoming.iterdir():
+            if place.name not in wanted and place != arriving:
+                try:
+                    place.rmdir()
+                except OSError:
+                    pass  # it still holds something, which ingest takes
+        fsync_directory(self._home.incoming)
+
+    def _end(self) -> None:
+        self.close()
+        self._open, self._port, self._trouble = 0, 0, ""
+        with self._database.write() as connection:
+            alerts.withdraw(connection, "receiver_down", SUBJECT)
+
+    def _note_down(self, error: ClinicError | OSError) -> None:
+        """Say why nobody can send now, and when it is tried again."""
+        self.close()
+        self._open = 0
+        if self._crew.closed:
+            return  # we are stopping, and ended it ourselves
+        self._failures += 1
+        pause = min(LONGEST_BACKOFF_S, 2.0 ** min(self._failures - 1, 10))
+        self._not_before = time.monotonic() + pause
+        if isinstance(error, ClinicError):
+            sentence, remedy = error.message, error.remedy
+        else:
+            sentence, remedy = f"The folder of received scans cannot be used: {error.strerror}.", ""
+        if isinstance(error, ChildError) and not remedy:
+            remedy = "It is started again; what it acknowledged is safe. `clinic-ai doctor` looks for the cause."
+        self._trouble = sentence
+        log.error("network.down", sentence=sentence, again_in_s=pause)
+        with self._database.write() as connection:
+            alerts.raise_alert(connection, "receiver_down", SUBJECT, f"Nobody can send: {sentence}", remedy)
+
+    def _note(self, report: AttendReport) -> None:
+        self._open = report.open
+        self._stored += report.stored
+        self._refused += sum(refusal.count for refusal in report.refusals)
+        full = report.no_room > 0
+        due = [refusal for refusal in report.refusals if self._worth_saying(refusal)]
+        if report.opened or report.ended or due or full or (self._no_room and report.stored):
+            with self._database.write() as connection:
+                _record(connection, report, due)
+                self._note_room(connection, report)
+        for refusal in due:
+            log.warning("network.refused", reason=refusal.reason, **_who(refusal.caller))
+        if report.stored:
+            self._on_received()
+
+    def _note_room(self, connection: Connection, report: AttendReport) -> None:
+        if report.no_room:
+            self._no_room = True
+            alerts.raise_alert(
+                connection,
+                "no_room_to_receive",
+                SUBJECT,
+                f"Objects are refused: the disk of {self._home.incoming} takes no more, or has less free than "
+                f"{self._asked.reserve_mb} MiB.",
+                "Free space on that disk; senders then succeed by themselves or have to send again.",
+            )
+        elif report.stored and self._no_room:
+            self._no_room = False
+            alerts.withdraw(connection, "no_room_to_receive", SUBJECT)
+
+    def _worth_saying(self, refusal: Refusal) -> bool:
+        """Return whether to write a refusal down: the first of its kind at once, then one line a minute."""
+        key, now = (refusal.caller.address, refusal.reason), time.monotonic()
+        if len(self._said) > _CALLERS:
+            self._said.clear()
+        if key in self._said and now - self._said[key] < SAY_AGAIN_S:
+            return False
+        self._said[key] = now
+        return True
+
+
+def _record(connection: Connection, report: AttendReport, refusals: list[Refusal]) -> None:
+    """Write who came, who went and who was refused into the audit: titles and addresses, nothing of patients."""
+
+    def note(action: str, caller: Caller, **more: object) -> None:
+        subject = caller.peer or SUBJECT
+        audit.record(connection, actor=ACTOR, action=action, subject=subject, details={**_who(caller), **more})
+
+    for caller in report.opened:
+        note("association.accepted", caller)
+    for end in report.ended:
+        action = "association.released" if end.released else "association.aborted"
+        note(action, end.caller, stored=end.stored, refused=end.refused)
+    for refusal in refusals:
+        note("association.refused", refusal.caller, reason=refusal.reason, count=refusal.count)
+
+
+def _who(caller: Caller) -> dict[str, str]:
+    return {"ae_title": caller.ae_title, "address": caller.address}
+
+
+def _task(network: NetworkSettings, home: Home, folder: Path) -> ListenTask:
+    def place(path: str) -> str:
+        return str(home.path / path) if path else ""
+
+    return ListenTask(
+        bind=network.bind,
+        port=network.port,
+        ae_title=network.ae_title,
+        peers=tuple(Peer(name=peer.name, ae_title=peer.ae_title, host=peer.host) for peer in network.peer),
+        folder=str(folder),
+        reserve_bytes=network.reserve_mb << 20,
+        max_pdu=network.max_pdu,
+        max_associations=network.max_associations,
+        timeout_s=network.timeout_s,
+        tls_certificate=place(network.tls_certificate),
+        tls_key=place(network.tls_key),
+        tls_ca=place(network.tls_ca),
+    )
