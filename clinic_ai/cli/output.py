@@ -60,7 +60,7 @@ def report(error: ClinicError, *, as_json: bool) -> int:
         body = {"error": type(error).__name__, "sentence": error.message, "remedy": error.remedy, "exit": int(code)}
         print_json(body | ({"problems": list(problems)} if problems else {}))
         return code
-    lines = problems or (error.message,)
+    lines = problems or error.message.splitlines()
     for line in lines:
         sys.stderr.write(_fill(line) + "\n")
     if error.remedy:

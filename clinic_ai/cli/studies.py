@@ -21,6 +21,9 @@ files = group("file", "Every file that was ever seen, and what became of it.")
 route = group("route", "Where a study goes, and why.")
 alert = group("alert", "What a person should look at.")
 
+MAX_STACKS = 20
+"""Lines on series at most: a study of more is a radial acquisition or a mistake, and `--json` has all."""
+
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Id of the study, as `study list` shows it.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Rows at most.")]
 
@@ -97,7 +100,7 @@ def list_files(
     from clinic_ai.cli.output import print_json
 
     with client_of(home) as client:
-        page = client.files(fates=tuple(word.upper() for word in fate or ()), limit=limit)
+        page = client.files(fates=_fates(fate or []), limit=limit)
     if as_json:
         print_json(page)
     else:
@@ -250,6 +253,15 @@ def _states(words: list[str]) -> tuple[StudyState, ...]:
     return tuple(known[word.upper()] for word in words)
 
 
+def _fates(words: list[str]) -> tuple[str, ...]:
+    from clinic_ai.store.ledger import Fate
+
+    wrong = [word for word in words if word.upper() not in set(Fate)]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]} is not a fate; they are {', '.join(Fate)}.", param_hint="--fate")
+    return tuple(word.upper() for word in words)
+
+
 def _looks(row: StudyRow) -> str:
     parts = ("/".join(row.facts.modalities), "/".join(row.facts.body_parts))
     return " ".join(part for part in parts if part)[:18] or "–"
@@ -292,6 +304,11 @@ def _print_version(version: VersionView) -> None:
             ("closed", f"{moment(row.closed_at)}: {row.closed_reason}" if row.closed_at else ""),
         )
     )
+    numbers = ("" if stack.series_number is None else f" {stack.series_number}" for stack in version.stacks)
+    lines = [(f"series{number}", stack.line) for number, stack in zip(numbers, version.stacks, strict=True)]
+    fields(lines[:MAX_STACKS])
+    if len(lines) > MAX_STACKS:
+        fields((("more series", f"{_number(len(lines) - MAX_STACKS, 'more line')}; `--json` shows all"),))
     for job in version.jobs:
         who = f"{job.kind.value} {job.plugin}".strip()
         rule = f", by {job.rule if job.rule.startswith('claim of ') else f'rule “{job.rule}”'}" if job.rule else ""

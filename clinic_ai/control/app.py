@@ -189,7 +189,7 @@ def reload(services: Having, person: Administrator) -> DoneView:
         audit.record(connection, actor=person.name, action="settings.reload_asked", subject="clinic.toml")
     found = services.reload()
     if found:
-        raise ClinicError("What was in force stays: " + "; ".join(found), remedy="Correct it and reload again.")
+        raise ClinicError("\n".join(("What was in force stays.", *found)), remedy="Correct it and reload again.")
     return DoneView(sentence="clinic.toml and the policy pack are in force as they are now.")
 
 

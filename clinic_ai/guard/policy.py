@@ -198,6 +198,9 @@ def _parse(files: Mapping[str, bytes], name: str, model: type[Model], problems: 
 
 def _sentence(error: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"])
+    plain = {"missing": "it is missing", "extra_forbidden": "there is no such key"}.get(error["type"])
+    if plain:
+        return f"{place}: {plain}"
     return f"{place}: {error['msg']}" if place else str(error["msg"])
 
 

@@ -100,6 +100,8 @@ def test_errors_have_their_exit_codes(room: Room, run: Run) -> None:
     assert json.loads(out)["exit"] == code == Exit.NOT_FOUND
     code, _, err = run("study", "list", "--state", "eaten")
     assert (code, "UNROUTED" in err) == (Exit.USAGE, True)
+    code, _, err = run("file", "list", "--fate", "eaten")
+    assert (code, "QUARANTINED" in err) == (Exit.USAGE, True)
     assert run("study", "frobnicate")[0] == Exit.USAGE
 
 

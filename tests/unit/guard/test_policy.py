@@ -104,8 +104,8 @@ def test_every_problem_is_told_at_once(pack: Path, edit: Edit) -> None:
     ("name", "content", "problem"),
     [
         ("policy.toml", "name = ", "policy.toml is not TOML"),
-        ("policy.toml", 'name = "x"\nversion = "1"\nrules = []\n', "rules: Extra inputs"),
-        ("cases.toml", "", "cases.toml: case: Field required"),
+        ("policy.toml", 'name = "x"\nversion = "1"\nrules = []\n', "rules: there is no such key"),
+        ("cases.toml", "", "cases.toml: case: it is missing"),
         ("templates/en.toml", "\x00", "templates/en.toml is not TOML"),
     ],
 )
