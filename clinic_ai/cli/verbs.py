@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,6 +173,8 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @app.command(epilog=example("tui --monitor"))
 def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
     """Open the terminal screen: the live queue, and why each study waits. Closing it harms nothing."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise typer.BadParameter("The terminal screen needs a terminal; `clinic-ai status` is for scripts.")
     from clinic_ai.tui.app import QueueApp
 
     QueueApp(home_of(home), monitor=monitor).run()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
+import sys
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 from rich.text import Text
 from textual import on, work
@@ -97,7 +99,13 @@ class QueueApp(App[None]):
         self.query_one(StudyTable).focus()
         self._draw_header()
         self.set_interval(1.0, self._draw_header)
+        self.set_interval(1.0, self._leave_a_lost_terminal)
         self._feed.start()
+
+    def _leave_a_lost_terminal(self) -> None:
+        """End when the terminal is gone: Textual would read its end of file again and again, at full speed."""
+        if not self.is_headless and hung_up(sys.__stdin__):
+            self.exit()
 
     def on_unmount(self) -> None:
         """Fetch no more."""
@@ -261,3 +269,12 @@ class QueueApp(App[None]):
             return
         self.call_from_thread(self.notify, done.sentence, markup=False)
         self._feed.poke()
+
+
+def hung_up(stream: TextIO | None) -> bool:
+    """Return whether the other end of a terminal, pipe or socket is gone."""
+    if stream is None:
+        return True
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
