@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from clinic_ai.contract import AnalysisTask, GuardSubject, LoadedModel, PluginManifest, TaskImage
+from clinic_ai.contract import AnalysisTask, GuardSubject, LoadedModel, PluginManifest, SliceRef, TaskImage, VolumeInfo
 from clinic_ai.domain import (
     Analysis,
     Audience,
@@ -27,6 +27,8 @@ from clinic_ai.domain import (
 from clinic_ai.engines import Engines
 from clinic_ai.errors import ChildMisbehaved, ChildRefused, ModelError, PluginError
 from clinic_ai.guard.client import Guard
+from clinic_ai.ingest.geometry import NoVolume, regular_volume
+from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.database import Database
@@ -120,6 +122,7 @@ class AnalyseRunner:
                 images=tuple(self._image(instance) for instance in instances),
                 output_directory=str(directory),
                 models=job.models,
+                volumes=volumes_of(instances),
             )
             models = tuple(self._models.loaded(ref) for ref in job.models)
             try:
@@ -153,6 +156,27 @@ class AnalyseRunner:
         # An engine needs pixels and geometry, never the patient's name.
         header = instance.header.model_copy(update={"identity": PatientIdentity()})
         return TaskImage(path=str(self._objects.path(instance.sha256)), sha256=instance.sha256, header=header)
+
+
+def volumes_of(instances: Iterable[Instance]) -> tuple[VolumeInfo, ...]:
+    """Return the stacks of slices that an engine is told of: two or more whose places are known, no scouts."""
+    stacks = (stack for stack in stacks_of(instances) if stack.placed and not stack.scout and len(stack.planes) > 1)
+    return tuple(map(_volume, stacks))
+
+
+def _volume(stack: Stack) -> VolumeInfo:
+    uid = stack.series_instance_uid
+    slices = tuple(SliceRef(sha256=plane.sha256, frame=plane.frame) for plane in stack.planes)
+    found = regular_volume(stack)
+    if isinstance(found, NoVolume):
+        return VolumeInfo(series_instance_uid=uid, slices=slices, reason=found.sentence)
+    return VolumeInfo(
+        series_instance_uid=uid,
+        slices=slices,
+        spacing=found.spacing,
+        origin=found.origin,
+        directions=found.directions,
+    )
 
 
 class JobDirectory:

@@ -26,6 +26,7 @@ from clinic_ai.domain import (
     Statement,
     StudyFacts,
     ValidationFigures,
+    Vector,
     Word,
     Words,
 )
@@ -271,6 +272,29 @@ class Ready(Word):
     seconds: float
 
 
+class SliceRef(Word):
+    """One slice: an image of the task by its SHA-256, and the frame of it, counted from 0."""
+
+    sha256: Sha256
+    frame: int = Field(ge=0)
+
+
+class VolumeInfo(Word):
+    """One stack of slices of one series, in order along their normal; ``reason`` says why it is no regular volume.
+
+    Of a regular volume, axes are (z, y, x) = (slice, row, column), lengths in mm: voxel (k, j, i) lies at
+    ``origin + k·spacing[0]·directions[0] + j·spacing[1]·directions[1] + i·spacing[2]·directions[2]`` in the
+    patient's coordinates. Of others these three are None. Nothing was resampled.
+    """
+
+    series_instance_uid: str
+    slices: tuple[SliceRef, ...]
+    spacing: Vector | None = None
+    origin: Vector | None = None
+    directions: tuple[Vector, Vector, Vector] | None = None
+    reason: str = ""
+
+
 class AnalysisTask(Word):
     """Analyse these images of one study version; files go into ``output_directory`` by plain names."""
 
@@ -279,6 +303,8 @@ class AnalysisTask(Word):
     images: tuple[TaskImage, ...]
     output_directory: str
     models: tuple[ModelRef, ...]
+    volumes: tuple[VolumeInfo, ...] = ()
+    """Stacks of two slices or more whose places are known; scouts are left out."""
 
 
 class QuestionTask(Word):

@@ -56,6 +56,41 @@ class PatientIdentity(Word):
     accession_number: str = ""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Vector = tuple[Finite, Finite, Finite]
+"""(x, y, z) in the patient's coordinates of PS3.3 C.7.6.2.1.1: x to the left, y to the back, z to the head."""
+Cosines = tuple[Finite, Finite, Finite, Finite, Finite, Finite]
+"""Direction in which the columns count up (along a row), then the one in which the rows do (down a column)."""
+
+
+class FramePlane(Word):
+    """Where one frame of a multi-frame object lies; None where it is not said, or said for all frames at once."""
+
+    image_position_patient: Vector | None = None
+    image_orientation_patient: Cosines | None = None
+
+
+class PlaneGeometry(Word):
+    """Where an image lies in the patient, as its header says; None is what it does not say or says wrongly.
+
+    Positions are of the centre of the first pixel, in mm; ``pixel_spacing`` is (between rows, between columns)
+    in mm; cosines are orthonormal to within 0.001.
+    """
+
+    image_position_patient: Vector | None = None
+    image_orientation_patient: Cosines | None = None
+    pixel_spacing: tuple[Finite, Finite] | None = None
+    slice_thickness: Finite | None = None
+    gantry_detector_tilt: Finite | None = None
+    """Degrees; nominal (PS3.3 C.8.2.1), so the positions are what counts."""
+    frame_of_reference_uid: str = ""
+    image_type: tuple[str, ...] = ()
+    frames: tuple[FramePlane, ...] = ()
+    """One for each frame of an enhanced object; empty for others."""
+    frames_placed: Literal["", "each", "not_said", "too_many"] = ""
+    """Of a multi-frame object, whether ``frames`` is there, and if not, why. Empty for one frame."""
+
+
 class InstanceHeader(Word):
     """What the parser child tells of one file; every text is stripped of control characters and capped.
 
@@ -86,6 +121,8 @@ class InstanceHeader(Word):
     bits_stored: int = 0
     photometric: str = ""
     burned_in_annotation: str = ""
+    geometry: PlaneGeometry | None = None
+    """None for a PNG or JPEG, for an object that says nothing of the kind, and for what an older version stored."""
     identity: PatientIdentity = PatientIdentity()
     remarks: tuple[str, ...] = ()
     """What was odd yet survivable, in words for people."""

@@ -30,14 +30,18 @@ from clinic_ai.control.views import (
     ProducedRow,
     Role,
     RouteView,
+    StackRow,
     StatusView,
     StudyPage,
     StudyRow,
     StudyView,
     VersionView,
 )
-from clinic_ai.domain import Artefact, ArtefactState, Job, ModelState, Study, StudyState
+from clinic_ai.domain import Artefact, ArtefactState, Instance, Job, ModelState, Study, StudyState
 from clinic_ai.errors import NotFound
+from clinic_ai.ingest.geometry import measure
+from clinic_ai.ingest.geometry_words import line_of
+from clinic_ai.ingest.stacks import stacks_of
 from clinic_ai.processes import Child
 from clinic_ai.settings import InboxSettings
 from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
@@ -155,6 +159,7 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
                     _artefact(artefact, content=content)
                     for artefact in artefacts.artefacts_of(connection, study_id, study.version)
                 ),
+                stacks=_stacks(studies.instances_of(connection, study_id, study.version)) if study is found[-1] else (),
             )
             for study in reversed(found)
         ]
@@ -164,6 +169,20 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
         content=content,
         versions=tuple(versions),
         files=tuple(FileRow.model_validate(file) for file in files),
+    )
+
+
+def _stacks(instances: Iterable[Instance]) -> tuple[StackRow, ...]:
+    return tuple(
+        StackRow(
+            series_number=found.stack.planes[0].header.series_number,
+            line=line_of(found),
+            images=found.stack.images,
+            regular=found.regular,
+            spacing_mm=found.spacing.median if found.spacing else None,
+            remarks=tuple(remark.sentence for remark in found.remarks),
+        )
+        for found in map(measure, stacks_of(instances))
     )
 
 

@@ -157,13 +157,28 @@ class ArtefactRow(View):
     marks: tuple[str, ...]
 
 
+class StackRow(View):
+    """Images of one series that belong together; ``line`` and ``remarks`` say in words how they lie.
+
+    ``regular`` is whether they are a volume of even voxels, ``spacing_mm`` the usual step from slice to slice.
+    """
+
+    series_number: int | None
+    line: str
+    images: int
+    regular: bool
+    spacing_mm: float | None
+    remarks: tuple[str, ...]
+
+
 class VersionView(View):
-    """One version of a study with all that happened to it."""
+    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only."""
 
     study: StudyRow
     instances: int
     jobs: tuple[Job, ...]
     artefacts: tuple[ArtefactRow, ...]
+    stacks: tuple[StackRow, ...] = ()
 
 
 class StudyView(View):

@@ -34,6 +34,7 @@ from clinic_ai.contract import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
 from clinic_ai.errors import InputError
 from clinic_ai.wire import Call, Method, serve
+from clinic_ai.workers import planes
 
 MAX_VALUE_BYTES = 4096
 """A longer header value is not read; the standard allows none of those we want more than 64 characters."""
@@ -86,6 +87,7 @@ _WANTED: list[BaseTag | int] = [
         *_PIXEL_LAYOUT,
         "Laterality",
         "ImageLaterality",
+        *planes.KEYWORDS,
     )
 ]
 
@@ -258,7 +260,8 @@ def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceH
     _check_transfer_syntax(header.transfer_syntax_uid)
     _check_dimensions(header, max_pixels)
     _check_pixels(source, size, dataset, header)
-    return header
+    geometry = planes.read_plane(dataset, source, header.frames, remarks) if header.frames else None
+    return header.model_copy(update={"geometry": geometry, "remarks": tuple(remarks)})
 
 
 def _header(dataset: Dataset, meta: Dataset, remarks: list[str]) -> InstanceHeader:
