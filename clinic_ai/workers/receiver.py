@@ -55,7 +55,7 @@ LEFTOVER_S = 300.0
 """An arriving file that has not grown for this many time-outs' worth of seconds belongs to no association."""
 REFUSALS = 50
 """Different callers that one report names; the others count as one."""
-GATHER_S = 0.25
+GATHER_S = 0.5
 """How long a report waits for more once there is something to tell."""
 
 _NOT_CALLED = (0x01, 0x01, 0x07)  # rejected for good, by the service user: called AE title not recognised

@@ -1,0 +1,336 @@
+"""The receiver against real senders: DCMTK's programs, and pynetdicom where each answer has to be known."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import QUICK, Daemon
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+from receiving_room import OURS, PEER, ReceivingRoom, dcmsend, echo, free_port, interrupted, needs_dcmtk, read, store
+from scans import write_ct_slice
+
+from clinic_ai.home import init_home
+from clinic_ai.settings import PeerSettings
+from clinic_ai.store.ledger import Fate
+
+SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+
+
+def slices(folder: Path, count: int, *, seed: int = 1, side: int = 64) -> list[Path]:
+    """Write the slices of one study of one patient."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = generate_uid(entropy_srcs=["receiver", str(seed)])
+    paths = [folder / f"{number:03d}.dcm" for number in range(count)]
+    for number, path in enumerate(paths):
+        write_ct_slice(path, seed=seed, study=study, instance=number + 1, side=side)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceivingRoom]:
+    """A room that several tests share; each sends studies of its own."""
+    room = ReceivingRoom(tmp_path_factory.mktemp("receiver") / "h")
+    yield room.listening()
+    room.close()
+
+
+@pytest.fixture
+def open_room(tmp_path: Path) -> Iterator[list[ReceivingRoom]]:
+    """Rooms of a test's own, closed at its end."""
+    rooms: list[ReceivingRoom] = []
+    yield rooms
+    for room in rooms:
+        room.close()
+
+
+# ------------------------------------------------------------ what arrives
+
+
+@needs_dcmtk
+def test_four_senders_at_once_and_a_resend(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    room = ReceivingRoom(tmp_path / "h").listening()
+    open_room.append(room)
+    files = slices(tmp_path / "ct", 60)
+
+    senders = [dcmsend(room.port, files[part::4]) for part in range(4)]
+    assert [sender.wait() for sender in senders] == [0, 0, 0, 0]
+    room.wait(lambda: room.fates() == {Fate.STORED: 60}, "60 slices stored")
+    room.wait(lambda: len(room.audited("association.released")) == 4, "the ends of 4 associations in the audit")
+
+    assert room.names() == {"ct room": 60}
+    (study,) = room.studies()
+    assert study.source == "ct room"
+    assert len(room.audited("association.accepted")) == 4
+    ends = room.audited("association.released")
+    assert sum(int(str(end["stored"])) for end in ends) == 60
+    assert {(end["subject"], end["ae_title"], end["address"]) for end in ends} == {("ct room", "CT_ROOM", "127.0.0.1")}
+
+    assert dcmsend(room.port, files).wait() == 0
+    room.wait(lambda: room.fates() == {Fate.STORED: 60, Fate.DUPLICATE: 60}, "a resend noted as duplicates")
+    assert room.arriving() == []
+
+
+def test_the_bytes_are_stored_as_they_came(room: ReceivingRoom, tmp_path: Path) -> None:
+    (path,) = slices(tmp_path, 1, seed=2)
+    before = set(room.home.objects.rglob("*"))
+
+    assert store(room.port, read([path])) == [SUCCESS]
+    room.wait(lambda: len(room.files()) == 1, "the slice stored")
+
+    (stored,) = (place for place in set(room.home.objects.rglob("*")) - before if place.is_file())
+    sent, kept = dcmread(path), dcmread(stored)
+    assert kept.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
+    assert _dataset(stored) == _dataset(path)
+
+
+def _dataset(path: Path) -> bytes:
+    """Return the bytes of a file after its file meta information."""
+    return path.read_bytes()[132 + 12 + dcmread(path).file_meta.FileMetaInformationGroupLength :]
+
+
+@needs_dcmtk
+def test_echo_is_answered(room: ReceivingRoom) -> None:
+    assert echo(room.port).returncode == 0
+
+
+@needs_dcmtk
+def test_a_killed_sender_leaves_whole_objects_and_nothing_else(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    room = ReceivingRoom(tmp_path / "h").listening()
+    open_room.append(room)
+    sender = dcmsend(room.port, slices(tmp_path / "ct", 400, side=128))
+    room.wait(lambda: room.receiver.view().stored > 5, "the first slices received")
+
+    sender.kill()
+    sender.wait()
+    room.wait(lambda: len(room.audited("association.aborted")) == 1, "the end of the association in the audit")
+
+    (end,) = room.audited("association.aborted")
+    assert 5 < int(str(end["stored"])) < 400
+    room.wait(lambda: room.fates() == {Fate.STORED: end["stored"]}, "what was acknowledged stored")
+    assert echo(room.port).returncode == 0
+
+
+# ------------------------------------------------------------ crashes
+
+
+def test_what_was_acknowledged_survives_the_death_of_the_receiver(
+    tmp_path: Path, open_room: list[ReceivingRoom]
+) -> None:
+    room = ReceivingRoom(tmp_path / "h").listening()
+    open_room.append(room)
+    datasets = read(slices(tmp_path / "ct", 40))
+    first = room.child()
+
+    answers = store(room.port, interrupted(datasets, 17, first.kill))
+    assert answers == [SUCCESS] * 17
+
+    room.wait(lambda: "receiver_down" in room.alerts() or room.receiver.view().listening, "the death noticed")
+    room.wait(lambda: room.receiver.view().listening and room.child().pid != first.pid, "a new receiver")
+    room.wait(lambda: room.fates() == {Fate.STORED: 17}, "all 17 acknowledged slices stored")
+    assert store(room.port, datasets) == [SUCCESS] * 40
+    room.wait(lambda: room.fates() == {Fate.STORED: 40, Fate.DUPLICATE: 17}, "the rest stored")
+    assert "receiver_down" not in room.alerts()
+
+
+def test_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path) -> None:
+    home, port = init_home(tmp_path / "h"), free_port()
+    home.clinic_toml.write_text(
+        f'{QUICK}\n[network]\nenabled = true\nbind = "127.0.0.1"\nport = {port}\nreserve_mb = 1\n'
+        f'[[network.peer]]\nname = "{PEER.name}"\nae_title = "{PEER.ae_title}"\n'
+    )
+    datasets = read(slices(tmp_path / "ct", 20))
+    daemon = Daemon(home)
+    daemon.wait_for("network.listening")
+
+    answers = store(port, interrupted(datasets, 12, daemon.kill))
+    assert answers == [SUCCESS] * 12
+    (home.incoming / ".arriving" / "tmpcut.dcm").write_bytes(b"half of it")
+
+    room = ReceivingRoom(tmp_path / "h").listening()
+    try:
+        room.wait(lambda: room.fates() == {Fate.STORED: len(answers)}, "all that was acknowledged stored")
+        assert room.arriving() == []
+    finally:
+        room.close()
+
+
+def test_what_a_removed_peer_sent_is_taken_all_the_same(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    folder = init_home(tmp_path / "h").incoming / "gone"
+    slices(folder, 3)
+    room = ReceivingRoom(tmp_path / "h").listening()
+    open_room.append(room)
+
+    room.wait(lambda: room.fates() == {Fate.STORED: 3}, "the files of a peer that is not in the settings stored")
+    assert room.names() == {"gone": 3}
+
+
+# ------------------------------------------------------------ who may send, and how much
+
+
+@needs_dcmtk
+def test_an_unknown_title_is_refused_and_audited(room: ReceivingRoom) -> None:
+    done = echo(room.port, title="../../etc")
+
+    assert done.returncode != 0
+    assert "Calling AE Title Not Recognized" in done.stderr
+    room.wait(
+        lambda: [r["ae_title"] for r in room.audited("association.refused")].count("../../etc") == 1, "the refusal"
+    )
+
+
+def test_another_title_than_ours_is_refused(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    room = ReceivingRoom(tmp_path / "h", ae_title="SOMEBODY").listening()
+    open_room.append(room)
+
+    assert store(room.port, read(slices(tmp_path / "ct", 1))) == []
+    room.wait(lambda: len(room.audited("association.refused")) == 1, "the refusal in the audit")
+    assert room.audited("association.refused")[0]["reason"] == "wrong_called_title"
+
+
+def test_an_unknown_machine_is_turned_away_before_it_says_anything(
+    tmp_path: Path, open_room: list[ReceivingRoom]
+) -> None:
+    stranger = PEER.model_copy(update={"host": "192.0.2.0/24"})
+    room = ReceivingRoom(tmp_path / "h", peer=(stranger,)).listening()
+    open_room.append(room)
+
+    with socket.create_connection(("127.0.0.1", room.port), timeout=10) as connection:
+        assert connection.recv(1) == b""
+    room.wait(lambda: len(room.audited("association.refused")) == 1, "the refusal in the audit")
+    (refused,) = room.audited("association.refused")
+    assert (refused["reason"], refused["address"], refused["count"]) == ("unknown_address", "127.0.0.1", 1)
+
+
+def test_without_peers_nobody_is_let_in_and_the_status_says_so(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    room = ReceivingRoom(tmp_path / "h", peer=()).listening()
+    open_room.append(room)
+
+    assert store(room.port, read(slices(tmp_path / "ct", 1))) == []
+    assert "nobody may send" in room.receiver.view().sentence
+
+
+def test_below_the_reserve_objects_are_refused_until_there_is_room(
+    tmp_path: Path, open_room: list[ReceivingRoom]
+) -> None:
+    room = ReceivingRoom(tmp_path / "h", reserve_mb=10**9).listening()
+    open_room.append(room)
+    datasets = read(slices(tmp_path / "ct", 2))
+
+    assert store(room.port, datasets) == [OUT_OF_RESOURCES] * 2
+    room.wait(lambda: "no_room_to_receive" in room.alerts(), "the alert")
+    assert room.arriving() == []
+    assert room.fates() == {}
+
+    before = room.child().pid
+    room.follow({"reserve_mb": 1})
+    room.wait(lambda: room.receiver.view().listening and room.child().pid != before, "listening by the new settings")
+    assert store(room.port, datasets) == [SUCCESS] * 2
+    room.wait(lambda: room.fates() == {Fate.STORED: 2}, "both stored")
+    room.wait(lambda: "no_room_to_receive" not in room.alerts(), "the alert withdrawn")
+
+
+def test_a_port_in_use_is_an_alert_and_listening_begins_when_it_is_free(
+    tmp_path: Path, open_room: list[ReceivingRoom]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        room = ReceivingRoom(tmp_path / "h", port=other.getsockname()[1])
+        open_room.append(room)
+        room.wait(lambda: "receiver_down" in room.alerts(), "the alert")
+        assert "Address already in use" in room.alerts()["receiver_down"].sentence
+        assert not room.receiver.view().listening
+    room.listening()
+    assert "receiver_down" not in room.alerts()
+
+
+# ------------------------------------------------------------ hostile senders
+
+
+def test_no_path_is_made_of_what_a_sender_says(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    evil = PeerSettings(name="evil", ae_title="../../../evil")
+    room = ReceivingRoom(tmp_path / "h", peer=(evil,)).listening()
+    open_room.append(room)
+    (dataset,) = read(slices(tmp_path / "ct", 1))
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "../../../../evil"
+    outside = {place for place in tmp_path.rglob("*") if room.home.path not in place.parents}
+
+    store(room.port, [dataset], title=evil.ae_title)
+    room.wait(lambda: len(room.audited("association.accepted")) == 1, "the association")
+    room.wait(lambda: not room.receiver.view().open, "its end")
+
+    assert {place for place in tmp_path.rglob("*") if room.home.path not in place.parents} == outside
+    assert list(tmp_path.rglob("*evil*")) == [room.home.incoming / "evil"]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack(">BBL", 1, 0, 0xFFFFFFFF) + b"\0" * 100_000,
+        struct.pack(">BBL", 4, 0, 10) + b"\xff" * 10,
+        struct.pack(">BBL", 1, 0, 74) + b"\0\1\0\0" + b"\xff" * 70,
+    ],
+    ids=["http", "a length of 4 GiB", "data before an association", "a title that is no text"],
+)
+def test_rubbish_ends_its_own_connection_only(room: ReceivingRoom, rubbish: bytes, tmp_path: Path) -> None:
+    child = room.child().pid
+    with socket.create_connection(("127.0.0.1", room.port), timeout=10) as connection:
+        connection.sendall(rubbish)
+
+        assert store(room.port, read(slices(tmp_path, 1, seed=3))) == [SUCCESS]
+    assert room.child().pid == child
+
+
+# ------------------------------------------------------------ TLS
+
+
+@needs_dcmtk
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_with_tls_only_senders_with_a_certificate_are_heard(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    for name in ("appliance", "sender"):
+        made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
+        files = ["-keyout", f"{tmp_path}/{name}.key", "-out", f"{tmp_path}/{name}.pem"]
+        subprocess.run([*made, *files], check=True, capture_output=True, timeout=60)
+    room = ReceivingRoom(
+        tmp_path / "h",
+        tls_certificate=str(tmp_path / "appliance.pem"),
+        tls_key=str(tmp_path / "appliance.key"),
+        tls_ca=str(tmp_path / "sender.pem"),
+    ).listening()
+    open_room.append(room)
+    trust = ["+cf", f"{tmp_path}/appliance.pem"]
+
+    assert echo(room.port, "+tls", f"{tmp_path}/sender.key", f"{tmp_path}/sender.pem", *trust).returncode == 0
+    assert echo(room.port, "+tla", *trust).returncode != 0
+    assert echo(room.port, "-to", "5", "-ta", "5").returncode != 0
+
+
+def test_tls_files_that_cannot_be_used_are_an_alert(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+    nothing = {key: str(tmp_path / "none.pem") for key in ("tls_certificate", "tls_key", "tls_ca")}
+    room = ReceivingRoom(tmp_path / "h", **nothing)
+    open_room.append(room)
+
+    room.wait(lambda: "receiver_down" in room.alerts(), "the alert")
+    assert "TLS files" in room.alerts()["receiver_down"].sentence
+
+
+def test_a_stopped_receiver_is_found_and_replaced(
+    tmp_path: Path, open_room: list[ReceivingRoom], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinic_ai.ingest.receiving.HANG_S", 0.5)
+    room = ReceivingRoom(tmp_path / "h").listening()
+    open_room.append(room)
+    stopped = room.child()
+
+    os.kill(stopped.pid, signal.SIGSTOP)
+
+    room.wait(lambda: room.receiver.view().listening and room.child().pid != stopped.pid, "a new receiver")
+    assert OURS in room.receiver.view().sentence
