@@ -489,6 +489,10 @@ class Limits(Word):
     max_seconds: float = 3600.0
 
 
+Recipe = dict[str, float | int | str | bool]
+"""What a person chose of a training run; the keys are the trainer's own."""
+
+
 class TrainingPlan(Word):
     """What a run will cost, before it starts."""
 
@@ -506,7 +510,7 @@ class TrainingTask(Word):
     run_id: str
     dataset: Dataset
     base: LoadedModel | None
-    recipe: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    recipe: Recipe = Field(default_factory=dict)
     run_directory: str
     limits: Limits
     device: Device
@@ -558,8 +562,11 @@ class Progress(Protocol):
 class Trainer(Protocol):
     """How a plugin learns. Lives in one child for one run."""
 
-    def plan(self, dataset: Dataset, limits: Limits) -> TrainingPlan:
-        """Say what training on this would cost. Raise DatasetError if it would leak or mean nothing."""
+    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
+        """Say what training on this by this recipe would cost.
+
+        Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value it cannot use.
+        """
 
     def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
         """Train, or resume from the newest whole checkpoint in the run directory."""
@@ -574,6 +581,7 @@ class PlanTask(Word):
     trainer: str
     dataset: Dataset
     limits: Limits
+    recipe: Recipe = Field(default_factory=dict)
 
 
 class TrainRequest(Word):

@@ -283,7 +283,7 @@ class Runs:
         planned = run.planned
         if planned is None:
             base = self._base(run)
-            task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self._limits())
+            task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self._limits(), recipe=run.recipe)
             plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
             planned = RunPlan(**plan.model_dump(), base=base)
             with self._database.write() as connection:

@@ -26,7 +26,7 @@ class _Reporter:
 
 def plan(params: PlanTask, _: wire.Call) -> TrainingPlan:
     """Say what training would cost. Raise DatasetError if the data set would leak or mean nothing."""
-    return _make(params.trainer).plan(params.dataset, params.limits)
+    return _make(params.trainer).plan(params.dataset, params.limits, params.recipe)
 
 
 def train(params: TrainRequest, call: wire.Call) -> TrainingResult:

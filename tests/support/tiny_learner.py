@@ -23,6 +23,7 @@ from clinic_ai.contract import (
     PluginManifest,
     Progress,
     Ready,
+    Recipe,
     Scores,
     TrainingPlan,
     TrainingProgress,
@@ -123,7 +124,7 @@ class TinyEngine:
 class TinyTrainer:
     """Walks to the mean label of the training split, one checkpoint a step."""
 
-    def plan(self, dataset: Dataset, limits: Limits) -> TrainingPlan:
+    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
         if len(dataset.examples) < 3:
             raise DatasetError("Two images are too few.", remedy="Label more.")
         return TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=1.0, pf_days=0.0)

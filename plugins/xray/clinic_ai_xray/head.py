@@ -40,7 +40,7 @@ class HeadRecipe:
     def parse(cls, values: dict[str, float | int | str | bool]) -> HeadRecipe:
         """Return the recipe with ``values`` instead of its defaults. Raise DatasetError if one makes no sense."""
         known = asdict(cls())
-        strange = sorted(set(values) - set(known) - {"condition"})
+        strange = sorted(set(values) - set(known) - {"condition", "slot"})
         if strange:
             raise DatasetError(f"The recipe has no key {', '.join(strange)}; it has {', '.join(known)}, condition.")
         recipe = cls(**{key: _like(known[key], key, value) for key, value in values.items() if key in known})

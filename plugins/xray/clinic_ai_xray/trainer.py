@@ -17,6 +17,7 @@ from clinic_ai.contract import (
     Limits,
     LoadedModel,
     Progress,
+    Recipe,
     Scores,
     TrainingPlan,
     TrainingProgress,
@@ -47,20 +48,23 @@ _MEMORY_MB = 900
 class XrayTrainer:
     """Frozen base, features computed once, the head trained on them; one run in one child."""
 
-    def plan(self, dataset: Dataset, limits: Limits) -> TrainingPlan:
-        """Say what training would cost. Raise DatasetError if it would leak or mean nothing."""
-        recipe = HeadRecipe()
-        examples = labelled(dataset, condition_of(dataset))
+    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
+        """Say what training would cost at most, should no epoch end it early.
+
+        Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value that is not usable.
+        """
+        head = HeadRecipe.parse(recipe)
+        examples = labelled(dataset, condition_of(dataset, str(recipe.get("condition", ""))))
         train = sum(example.split == "train" for example in examples)
-        steps = recipe.epochs * -(-train // recipe.batch)
+        steps = head.epochs * -(-train // head.batch)
         seconds = len(examples) * _SECONDS_PER_IMAGE + steps * _SECONDS_PER_STEP + 10.0
-        flops = len(examples) * 2 * _BASE_FLOPS + recipe.epochs * train * _HEAD_FLOPS
+        flops = len(examples) * 2 * _BASE_FLOPS + head.epochs * train * _HEAD_FLOPS
         notes = [f"{len(examples)} images, {train} of them for training; the base is frozen."]
         if seconds > limits.max_seconds:
             notes.append(f"It will be stopped after {limits.max_seconds:.0f} s and can go on later.")
         return TrainingPlan(
             steps=steps,
-            epochs=recipe.epochs,
+            epochs=head.epochs,
             memory_mb=_MEMORY_MB,
             seconds=seconds,
             pf_days=flops / _PF_DAY,

@@ -186,7 +186,16 @@ def changed(corpus, change):
 )
 def test_a_dataset_that_leaks_or_means_nothing_is_refused(corpus, change, sentence):
     with pytest.raises(DatasetError, match=sentence):
-        XrayTrainer().plan(changed(corpus, change), Limits())
+        XrayTrainer().plan(changed(corpus, change), Limits(), {})
+
+
+def test_the_plan_follows_the_recipe_and_refuses_one_it_does_not_know(corpus):
+    short, long = (XrayTrainer().plan(corpus, Limits(), {"epochs": epochs}) for epochs in (3, 300))
+    assert (short.epochs, long.epochs) == (3, 300)
+    assert long.steps == 100 * short.steps
+    assert long.seconds > short.seconds
+    with pytest.raises(DatasetError, match="epoch"):
+        XrayTrainer().plan(corpus, Limits(), {"epoch": 5})
 
 
 def test_unreadable_images_are_counted_and_left_out(tmp_path, corpus):
