@@ -22,7 +22,7 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
-from clinic_ai.home import MIN_FREE_MB, Home, check_home, lock_home
+from clinic_ai.home import MIN_FREE_MB, Home, add_new_folders, check_home, lock_home
 from clinic_ai.ingest.intake import Intake
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
@@ -316,6 +316,7 @@ def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> i
 
     Raise ClinicError, in one sentence, if the home, its settings, its lock or a socket cannot be used.
     """
+    add_new_folders(home)
     check_home(home)
     settings = load_settings(home.clinic_toml)
     configure(settings.log.level, settings.log.format)

@@ -262,6 +262,24 @@ def _write(path: Path, text: str, mode: int) -> None:
         os.close(folder)
 
 
+def add_new_folders(home: Home) -> None:
+    """Give a home of an earlier version the folders below state/ that it lacks. Raise HomeError if that fails.
+
+    Nothing else is made: another missing folder may be a disk that is not mounted.
+    """
+    if not home.stamp.is_file():
+        return
+    _refuse_newer(home)
+    try:
+        for name, mode in _FOLDERS.items():
+            folder = home.path / name
+            if folder.parent == home.state and not folder.is_dir():
+                folder.mkdir()
+                folder.chmod(mode)
+    except OSError as error:
+        raise _unusable(home, error) from error
+
+
 # ------------------------------------------------------------ checking
 
 

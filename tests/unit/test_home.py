@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from clinic_ai import __version__, home
 from clinic_ai.errors import HomeError
-from clinic_ai.home import Home, check_home, init_home, lock_home, resolve_home, shipped_packs
+from clinic_ai.home import Home, add_new_folders, check_home, init_home, lock_home, resolve_home, shipped_packs
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.settings.checks import OWN_FOLDERS
 
@@ -277,3 +278,18 @@ def test_one_process_holds_the_home_and_death_lets_go_of_it(made: Home) -> None:
 def test_own_folders_are_those_the_settings_protect(made: Home) -> None:
     folders = {p.name for p in made.path.iterdir() if p.is_dir()}
     assert folders == {*OWN_FOLDERS, "inbox", "outbox"}
+
+
+def test_a_home_of_an_earlier_version_gets_new_folders_and_a_lost_disk_is_no_such_thing(tmp_path: Path) -> None:
+    home = init_home(tmp_path / "home")
+    home.spool.rmdir()
+    add_new_folders(home)
+    assert home.spool.is_dir()
+    home.inbox.rmdir()
+    add_new_folders(home)
+    with pytest.raises(HomeError, match="lacks inbox/"):
+        check_home(home)
+    init_home(home.path)
+    shutil.rmtree(home.state)
+    add_new_folders(home)
+    assert not home.state.exists()
