@@ -244,6 +244,35 @@ def test_folders_side_by_side_are_fine() -> None:
     assert [i.path for i in parse_settings(text).inbox] == ["in-a", "/mnt/b"]
 
 
+PEER = "name = 'ct', ae_title = 'CT'"
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("bind = 'here'", "network.bind: 'here' is not an address"),
+        ("tls_key = 'k'", "network.tls_certificate: TLS needs certificate, key and authority"),
+        ("peer = [{ae_title = 'CT'}]", "network.peer[1].name: the peer has no name"),
+        ("peer = [{name = 'ct'}]", "network.peer[1].ae_title: the peer has no AE title"),
+        (f"peer = [{{{PEER}}}, {{name = 'CT', ae_title = 'B'}}]", "network.peer[1] is named 'CT' too"),
+        ("peer = [{name = 'Inbox', ae_title = 'B'}]", "inbox[1] is named 'Inbox' too"),
+        (f"peer = [{{{PEER}}}, {{name = 'b', ae_title = 'CT'}}]", "network.peer[1] has this title and host too"),
+        (f"peer = [{{{PEER}, host = 'ct.example'}}]", "network.peer[1].host: 'ct.example' is not an address"),
+        ("peer = [{name = '../ct', ae_title = 'CT'}]", "network.peer[1].name: '../ct' is not a name of letters"),
+        ("peer = [{name = '.arriving', ae_title = 'CT'}]", "network.peer[1].name: '.arriving' is not a name"),
+        ("ae_title = 'SEVENTEEN LETTERS'", "network.ae_title: 'SEVENTEEN LETTERS' is not an AE title"),
+    ],
+)
+def test_mistakes_in_who_may_send_are_told(network: str, words: str) -> None:
+    assert words in problem(f"[network]\n{network}")
+
+
+def test_a_name_of_a_peer_fits_into_a_folder_name() -> None:
+    longest = "𝔸" * 63  # letters of four bytes each
+    (peer,) = parse_settings(f"[network]\npeer = [{{name = '{longest}', ae_title = 'CT'}}]").network.peer
+    assert len(peer.name.encode()) <= 255
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [("a = = 2", "line 1, column 5"), ("\n[x", "line 2"), ('a = 1\nb = """\n', "line 2"), ("a = 1\na = 2\n", "line 2")],

@@ -15,8 +15,10 @@ from clinic_ai.cli.output import Exit
 from clinic_ai.daemon import STOP_GRACE_S
 
 UNIT = Path(__file__).parents[2] / "systemd" / "clinic-ai.service"
+NETWORK = UNIT.with_name("clinic-ai-network.conf")
 THRESHOLD = 9
 """Highest exposure accepted, in tenths of systemd's scale of 0 (locked) to 10 (open); a plain unit has 96."""
+THRESHOLD_WITH_NETWORK = 18
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
@@ -43,9 +45,13 @@ def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
 
 
 @needs_systemd
-def test_the_unit_is_locked_down() -> None:
+@pytest.mark.parametrize(("drop_ins", "threshold"), [([], THRESHOLD), ([NETWORK], THRESHOLD_WITH_NETWORK)])
+def test_the_unit_is_locked_down(tmp_path: Path, drop_ins: list[Path], threshold: int) -> None:
+    installed = tmp_path / UNIT.name
+    # Later lines win or add, as those of a drop-in do.
+    installed.write_text("\n".join(path.read_text() for path in (UNIT, *drop_ins)))
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", f"--threshold={THRESHOLD}", str(UNIT)],
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", str(installed)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -70,14 +76,24 @@ def test_a_plain_unit_would_not_pass(tmp_path: Path) -> None:
     assert done.returncode != 0
 
 
-def test_every_line_has_its_reason() -> None:
-    lines = UNIT.read_text().splitlines()
+@pytest.mark.parametrize("file", [UNIT, NETWORK], ids=lambda file: file.name)
+def test_every_line_has_its_reason(file: Path) -> None:
+    lines = file.read_text().splitlines()
     unexplained = [
         line for previous, line in pairwise(lines) if re.match(r"[A-Z]\w+=", line) and not re.match(r"# \S", previous)
     ]
 
     assert directives()
     assert unexplained == []
+
+
+def test_the_network_takes_back_what_locks_it_and_nothing_else() -> None:
+    given = dict(re.findall(r"^([A-Z]\w+)=(.*)$", NETWORK.read_text(), re.MULTILINE))
+
+    assert set(given) == {"PrivateNetwork", "RestrictAddressFamilies", "RestrictNamespaces", "IPAddressAllow"}
+    assert set(given) - {"IPAddressAllow"} <= {name for name, _ in directives()}
+    assert values("IPAddressDeny") == ["any"]  # so that IPAddressAllow is the whole list
+    assert given["RestrictNamespaces"] == "user net"  # with these, children still leave the network
 
 
 def test_what_is_said_to_be_absent_is_absent() -> None:
