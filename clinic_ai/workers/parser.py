@@ -244,7 +244,7 @@ def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceH
     try:
         dataset, source, size = _read_inflated(file) if _DEFLATED in head else (_read(file), file, size)
         meta = dataset.file_meta
-        cut = any(map(_is_cut, (*meta.elements(), *dataset.elements())))  # before any value is looked at
+        cut = any(map(_is_cut, (*meta.values(), *dataset.values())))  # before any value is looked at
         dicomdir = _DICOMDIR in {_text(meta, "MediaStorageSOPClassUID", 64), _text(dataset, "SOPClassUID", 64)}
     except _UNREADABLE as error:
         raise _cut_off("It begins like DICOM, but its header cannot be read.") from error
@@ -406,7 +406,7 @@ def _value(dataset: Dataset, keyword: str) -> object:
     tag = Tag(keyword)
     if tag not in dataset:
         return None
-    raw = dataset.get_item(tag)
+    raw = dataset.get_item(tag, keep_deferred=True)  # without this, it reads what was left out
     if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
         return None  # too long to be read (deferred)
     value = dataset[tag].value

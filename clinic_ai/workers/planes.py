@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import mul
 from typing import BinaryIO, Literal, cast
 
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 
 from clinic_ai.domain import Cosines, FramePlane, PlaneGeometry, Vector
 
@@ -47,9 +47,9 @@ KEYWORDS = (
 )
 """What has to be read of a header for ``read_plane``."""
 
-_GROUPS: list[BaseTag | int] = [
-    Tag(keyword) for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-]
+_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+_TAGS = {keyword: int(Tag(keyword)) for keyword in (*KEYWORDS, *_GROUPS)}
+Elements = Mapping[int, DataElement | RawDataElement]
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 _MAX_CODES = 8
@@ -76,24 +76,23 @@ def read_plane(dataset: Dataset, source: BinaryIO, frames: int, remarks: list[st
 
     ``source`` is the file the data set was read from, for sequences that were passed over; it is left elsewhere.
     """
-    if not any(Tag(keyword) in dataset for keyword in KEYWORDS):
+    top = _elements(dataset)
+    if not any(tag in top for tag in _TAGS.values()):
         return None
-    shared = next(_items(dataset, "SharedFunctionalGroupsSequence", source, remarks), Dataset())
-    measures = _group(shared, "PixelMeasuresSequence") or dataset
-    placed, planes, first = _frames(dataset, source, frames, remarks)
-    if measures is dataset and first is not None:
-        measures = _group(first, "PixelMeasuresSequence") or dataset
+    shared = next(_items(top, "SharedFunctionalGroupsSequence", source, remarks), {})
+    placed, planes, first = _frames(top, source, frames, remarks)
+    measures = _group(shared, "PixelMeasuresSequence") or _group(first, "PixelMeasuresSequence") or top
     spacing = _numbers(measures, "PixelSpacing", 2, remarks)
     thickness = _numbers(measures, "SliceThickness", 1, remarks)
-    tilt = _numbers(dataset, "GantryDetectorTilt", 1, remarks)
+    tilt = _numbers(top, "GantryDetectorTilt", 1, remarks)
     return PlaneGeometry(
-        image_position_patient=_position(_group(shared, "PlanePositionSequence") or dataset, remarks),
-        image_orientation_patient=_orientation(_group(shared, "PlaneOrientationSequence") or dataset, remarks),
+        image_position_patient=_position(_group(shared, "PlanePositionSequence") or top, remarks),
+        image_orientation_patient=_orientation(_group(shared, "PlaneOrientationSequence") or top, remarks),
         pixel_spacing=cast("tuple[float, float] | None", _positive(spacing, "PixelSpacing", remarks)),
         slice_thickness=next(iter(_positive(thickness, "SliceThickness", remarks) or ()), None),
         gantry_detector_tilt=tilt[0] if tilt and abs(tilt[0]) <= 90 else None,
-        frame_of_reference_uid=next(filter(_UID.fullmatch, _texts(dataset, "FrameOfReferenceUID")), "")[:64],
-        image_type=tuple(code for code in _texts(dataset, "ImageType") if _CODE.fullmatch(code))[:_MAX_CODES],
+        frame_of_reference_uid=next(filter(_UID.fullmatch, _texts(top, "FrameOfReferenceUID")), "")[:64],
+        image_type=tuple(code for code in _texts(top, "ImageType") if _CODE.fullmatch(code))[:_MAX_CODES],
         frames=planes,
         frames_placed=placed,
     )
@@ -103,19 +102,19 @@ def read_plane(dataset: Dataset, source: BinaryIO, frames: int, remarks: list[st
 
 
 def _frames(
-    dataset: Dataset, source: BinaryIO, frames: int, remarks: list[str]
-) -> tuple[Placed, tuple[FramePlane, ...], Dataset | None]:
+    top: Elements, source: BinaryIO, frames: int, remarks: list[str]
+) -> tuple[Placed, tuple[FramePlane, ...], Elements]:
     """Return whether each frame is placed, the planes, and the groups of the first frame."""
-    if Tag("PerFrameFunctionalGroupsSequence") not in dataset:
-        return ("not_said" if frames > 1 else ""), (), None
+    if _TAGS["PerFrameFunctionalGroupsSequence"] not in top:
+        return ("not_said" if frames > 1 else ""), (), {}
     if frames > MAX_FRAMES:
         remarks.append(f"It has {frames} frames; the positions of more than {MAX_FRAMES} are not read.")
-        return "too_many", (), None
-    first: Dataset | None = None
+        return "too_many", (), {}
+    first: Elements = {}
     planes: list[FramePlane] = []
     wrong: list[str] = []
-    for groups in _items(dataset, "PerFrameFunctionalGroupsSequence", source, remarks):
-        first = first if first is not None else groups
+    for groups in _items(top, "PerFrameFunctionalGroupsSequence", source, remarks):
+        first = first if planes else groups
         if len(planes) == frames:
             planes.append(FramePlane())  # one too many is enough to know
             break
@@ -134,16 +133,14 @@ def _frames(
     return "each", tuple(planes), first
 
 
-def _items(dataset: Dataset, keyword: str, source: BinaryIO, remarks: list[str]) -> Iterator[Dataset]:
+def _items(top: Elements, keyword: str, source: BinaryIO, remarks: list[str]) -> Iterator[Elements]:
     """Yield the items of a sequence of the object, read only so far as they are asked for and looked at."""
-    element = dataset.get_item(Tag(keyword)) if Tag(keyword) in dataset else None
-    if element is None:
-        return
+    element = top.get(_TAGS[keyword])
     try:
         if isinstance(element, RawDataElement):
-            yield from _read_items(element, source)
-        elif element.VR == "SQ":
-            yield from element.value
+            yield from map(_elements, _read_items(element, source))
+        elif element is not None and element.VR == "SQ":
+            yield from map(_elements, element.value)
     except _UNREADABLE:
         remarks.append(f"Its {keyword} could not be read.")
 
@@ -165,31 +162,33 @@ def _read_items(element: RawDataElement, source: BinaryIO) -> Iterator[Dataset]:
             element.is_little_endian,
             None if length == _UNDEFINED else length,
             defer_size=MAX_NESTED_BYTES,
-            specific_tags=_GROUPS,
+            specific_tags=[_TAGS[keyword] for keyword in _GROUPS],
             at_top_level=False,
         )
         here = source.tell() if length == _UNDEFINED else here + 8 + length
 
 
-def _group(groups: Dataset, keyword: str) -> Dataset | None:
-    """Return the one item of a functional group; None if it is not there or cannot be read."""
-    tag = Tag(keyword)
+def _group(groups: Elements, keyword: str) -> Elements:
+    """Return the one item of a functional group; nothing if it is not there or cannot be read."""
+    element = groups.get(_TAGS[keyword])
     try:
-        return groups[tag].value[0] if tag in groups else None
+        if isinstance(element, RawDataElement):
+            element = convert_raw_data_element(element) if element.value is not None else None
+        return _elements(element.value[0]) if element is not None else {}
     except _UNREADABLE:
-        return None
+        return {}
 
 
 # ---------------------------------------------------------------- values
 
 
-def _position(dataset: Dataset | None, remarks: list[str]) -> Vector | None:
-    return None if dataset is None else cast("Vector | None", _numbers(dataset, "ImagePositionPatient", 3, remarks))
+def _position(elements: Elements, remarks: list[str]) -> Vector | None:
+    return cast("Vector | None", _numbers(elements, "ImagePositionPatient", 3, remarks))
 
 
-def _orientation(dataset: Dataset | None, remarks: list[str]) -> Cosines | None:
+def _orientation(elements: Elements, remarks: list[str]) -> Cosines | None:
     """Return six cosines if they are two directions at a right angle (PS3.3 C.7.6.2.1.1)."""
-    found = None if dataset is None else _numbers(dataset, "ImageOrientationPatient", 6, remarks, decimals=9)
+    found = _numbers(elements, "ImageOrientationPatient", 6, remarks, decimals=9)
     if found is None:
         return None
     row, column = found[:3], found[3:]
@@ -208,10 +207,10 @@ def _positive(values: tuple[float, ...] | None, keyword: str, remarks: list[str]
 
 
 def _numbers(
-    dataset: Dataset, keyword: str, count: int, remarks: list[str], *, decimals: int = DECIMALS
+    elements: Elements, keyword: str, count: int, remarks: list[str], *, decimals: int = DECIMALS
 ) -> tuple[float, ...] | None:
     """Return so many finite numbers below ``MAX_MM``; None if they are missing, or are not that, which is remarked."""
-    texts = _texts(dataset, keyword)
+    texts = _texts(elements, keyword)
     if not any(texts):
         return None
     try:
@@ -224,9 +223,14 @@ def _numbers(
     return numbers
 
 
-def _texts(dataset: Dataset, keyword: str) -> list[str]:
+def _texts(elements: Elements, keyword: str) -> list[str]:
     """Return the values as text; none if the element is missing, too long to have been read, or no text."""
-    element = dataset.get_item(Tag(keyword)) if Tag(keyword) in dataset else None
+    element = elements.get(_TAGS[keyword])
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
         return []
     return [part.strip("\0 ") for part in element.value.decode("latin-1").split("\\")]
+
+
+def _elements(dataset: Dataset) -> Elements:
+    """Return the elements as they were read. To ask the data set for one would read what was passed over."""
+    return {int(tag): element for tag, element in dataset.items()}

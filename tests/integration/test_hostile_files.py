@@ -229,3 +229,12 @@ def test_a_file_that_eats_the_parsers_memory_costs_only_itself(tmp_path: Path) -
         assert site.fates() == {Fate.STORED: 5, Fate.QUARANTINED: 1}
     finally:
         site.close()
+
+
+def test_a_value_longer_than_any_should_be_is_not_read(site: Site) -> None:
+    assert drop(site, "long value", slice_bytes(StudyDescription="D" * 60_000)) is Fate.STORED
+    row = next(row for row in site.files() if row.name == "long value/x.dcm")
+    with site.database.read() as connection:
+        study = studies.get_study(connection, row.study_id or "")
+        (instance,) = studies.instances_of(connection, study.study_id, study.version)
+    assert instance.header.study_description == ""
