@@ -194,9 +194,8 @@ def measure(stack: Stack, *, tolerance_mm: float | None = None) -> StackGeometry
 def _unplaced(stack: Stack) -> GeometryRemark:
     if stack.scout:
         return GeometryRemark(Oddity.SCOUT, "a scout, only for planning")
-    if any(plane.images > 1 for plane in stack.planes):
-        return GeometryRemark(Oddity.NO_POSITIONS, "the header does not say where each frame lies")
-    return GeometryRemark(Oddity.NO_POSITIONS, "the header does not say where each image lies")
+    what = "frame" if any(plane.images > 1 for plane in stack.planes) else "image"
+    return GeometryRemark(Oddity.NO_POSITIONS, f"it is not known where each {what} lies")
 
 
 def _of_kind(stack: Stack) -> Iterable[GeometryRemark]:
