@@ -62,7 +62,6 @@ class ApplianceCollector(Collector):
         loaded = 0 if self._services.guard.pack is None else 1
         yield _one("clinic_ai_policy_loaded", "1 if a policy pack is in force, 0 if everything is held.", loaded)
 
-
     def _network(self) -> Iterable[Metric]:
         network = self._services.receiver.view()
         yield _one("clinic_ai_network_listening", "1 if the receiver listens for senders.", int(network.listening))

@@ -34,6 +34,7 @@ START_TIMEOUT_S = 60.0
 ATTEND_S = 0.5
 HANG_S = 30.0
 """A child that does not report for this long hangs, and is replaced."""
+SHORTEST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 60.0
 SAY_AGAIN_S = 60.0
 """The same refusal of the same caller is written down at most this often, with its count."""
@@ -201,7 +202,7 @@ class Receiver:
         if self._crew.closed:
             return  # we are stopping, and ended it ourselves
         self._failures += 1
-        pause = min(LONGEST_BACKOFF_S, 2.0 ** min(self._failures - 1, 10))
+        pause = min(LONGEST_BACKOFF_S, SHORTEST_BACKOFF_S * 2 ** min(self._failures - 1, 10))
         self._not_before = time.monotonic() + pause
         if isinstance(error, ClinicError):
             sentence, remedy = error.message, error.remedy

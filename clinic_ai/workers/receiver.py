@@ -19,6 +19,7 @@ import os
 import secrets
 import socket
 import ssl
+import struct
 import tempfile
 import threading
 import time
@@ -55,7 +56,11 @@ LEFTOVER_S = 300.0
 """An arriving file that has not grown for this many time-outs' worth of seconds belongs to no association."""
 REFUSALS = 50
 """Different callers that one report names; the others count as one."""
-GATHER_S = 0.5
+HEADER_BYTES = 6
+"""Length of what every PDU begins with: type, a reserved byte, and four bytes of length."""
+LARGEST_PDU = 4 << 20
+"""Longer ones are taken for an attack on our memory: data come in pieces of network.max_pdu, at most 1 MiB."""
+GATHER_S = 0.25
 """How long a report waits for more once there is something to tell."""
 
 _NOT_CALLED = (0x01, 0x01, 0x07)  # rejected for good, by the service user: called AE title not recognised
@@ -77,16 +82,75 @@ class _Open:
     refused: int = 0
 
 
+def _acknowledge(connection: socket.socket) -> None:
+    """Acknowledge what has come at once, which the kernel would else delay by up to 40 ms.
+
+    Senders such as DCMTK leave Nagle's algorithm on: they hold back an object's data until the command before it has
+    been acknowledged, so the delay would cost every object as much. It has to be asked for again and again.
+    """
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+class _Prompt(socket.socket):
+    """A connection that acknowledges each PDU when its header is read, and reads its body in one go.
+
+    pynetdicom asks for 4 KiB at a time, and with several associations each of these calls hands Python's one lock
+    around. Never more than the PDU is read ahead, so that waiting for the next one sees what there is.
+    """
+
+    _header = b""
+    _body = b""
+    _given = 0
+    """How much of the body was handed out."""
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        if len(self._header) < HEADER_BYTES:
+            data = super().recv(min(bufsize, HEADER_BYTES - len(self._header)), flags)
+            self._header += data
+            _acknowledge(self)
+            return data
+        if self._given == len(self._body):
+            left = _body_length(self._header) - self._given
+            self._body += super().recv(left, flags | socket.MSG_WAITALL)
+        data = self._body[self._given : self._given + bufsize]
+        self._given += len(data)
+        if self._given == _body_length(self._header):
+            self._header, self._body, self._given = b"", b"", 0
+        return data
+
+
+def _body_length(header: bytes) -> int:
+    """Return the length that the header of a PDU announces. Raise OSError if no sane sender would send as much."""
+    length = int.from_bytes(header[2:HEADER_BYTES], "big")
+    if length > LARGEST_PDU:
+        raise OSError(errno.EMSGSIZE, "a PDU of absurd length was announced")
+    return length
+
+
+class _PromptTLS(ssl.SSLSocket):
+    """The same under TLS."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        data = super().recv(buflen, flags)
+        if buflen <= HEADER_BYTES:
+            _acknowledge(self)
+        return data
+
+
 class _Server(ThreadedAssociationServer):
     """Lets only machines in that some peer may call from, and never waits for one of them."""
 
     receiver: Receiver
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        client, address = self.socket.accept()  # type: ignore[union-attr]
+        accepted, address = self.socket.accept()  # type: ignore[union-attr]
+        client: socket.socket = _Prompt(fileno=accepted.detach())
         # Answers are small and the sender waits for each: Nagle's algorithm would hold them back.
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.settimeout(self.receiver.task.timeout_s)  # else a sender that stops half-way keeps its thread for ever
+        # Else a sender that stops half-way keeps its thread for ever. Not settimeout, which polls before each read.
+        silence = struct.pack("ll", *divmod(int(self.receiver.task.timeout_s * 1_000_000), 1_000_000))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
         if self.ssl_context is not None:
             # The handshake comes with the first read, in the thread of the association and not in this one.
             client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
@@ -288,6 +352,7 @@ def _tls(task: ListenTask) -> ssl.SSLContext | None:
     if not task.tls_certificate:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = _PromptTLS
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(task.tls_certificate, task.tls_key, password=lambda: b"")

@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,11 @@ def slices(folder: Path, count: int, *, seed: int = 1, side: int = 64) -> list[P
     return paths
 
 
+def refusals(room: ReceivingRoom) -> dict[object, object]:
+    """Return from where associations were refused, by the reason in the audit."""
+    return {row["reason"]: row["address"] for row in room.audited("association.refused")}
+
+
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceivingRoom]:
     """A room that several tests share; each sends studies of its own."""
@@ -50,6 +55,22 @@ def open_room(tmp_path: Path) -> Iterator[list[ReceivingRoom]]:
     yield rooms
     for room in rooms:
         room.close()
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ReceivingRoom]]:
+    """Return a function that lets one room listen by other keys of ``[network]``, as a reload would."""
+    room = ReceivingRoom(tmp_path_factory.mktemp("changing") / "h", enabled=False)
+
+    def listen(**network: object) -> ReceivingRoom:
+        standard = {"enabled": True, "ae_title": OURS, "peer": (PEER,), "reserve_mb": 1}
+        before = len(room.audited("network.listening"))
+        room.follow({**standard, "tls_certificate": "", "tls_key": "", "tls_ca": "", **network})
+        room.wait(lambda: len(room.audited("network.listening")) > before, "listening by these settings")
+        return room
+
+    yield listen
+    room.close()
 
 
 # ------------------------------------------------------------ what arrives
@@ -106,7 +127,7 @@ def test_echo_is_answered(room: ReceivingRoom) -> None:
 def test_a_killed_sender_leaves_whole_objects_and_nothing_else(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
     room = ReceivingRoom(tmp_path / "h").listening()
     open_room.append(room)
-    sender = dcmsend(room.port, slices(tmp_path / "ct", 400, side=128))
+    sender = dcmsend(room.port, slices(tmp_path / "ct", 300, side=128))
     room.wait(lambda: room.receiver.view().stored > 5, "the first slices received")
 
     sender.kill()
@@ -114,7 +135,7 @@ def test_a_killed_sender_leaves_whole_objects_and_nothing_else(tmp_path: Path, o
     room.wait(lambda: len(room.audited("association.aborted")) == 1, "the end of the association in the audit")
 
     (end,) = room.audited("association.aborted")
-    assert 5 < int(str(end["stored"])) < 400
+    assert 5 < int(str(end["stored"])) < 300
     room.wait(lambda: room.fates() == {Fate.STORED: end["stored"]}, "what was acknowledged stored")
     assert echo(room.port).returncode == 0
 
@@ -127,7 +148,7 @@ def test_what_was_acknowledged_survives_the_death_of_the_receiver(
 ) -> None:
     room = ReceivingRoom(tmp_path / "h").listening()
     open_room.append(room)
-    datasets = read(slices(tmp_path / "ct", 40))
+    datasets = read(slices(tmp_path / "ct", 24))
     first = room.child()
 
     answers = store(room.port, interrupted(datasets, 17, first.kill))
@@ -136,8 +157,8 @@ def test_what_was_acknowledged_survives_the_death_of_the_receiver(
     room.wait(lambda: "receiver_down" in room.alerts() or room.receiver.view().listening, "the death noticed")
     room.wait(lambda: room.receiver.view().listening and room.child().pid != first.pid, "a new receiver")
     room.wait(lambda: room.fates() == {Fate.STORED: 17}, "all 17 acknowledged slices stored")
-    assert store(room.port, datasets) == [SUCCESS] * 40
-    room.wait(lambda: room.fates() == {Fate.STORED: 40, Fate.DUPLICATE: 17}, "the rest stored")
+    assert store(room.port, datasets) == [SUCCESS] * 24
+    room.wait(lambda: room.fates() == {Fate.STORED: 24, Fate.DUPLICATE: 17}, "the rest stored")
     assert "receiver_down" not in room.alerts()
 
 
@@ -147,7 +168,7 @@ def test_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path) 
         f'{QUICK}\n[network]\nenabled = true\nbind = "127.0.0.1"\nport = {port}\nreserve_mb = 1\n'
         f'[[network.peer]]\nname = "{PEER.name}"\nae_title = "{PEER.ae_title}"\n'
     )
-    datasets = read(slices(tmp_path / "ct", 20))
+    datasets = read(slices(tmp_path / "ct", 15))
     daemon = Daemon(home)
     daemon.wait_for("network.listening")
 
@@ -163,14 +184,10 @@ def test_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path) 
         room.close()
 
 
-def test_what_a_removed_peer_sent_is_taken_all_the_same(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
-    folder = init_home(tmp_path / "h").incoming / "gone"
-    slices(folder, 3)
-    room = ReceivingRoom(tmp_path / "h").listening()
-    open_room.append(room)
+def test_what_a_removed_peer_sent_is_taken_all_the_same(room: ReceivingRoom) -> None:
+    slices(room.home.incoming / "gone", 3, seed=5)
 
-    room.wait(lambda: room.fates() == {Fate.STORED: 3}, "the files of a peer that is not in the settings stored")
-    assert room.names() == {"gone": 3}
+    room.wait(lambda: room.names()["gone"] == 3, "the files of a peer that is not in the settings stored")
 
 
 # ------------------------------------------------------------ who may send, and how much
@@ -187,42 +204,38 @@ def test_an_unknown_title_is_refused_and_audited(room: ReceivingRoom) -> None:
     )
 
 
-def test_another_title_than_ours_is_refused(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
-    room = ReceivingRoom(tmp_path / "h", ae_title="SOMEBODY").listening()
-    open_room.append(room)
+def test_another_title_than_ours_is_refused(tmp_path: Path, changing: Callable[..., ReceivingRoom]) -> None:
+    room = changing(ae_title="SOMEBODY")
 
     assert store(room.port, read(slices(tmp_path / "ct", 1))) == []
-    room.wait(lambda: len(room.audited("association.refused")) == 1, "the refusal in the audit")
-    assert room.audited("association.refused")[0]["reason"] == "wrong_called_title"
+    room.wait(lambda: "wrong_called_title" in refusals(room), "the refusal in the audit")
 
 
 def test_an_unknown_machine_is_turned_away_before_it_says_anything(
-    tmp_path: Path, open_room: list[ReceivingRoom]
+    tmp_path: Path, changing: Callable[..., ReceivingRoom]
 ) -> None:
     stranger = PEER.model_copy(update={"host": "192.0.2.0/24"})
-    room = ReceivingRoom(tmp_path / "h", peer=(stranger,)).listening()
-    open_room.append(room)
+    room = changing(peer=(stranger,))
 
     with socket.create_connection(("127.0.0.1", room.port), timeout=10) as connection:
         assert connection.recv(1) == b""
-    room.wait(lambda: len(room.audited("association.refused")) == 1, "the refusal in the audit")
-    (refused,) = room.audited("association.refused")
-    assert (refused["reason"], refused["address"], refused["count"]) == ("unknown_address", "127.0.0.1", 1)
+    room.wait(lambda: "unknown_address" in refusals(room), "the refusal in the audit")
+    assert refusals(room)["unknown_address"] == "127.0.0.1"
 
 
-def test_without_peers_nobody_is_let_in_and_the_status_says_so(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
-    room = ReceivingRoom(tmp_path / "h", peer=()).listening()
-    open_room.append(room)
+def test_without_peers_nobody_is_let_in_and_the_status_says_so(
+    tmp_path: Path, changing: Callable[..., ReceivingRoom]
+) -> None:
+    room = changing(peer=())
 
     assert store(room.port, read(slices(tmp_path / "ct", 1))) == []
     assert "nobody may send" in room.receiver.view().sentence
 
 
 def test_below_the_reserve_objects_are_refused_until_there_is_room(
-    tmp_path: Path, open_room: list[ReceivingRoom]
+    tmp_path: Path, changing: Callable[..., ReceivingRoom]
 ) -> None:
-    room = ReceivingRoom(tmp_path / "h", reserve_mb=10**9).listening()
-    open_room.append(room)
+    room = changing(reserve_mb=10**9)
     datasets = read(slices(tmp_path / "ct", 2))
 
     assert store(room.port, datasets) == [OUT_OF_RESOURCES] * 2
@@ -230,9 +243,7 @@ def test_below_the_reserve_objects_are_refused_until_there_is_room(
     assert room.arriving() == []
     assert room.fates() == {}
 
-    before = room.child().pid
-    room.follow({"reserve_mb": 1})
-    room.wait(lambda: room.receiver.view().listening and room.child().pid != before, "listening by the new settings")
+    changing()
     assert store(room.port, datasets) == [SUCCESS] * 2
     room.wait(lambda: room.fates() == {Fate.STORED: 2}, "both stored")
     room.wait(lambda: "no_room_to_receive" not in room.alerts(), "the alert withdrawn")
@@ -254,6 +265,7 @@ def test_a_port_in_use_is_an_alert_and_listening_begins_when_it_is_free(
 # ------------------------------------------------------------ hostile senders
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_no_path_is_made_of_what_a_sender_says(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
     evil = PeerSettings(name="evil", ae_title="../../../evil")
     room = ReceivingRoom(tmp_path / "h", peer=(evil,)).listening()
@@ -294,18 +306,16 @@ def test_rubbish_ends_its_own_connection_only(room: ReceivingRoom, rubbish: byte
 
 @needs_dcmtk
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
-def test_with_tls_only_senders_with_a_certificate_are_heard(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
+def test_with_tls_a_sender_needs_a_certificate(tmp_path: Path, changing: Callable[..., ReceivingRoom]) -> None:
     for name in ("appliance", "sender"):
         made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
         files = ["-keyout", f"{tmp_path}/{name}.key", "-out", f"{tmp_path}/{name}.pem"]
         subprocess.run([*made, *files], check=True, capture_output=True, timeout=60)
-    room = ReceivingRoom(
-        tmp_path / "h",
+    room = changing(
         tls_certificate=str(tmp_path / "appliance.pem"),
         tls_key=str(tmp_path / "appliance.key"),
         tls_ca=str(tmp_path / "sender.pem"),
-    ).listening()
-    open_room.append(room)
+    )
     trust = ["+cf", f"{tmp_path}/appliance.pem"]
 
     assert echo(room.port, "+tls", f"{tmp_path}/sender.key", f"{tmp_path}/sender.pem", *trust).returncode == 0
@@ -313,13 +323,13 @@ def test_with_tls_only_senders_with_a_certificate_are_heard(tmp_path: Path, open
     assert echo(room.port, "-to", "5", "-ta", "5").returncode != 0
 
 
-def test_tls_files_that_cannot_be_used_are_an_alert(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
-    nothing = {key: str(tmp_path / "none.pem") for key in ("tls_certificate", "tls_key", "tls_ca")}
-    room = ReceivingRoom(tmp_path / "h", **nothing)
-    open_room.append(room)
+def test_tls_files_that_cannot_be_used_are_an_alert(changing: Callable[..., ReceivingRoom]) -> None:
+    room = changing()
+    room.follow(dict.fromkeys(("tls_certificate", "tls_key", "tls_ca"), "none.pem"))
 
     room.wait(lambda: "receiver_down" in room.alerts(), "the alert")
     assert "TLS files" in room.alerts()["receiver_down"].sentence
+    assert not room.receiver.view().listening
 
 
 def test_a_stopped_receiver_is_found_and_replaced(
