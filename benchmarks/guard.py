@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from clinic_ai.contract import GuardSubject, GuardTask
 from clinic_ai.domain import Audience, Finding, PatientIdentity, Presence, Statement, StudyFacts
 from clinic_ai.guard.engine import judge
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
@@ -23,6 +22,7 @@ from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.proof import load_policy
 from clinic_ai.guard.text import Text
+from clinic_ai.tasks import GuardSubject, GuardTask
 
 SIZE = 2000
 

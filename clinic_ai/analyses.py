@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from clinic_ai.contract import AnalysisTask, GuardSubject, LoadedModel, PluginManifest, SliceRef, TaskImage, VolumeInfo
+from clinic_ai.contract import AnalysisTask, LoadedModel, PluginManifest, SliceRef, TaskImage, VolumeInfo
 from clinic_ai.domain import (
     Analysis,
     Audience,
@@ -33,6 +33,7 @@ from clinic_ai.processes import open_produced
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.tasks import GuardSubject
 from clinic_ai.waiting import bad_model, no_model, no_plugin
 
 MAX_PRODUCED_BYTES = 512 << 20

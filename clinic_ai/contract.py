@@ -1,4 +1,4 @@
-"""What passes between the daemon, the children and the plugins: manifests, tasks, results, protocols.
+"""What passes between the daemon and the plugins, in engines and trainers: manifests, tasks, results, protocols.
 
 The light half of a plugin is its manifest, data that the daemon reads. The heavy half implements
 ``Engine`` and, if it can learn, ``Trainer``; both are imported only inside ``workers/``. A task carries
@@ -15,15 +15,10 @@ from clinic_ai.domain import (
     Analysis,
     Answer,
     Audience,
-    Finding,
-    GuardVerdict,
     InstanceHeader,
     Key,
     ModelRef,
-    PatientIdentity,
-    Probability,
     Sha256,
-    Statement,
     StudyFacts,
     ValidationFigures,
     Vector,
@@ -137,116 +132,6 @@ class Device(Word):
     memory_mb: int = 0
 
 
-# ---------------------------------------------------------------- parser child
-
-
-class ParseTask(Word):
-    """Files to read headers of; absolute paths. The caps refuse what would hurt whoever decodes it."""
-
-    paths: tuple[str, ...]
-    max_pixels: int = 400_000_000
-    """Largest Rows × Columns × NumberOfFrames."""
-
-
-class Problem(Word):
-    """Why a file is not usable: a stable code, a sentence, and what to do."""
-
-    code: Key
-    sentence: str
-    remedy: str
-
-
-class ParsedFile(Word):
-    """The header of one file, or its problem."""
-
-    path: str
-    header: InstanceHeader | None = None
-    problem: Problem | None = None
-
-
-class ParseResult(Word):
-    """One entry for each path of the task, in its order."""
-
-    files: tuple[ParsedFile, ...]
-
-
-# ---------------------------------------------------------------- receiver child
-
-
-class Peer(Word):
-    """Who may send: a name, which is also the folder of its objects, its AE title, and an address, network or ``*``."""
-
-    name: str
-    ae_title: str
-    host: str
-
-
-class ListenTask(Word):
-    """Listen for senders. Objects go to ``folder/<name of the peer>``, which are there already."""
-
-    bind: str
-    port: int
-    ae_title: str
-    peers: tuple[Peer, ...]
-    folder: str
-    reserve_bytes: int
-    """Free space on the disk of ``folder`` below which objects are refused."""
-    max_pdu: int
-    max_associations: int
-    timeout_s: float
-    tls_certificate: str = ""
-    tls_key: str = ""
-    tls_ca: str = ""
-
-
-class Listening(Word):
-    """The receiver listens at this port."""
-
-    port: int
-
-
-class AttendTask(Word):
-    """Tell what happened since the last time, at the latest after ``wait_s``."""
-
-    wait_s: float
-
-
-class Caller(Word):
-    """Who called: the AE title it gave, cleaned of what does not print, and its address."""
-
-    ae_title: str
-    address: str
-    peer: str = ""
-
-
-class AssociationEnd(Word):
-    """How an association ended, and how many objects were answered with success and with out of resources."""
-
-    caller: Caller
-    released: bool
-    stored: int
-    refused: int
-
-
-class Refusal(Word):
-    """Associations that were refused, all for one reason of ``clinic_ai.ingest.receiving``."""
-
-    caller: Caller
-    reason: Key
-    count: int
-
-
-class AttendReport(Word):
-    """What happened since the last report; ``stored`` and ``no_room`` count objects, ``open`` associations now."""
-
-    opened: tuple[Caller, ...] = ()
-    ended: tuple[AssociationEnd, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    stored: int = 0
-    no_room: int = 0
-    open: int = 0
-
-
 # ---------------------------------------------------------------- engine child
 
 
@@ -337,125 +222,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of everything; the process ends after this."""
-
-
-# ---------------------------------------------------------------- guard child
-
-
-class GuardLoad(Word):
-    """Load and test the policy pack in this directory."""
-
-    directory: str
-
-
-class PackInfo(Word):
-    """A pack that loaded and passed its own cases; ``digest`` covers every byte of it."""
-
-    name: str
-    version: str
-    digest: Sha256
-    rules: tuple[str, ...]
-    cases: int
-
-
-class CaseOutcome(Word):
-    """How one case of a pack went; ``number`` counts from 1, ``sentence`` says what is wrong, empty if it passed."""
-
-    number: int
-    rule: str
-    kind: str
-    passed: bool
-    sentence: str = ""
-
-
-class CaseReport(Word):
-    """All cases of a pack, and what else keeps it from loading: rules without cases, templates unfit to read."""
-
-    pack: PackInfo
-    outcomes: tuple[CaseOutcome, ...]
-    problems: tuple[str, ...] = ()
-
-
-class GuardSubject(Word):
-    """What statements are checked against.
-
-    ``validated`` is false while any model lacks a clinical record, ``reference`` true unless every model is
-    known not to be a reference model.
-    """
-
-    facts: StudyFacts
-    identity: PatientIdentity = PatientIdentity()
-    findings: tuple[Finding, ...] = ()
-    validated: bool = False
-    reference: bool = True
-    signed_by: str = ""
-    language: str = "en"
-
-
-class GuardTask(Word):
-    """Judge these statements for this audience under the pack with this digest."""
-
-    audience: Audience
-    subject: GuardSubject
-    statements: tuple[Statement, ...]
-    policy_hash: Sha256
-
-
-# ---------------------------------------------------------------- renderer child
-
-
-class RenderImage(Word):
-    """An image to show: the stored object, and the heat map to lay over it if there is one.
-
-    ``extent`` is (top, left, bottom, right) in 0..1 of the image that the heat map covers.
-    """
-
-    path: str
-    sha256: Sha256
-    header: InstanceHeader
-    heatmap_path: str | None = None
-    heatmap_caption: str = ""
-    extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
-
-
-class RenderTask(Word):
-    """Make the artefacts of one study version into ``output_directory``: pictures, report.pdf, report.sr.dcm."""
-
-    study_id: str
-    version: int
-    study_instance_uid: str
-    closed_reason: str
-    source: str
-    facts: StudyFacts
-    identity: PatientIdentity
-    received_at: float
-    created_at: float
-    images: tuple[RenderImage, ...]
-    findings: tuple[Finding, ...]
-    verdict: GuardVerdict
-    models: tuple[ModelRef, ...]
-    plugin_labels: tuple[str, ...]
-    """``name version`` of each plugin that analysed the study."""
-    institution: str
-    language: str
-    output_directory: str
-    software: str
-    decode: bool = True
-    """False once a decoder killed the renderer on this study: the report then comes without pictures."""
-
-
-class RenderedFile(Word):
-    """A file the renderer made in its job directory."""
-
-    name: str
-    media_type: str
-
-
-class RenderResult(Word):
-    """What was made, and in words what could not be (an SR of a PNG, say)."""
-
-    files: tuple[RenderedFile, ...]
-    omissions: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- trainer child

@@ -10,7 +10,7 @@ import typer
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 
 if TYPE_CHECKING:
-    from clinic_ai.contract import CaseReport
+    from clinic_ai.tasks import CaseReport
 
 policy = group("policy", "The policy pack: what may be said, to whom.")
 

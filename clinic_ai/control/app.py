@@ -17,7 +17,6 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.contract import CaseReport
 from clinic_ai.control import desk, metrics, problems
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
@@ -48,6 +47,7 @@ from clinic_ai.domain import Alert, StudyState
 from clinic_ai.errors import ClinicError, NotAllowed
 from clinic_ai.store import alerts, audit
 from clinic_ai.store.ledger import Fate
+from clinic_ai.tasks import CaseReport
 
 __all__ = ["Services", "create_app"]
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from clinic_ai.contract import CaseReport
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.views import (
     DoneView,
@@ -36,6 +35,7 @@ from clinic_ai.control.views import (
 from clinic_ai.domain import Alert, StudyState
 from clinic_ai.errors import ClinicError, Conflict, NotAllowed, NotFound
 from clinic_ai.home import Home
+from clinic_ai.tasks import CaseReport
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from clinic_ai.contract import CaseReport, PackInfo
 from clinic_ai.domain import ModelRef, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.home import Home
@@ -17,6 +16,7 @@ from clinic_ai.processes import Crew
 from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
+from clinic_ai.tasks import CaseReport, PackInfo
 
 
 class ExecutionPort(Protocol):

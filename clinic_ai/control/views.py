@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
-from clinic_ai.contract import PackInfo, PluginManifest
+from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import Alert, Job, Key, Released, StudyFacts, StudyState, WaitReason
+from clinic_ai.tasks import PackInfo
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 PlainPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,4000}$")]

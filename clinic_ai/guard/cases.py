@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_ai.contract import GuardSubject, GuardTask
 from clinic_ai.domain import Audience, Finding, GuardAction, PatientIdentity, Presence, Statement, StudyFacts
+from clinic_ai.tasks import GuardSubject, GuardTask
 
 _NO_INSTANCE = "0" * 64
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import CaseReport, GuardLoad, GuardSubject, GuardTask, PackInfo
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Statement, Word
 from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ClinicError, PolicyError
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.tasks import CaseReport, GuardLoad, GuardSubject, GuardTask, PackInfo
 
 Alert = Callable[[str, str, str], None]
 """Takes a stable code, a sentence and a remedy; must not raise."""

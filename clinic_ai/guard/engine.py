@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from clinic_ai.contract import GuardTask
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement
 from clinic_ai.guard.detectors import Flag, View
 from clinic_ai.guard.policy import Policy, Rule, RuleEntry
 from clinic_ai.guard.text import Text
+from clinic_ai.tasks import GuardTask
 
 _WHOLE = ""
 """Statement id of decisions about the artefact as a whole."""

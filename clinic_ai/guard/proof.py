@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clinic_ai.contract import CaseOutcome, CaseReport, GuardSubject, GuardTask, PackInfo
 from clinic_ai.domain import Audience, Finding, GuardAction, Presence, Statement, StudyFacts
 from clinic_ai.guard.cases import Case
 from clinic_ai.guard.engine import fired_rules, judge
 from clinic_ai.guard.policy import Policy, read_policy, refuse_if
 from clinic_ai.guard.templates import KINDS
+from clinic_ai.tasks import CaseOutcome, CaseReport, GuardSubject, GuardTask, PackInfo
 
 _NEEDED = ("firing", "non_firing", "mutation")
 _PROBABILITIES = (0.02, 0.15, 0.5, 0.8, 0.95)

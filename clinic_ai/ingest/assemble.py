@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clinic_ai.contract import Problem
 from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
+from clinic_ai.tasks import Problem
 
 _GENERAL = {
     "CR",

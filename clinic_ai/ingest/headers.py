@@ -12,10 +12,10 @@ from pathlib import Path
 import structlog
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ChildTimedOut
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import IngestSettings
+from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 
 log = structlog.get_logger()
 

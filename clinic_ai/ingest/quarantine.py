@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from clinic_ai.contract import Problem
 from clinic_ai.domain import Word
 from clinic_ai.store.objects import fsync_directory
+from clinic_ai.tasks import Problem
 
 FILE = "file"
 REASON = "reason.json"

@@ -15,7 +15,6 @@ import structlog
 from sqlalchemy import Connection
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import AttendReport, AttendTask, Caller, Listening, ListenTask, Peer, Refusal
 from clinic_ai.errors import ChildError, ClinicError
 from clinic_ai.home import Home
 from clinic_ai.ingest.watch import Inbox
@@ -24,6 +23,7 @@ from clinic_ai.settings import NetworkSettings, Settings
 from clinic_ai.store import alerts, audit
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import fsync_directory
+from clinic_ai.tasks import AttendReport, AttendTask, Caller, Listening, ListenTask, Peer, Refusal
 
 log = structlog.get_logger()
 

@@ -11,10 +11,10 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from clinic_ai.contract import RenderTask
 from clinic_ai.domain import FileKind
 from clinic_ai.ml.report_text import printable
 from clinic_ai.ml.uids import derived_uid, is_uid
+from clinic_ai.tasks import RenderTask
 
 CHARACTER_SET = "ISO_IR 192"
 MANUFACTURER = "clinic-ai"

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from clinic_ai.contract import RenderImage
 from clinic_ai.errors import InputError
 from clinic_ai.ml.greys import resize
 from clinic_ai.ml.images import GreyImage, load_grey
+from clinic_ai.tasks import RenderImage
 
 MAX_SIDE = 1400
 """Longer side of a picture in pixels: about 300 dpi at the size it has in the report."""

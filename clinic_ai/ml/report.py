@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from clinic_ai.contract import RenderedFile, RenderImage, RenderResult, RenderTask
 from clinic_ai.domain import FileKind
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
@@ -19,6 +18,7 @@ from clinic_ai.ml.report_sr import evidence_of, write_sr
 from clinic_ai.ml.secondary_capture import write_capture
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import released_findings
+from clinic_ai.tasks import RenderedFile, RenderImage, RenderResult, RenderTask
 
 MAX_WITH_OVERLAY = 2
 MAX_WITHOUT_OVERLAY = 4

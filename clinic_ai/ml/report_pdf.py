@@ -18,12 +18,12 @@ from typing import Any
 
 import typst
 
-from clinic_ai.contract import RenderTask
 from clinic_ai.errors import ClinicError
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.pictures import Picture
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import released_findings, released_others
+from clinic_ai.tasks import RenderTask
 
 _PROBE = b"""#set document(title: "probe")
 #set text(font: ("Libertinus Serif", "New Computer Modern"))

@@ -17,7 +17,6 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from clinic_ai.contract import RenderImage, RenderTask
 from clinic_ai.domain import Finding, ModelRef, Presence, Released
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
@@ -25,6 +24,7 @@ from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, short_text, s
 from clinic_ai.ml.uids import derived_uid, is_uid
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import released_findings, released_others
+from clinic_ai.tasks import RenderImage, RenderTask
 
 SERIES_NUMBER = 9901
 SERIES_DESCRIPTION = "AI result, preliminary"

@@ -11,10 +11,10 @@ from highdicom.sc import SCImage
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom.dataset import Dataset
 
-from clinic_ai.contract import RenderImage, RenderTask
 from clinic_ai.errors import InputError
 from clinic_ai.ml.dicom_common import MANUFACTURER, short_text, stamp
 from clinic_ai.ml.uids import derived_uid
+from clinic_ai.tasks import RenderImage, RenderTask
 
 SERIES_NUMBER = 9900
 SERIES_DESCRIPTION = "Picture as it arrived"

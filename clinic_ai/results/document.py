@@ -18,7 +18,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from clinic_ai.contract import RenderTask
 from clinic_ai.domain import (
     Audience,
     Finding,
@@ -36,6 +35,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import Kind, kind_of, released_findings
+from clinic_ai.tasks import RenderTask
 
 SCHEMA_VERSION: Literal[1] = 1
 

@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from clinic_ai import __version__
 from clinic_ai.analyses import JobDirectory, Models, adopt
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import GuardSubject, RenderImage, RenderResult, RenderTask
 from clinic_ai.domain import (
     Analysis,
     ArtefactState,
@@ -37,6 +36,7 @@ from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, artefacts, jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.tasks import GuardSubject, RenderImage, RenderResult, RenderTask
 from clinic_ai.waiting import held, no_policy
 
 RENDER_TIMEOUT_S = 120.0

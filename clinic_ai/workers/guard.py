@@ -14,12 +14,12 @@ from clinic_ai import confinement, wire
 def main() -> None:
     """Tie our hands, then serve until the daemon closes the channel."""
     channel, _ = confinement.confine()
-    from clinic_ai.contract import CaseReport, GuardLoad, GuardTask, PackInfo
     from clinic_ai.domain import GuardVerdict
     from clinic_ai.errors import PolicyError
     from clinic_ai.guard.engine import judge
     from clinic_ai.guard.policy import Policy
     from clinic_ai.guard.proof import check_pack, load_policy, pack_info
+    from clinic_ai.tasks import CaseReport, GuardLoad, GuardTask, PackInfo
 
     class Desk:
         """The pack in force."""

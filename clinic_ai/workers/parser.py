@@ -30,9 +30,9 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from clinic_ai.contract import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
 from clinic_ai.errors import InputError
+from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.wire import Call, Method, serve
 from clinic_ai.workers import planes
 

@@ -35,17 +35,8 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
-from clinic_ai.contract import (
-    AssociationEnd,
-    AttendReport,
-    AttendTask,
-    Caller,
-    Listening,
-    ListenTask,
-    Peer,
-    Refusal,
-)
 from clinic_ai.errors import InputError
+from clinic_ai.tasks import AssociationEnd, AttendReport, AttendTask, Caller, Listening, ListenTask, Peer, Refusal
 from clinic_ai.wire import Call, Method, serve
 
 SUCCESS = 0x0000

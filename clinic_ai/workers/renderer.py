@@ -11,8 +11,8 @@ if __name__ == "__main__":
     # First of all, before anything heavy is imported: the namespace call needs a single thread.
     CHANNEL, _ = confine()
 
-from clinic_ai.contract import RenderResult, RenderTask
 from clinic_ai.ml.report import render
+from clinic_ai.tasks import RenderResult, RenderTask
 from clinic_ai.wire import Call, Method, serve
 
 

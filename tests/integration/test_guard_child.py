@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from clinic_ai.contract import GuardSubject
 from clinic_ai.domain import Audience, GuardAction, GuardVerdict, Statement, StudyFacts
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard import client
 from clinic_ai.guard.client import RESTARTS, UNKNOWN_DIGEST, Guard
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.processes import Crew
+from clinic_ai.tasks import GuardSubject
 
 SUBJECT = GuardSubject(facts=StudyFacts())
 SAID = (Statement(statement_id="a_1", kind="answer", text="The heart is of normal size."),)

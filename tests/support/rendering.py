@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pypdf import PdfReader
 
-from clinic_ai.contract import RenderImage, RenderResult, RenderTask
 from clinic_ai.domain import (
     Audience,
     FileKind,
@@ -31,6 +30,7 @@ from clinic_ai.domain import (
     StudyFacts,
     ValidationFigures,
 )
+from clinic_ai.tasks import RenderImage, RenderResult, RenderTask
 
 POLICY = "b" * 64
 STUDY_UID = "1.2.826.0.1.3680043.8.498.1"

@@ -10,10 +10,10 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from clinic_ai.contract import GuardSubject
 from clinic_ai.domain import Audience, Finding, Statement
 from clinic_ai.guard.lexicon import Lexicon
 from clinic_ai.guard.text import Text
+from clinic_ai.tasks import GuardSubject
 
 Span = tuple[int, int]
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from clinic_ai.confinement import confine
-from clinic_ai.contract import ParsedFile, ParseResult, ParseTask
 from clinic_ai.domain import FileKind, InstanceHeader
+from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask
 from clinic_ai.wire import Call, Method, serve
 
 

@@ -11,12 +11,12 @@ from PIL import Image
 from rendering import header_of, image_at, phantom, task, wrap_as_dx
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import RenderImage, RenderResult
 from clinic_ai.domain import (
     FileKind,
     InstanceHeader,
 )
 from clinic_ai.processes import Child, ChildSpec
+from clinic_ai.tasks import RenderImage, RenderResult
 
 
 @pytest.fixture(scope="module")

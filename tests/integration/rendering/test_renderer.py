@@ -24,7 +24,6 @@ from rendering import (
     verdict,
 )
 
-from clinic_ai.contract import RenderImage, RenderResult
 from clinic_ai.domain import (
     Audience,
     Decision,
@@ -33,6 +32,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.ml import report_text
 from clinic_ai.results.codes import finding_code
+from clinic_ai.tasks import RenderImage, RenderResult
 
 
 def test_a_picture_comes_back_as_pictures_pdf_capture_and_sr(

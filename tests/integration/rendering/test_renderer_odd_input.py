@@ -26,7 +26,6 @@ from rendering import (
     wrap_as_dx,
 )
 
-from clinic_ai.contract import RenderImage, RenderResult
 from clinic_ai.domain import (
     FileKind,
     InstanceHeader,
@@ -35,6 +34,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.ml import report_text
 from clinic_ai.processes import Child
+from clinic_ai.tasks import RenderImage, RenderResult
 
 HOSTILE = [
     '#panic() $ * @ " \' \\ ` ] [ } { // /* */ #import "/etc/passwd" <b>&amp;',

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from clinic_ai.contract import GuardSubject, GuardTask
 from clinic_ai.domain import Audience, Finding, GuardVerdict, Presence, Statement, StudyFacts
 from clinic_ai.guard.engine import judge
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.proof import load_policy
+from clinic_ai.tasks import GuardSubject, GuardTask
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_ai.contract import GuardSubject
 from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, PatientIdentity, Statement, StudyFacts
 from clinic_ai.guard.detectors import View
 from clinic_ai.guard.detectors.degenerate import DegenerateText
 from clinic_ai.guard.text import Text
 from clinic_ai.guard.wording import ALL_WORDS, percent, probability_word
+from clinic_ai.tasks import GuardSubject
 
 WORDS = [
     "the", "a", "small", "large", "left", "right", "lobe", "mass", "lung", "liver", "spleen", "shadow", "of", "in",

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clinic_ai.contract import GuardSubject, GuardTask
 from clinic_ai.domain import (
     Audience,
     Finding,
@@ -22,6 +21,7 @@ from clinic_ai.domain import (
 from clinic_ai.guard.engine import judge
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.text import Text
+from clinic_ai.tasks import GuardSubject, GuardTask
 
 Say = Callable[..., GuardVerdict]
 FRAGMENTS = [

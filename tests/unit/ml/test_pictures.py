@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clinic_ai.contract import RenderImage
 from clinic_ai.domain import FileKind, InstanceHeader
 from clinic_ai.errors import InputError
 from clinic_ai.ml.images import GreyImage
 from clinic_ai.ml.pictures import blend, draw_overlay, draw_scan, load_heatmap, place
+from clinic_ai.tasks import RenderImage
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from clinic_ai.contract import RenderImage, RenderTask
 from clinic_ai.domain import (
     Audience,
     Decision,
@@ -25,6 +24,7 @@ from clinic_ai.domain import (
     StudyFacts,
 )
 from clinic_ai.results.document import result_document, schema
+from clinic_ai.tasks import RenderImage, RenderTask
 
 SHA, POLICY = "a" * 64, "b" * 64
 SCHEMA = Path(__file__).parents[3] / "docs" / "result.schema.json"

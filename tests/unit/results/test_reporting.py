@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from clinic_ai.contract import RenderTask
 from clinic_ai.domain import (
     Analysis,
     Audience,
@@ -25,6 +24,7 @@ from clinic_ai.domain import (
 from clinic_ai.errors import ChildRefused
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.results.reporting import Renderer, heatmap_of
+from clinic_ai.tasks import RenderTask
 
 IMAGE = "a" * 64
 CHILDREN = Path(__file__).parents[2] / "integration" / "children"

@@ -13,8 +13,8 @@ from PIL import Image
 from scans import write_ct_slice
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import ParsedFile, ParseResult, ParseTask
 from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask
 
 CODES = {"empty", "damaged", "not_an_image", "transfer_syntax", "too_many_pixels", "dicomdir", "deflate_bomb"}
 
