@@ -184,14 +184,16 @@ def resolve_home(option: Path | None = None) -> Home:
 # ------------------------------------------------------------ making
 
 
-def init_home(path: Path) -> Home:
+def init_home(path: Path, *, sockets: bool = True) -> Home:
     """Make a home, or complete one: folders, ``clinic.toml``, the shipped policy packs.
 
-    Changes nothing that is there, so it may be run again at any time. Raise HomeError if ``path`` is a folder
+    Changes nothing that is there, so it may be run again at any time. Without ``sockets`` nobody will serve it, and
+    its path may be longer than that of a socket. Raise HomeError if ``path`` is a folder
     with other things in it, cannot be written, or is a home made by a newer version.
     """
     home = Home(path.expanduser().absolute())
-    _refuse_long_path(home)
+    if sockets:
+        _refuse_long_path(home)
     try:
         if not home.clinic_toml.exists():
             _refuse_foreign(home)

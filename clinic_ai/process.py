@@ -184,7 +184,7 @@ def run_files(
 
     configure("error", "console")
     with tempfile.TemporaryDirectory(prefix="clinic-ai-") as folder:
-        home = init_home(Path(folder) / "home")
+        home = init_home(Path(folder) / "home", sockets=False)
         base = load_settings(settings or home.clinic_toml)
         with lock_home(home):
             appliance = Appliance(home, _own_settings(base, target), find_plugins())

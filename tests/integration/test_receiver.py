@@ -155,7 +155,7 @@ def test_what_was_acknowledged_survives_the_death_of_the_receiver(
     assert answers == [SUCCESS] * 17
 
     room.wait(lambda: "receiver_down" in room.alerts() or room.receiver.view().listening, "the death noticed")
-    room.wait(lambda: room.receiver.view().listening and room.child().pid != first.pid, "a new receiver")
+    room.wait(lambda: room.receiver.view().listening and first.pid not in room.pids() != set(), "a new receiver")
     room.wait(lambda: room.fates() == {Fate.STORED: 17}, "all 17 acknowledged slices stored")
     assert store(room.port, datasets) == [SUCCESS] * 24
     room.wait(lambda: room.fates() == {Fate.STORED: 24, Fate.DUPLICATE: 17}, "the rest stored")

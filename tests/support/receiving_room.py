@@ -89,6 +89,10 @@ class ReceivingRoom(Site):
                 pytest.fail(f"{what} did not happen: {self.receiver.view()}, {self.fates()}, {self.alerts()}")
             time.sleep(0.02)
 
+    def pids(self) -> set[int]:
+        """Return the process ids of the living receivers: one, or none while it is started again."""
+        return {child.pid for child in self.crew.living() if child.spec.kind == "receiver"}
+
     def child(self) -> Child:
         """Return the living receiver child."""
         (child,) = (child for child in self.crew.living() if child.spec.kind == "receiver")

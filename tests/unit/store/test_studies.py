@@ -111,7 +111,7 @@ def test_a_group_is_found_with_what_it_has(c: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "event"), [(state, event) for state in StudyState for event in {e for _, e in STUDY}]
+    ("state", "event"), [(state, event) for state in StudyState for event in sorted({e for _, e in STUDY})]
 )
 def test_every_transition_of_the_table_and_no_other(c: Connection, state: StudyState, event: str) -> None:
     study_id = open_study(c)
