@@ -121,8 +121,7 @@ def test_a_home_whose_making_was_cut_short_anywhere_can_be_completed(tmp_path: P
 
 
 def test_a_shipped_pack_the_clinic_changed_is_kept(made: Home) -> None:
-    if not shipped_packs():
-        pytest.skip("no policy pack ships with this checkout")
+    assert shipped_packs(), "the shipped policy packs are not found"
     changed = made.policies / shipped_packs()[0].name / "policy.toml"
     changed.write_text("# ours\n")
     init_home(made.path)
