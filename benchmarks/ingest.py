@@ -28,13 +28,13 @@ import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from clinic_ai.domain import Fate
 from clinic_ai.home import init_home
 from clinic_ai.ingest.intake import Intake
 from clinic_ai.processes import Crew
 from clinic_ai.settings import IngestSettings, Settings
 from clinic_ai.store import ledger
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate
 from clinic_ai.store.objects import ObjectStore, fsync_directory
 
 SIDE = 512

@@ -29,6 +29,7 @@ from pathlib import Path
 import structlog
 from ingest import _slices
 
+from clinic_ai.domain import Fate
 from clinic_ai.home import Home, init_home
 from clinic_ai.ingest.intake import Intake
 from clinic_ai.ingest.receiving import Receiver
@@ -36,7 +37,6 @@ from clinic_ai.processes import Crew
 from clinic_ai.settings import IngestSettings, NetworkSettings, PeerSettings, Settings
 from clinic_ai.store import ledger
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate
 from clinic_ai.store.objects import ObjectStore
 
 PORT = 11119

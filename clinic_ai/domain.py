@@ -137,6 +137,30 @@ class Instance(Word):
     first_version: int = 1
 
 
+class Fate(StrEnum):
+    """What became of a file that was seen; see ``states.FILE``. The first two are on the way."""
+
+    CLAIMING = "CLAIMING"
+    """Written before the file is moved: its bytes lie in the inbox or in the spool."""
+    CLAIMED = "CLAIMED"
+    """Its bytes lie in the spool, synced and hashed; or a person let it out of the quarantine, and they soon do."""
+    STORED = "STORED"
+    DUPLICATE = "DUPLICATE"
+    """The same bytes of the same study were there already."""
+    QUARANTINED = "QUARANTINED"
+    DISCARDED = "DISCARDED"
+    """It was quarantined, and a person decided that it is not wanted."""
+    IGNORED = "IGNORED"
+    """Never opened, and left where it lies: a link, a device, or a file that cannot be taken away."""
+    VANISHED = "VANISHED"
+    """It was seen, and not there any more when it should be taken."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is on its way."""
+        return self in {Fate.CLAIMING, Fate.CLAIMED}
+
+
 class StudyState(StrEnum):
     """Where a study version stands; see ``states.STUDY``."""
 

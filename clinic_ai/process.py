@@ -241,7 +241,7 @@ def _wait(appliance: Appliance, count: int) -> None:
     while True:
         seen = appliance.wake.count()
         with appliance.database.read() as connection:
-            decided = sum(n for fate, n in ledger.counts(connection).items() if fate.final)
+            decided = sum(n for fate, n in ledger.counts(connection).items() if not fate.pending)
             living = [s for state in set(StudyState) - _ENDED for s in studies.studies_in(connection, state)]
             stuck = all(_needs_a_person(s, jobs.jobs_of(connection, s.study_id, s.version)) for s in living)
         if decided >= count and stuck:

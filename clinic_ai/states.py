@@ -10,11 +10,26 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from clinic_ai.domain import ArtefactState, DeliveryState, JobState, ModelState, RunState, StudyState
+from clinic_ai.domain import ArtefactState, DeliveryState, Fate, JobState, ModelState, RunState, StudyState
 from clinic_ai.errors import Conflict
 
 S = TypeVar("S", bound=StrEnum)
 Table = Mapping[tuple[S, str], S]
+
+FILE: Table[Fate] = {
+    (Fate.CLAIMING, "confirm"): Fate.CLAIMED,
+    (Fate.CLAIMING, "vanish"): Fate.VANISHED,
+    (Fate.CLAIMING, "ignore"): Fate.IGNORED,
+    (Fate.CLAIMING, "quarantine"): Fate.QUARANTINED,
+    (Fate.CLAIMED, "confirm"): Fate.CLAIMED,  # hashed again after a crash
+    (Fate.CLAIMED, "store"): Fate.STORED,
+    (Fate.CLAIMED, "note_duplicate"): Fate.DUPLICATE,
+    (Fate.CLAIMED, "quarantine"): Fate.QUARANTINED,
+    (Fate.CLAIMED, "vanish"): Fate.VANISHED,  # somebody emptied the spool
+    # Only a person takes a file out of the quarantine.
+    (Fate.QUARANTINED, "accept"): Fate.CLAIMED,
+    (Fate.QUARANTINED, "discard"): Fate.DISCARDED,
+}
 
 STUDY: Table[StudyState] = {
     (StudyState.RECEIVING, "close"): StudyState.CLOSED,

@@ -12,7 +12,7 @@ from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, gr
 
 if TYPE_CHECKING:
     from clinic_ai.control.views import ArtefactRow, FileRow, RouteView, StudyRow, StudyView, VersionView
-    from clinic_ai.domain import InstanceHeader, StudyState
+    from clinic_ai.domain import Fate, InstanceHeader, StudyState
     from clinic_ai.home import Home
     from clinic_ai.settings import InboxSettings, Settings
 
@@ -254,7 +254,6 @@ def _states(words: list[str]) -> tuple[StudyState, ...]:
 
 
 def _fates(words: list[str]) -> tuple[str, ...]:
-    from clinic_ai.store.ledger import Fate
 
     wrong = [word for word in words if word.upper() not in set(Fate)]
     if wrong:

@@ -43,10 +43,9 @@ from clinic_ai.control.views import (
     StudyView,
     VerifyView,
 )
-from clinic_ai.domain import Alert, StudyState
+from clinic_ai.domain import Alert, Fate, StudyState
 from clinic_ai.errors import ClinicError, NotAllowed
 from clinic_ai.store import alerts, audit
-from clinic_ai.store.ledger import Fate
 from clinic_ai.tasks import CaseReport
 
 __all__ = ["Services", "create_app"]

@@ -37,7 +37,7 @@ from clinic_ai.control.views import (
     StudyView,
     VersionView,
 )
-from clinic_ai.domain import Artefact, ArtefactState, Instance, Job, ModelState, Study, StudyState
+from clinic_ai.domain import Artefact, ArtefactState, Fate, Instance, Job, ModelState, Study, StudyState
 from clinic_ai.errors import NotFound
 from clinic_ai.ingest.geometry import measure
 from clinic_ai.ingest.geometry_words import line_of
@@ -202,7 +202,7 @@ def explain(services: Services, study_id: str) -> RouteView:
 
 
 def list_files(
-    services: Services, fates: Iterable[ledger.Fate] | None, study_id: str | None, limit: int, before: int | None
+    services: Services, fates: Iterable[Fate] | None, study_id: str | None, limit: int, before: int | None
 ) -> FilePage:
     """Return one page of the ledger, newest first."""
     with services.database.read() as connection:

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from clinic_ai import waiting
-from clinic_ai.domain import FileKind, PatientIdentity, StudyState
+from clinic_ai.domain import Fate, FileKind, PatientIdentity, StudyState
 from clinic_ai.ingest import assemble
 from clinic_ai.ingest.assemble import Arrival, Known, Sorted
 from clinic_ai.ingest.facts import facts_of
@@ -26,7 +26,7 @@ from clinic_ai.ingest.spool import Spool
 from clinic_ai.settings import IngestSettings
 from clinic_ai.store import audit, ledger, meta, studies
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate, Outcome
+from clinic_ai.store.ledger import Outcome
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import ParsedFile, Problem
 

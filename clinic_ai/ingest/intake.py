@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from clinic_ai.domain import Study, StudyState
+from clinic_ai.domain import Fate, Study, StudyState
 from clinic_ai.errors import ChildError, ClinicError, HomeError, NotFound
 from clinic_ai.home import Home
 from clinic_ai.ingest import assemble, watch
@@ -33,7 +33,7 @@ from clinic_ai.processes import Crew
 from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, ledger, studies
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate, Outcome, Sighting
+from clinic_ai.store.ledger import Outcome, Sighting
 from clinic_ai.store.objects import ObjectStore
 
 log = structlog.get_logger()

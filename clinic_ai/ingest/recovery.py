@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 import structlog
 
+from clinic_ai.domain import Fate
 from clinic_ai.ingest.filing import Claim
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.spool import Spool
 from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.store import ledger
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate, LedgerEntry, Outcome, Sighting
+from clinic_ai.store.ledger import LedgerEntry, Outcome, Sighting
 from clinic_ai.store.objects import ObjectStore
 
 log = structlog.get_logger()

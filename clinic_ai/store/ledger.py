@@ -8,40 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pydantic import Field
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 
-from clinic_ai.domain import Word
-from clinic_ai.errors import NotFound
+from clinic_ai.domain import Fate, Word
+from clinic_ai.errors import Conflict, NotFound
+from clinic_ai.states import FILE
 from clinic_ai.store.tables import files
 
-
-class Fate(StrEnum):
-    """What became of a file. The first two are on the way, the others are final."""
-
-    CLAIMING = "CLAIMING"
-    """Written before the file is moved: its bytes lie in the inbox or in the spool."""
-    CLAIMED = "CLAIMED"
-    """Its bytes lie in the spool, synced and hashed."""
-    STORED = "STORED"
-    DUPLICATE = "DUPLICATE"
-    """The same bytes of the same study were there already."""
-    QUARANTINED = "QUARANTINED"
-    IGNORED = "IGNORED"
-    """Never opened, and left where it lies: a link, a device, or a file that cannot be taken away."""
-    VANISHED = "VANISHED"
-    """It was seen, and not there any more when it should be taken."""
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more will happen to this file under this number."""
-        return self not in PENDING
-
-
-PENDING = (Fate.CLAIMING, Fate.CLAIMED)
+PENDING = tuple(fate for fate in Fate if fate.pending)
 
 
 @dataclass(frozen=True)
@@ -84,6 +61,8 @@ class LedgerEntry(Word):
     study_id: str | None
     seen_at: float
     decided_at: float | None
+    decision: str = ""
+    decided_by: str = ""
 
 
 def begin_claims(connection: Connection, sightings: Sequence[Sighting], *, seen_at: float | None = None) -> list[int]:
@@ -113,44 +92,64 @@ def begin_claims(connection: Connection, sightings: Sequence[Sighting], *, seen_
 
 def confirm_claims(connection: Connection, hashes: Iterable[tuple[int, str, int]]) -> None:
     """Note that the bytes lie in the spool, synced (CLAIMED): file number, SHA-256 and size of what was taken."""
-    rows = [{"id": file_id, "hash": sha256, "size": size} for file_id, sha256, size in hashes]
+    rows: list[dict[str, object]] = [{"id": file_id, "hash": sha256, "size": size} for file_id, sha256, size in hashes]
     if rows:
-        connection.execute(
-            update(files)
-            .where(files.c.file_id == bindparam("id"))
-            .values(fate=Fate.CLAIMED.value, sha256=bindparam("hash"), size_bytes=bindparam("size")),
+        _move(
+            connection,
+            _before(Fate.CLAIMED),
             rows,
+            fate=Fate.CLAIMED.value,
+            sha256=bindparam("hash"),
+            size_bytes=bindparam("size"),
         )
 
 
 def decide(connection: Connection, outcomes: Iterable[Outcome]) -> None:
-    """Write the final fates."""
+    """Write the final fates. Raise Conflict if ``states.FILE`` does not permit one; nothing may be committed then."""
     now = time.time()
-    rows = [
-        {
-            "id": outcome.file_id,
-            "new_fate": outcome.fate.value,
-            "code": outcome.reason_code,
-            "sentence": outcome.reason,
-            "what_to_do": outcome.remedy,
-            "study": outcome.study_id,
-        }
-        for outcome in outcomes
-    ]
-    if rows:
-        connection.execute(
-            update(files)
-            .where(files.c.file_id == bindparam("id"))
-            .values(
-                fate=bindparam("new_fate"),
-                reason_code=bindparam("code"),
-                reason=bindparam("sentence"),
-                remedy=bindparam("what_to_do"),
-                study_id=bindparam("study"),
-                decided_at=now,
-            ),
-            rows,
+    by_fate: dict[Fate, list[dict[str, object]]] = {}
+    for outcome in outcomes:
+        by_fate.setdefault(outcome.fate, []).append(
+            {
+                "id": outcome.file_id,
+                "new_fate": outcome.fate.value,
+                "code": outcome.reason_code,
+                "sentence": outcome.reason,
+                "what_to_do": outcome.remedy,
+                "study": outcome.study_id,
+            }
         )
+    for fate, rows in by_fate.items():
+        _move(
+            connection,
+            _before(fate),
+            rows,
+            fate=bindparam("new_fate"),
+            reason_code=bindparam("code"),
+            reason=bindparam("sentence"),
+            remedy=bindparam("what_to_do"),
+            study_id=bindparam("study"),
+            decided_at=now,
+        )
+
+
+def _before(fate: Fate) -> list[str]:
+    """Return the fates from which ingest may come to this one."""
+    return [old.value for (old, _), new in FILE.items() if new is fate and old.pending]
+
+
+def _move(connection: Connection, allowed: list[str], rows: list[dict[str, object]], **values: object) -> None:
+    """Update the rows by their ``id``. Raise Conflict if one of them is not in an ``allowed`` fate."""
+    statement = update(files).where(files.c.file_id == bindparam("id"), files.c.fate.in_(allowed)).values(**values)
+    if connection.execute(statement, rows).rowcount != len(rows):
+        raise Conflict(
+            f"Files {_numbers(rows)} are not all on their way any more; nothing was written about them.",
+            remedy="`clinic-ai file list` shows what became of each.",
+        )
+
+
+def _numbers(rows: list[dict[str, object]]) -> str:
+    return ", ".join(str(row["id"]) for row in rows[:5]) + (" …" if len(rows) > 5 else "")
 
 
 def abandon(connection: Connection, file_ids: Iterable[int]) -> None:

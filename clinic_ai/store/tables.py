@@ -37,13 +37,15 @@ files = Table(
     Column("size_bytes", Integer, nullable=False),
     Column("mtime_ns", Integer, nullable=False),
     Column("sha256", Text),
-    Column("fate", Text, nullable=False),  # domain of ingest.ledger.Fate
+    Column("fate", Text, nullable=False),
     Column("reason_code", Text, nullable=False, server_default=""),
     Column("reason", Text, nullable=False, server_default=""),
     Column("remedy", Text, nullable=False, server_default=""),
     Column("study_id", Text),
     Column("seen_at", Float, nullable=False),
     Column("decided_at", Float),
+    Column("decision", Text, nullable=False, server_default=""),  # of a person about a quarantined file
+    Column("decided_by", Text, nullable=False, server_default=""),
     Index(None, "fate"),
     Index(None, "study_id"),
 )
@@ -68,6 +70,8 @@ studies = Table(
     Column("closed_at", Float),
     Column("closed_reason", Text, nullable=False, server_default=""),
     Column("wait", Text),
+    Column("close_code", Text, nullable=False, server_default=""),
+    Column("originals_removed_at", Float),  # when retention removed the bytes; the headers stay
     Index(None, "state"),
     Index(None, "grouping_key", "version"),
     Index(None, "opened_at"),
@@ -80,6 +84,7 @@ instances = Table(
     Column("instance_id", Integer, primary_key=True),
     Column("study_id", Text, nullable=False),
     Column("first_version", Integer, nullable=False),
+    Column("last_version", Integer),  # the last version it belongs to; null: also to those to come
     Column("sop_instance_uid", Text, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("size_bytes", Integer, nullable=False),
@@ -87,6 +92,39 @@ instances = Table(
     Column("file_id", Integer, ForeignKey("files.file_id"), nullable=False),
     UniqueConstraint("study_id", "sha256"),
     Index(None, "sop_instance_uid"),
+    Index(None, "sha256"),
+)
+
+source_pace = Table(
+    "source_pace",
+    metadata,
+    # How far apart the instances of one study arrive from a source: what its quiet period is learned from.
+    Column("source", Text, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+inbox_mounts = Table(
+    "inbox_mounts",
+    metadata,
+    # The file system an inbox was on when it was last seen, so that an unmounted share is not an empty inbox.
+    Column("source", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("file_system", Text, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+deidentified = Table(
+    "deidentified",
+    metadata,
+    # De-identified copies: an original by its hash, under a profile by the hash of its rules and key.
+    Column("original_sha256", Text, primary_key=True),
+    Column("profile", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("document", Text, nullable=False),  # what was done and what was flagged, in words
+    Column("created_at", Float, nullable=False),
+    Index(None, "sha256"),
 )
 
 jobs = Table(
@@ -135,6 +173,7 @@ job_files = Table(
     Column("sha256", Text, nullable=False),
     Column("size_bytes", Integer, nullable=False),
     Column("media_type", Text, nullable=False),
+    Index(None, "sha256"),
 )
 
 artefacts = Table(

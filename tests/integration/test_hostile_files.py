@@ -18,8 +18,8 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scans import write_ct_slice
 
+from clinic_ai.domain import Fate
 from clinic_ai.store import studies
-from clinic_ai.store.ledger import Fate
 
 SEEDS = itertools.count()
 

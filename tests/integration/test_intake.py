@@ -17,10 +17,10 @@ from intake_site import Site
 from PIL import Image
 from scans import write_ct_slice
 
+from clinic_ai.domain import Fate
 from clinic_ai.errors import NotFound
 from clinic_ai.ingest import intake
 from clinic_ai.store import alerts, audit, ledger, studies
-from clinic_ai.store.ledger import Fate
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from pydicom.uid import generate_uid
 from receiving_room import OURS, PEER, ReceivingRoom, dcmsend, echo, free_port, interrupted, needs_dcmtk, read, store
 from scans import write_ct_slice
 
+from clinic_ai.domain import Fate
 from clinic_ai.home import init_home
 from clinic_ai.settings import PeerSettings
-from clinic_ai.store.ledger import Fate
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
 

@@ -13,10 +13,11 @@ import pytest
 from intake_site import Site
 from scans import write_ct_slice
 
+from clinic_ai.domain import Fate
 from clinic_ai.ingest.quarantine import Quarantine, Reason
 from clinic_ai.settings import InboxSettings, Settings
 from clinic_ai.store import ledger
-from clinic_ai.store.ledger import Fate, Outcome, Sighting
+from clinic_ai.store.ledger import Outcome, Sighting
 
 SEEN_AT = 1_700_000_000.0
 

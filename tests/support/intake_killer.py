@@ -13,9 +13,9 @@ from intake_site import Site
 from PIL import Image
 from scans import write_ct_slice
 
+from clinic_ai.domain import Fate
 from clinic_ai.home import init_home
 from clinic_ai.store import audit, studies
-from clinic_ai.store.ledger import Fate
 
 SUPPORT = Path(__file__).parent
 SCRIPT = SUPPORT.parent / "integration" / "children" / "ingest_once.py"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from clinic_ai.domain import Study
+from clinic_ai.domain import Fate, Study
 from clinic_ai.home import Home, init_home
 from clinic_ai.ingest.intake import Intake
 from clinic_ai.processes import Crew
 from clinic_ai.settings import IngestSettings, Settings
 from clinic_ai.store import ledger, studies
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate, LedgerEntry
+from clinic_ai.store.ledger import LedgerEntry
 from clinic_ai.store.objects import ObjectStore
 
 
@@ -59,7 +59,7 @@ class Site:
 
     def files(self) -> list[LedgerEntry]:
         with self.database.read() as connection:
-            return [row for row in ledger.list_files(connection, limit=10_000) if row.fate.final]
+            return [row for row in ledger.list_files(connection, limit=10_000) if not row.fate.pending]
 
     def fates(self) -> dict[Fate, int]:
         with self.database.read() as connection:

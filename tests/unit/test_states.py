@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_ai import states
-from clinic_ai.domain import ArtefactState, JobState, ModelState, RunState, StudyState
+from clinic_ai.domain import ArtefactState, Fate, JobState, ModelState, RunState, StudyState
 from clinic_ai.errors import Conflict
 
 TABLES = {
+    "file": (states.FILE, Fate.CLAIMING),
     "study": (states.STUDY, StudyState.RECEIVING),
     "job": (states.JOB, JobState.QUEUED),
     "artefact": (states.ARTEFACT, ArtefactState.DRAFT),

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from clinic_ai.errors import NotFound
+from clinic_ai.domain import Fate
+from clinic_ai.errors import Conflict, NotFound
+from clinic_ai.states import FILE
 from clinic_ai.store import ledger
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Fate, Outcome, Sighting
+from clinic_ai.store.ledger import Outcome, Sighting
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def test_claims_are_numbered_in_order_and_pending_until_decided(database: Databa
         assert ledger.begin_claims(c, [sighting(), sighting(b"\xff\n")]) == [1, 2]
         assert ledger.begin_claims(c, [sighting(b"c")]) == [3]
         assert ledger.begin_claims(c, []) == []
-        ledger.confirm_claims(c, [(1, "a" * 64, 99)])
+        ledger.confirm_claims(c, [(1, "a" * 64, 99), (3, "c" * 64, 10)])
         ledger.decide(c, [Outcome(3, Fate.STORED, study_id="S-1")])
     with database.read() as c:
         pending = ledger.pending(c)
@@ -51,6 +54,22 @@ def test_only_claims_that_were_not_confirmed_can_be_taken_back(database: Databas
         assert [row.file_id for row in ledger.pending(c)] == [1]
 
 
+@pytest.mark.parametrize("start", Fate)
+@pytest.mark.parametrize("fate", [fate for fate in Fate if not fate.pending and fate is not Fate.DISCARDED])
+def test_a_fate_is_decided_only_where_the_table_permits_it(database: Database, start: Fate, fate: Fate) -> None:
+    permitted = start.pending and any(old is start and new is fate for (old, _), new in FILE.items())
+    with database.write() as c:
+        (number,) = ledger.begin_claims(c, [sighting()])
+        c.execute(text("UPDATE files SET fate = :fate"), {"fate": start.value})
+        if permitted:
+            ledger.decide(c, [Outcome(number, fate)])
+        else:
+            with pytest.raises(Conflict, match="not all on their way"):
+                ledger.decide(c, [Outcome(number, fate)])
+    with database.read() as c:
+        assert ledger.get_file(c, number).fate is (fate if permitted else start)
+
+
 def test_what_is_ignored_is_known_again(database: Database) -> None:
     with database.write() as c:
         assert not ledger.ignored_before(c, sighting())
@@ -62,6 +81,7 @@ def test_what_is_ignored_is_known_again(database: Database) -> None:
 def test_lists_newest_first_by_fate_study_and_page(database: Database) -> None:
     with database.write() as c:
         ledger.begin_claims(c, [sighting(b"%d" % n) for n in range(5)])
+        ledger.confirm_claims(c, [(n, "a" * 64, 10) for n in (2, 4)])
         ledger.decide(c, [Outcome(n, Fate.STORED, study_id="S-1") for n in (2, 4)])
         ledger.decide(c, [Outcome(3, Fate.QUARANTINED, "empty", "It is empty.", "Send it again.")])
     with database.read() as c:
