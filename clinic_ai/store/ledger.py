@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import Fate, Word
@@ -140,7 +140,8 @@ def _before(fate: Fate) -> list[str]:
 
 def _move(connection: Connection, allowed: list[str], rows: list[dict[str, object]], **values: object) -> None:
     """Update the rows by their ``id``. Raise Conflict if one of them is not in an ``allowed`` fate."""
-    statement = update(files).where(files.c.file_id == bindparam("id"), files.c.fate.in_(allowed)).values(**values)
+    in_one = or_(*(files.c.fate == fate for fate in allowed))  # IN cannot be sent for many rows at once
+    statement = update(files).where(files.c.file_id == bindparam("id"), in_one).values(**values)
     if connection.execute(statement, rows).rowcount != len(rows):
         raise Conflict(
             f"Files {_numbers(rows)} are not all on their way any more; nothing was written about them.",
