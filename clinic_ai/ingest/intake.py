@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import structlog
 
+from clinic_ai.disk.room import Room
 from clinic_ai.domain import Fate, Study, StudyState
 from clinic_ai.errors import ChildError, ClinicError, HomeError, NotFound
 from clinic_ai.home import Home
@@ -61,13 +62,15 @@ class Intake:
         objects: ObjectStore,
         crew: Crew,
         on_closed: Callable[[], None],
+        room: Room | None = None,
     ) -> None:
         self._home = home
         self._settings = settings
         self._database = database
         self._on_closed = on_closed
         self._objects = objects
-        self._spool = Spool(home.spool)
+        self.room = room or Room(home.state, lambda: settings().disk.reserve_mb << 20)
+        self._spool = Spool(home.spool, self.room)
         self._quarantine = Quarantine(home.quarantine)
         self._filing = Filing(
             spool=self._spool,
@@ -112,6 +115,8 @@ class Intake:
             for batch in _batches(self._settled(), self._batch_size()):
                 if self._stop.is_set():
                     return moved  # the rest lies well where it is
+                if self.room.shortage() is not None:
+                    break  # so it does until there is room
                 moved = self._take_from_inbox(batch) or moved
             return self._close_due(looked_at) or moved
 

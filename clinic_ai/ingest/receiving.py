@@ -90,6 +90,7 @@ class Receiver:
         self._on_received = on_received
         self._child: Child | None = None
         self._asked = settings().network
+        self._reserve_mb = settings().disk.reserve_mb
         """The settings the child listens by."""
         self._not_before = 0.0
         self._failures = 0
@@ -101,9 +102,9 @@ class Receiver:
 
     def step(self) -> bool:
         """Listen, and wait for news for half a second; return whether there is any point in doing so again."""
-        network = self._settings().network
-        if network != self._asked:
-            self._asked, self._not_before, self._failures = network, 0.0, 0
+        network, reserve_mb = self._settings().network, self._settings().disk.reserve_mb
+        if (network, reserve_mb) != (self._asked, self._reserve_mb):
+            self._asked, self._reserve_mb, self._not_before, self._failures = network, reserve_mb, 0.0, 0
             self._end()
         if not network.enabled:
             return False
@@ -157,7 +158,7 @@ class Receiver:
             )
         )
         try:
-            task = _task(network, self._home, self._home.incoming)
+            task = _task(network, self._home, self._home.incoming, self._reserve_mb)
             self._port = child.call("listen", task, Listening, timeout_s=START_TIMEOUT_S).port
         except ClinicError:
             child.kill()
@@ -238,7 +239,7 @@ class Receiver:
                 "no_room_to_receive",
                 SUBJECT,
                 f"Objects are refused: the disk of {self._home.incoming} takes no more, or has less free than "
-                f"{self._asked.reserve_mb} MiB.",
+                f"{self._reserve_mb} MiB.",
                 "Free space on that disk; senders then succeed by themselves or have to send again.",
             )
         elif report.stored and self._no_room:
@@ -276,7 +277,7 @@ def _who(caller: Caller) -> dict[str, str]:
     return {"ae_title": caller.ae_title, "address": caller.address}
 
 
-def _task(network: NetworkSettings, home: Home, folder: Path) -> ListenTask:
+def _task(network: NetworkSettings, home: Home, folder: Path, reserve_mb: int) -> ListenTask:
     def place(path: str) -> str:
         return str(home.path / path) if path else ""
 
@@ -286,7 +287,7 @@ def _task(network: NetworkSettings, home: Home, folder: Path) -> ListenTask:
         ae_title=network.ae_title,
         peers=tuple(Peer(name=peer.name, ae_title=peer.ae_title, host=peer.host) for peer in network.peer),
         folder=str(folder),
-        reserve_bytes=network.reserve_mb << 20,
+        reserve_bytes=reserve_mb << 20,
         max_pdu=network.max_pdu,
         max_associations=network.max_associations,
         timeout_s=network.timeout_s,

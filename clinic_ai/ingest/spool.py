@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 
+from clinic_ai.disk.room import Room
 from clinic_ai.ingest.watch import Entry
 from clinic_ai.store.objects import fsync_directory, hash_descriptor
 
@@ -41,8 +42,9 @@ class Taken(StrEnum):
 class Spool:
     """The folder of files on their way. Only one process uses it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, room: Room | None = None) -> None:
         self.root = root
+        self._room = room
 
     def path(self, file_id: int) -> Path:
         """Return where the bytes of a file lie while it is on its way."""
@@ -75,6 +77,17 @@ class Spool:
             self._copy(descriptor, file_id)
         finally:
             os.close(descriptor)
+
+    def bring_back(self, file_id: int, path: Path) -> None:
+        """Move a file in that lay in the quarantine, durably. Raise OSError if it is not there or does not fit."""
+        try:
+            path.rename(self.path(file_id))
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # the quarantine is on a disk of its own
+                raise
+            self.copy_in(file_id, path)
+            path.unlink()
+        fsync_directory(self.root)
 
     def sync_and_hash(self, file_id: int) -> tuple[str, int]:
         """Make the bytes durable; return their SHA-256 and number. Raise OSError if they cannot be read."""
@@ -160,8 +173,11 @@ class Spool:
         return Taken.GONE
 
     def _copy(self, descriptor: int, file_id: int) -> None:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
+        if self._room is not None and self._room.shortage(status.st_size) is not None:
+            raise OSError(errno.ENOSPC, "the reserve of the disk is not for what comes in")
         temporary = self.root / f"{_COPY}{file_id}"
         try:
             with temporary.open("xb") as out, os.fdopen(os.dup(descriptor), "rb") as source:

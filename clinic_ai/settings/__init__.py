@@ -4,6 +4,7 @@ from clinic_ai.settings.load import load_settings, parse_settings
 from clinic_ai.settings.model import (
     ClinicSettings,
     ControlSettings,
+    DiskSettings,
     ExecutionSettings,
     GuardSettings,
     InboxSettings,
@@ -22,6 +23,7 @@ from clinic_ai.settings.render import render_default, render_table
 __all__ = [
     "ClinicSettings",
     "ControlSettings",
+    "DiskSettings",
     "ExecutionSettings",
     "GuardSettings",
     "InboxSettings",

@@ -137,6 +137,16 @@ class IngestSettings(Section):
     )
 
 
+class DiskSettings(Section):
+    """Room on the disk. What comes in never takes the reserve: that is for results, the database and the audit."""
+
+    reserve_mb: Mebibytes = Field(
+        1024,
+        ge=0,
+        description="With less free than this, new files stay in their inbox, and senders and imports are refused.",
+    )
+
+
 class PeerSettings(Section):
     """A machine that may send. Repeat the table for each; nobody else is let in, so without one nobody is."""
 
@@ -156,9 +166,6 @@ class NetworkSettings(Section):
     ae_title: AETitle = Field("CLINIC_AI", description="AE title that senders have to call.")
     bind: str = Field("0.0.0.0", max_length=64, description="Address to listen at; 0.0.0.0: all of IPv4, ::: IPv6.")  # noqa: S104 - off by default, and only peers are let in
     port: int = Field(11112, ge=1, le=65535, description="TCP port to listen at.")
-    reserve_mb: Mebibytes = Field(
-        1024, ge=0, description="With less free disk than this, objects are refused as out of resources."
-    )
     max_associations: int = Field(16, ge=1, le=100, description="Connections at the same time.")
     max_pdu: Annotated[int, Unit("bytes")] = Field(
         131072, ge=4096, le=1048576, description="Largest piece a sender may send at once; larger ones are faster."
@@ -298,6 +305,7 @@ class Settings(Section):
     inbox: tuple[InboxSettings, ...] = Field((InboxSettings(),), min_length=1, description="The watched folders.")
     ingest: IngestSettings = IngestSettings()
     network: NetworkSettings = NetworkSettings()
+    disk: DiskSettings = DiskSettings()
     routing: RoutingSettings = RoutingSettings()
     execution: ExecutionSettings = ExecutionSettings()
     guard: GuardSettings = GuardSettings()

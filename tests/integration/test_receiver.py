@@ -63,7 +63,7 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     room = ReceivingRoom(tmp_path_factory.mktemp("changing") / "h", enabled=False)
 
     def listen(**network: object) -> ReceivingRoom:
-        standard = {"enabled": True, "ae_title": OURS, "peer": (PEER,), "reserve_mb": 1}
+        standard = {"enabled": True, "ae_title": OURS, "peer": (PEER,)}
         before = len(room.audited("network.listening"))
         room.follow({**standard, "tls_certificate": "", "tls_key": "", "tls_ca": "", **network})
         room.wait(lambda: len(room.audited("network.listening")) > before, "listening by these settings")
@@ -165,7 +165,7 @@ def test_what_was_acknowledged_survives_the_death_of_the_receiver(
 def test_what_was_acknowledged_survives_the_death_of_everything(tmp_path: Path) -> None:
     home, port = init_home(tmp_path / "h"), free_port()
     home.clinic_toml.write_text(
-        f'{QUICK}\n[network]\nenabled = true\nbind = "127.0.0.1"\nport = {port}\nreserve_mb = 1\n'
+        f'{QUICK}\n[network]\nenabled = true\nbind = "127.0.0.1"\nport = {port}\n'
         f'[[network.peer]]\nname = "{PEER.name}"\nae_title = "{PEER.ae_title}"\n'
     )
     datasets = read(slices(tmp_path / "ct", 15))

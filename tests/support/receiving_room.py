@@ -23,7 +23,7 @@ from pynetdicom.sop_class import CTImageStorage
 from clinic_ai.domain import Alert
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.processes import Child
-from clinic_ai.settings import NetworkSettings, PeerSettings
+from clinic_ai.settings import DiskSettings, NetworkSettings, PeerSettings
 from clinic_ai.store import alerts
 
 OURS = "CLINIC_AI"
@@ -49,7 +49,7 @@ class ReceivingRoom(Site):
     def __init__(self, path: Path, **network: object) -> None:
         super().__init__(path)
         self.port = free_port()
-        quick = {"enabled": True, "bind": "127.0.0.1", "port": self.port, "peer": (PEER,), "reserve_mb": 1}
+        quick = {"enabled": True, "bind": "127.0.0.1", "port": self.port, "peer": (PEER,)}
         self.follow({**quick, **network})
         self.receiver = Receiver(
             home=self.home,
@@ -67,10 +67,11 @@ class ReceivingRoom(Site):
             thread.start()
 
     def follow(self, network: dict[str, object]) -> None:
-        """Change ``[network]``, as a reload would."""
+        """Change ``[network]``, and ``reserve_mb`` of ``[disk]``, as a reload would."""
+        disk = DiskSettings(reserve_mb=network.pop("reserve_mb", 1))
         before = self.settings.network.model_dump() | {"peer": self.settings.network.peer}
         fresh = NetworkSettings.model_validate({**before, **network})
-        self.settings = self.settings.model_copy(update={"network": fresh})
+        self.settings = self.settings.model_copy(update={"network": fresh, "disk": disk})
 
     def _attend(self) -> None:
         while not self._stop.is_set():

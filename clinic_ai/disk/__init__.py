@@ -1,0 +1,1 @@
+"""The disk guard: room for what comes in, what lies where, and what may be removed."""
