@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INPUT ?=
 HOME_DIR ?=
+DURATION ?= 3600
+BENCHMARKS := idle guard end_to_end ingest receive
 
 RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray
 DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]'
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 RECIPE := pyproject.toml deploy/constraints.txt $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo run test check format bench torture clean
+.PHONY: demo run test check format bench soak torture clean
 
 demo: $(VENV)/.run  ## drop real scans into a fresh home and show what becomes of them; INPUT=DIR for your own
 	@$(BIN)/clinic-ai demo $(if $(INPUT),--input "$(INPUT)") $(if $(HOME_DIR),--home "$(HOME_DIR)")
@@ -33,7 +35,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## every benchmark, each with its ratio to a named floor
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+soak: $(VENV)/.dev  ## an hour of a steady trickle: does anything grow, is anything lost; DURATION=SECONDS
+	$(BIN)/python benchmarks/soak.py --seconds $(DURATION)
 
 torture: $(VENV)/.dev  ## hours of faults
 	$(BIN)/python -m pytest -m torture --timeout=7200
