@@ -91,6 +91,10 @@ class PlaneGeometry(Word):
     """Of a multi-frame object, whether ``frames`` is there, and if not, why. Empty for one frame."""
 
 
+OwnUid = Literal["no_study_uid", "no_series_uid", "no_object_uid", "uid_of_other_object", "study_of_other_patient"]
+"""Why the appliance knows an object by a UID of its own and not by the one it was sent with."""
+
+
 class InstanceHeader(Word):
     """What the parser child tells of one file; every text is stripped of control characters and capped.
 
@@ -124,6 +128,8 @@ class InstanceHeader(Word):
     geometry: PlaneGeometry | None = None
     """None for a PNG or JPEG, for an object that says nothing of the kind, and for what an older version stored."""
     identity: PatientIdentity = PatientIdentity()
+    own_uids: tuple[OwnUid, ...] = ()
+    """Why UIDs above are the appliance's own; ingest fills it, the bytes of the file stay as they are."""
     remarks: tuple[str, ...] = ()
     """What was odd yet survivable, in words for people."""
 
@@ -159,6 +165,21 @@ class Fate(StrEnum):
     def pending(self) -> bool:
         """Whether it is on its way."""
         return self in {Fate.CLAIMING, Fate.CLAIMED}
+
+
+class FileDecision(StrEnum):
+    """What a person decided about a quarantined file; all but the last let it out."""
+
+    AGAIN = "again"
+    """Judge it again: a limit was raised, or the reading got better."""
+    REPLACE = "replace"
+    """It takes the place of the stored object with its SOP Instance UID, in a new version of the study."""
+    BOTH = "both"
+    """It belongs to the study beside that object, under a SOP Instance UID of the appliance's own."""
+    OWN_STUDY = "own_study"
+    """It is of another patient than the study whose Study Instance UID it has: a study of its own."""
+    DISCARD = "discard"
+    """It is not wanted; its bytes are removed."""
 
 
 class StudyState(StrEnum):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
+from clinic_ai.domain import FileDecision, FileKind, InstanceHeader, PatientIdentity
+from clinic_ai.ingest.identifiers import beside_another
 from clinic_ai.tasks import Problem
 
 _GENERAL = {
@@ -39,6 +40,10 @@ _OTHER = {"AU", "BDUS", "BI", "BMD", "DG", "LS", "VA", "XC"}
 MODALITIES = frozenset(_GENERAL | _HEART_AND_VESSELS | _EYE | _OTHER)
 """Defined terms of Modality (0008,0060) that a folder may be named after."""
 
+SAME_UID = "same_uid_other_bytes"
+OTHER_PATIENT = "other_patient"
+"""Codes of the contradictions that a person decides."""
+
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
@@ -53,11 +58,16 @@ class Arrival:
     folder: str
     header: InstanceHeader
     priority: int = 0
+    decision: FileDecision | None = None
+    """What a person decided about it, if it comes out of the quarantine."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the store has of one study already, as far as it concerns the arrivals."""
+    """What the store has of one study already, as far as it concerns the arrivals.
+
+    ``hashes`` are of all objects it ever had, ``uids`` of those it has now.
+    """
 
     hashes: frozenset[str] = frozenset()
     uids: frozenset[str] = frozenset()
@@ -71,6 +81,8 @@ class Sorted:
     new: list[Arrival] = field(default_factory=list)
     duplicates: list[Arrival] = field(default_factory=list)
     conflicts: list[tuple[Arrival, Problem]] = field(default_factory=list)
+    replacing: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the new object that takes the place of the one with this SOP Instance UID."""
 
 
 def with_folder_hints(header: InstanceHeader, folder: str, modality: str, body_part: str) -> InstanceHeader:
@@ -93,15 +105,16 @@ def grouping_key(arrival: Arrival) -> str:
         return f"image:{arrival.source}:{header.modality}:{header.body_part}:{arrival.sha256}"
     if header.study_instance_uid:
         return f"dicom:{header.study_instance_uid}"
-    # Without a UID: by folder, and never two patients or days together. Hashed, as it holds a patient's number.
-    parts = (arrival.source, arrival.folder, header.identity.patient_id, header.study_date)
-    return f"folder:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+    # Without a UID never two patients or days together: by series, of which one is of one study, else by folder.
+    # Hashed, as it holds what names a patient.
+    who = header.identity.model_dump(exclude={"sex"})
+    if header.series_instance_uid:
+        return f"series:{_hashed(header.series_instance_uid, who['patient_id'], header.study_date)}"
+    return f"folder:{_hashed(arrival.source, arrival.folder, header.study_date, *who.values())}"
 
 
-def study_uid(header: InstanceHeader, key: str) -> str:
-    """Return the Study Instance UID: the object's own, or one of ours (PS3.5 B.2) that follows from the key."""
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
-    return header.study_instance_uid or f"2.25.{number}"
+def _hashed(*parts: str) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 ONE_IMAGE = "one image file is one study"
@@ -124,15 +137,24 @@ def sort_out(arrivals: Sequence[Arrival], known: Known) -> Sorted:
         header = arrival.header
         if arrival.sha256 in hashes:
             result.duplicates.append(arrival)
-        elif header.sop_instance_uid and header.sop_instance_uid in uids:
-            result.conflicts.append((arrival, _SAME_UID))
-        elif patient_id and header.identity.patient_id not in {"", patient_id}:
+            continue
+        # The patient first: whatever a person decides about a UID, two patients are never put into one study.
+        if patient_id and header.identity.patient_id not in {"", patient_id}:
             result.conflicts.append((arrival, _OTHER_PATIENT))
-        else:
-            result.new.append(arrival)
-            hashes.add(arrival.sha256)
-            uids.add(header.sop_instance_uid)
-            patient_id = patient_id or header.identity.patient_id
+            continue
+        uid = header.sop_instance_uid
+        if uid and uid in uids:
+            if arrival.decision is FileDecision.REPLACE:
+                result.replacing[uid] = arrival.sha256
+            elif arrival.decision is FileDecision.BOTH:
+                arrival = replace(arrival, header=beside_another(header, arrival.sha256))  # noqa: PLW2901
+            else:
+                result.conflicts.append((arrival, _SAME_UID))
+                continue
+        result.new.append(arrival)
+        hashes.add(arrival.sha256)
+        uids.add(uid)
+        patient_id = patient_id or header.identity.patient_id
     return result
 
 
@@ -162,12 +184,14 @@ def counted(instances: int) -> str:
 
 
 _SAME_UID = Problem(
-    code="same_uid_other_bytes",
+    code=SAME_UID,
     sentence="The study has an object with this SOP Instance UID already, and its bytes are different.",
-    remedy="Compare the two; if this one is right, give it a UID of its own at the sender and send it again.",
+    remedy="Compare the two with `clinic-ai file show`; then a clinician accepts this one (--replace or --both) "
+    "or discards it.",
 )
 _OTHER_PATIENT = Problem(
-    code="other_patient",
+    code=OTHER_PATIENT,
     sentence="It names another Patient ID than the other objects with its Study Instance UID.",
-    remedy="Find out at the sender whose images these are; correct the header and send the study again.",
+    remedy="Find out at the sender whose images these are; then a clinician accepts it (--own-study) or discards it "
+    "and the study is sent again.",
 )

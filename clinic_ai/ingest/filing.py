@@ -16,11 +16,12 @@ import structlog
 from sqlalchemy import Connection
 
 from clinic_ai import waiting
-from clinic_ai.domain import Fate, FileKind, PatientIdentity, StudyState
-from clinic_ai.ingest import assemble
+from clinic_ai.domain import Fate, FileDecision, FileKind, PatientIdentity, StudyState
+from clinic_ai.ingest import assemble, undecided
 from clinic_ai.ingest.assemble import Arrival, Known, Sorted
 from clinic_ai.ingest.facts import facts_of
 from clinic_ai.ingest.headers import HeaderReader
+from clinic_ai.ingest.identifiers import key_for_patient, study_uid, with_own_uids
 from clinic_ai.ingest.quarantine import Quarantine, Reason, utc
 from clinic_ai.ingest.spool import Spool
 from clinic_ai.settings import IngestSettings
@@ -39,7 +40,10 @@ _HASHERS = 8
 
 @dataclass(frozen=True)
 class Claim:
-    """A file in the spool; ``name`` is its path below the inbox, the hints are what that inbox says of images."""
+    """A file in the spool; ``name`` is its path below the inbox, the hints are what that inbox says of images.
+
+    ``decision`` is what a person decided about it if it comes out of the quarantine, when it had the hash ``judged``.
+    """
 
     file_id: int
     source: str
@@ -50,6 +54,13 @@ class Claim:
     body_part: str = ""
     priority: int = 0
     sha256: str = ""
+    decision: FileDecision | None = None
+    judged: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether, now that it is hashed, it is not what the person decided about."""
+        return self.judged not in {"", self.sha256}
 
 
 @dataclass(frozen=True)
@@ -62,9 +73,11 @@ class Filed:
 
 @dataclass(frozen=True)
 class _Rejected:
+    """A file for the quarantine; ``key`` is the grouping key of the study that it contradicts."""
+
     claim: Claim
     problem: Problem
-    study_id: str | None = None
+    key: str = ""
 
 
 class Filing:
@@ -106,11 +119,17 @@ class Filing:
         reading = self._threads.submit(self._reader.read, [self._spool.path(c.file_id) for c in small], settings)
         claims, rejected = self._hash(batch)
         with self._database.write() as connection:
-            ledger.confirm_claims(connection, [(c.file_id, c.sha256, c.size_bytes) for c in claims])
+            _confirm(connection, [claim for claim in claims if not claim.changed])
         parsed = {claim.file_id: file for claim, file in zip(small, reading.result(), strict=True)}
         arrivals = []
         for claim in claims:
-            found = _arrival(claim, parsed[claim.file_id]) if claim.file_id in parsed else _too_large(claim, limit)
+            found: Arrival | _Rejected
+            if claim.changed:
+                found = _Rejected(claim, _CHANGED)
+            elif claim.file_id in parsed:
+                found = _arrival(claim, parsed[claim.file_id])
+            else:
+                found = _too_large(claim, limit)
             if isinstance(found, Arrival):
                 arrivals.append(found)
             else:
@@ -132,15 +151,13 @@ class Filing:
         return claims, [result for result in results if isinstance(result, _Rejected)]
 
     def _store(self, arrivals: list[Arrival], rejected: list[_Rejected], claims: dict[int, Claim]) -> Filed:
-        groups = assemble.group(arrivals)
         sorted_groups = {}
         with self._database.read() as connection:
+            groups = _grouped(connection, arrivals)
             for key, members in groups.items():
-                group, known = _known(connection, key, members)
-                sorted_groups[key] = assemble.sort_out(members, known)
-                study_id = group.study_id if group else None
+                sorted_groups[key] = assemble.sort_out(members, _known(connection, key, members))
                 rejected += [
-                    _Rejected(claims[arrival.file_id], problem, study_id)
+                    _Rejected(claims[arrival.file_id], problem, key)
                     for arrival, problem in sorted_groups[key].conflicts
                 ]
         kept = [a for found in sorted_groups.values() for a in (*found.new, *found.duplicates)]
@@ -170,7 +187,7 @@ class Filing:
         group = studies.find_group(connection, key)
         if not found.new:
             if group is not None:
-                ledger.decide(connection, [_duplicate(arrival, group.study_id) for arrival in found.duplicates])
+                ledger.decide(connection, _duplicates(connection, found.duplicates, group.study_id))
             return None
         first = found.new[0]
         identity = group.identity if group else PatientIdentity()
@@ -182,7 +199,7 @@ class Filing:
             study_id = studies.open_study(
                 connection,
                 grouping_key=key,
-                study_instance_uid=assemble.study_uid(first.header, key),
+                study_instance_uid=study_uid(first.header, key),
                 pseudonym=meta.pseudonym(patient),
                 patient_key=patient,
                 source=first.source,
@@ -200,8 +217,9 @@ class Filing:
                 )
         new = [studies.NewInstance(a.file_id, a.sha256, a.size_bytes, a.header) for a in found.new]
         studies.add_instances(connection, study_id, version, new, wait=wait)
+        studies.end_instances(connection, study_id, version, found.replacing)
         ledger.decide(connection, [Outcome(a.file_id, Fate.STORED, study_id=study_id) for a in found.new])
-        ledger.decide(connection, [_duplicate(arrival, study_id) for arrival in found.duplicates])
+        ledger.decide(connection, _duplicates(connection, found.duplicates, study_id))
         if first.header.kind is FileKind.DICOM:
             return study_id
         facts = facts_of([first.header], first.source)
@@ -228,14 +246,37 @@ class Filing:
         )
 
 
-def _known(connection: Connection, key: str, members: Sequence[Arrival]) -> tuple[studies.Group | None, Known]:
+def _grouped(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
+    """Return the arrivals by grouping key, under UIDs of ours where they have none.
+
+    Another patient's objects join the study that a person made of such ones before; else they stay, as a conflict.
+    """
+    groups: dict[str, list[Arrival]] = {}
+    apart: dict[str, bool] = {}
+    for key, members in assemble.group(arrivals).items():
+        group = studies.find_group(connection, key)
+        patient_id = group.identity.patient_id if group else ""
+        for arrival in members:
+            its_key, its_patient = key, arrival.header.identity.patient_id
+            if its_patient and (patient_id not in {"", its_patient} or arrival.decision is FileDecision.OWN_STUDY):
+                own = key_for_patient(key, its_patient)
+                if own not in apart:
+                    apart[own] = studies.find_group(connection, own) is not None
+                if apart[own] or arrival.decision is FileDecision.OWN_STUDY:
+                    its_key = own
+            header = with_own_uids(arrival.header, its_key, arrival.sha256)
+            groups.setdefault(its_key, []).append(replace(arrival, header=header))
+    return groups
+
+
+def _known(connection: Connection, key: str, members: Sequence[Arrival]) -> Known:
     group = studies.find_group(connection, key)
     if group is None:
-        return None, Known()
+        return Known()
     hashes = studies.known_hashes(connection, group.study_id, [arrival.sha256 for arrival in members])
     named = [arrival.header.sop_instance_uid for arrival in members if arrival.header.sop_instance_uid]
     uids = studies.known_uids(connection, group.study_id, named)
-    return group, Known(frozenset(hashes), frozenset(uids), group.identity.patient_id)
+    return Known(frozenset(hashes), frozenset(uids), group.identity.patient_id)
 
 
 def _arrival(claim: Claim, parsed: ParsedFile) -> Arrival | _Rejected:
@@ -250,6 +291,7 @@ def _arrival(claim: Claim, parsed: ParsedFile) -> Arrival | _Rejected:
         folder=folder,
         header=assemble.with_folder_hints(parsed.header, folder, claim.modality, claim.body_part),
         priority=claim.priority,
+        decision=claim.decision,
     )
 
 
@@ -259,7 +301,8 @@ def _too_large(claim: Claim, limit: int) -> _Rejected:
         Problem(
             code="too_large",
             sentence=f"The file has {claim.size_bytes >> 20} MiB; this appliance takes at most {limit >> 20} MiB.",
-            remedy="If it is a scan, raise ingest.max_file_mb in clinic.toml and drop it again.",
+            remedy="If it is a scan, raise ingest.max_file_mb in clinic.toml, reload, and accept it with "
+            "`clinic-ai file accept`.",
         ),
     )
 
@@ -272,13 +315,30 @@ def _patient_key(site_key: bytes, identity: PatientIdentity, key: str, first: Ar
     return meta.patient_key(site_key, "", whose)
 
 
-def _duplicate(arrival: Arrival, study_id: str) -> Outcome:
-    return Outcome(
-        arrival.file_id, Fate.DUPLICATE, "duplicate", "The study has exactly these bytes already.", "", study_id
-    )
+def _duplicates(connection: Connection, arrivals: Sequence[Arrival], study_id: str) -> list[Outcome]:
+    """Return what is said of bytes that the study has, or that a person replaced: a resend does not undo that."""
+    gone = studies.replaced_hashes(connection, study_id, [arrival.sha256 for arrival in arrivals])
+    return [
+        Outcome(
+            arrival.file_id,
+            Fate.DUPLICATE,
+            "replaced_before" if arrival.sha256 in gone else "duplicate",
+            _REPLACED_BEFORE if arrival.sha256 in gone else "The study has exactly these bytes already.",
+            "",
+            study_id,
+        )
+        for arrival in arrivals
+    ]
+
+
+def _confirm(connection: Connection, claims: Sequence[Claim]) -> None:
+    ledger.confirm_claims(connection, [(claim.file_id, claim.sha256, claim.size_bytes) for claim in claims])
 
 
 def _record_rejected(connection: Connection, rejected: Sequence[_Rejected]) -> None:
+    groups = {item.key: studies.find_group(connection, item.key) for item in rejected if item.key}
+    contradicted = {key: group.study_id for key, group in groups.items() if group is not None}
+    _confirm(connection, [item.claim for item in rejected if item.problem is _CHANGED])
     ledger.decide(
         connection,
         [
@@ -288,11 +348,12 @@ def _record_rejected(connection: Connection, rejected: Sequence[_Rejected]) -> N
                 item.problem.code,
                 item.problem.sentence,
                 item.problem.remedy,
-                item.study_id,
+                contradicted.get(item.key),
             )
             for item in rejected
         ],
     )
+    undecided.raise_alerts(connection, {item.claim.source for item in rejected}, set(contradicted.values()))
     for item in rejected:
         audit.record(
             connection,
@@ -308,6 +369,12 @@ _NOT_READABLE = Problem(
     sentence="The appliance was allowed to take the file but not to read it.",
     remedy="Let the sender write files that the group of the inbox may read, then drop it again.",
 )
+_CHANGED = Problem(
+    code="changed_in_quarantine",
+    sentence="Its bytes changed after a person had decided about them.",
+    remedy="Look at it again with `clinic-ai file show`; then accept or discard what is there now.",
+)
+_REPLACED_BEFORE = "The study had exactly these bytes; a person accepted others in their place."
 _NO_ANSWER = Problem(
     code="unreadable",
     sentence="Its header could not be read.",

@@ -21,12 +21,13 @@ from clinic_ai.domain import Fate, Study, StudyState
 from clinic_ai.errors import ChildError, ClinicError, HomeError, NotFound
 from clinic_ai.home import Home
 from clinic_ai.ingest import assemble, watch
+from clinic_ai.ingest.decisions import Decisions, bring_back
 from clinic_ai.ingest.facts import facts_of
 from clinic_ai.ingest.filing import ACTOR, Claim, Filing
 from clinic_ai.ingest.headers import HeaderReader
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import received
-from clinic_ai.ingest.recovery import recover
+from clinic_ai.ingest.recovery import claim_of, recover
 from clinic_ai.ingest.spool import Spool, Taken, outcome_of
 from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.lanes import places
@@ -80,6 +81,7 @@ class Intake:
             reader=HeaderReader(crew),
             settings=lambda: settings().ingest,
         )
+        self.decisions = Decisions(database=database, quarantine=self._quarantine, wake=self.wake)
         self._watch = watch.Watch()
         self._wake = threading.Event()
         self._hints = watch.Hints(self._wake)
@@ -111,6 +113,7 @@ class Intake:
         """
         with self._busy:
             looked_at = time.monotonic()
+            self._take_accepted()
             moved = self._work_off()
             for batch in _batches(self._settled(), self._batch_size()):
                 if self._stop.is_set():
@@ -321,6 +324,19 @@ class Intake:
         with self._database.write() as connection:
             ledger.decide(connection, outcomes)
         return numbers
+
+    def _take_accepted(self) -> None:
+        """Take what people accepted out of the quarantine, to be filed like what came from an inbox."""
+        on_the_way = {claim.file_id for claim in self._backlog}
+        with self._database.read() as connection:
+            rows = [row for row in ledger.claimed(connection) if row.file_id not in on_the_way]
+        if not rows:
+            return
+        there, outcomes = bring_back(rows, spool=self._spool, quarantine=self._quarantine)
+        inboxes = {inbox.source: inbox for inbox in self._inboxes()}
+        self._backlog += [claim_of(row, inboxes.get(row.source)) for row in there]
+        with self._database.write() as connection:
+            ledger.decide(connection, outcomes)
 
     # ------------------------------------------------------------ filing and closing
 

@@ -1,7 +1,8 @@
 """What could not be used: ``quarantine/<date>-<number>/`` with the bytes as ``file`` and why in ``reason.json``.
 
 The reason is on the disk before the file comes to lie beside it, and both before the ledger says so: whoever
-looks at a file in quarantine always finds its reason.
+looks at a file in quarantine always finds its reason. On the way out it is the other way round: the ledger says
+first what a person decided, then the file leaves, and the reason goes last.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from clinic_ai.domain import Word
 from clinic_ai.store.objects import fsync_directory
-from clinic_ai.tasks import Problem
 
 FILE = "file"
 REASON = "reason.json"
@@ -47,8 +48,11 @@ class Quarantine:
         return self.root / f"{time.strftime('%Y%m%d', time.gmtime(seen_at))}-{file_id}"
 
     def holds(self, file_id: int, seen_at: float) -> bool:
-        """Return whether the file lies here."""
-        return (self.place(file_id, seen_at) / FILE).exists()
+        """Return whether the file lies here; a link that somebody put in its place does not count."""
+        try:
+            return stat.S_ISREG(self.file(file_id, seen_at).lstat().st_mode)
+        except FileNotFoundError:
+            return False
 
     def put(self, path: Path, seen_at: float, reason: Reason) -> None:
         """Move the file at ``path`` in here with its reason, durably. Doing it again after a crash is harmless."""
@@ -69,18 +73,32 @@ class Quarantine:
         fsync_directory(place)
         fsync_directory(self.root)
 
-    def reason(self, file_id: int, seen_at: float) -> Problem:
-        """Return why a file that ``holds`` is true for was put here."""
-        found = Reason.model_validate_json((self.place(file_id, seen_at) / REASON).read_bytes())
-        return Problem(code=found.code, sentence=found.sentence, remedy=found.remedy)
+    def file(self, file_id: int, seen_at: float) -> Path:
+        """Return where the bytes of a file lie that ``holds`` is true for."""
+        return self.place(file_id, seen_at) / FILE
 
-    def withdraw(self, file_id: int, seen_at: float) -> None:
-        """Remove a reason whose file did not get here before a crash; the file is judged anew."""
+    def remove(self, file_id: int, seen_at: float) -> None:
+        """Remove what is here of a file whose bytes are safely elsewhere, or not wanted. Harmless if there is nothing.
+
+        What a person put beside it stays, and so then does its folder.
+        """
         place = self.place(file_id, seen_at)
-        for leftover in (place / REASON, place / f".{REASON}.tmp", place / f".{FILE}.tmp"):
-            leftover.unlink(missing_ok=True)
-        if place.is_dir():
+        for leftover in (FILE, f".{FILE}.tmp", REASON, f".{REASON}.tmp"):
+            (place / leftover).unlink(missing_ok=True)
+        try:
             place.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            return
+        fsync_directory(self.root)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the files that have a place here."""
+        found = (place.name.partition("-")[2] for place in self.root.iterdir())
+        return sorted(int(number) for number in found if number.isdecimal())
 
 
 def utc(seconds: float) -> str:

@@ -1,17 +1,20 @@
 """After a crash: where are the bytes of every file that was on its way, and what follows from that.
 
 A pending row of the ledger says only that something was begun. Where the bytes lie says how far it got: in the
-spool (go on), in the quarantine (say so), in the object store (go on), or still in the inbox (nothing happened).
+spool (go on), in the quarantine (judge it again), in the object store (go on), or still in the inbox (nothing
+happened).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
-from clinic_ai.domain import Fate
+from clinic_ai.domain import Fate, FileDecision
+from clinic_ai.errors import HomeError
+from clinic_ai.ingest import decisions, undecided
 from clinic_ai.ingest.filing import Claim
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.spool import Spool
@@ -28,9 +31,18 @@ ORPHAN_SOURCE = "recovered"
 
 
 def recover(
-    *, spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore, inboxes: Mapping[str, Inbox]
+    *,
+    spool: Spool,
+    quarantine: Quarantine,
+    database: Database,
+    objects: ObjectStore,
+    inboxes: Mapping[str, Inbox],
+    offline: Collection[str] = (),
 ) -> list[Claim]:
-    """Bring ledger and disk together; return the files in the spool that are to be filed."""
+    """Bring ledger and disk together; return the files in the spool that are to be filed.
+
+    ``inboxes`` are those that are there, by source; of those that are ``offline`` nobody can say what lies in them.
+    """
     spool.sweep()
     with database.read() as connection:
         pending = ledger.pending(connection)
@@ -40,28 +52,43 @@ def recover(
     for row in pending:
         inbox = inboxes.get(row.source)
         if spool.path(row.file_id).exists():
-            quarantine.withdraw(row.file_id, row.seen_at)
+            quarantine.remove(row.file_id, row.seen_at)
             if inbox is not None and row.fate is Fate.CLAIMING:
                 spool.finish_move(row.file_id, _entry(row, inbox))
-            claims.append(_claim(row, inbox))
+            claims.append(claim_of(row, inbox))
         elif quarantine.holds(row.file_id, row.seen_at):
-            problem = quarantine.reason(row.file_id, row.seen_at)
-            outcomes.append(Outcome(row.file_id, Fate.QUARANTINED, problem.code, problem.sentence, problem.remedy))
+            # Put there before the crash, or accepted by a person and not yet taken out: judging it again says which.
+            try:
+                there, untaken = decisions.bring_back([row], spool=spool, quarantine=quarantine)
+            except HomeError as error:
+                log.warning("ingest.not_recovered", file=row.file_id, sentence=error.message)
+                continue  # the disk is full; each pass of the intake tries it again
+            claims += [claim_of(back, inbox) for back in there]
+            outcomes += untaken
         elif row.sha256 is not None and objects.has(row.sha256):
             os.link(objects.path(row.sha256), spool.path(row.file_id))
-            claims.append(_claim(row, inbox))
-        elif inbox is not None and os.path.lexists(os.path.join(os.fsencode(inbox.root), row.raw_name)):  # noqa: PTH118
+            claims.append(claim_of(row, inbox))
+        elif row.fate is Fate.CLAIMING and inbox is not None and _lies_in(inbox, row):
             untouched.append(row.file_id)
+        elif row.fate is Fate.CLAIMING and row.source in offline:
+            untouched.append(row.file_id)  # nowhere here, so it lies where it lay, and is seen again
         else:
             outcomes.append(Outcome(row.file_id, Fate.VANISHED, "gone", "It was gone before it could be taken."))
     with database.write() as connection:
         ledger.abandon(connection, untouched)
         ledger.decide(connection, outcomes)
+        put_away = {outcome.file_id for outcome in outcomes if outcome.fate is Fate.QUARANTINED}
+        undecided.raise_alerts(connection, {row.source for row in pending if row.file_id in put_away}, ())
+    decisions.tidy(database=database, quarantine=quarantine)
     _empty_spool_of_finished(spool, quarantine, database, objects)
     claims += _adopt_orphans(spool, database)
     if pending or claims:
         log.info("ingest.recovered", begun=len(pending), to_file=len(claims), never_taken=len(untouched))
     return claims
+
+
+def _lies_in(inbox: Inbox, row: LedgerEntry) -> bool:
+    return os.path.lexists(os.path.join(os.fsencode(inbox.root), row.raw_name))  # noqa: PTH118
 
 
 def _empty_spool_of_finished(spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore) -> None:
@@ -89,11 +116,12 @@ def _adopt_orphans(spool: Spool, database: Database) -> list[Claim]:
             (number,) = ledger.begin_claims(connection, [sighting])
             row = ledger.get_file(connection, number)
         place.rename(spool.path(number))
-        claims.append(_claim(row, None))
+        claims.append(claim_of(row, None))
     return claims
 
 
-def _claim(row: LedgerEntry, inbox: Inbox | None) -> Claim:
+def claim_of(row: LedgerEntry, inbox: Inbox | None) -> Claim:
+    """Return a file of the spool as it is to be filed; ``inbox`` is the one it came from, if that is still known."""
     return Claim(
         file_id=row.file_id,
         source=row.source,
@@ -103,6 +131,8 @@ def _claim(row: LedgerEntry, inbox: Inbox | None) -> Claim:
         modality=inbox.modality if inbox else "",
         body_part=inbox.body_part if inbox else "",
         priority=inbox.priority if inbox else 0,
+        decision=FileDecision(row.decision) if row.decision else None,
+        judged=row.sha256 or "" if row.decision else "",
     )
 
 

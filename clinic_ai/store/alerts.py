@@ -27,6 +27,12 @@ def raise_alert(connection: Connection, code: str, subject: str, sentence: str, 
     record(connection, actor="clinic-ai", action="alert.raised", subject=subject, details={"code": code})
 
 
+def restate(connection: Connection, code: str, subject: str, sentence: str) -> None:
+    """Say in other words what an open alert is about; one that was acknowledged stays closed."""
+    same = (alerts.c.code == code) & (alerts.c.subject == subject) & alerts.c.acknowledged_at.is_(None)
+    connection.execute(update(alerts).where(same).values(sentence=sentence))
+
+
 def open_alerts(connection: Connection) -> list[Alert]:
     """Return the alerts nobody acknowledged yet, newest first."""
     query = select(alerts).where(alerts.c.acknowledged_at.is_(None)).order_by(alerts.c.last_at.desc())

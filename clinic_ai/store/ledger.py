@@ -1,4 +1,4 @@
-"""The ledger: one row per file that was ever seen in an inbox, and what became of it.
+"""The ledger: one row per file that was ever seen in an inbox, what became of it, and what people decided of it.
 
 Functions take the connection of the caller's transaction. ``seen_at`` and ``decided_at`` are UTC seconds.
 """
@@ -10,15 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.engine import Row
 
-from clinic_ai.domain import Fate, Word
+from clinic_ai.domain import Fate, FileDecision, Word
 from clinic_ai.errors import Conflict, NotFound
-from clinic_ai.states import FILE
+from clinic_ai.states import FILE, step
 from clinic_ai.store.tables import files
 
 PENDING = tuple(fate for fate in Fate if fate.pending)
+_AT_ONCE = 500
+"""Rows asked for by number in one statement."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,53 @@ def decide(connection: Connection, outcomes: Iterable[Outcome]) -> None:
             remedy=bindparam("what_to_do"),
             study_id=bindparam("study"),
             decided_at=now,
+            **(_UNDECIDED if fate is Fate.QUARANTINED else {}),
         )
+
+
+def accept(connection: Connection, entry: LedgerEntry, decision: FileDecision, by: str) -> None:
+    """Note that a person let a file out of the quarantine; ingest finds it among ``claimed`` and carries it out.
+
+    Raise Conflict if it is not in quarantine.
+    """
+    fate = _step(entry, "accept")
+    _person_moves(connection, entry, fate=fate.value, decision=decision.value, decided_by=by)
+
+
+def discard(connection: Connection, entry: LedgerEntry, reason: str, by: str) -> None:
+    """Note that a person does not want a quarantined file, and why. Raise Conflict if it is not in quarantine."""
+    fate = _step(entry, "discard")
+    _person_moves(
+        connection,
+        entry,
+        fate=fate.value,
+        decision=FileDecision.DISCARD.value,
+        decided_by=by,
+        decided_at=time.time(),
+        reason=f"{entry.reason} Discarded: {reason}".strip(),
+        remedy="",
+    )
+
+
+_UNDECIDED: dict[str, object] = {"decision": "", "decided_by": ""}
+"""Of a file that waits for a decision; whatever was decided of it before, the audit has."""
+
+
+def _step(entry: LedgerEntry, event: str) -> Fate:
+    try:
+        return step(FILE, entry.fate, event)
+    except Conflict:
+        by = f", as {entry.decided_by} decided" if entry.decided_by else ""
+        raise Conflict(
+            f"File {entry.file_id} is {entry.fate.value}{by}; only a file in quarantine can be decided about.",
+            remedy=f"`clinic-ai file show {entry.file_id}` says what became of it. Nothing was written.",
+        ) from None
+
+
+def _person_moves(connection: Connection, entry: LedgerEntry, **values: object) -> None:
+    same = (files.c.file_id == entry.file_id) & (files.c.fate == entry.fate.value)
+    if connection.execute(update(files).where(same).values(**values)).rowcount != 1:
+        raise Conflict(f"File {entry.file_id} was decided about just now.", remedy="Look at it again.")
 
 
 def _before(fate: Fate) -> list[str]:
@@ -175,7 +223,7 @@ def ignored_before(connection: Connection, sighting: Sighting) -> bool:
         connection.execute(
             select(files.c.file_id)
             .where(
-                files.c.fate == Fate.IGNORED.value,
+                text("fate = 'IGNORED'"),  # no parameter: else SQLite cannot use the index of ignored files
                 files.c.source == sighting.source,
                 files.c.raw_name == sighting.raw_name,
                 files.c.mtime_ns == sighting.mtime_ns,
@@ -192,11 +240,49 @@ def pending(connection: Connection) -> list[LedgerEntry]:
     return [_entry(row) for row in connection.execute(query)]
 
 
+def claimed(connection: Connection) -> list[LedgerEntry]:
+    """Return the files that are CLAIMED, oldest first: being filed, or let out of the quarantine by a person."""
+    query = select(files).where(files.c.fate == Fate.CLAIMED.value).order_by(files.c.file_id)
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def undecided(connection: Connection, study_id: str) -> list[LedgerEntry]:
+    """Return the files in quarantine that belong to a study, oldest first."""
+    query = (
+        select(files)
+        .where(files.c.fate == Fate.QUARANTINED.value, files.c.study_id == study_id)
+        .order_by(files.c.file_id)
+    )
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def undecided_counts(connection: Connection) -> list[tuple[str, str | None, str, int]]:
+    """Return how many files lie in quarantine, by source, study and code of the reason."""
+    columns = (files.c.source, files.c.study_id, files.c.reason_code)
+    query = select(*columns, func.count()).where(files.c.fate == Fate.QUARANTINED.value).group_by(*columns)
+    return [(row[0], row[1], row[2], int(row[3])) for row in connection.execute(query)]
+
+
+def quarantined_bytes(connection: Connection) -> dict[str, int]:
+    """Return how many bytes lie in quarantine, by source."""
+    query = select(files.c.source, func.sum(files.c.size_bytes)).where(files.c.fate == Fate.QUARANTINED.value)
+    return {str(source): int(size) for source, size in connection.execute(query.group_by(files.c.source))}
+
+
+def get_files(connection: Connection, file_ids: Sequence[int]) -> dict[int, LedgerEntry]:
+    """Return those rows that there are, by number."""
+    found: dict[int, LedgerEntry] = {}
+    for start in range(0, len(file_ids), _AT_ONCE):
+        query = select(files).where(files.c.file_id.in_(file_ids[start : start + _AT_ONCE]))
+        found |= {row.file_id: _entry(row) for row in connection.execute(query)}
+    return found
+
+
 def get_file(connection: Connection, file_id: int) -> LedgerEntry:
     """Return one row. Raise NotFound if there is none."""
     row = connection.execute(select(files).where(files.c.file_id == file_id)).first()
     if row is None:
-        raise NotFound(f"There is no file number {file_id}.", remedy="`clinic-ai status` lists the newest files.")
+        raise NotFound(f"There is no file number {file_id}.", remedy="`clinic-ai file list` shows the files there are.")
     return _entry(row)
 
 
@@ -205,6 +291,7 @@ def list_files(
     *,
     fates: Iterable[Fate] | None = None,
     study_id: str | None = None,
+    source: str | None = None,
     limit: int = 100,
     before: int | None = None,
 ) -> list[LedgerEntry]:
@@ -214,6 +301,8 @@ def list_files(
         query = query.where(files.c.fate.in_([fate.value for fate in fates]))
     if study_id is not None:
         query = query.where(files.c.study_id == study_id)
+    if source is not None:
+        query = query.where(files.c.source == source)
     if before is not None:
         query = query.where(files.c.file_id < before)
     return [_entry(row) for row in connection.execute(query)]

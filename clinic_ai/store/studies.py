@@ -1,4 +1,4 @@
-"""Studies and their instances. A study is one row per version; an instance belongs to every version from its first.
+"""Studies and their instances. A study is one row per version; an instance belongs to its versions first to last.
 
 Functions take the connection of the caller's transaction. Identity is in here and nowhere else: never log a row.
 """
@@ -6,10 +6,10 @@ Functions take the connection of the caller's transaction. Identity is in here a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import (
@@ -73,7 +73,7 @@ def versions_of(connection: Connection, study_id: str) -> list[Study]:
 
 def instances_of(connection: Connection, study_id: str, version: int) -> tuple[Instance, ...]:
     """Return the instances of a version, by series and instance number whatever the order they arrived in."""
-    query = select(instances).where(instances.c.study_id == study_id, instances.c.first_version <= version)
+    query = select(instances).where(*_in_version(study_id, version))
     return tuple(sorted((_instance(row) for row in connection.execute(query)), key=_reading_order))
 
 
@@ -121,11 +121,7 @@ def counts(connection: Connection) -> dict[StudyState, int]:
 
 def count_instances(connection: Connection, study_id: str, version: int) -> int:
     """Return how many instances a version has."""
-    query = (
-        select(func.count())
-        .select_from(instances)
-        .where(instances.c.study_id == study_id, instances.c.first_version <= version)
-    )
+    query = select(func.count()).select_from(instances).where(*_in_version(study_id, version))
     return int(connection.execute(query).scalar_one())
 
 
@@ -191,17 +187,61 @@ def find_group(connection: Connection, grouping_key: str) -> Group | None:
 
 
 def known_hashes(connection: Connection, study_id: str, hashes: Sequence[str]) -> set[str]:
-    """Return those of ``hashes`` that the study has already. At most some hundreds are asked at a time."""
+    """Return those of ``hashes`` that the study has or had. At most some hundreds are asked at a time."""
     query = select(instances.c.sha256).where(instances.c.study_id == study_id, instances.c.sha256.in_(hashes))
     return set(connection.execute(query).scalars())
 
 
 def known_uids(connection: Connection, study_id: str, uids: Sequence[str]) -> set[str]:
-    """Return those SOP Instance UIDs that the study has already."""
+    """Return those SOP Instance UIDs that the study has now."""
     query = select(instances.c.sop_instance_uid).where(
-        instances.c.study_id == study_id, instances.c.sop_instance_uid.in_(uids)
+        instances.c.study_id == study_id, instances.c.last_version.is_(None), instances.c.sop_instance_uid.in_(uids)
     )
     return set(connection.execute(query).scalars())
+
+
+def replaced_hashes(connection: Connection, study_id: str, hashes: Sequence[str]) -> set[str]:
+    """Return those of ``hashes`` that the study had and a person replaced."""
+    query = select(instances.c.sha256).where(
+        instances.c.study_id == study_id, instances.c.last_version.is_not(None), instances.c.sha256.in_(hashes)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def instance_by_uid(connection: Connection, study_id: str, uid: str) -> Instance | None:
+    """Return the object that has this SOP Instance UID in the study now."""
+    query = select(instances).where(
+        instances.c.study_id == study_id, instances.c.last_version.is_(None), instances.c.sop_instance_uid == uid
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _instance(row)
+
+
+def end_instances(connection: Connection, study_id: str, version: int, replacements: Mapping[str, str]) -> int:
+    """Let objects that were replaced belong to the versions before ``version`` only; return how many these are.
+
+    ``replacements`` gives for each SOP Instance UID the SHA-256 of the object that has it from now on.
+    """
+    ended = 0
+    for uid, sha256 in replacements.items():
+        replaced = (
+            instances.c.study_id == study_id,
+            instances.c.sop_instance_uid == uid,
+            instances.c.sha256 != sha256,
+            instances.c.last_version.is_(None),
+        )
+        ended += connection.execute(update(instances).where(*replaced).values(last_version=version - 1)).rowcount
+    return ended
+
+
+def count_replaced(connection: Connection, study_id: str, version: int) -> int:
+    """Return how many objects a person replaced when this version was made."""
+    query = (
+        select(func.count())
+        .select_from(instances)
+        .where(instances.c.study_id == study_id, instances.c.last_version == version - 1)
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def open_study(
@@ -332,6 +372,14 @@ def close_version(
 
 
 # ---------------------------------------------------------------- rows and words
+
+
+def _in_version(study_id: str, version: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        instances.c.study_id == study_id,
+        instances.c.first_version <= version,
+        or_(instances.c.last_version.is_(None), instances.c.last_version >= version),
+    )
 
 
 def _state(connection: Connection, study_id: str, version: int) -> StudyState:

@@ -134,11 +134,28 @@ def test_goes_on_from_wherever_the_bytes_are(wreck: Wreck, state: Callable[[Wrec
     assert os.listdir(site.home.quarantine) == []
 
 
-def test_a_file_in_quarantine_is_said_to_be_there(wreck: Wreck) -> None:
+def test_a_file_that_reached_the_quarantine_before_the_crash_is_judged_again_and_lies_there(wreck: Wreck) -> None:
+    wreck.file.write_text("no scan at all")
     hashed(wreck)
-    Quarantine(wreck.home.quarantine).put(wreck.home.spool / str(wreck.number), SEEN_AT, wreck.reason("empty"))
-    (row,) = wreck.restart().files()
-    assert (row.fate, row.reason_code, row.reason) == (Fate.QUARANTINED, "empty", "It is broken.")
+    quarantine = Quarantine(wreck.home.quarantine)
+    quarantine.put(wreck.home.spool / str(wreck.number), SEEN_AT, wreck.reason("empty"))
+    site = wreck.restart()
+    site.cycle_until(lambda: bool(site.files()))
+    (row,) = site.files()
+    assert (row.fate, row.reason_code) == (Fate.QUARANTINED, "not_an_image")
+    assert quarantine.holds(wreck.number, SEEN_AT)
+    assert os.listdir(site.home.spool) == []
+
+
+def test_a_file_in_spool_and_quarantine_both_is_filed_once(wreck: Wreck) -> None:
+    """As a quarantine on a disk of its own leaves it: the copy was whole, and the original not yet removed."""
+    hashed(wreck)
+    kept = wreck.path / "kept"
+    shutil.copy(wreck.home.spool / str(wreck.number), kept)
+    Quarantine(wreck.home.quarantine).put(kept, SEEN_AT, wreck.reason("parser_timeout"))
+    site = wreck.restart()
+    filed_once(site)
+    assert os.listdir(site.home.quarantine) == []
 
 
 def test_a_file_that_somebody_took_back_is_said_to_be_gone(wreck: Wreck) -> None:

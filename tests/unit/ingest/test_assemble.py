@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
 from clinic_ai.ingest import assemble
 from clinic_ai.ingest.assemble import Arrival, Known
+from clinic_ai.ingest.identifiers import study_uid
 
 
 def slice_(study: int, number: int, *, patient: str = "", uid: bool = True, folder: str = "a") -> Arrival:
@@ -85,8 +86,8 @@ def test_without_uids_two_patients_in_one_folder_stay_apart() -> None:
 
 def test_our_own_study_uid_is_valid_and_follows_from_the_key() -> None:
     arrival = picture(1)
-    uid = assemble.study_uid(arrival.header, assemble.grouping_key(arrival))
-    assert uid == assemble.study_uid(arrival.header, assemble.grouping_key(arrival))
+    uid = study_uid(arrival.header, assemble.grouping_key(arrival))
+    assert uid == study_uid(arrival.header, assemble.grouping_key(arrival))
     assert uid.startswith("2.25.")
     assert len(uid) <= 64
 
