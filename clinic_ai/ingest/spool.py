@@ -3,26 +3,36 @@
 The ledger says CLAIMING before a file moves; after that its bytes lie in the inbox or in the spool, never in
 neither. On the same file system the move is one rename; else, or if the file is linked or owned elsewhere so
 that others could still change it, the bytes are copied, synced and verified before the original goes.
+
+A file that somebody has open for writing is not taken: what they write after a rename would change what is stored,
+and after a copy it would be lost. The kernel says so by refusing a lease, see ``leases``; where there are none, on
+network shares, a file must look the same before and after it was copied.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 
 from clinic_ai.disk.room import Room
-from clinic_ai.ingest.watch import Entry
+from clinic_ai.ingest.leases import Lease, lease_holds, take_lease
+from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.store.objects import fsync_directory, hash_descriptor
 
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = _NO_FOLLOW | os.O_DIRECTORY
 _FILE = _NO_FOLLOW | os.O_NONBLOCK  # opening a FIFO that took a file's place must not wait for a writer
+_PIECE = 1 << 20
+_NO_ANSWER = frozenset(
+    {errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
+)
+"""What a share says whose server is gone, and a disk that was pulled out."""
 _COPY = ".copy-"
 _ORPHAN = ".orphan-"
 
@@ -37,6 +47,12 @@ class Taken(StrEnum):
     """The file system does not let us take it away now; it lies where it lay."""
     NO_SPACE = "no_space"
     """The disk of the spool is full; it lies where it lay."""
+    CHANGED = "changed"
+    """It is not as it was when it was looked at, or was written to meanwhile; it lies where it lay."""
+    HELD_OPEN = "held_open"
+    """Somebody has it open for writing; it lies where it lay."""
+    OFFLINE = "offline"
+    """Its inbox is not there any more, or does not answer; where it lies cannot be said now."""
 
 
 class Spool:
@@ -50,19 +66,25 @@ class Spool:
         """Return where the bytes of a file lie while it is on its way."""
         return self.root / str(file_id)
 
-    def take(self, claims: Iterable[tuple[int, Entry]]) -> list[Taken]:
-        """Move files in from the inboxes, durably as a whole; return what came of each."""
+    def take(self, claims: Iterable[tuple[int, Entry]], beat: Callable[[], None] = lambda: None) -> list[Taken]:
+        """Move files in from the inboxes, durably as a whole; return what came of each.
+
+        ``beat`` is called now and then, to say that it gets on.
+        """
         results = []
         touched: dict[tuple[Path, bytes], int] = {}
         with ExitStack() as open_folders:
             for file_id, entry in claims:
+                beat()
                 folder, _, name = entry.raw_name.rpartition(b"/")
                 place = (entry.inbox.root, folder)
                 try:
                     if place not in touched:
-                        touched[place] = descriptor = _open_folder(entry.inbox.root, folder)
+                        touched[place] = descriptor = _open_folder(entry.inbox, folder)
                         open_folders.callback(os.close, descriptor)
-                    results.append(self._take_one(touched[place], name, file_id))
+                    results.append(self._take_one(touched[place], name, file_id, entry, beat))
+                except _Offline:
+                    results.append(Taken.OFFLINE)
                 except OSError as error:
                     results.append(outcome_of(error))
             fsync_directory(self.root)
@@ -74,7 +96,7 @@ class Spool:
         """Copy a person's own file in, and leave it where it lies. Raise OSError if it cannot be read."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._copy(descriptor, file_id)
+            self._copy(descriptor, file_id, lambda: None)
         finally:
             os.close(descriptor)
 
@@ -118,8 +140,8 @@ class Spool:
         """Remove the original of a copy, if a crash came between the two; only if the bytes are the same."""
         folder, _, name = entry.raw_name.rpartition(b"/")
         try:
-            descriptor = _open_folder(entry.inbox.root, folder)
-        except OSError:
+            descriptor = _open_folder(entry.inbox, folder)
+        except (_Offline, OSError):
             return  # that inbox is not there now; if the original is, it will be a duplicate
         try:
             original = os.open(name, _FILE, dir_fd=descriptor)
@@ -127,6 +149,7 @@ class Spool:
                 status = os.fstat(original)
                 same = (
                     stat.S_ISREG(status.st_mode)
+                    and take_lease(original) is not Lease.HELD_OPEN
                     and (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns)
                     and hash_descriptor(original) == self.sync_and_hash(file_id)
                 )
@@ -141,38 +164,80 @@ class Spool:
 
     # ------------------------------------------------------------
 
-    def _take_one(self, folder: int, name: bytes, file_id: int) -> Taken:
-        target = self.path(file_id)
+    def _take_one(self, folder: int, name: bytes, file_id: int, entry: Entry, beat: Callable[[], None]) -> Taken:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             return Taken.GONE
-        ours = os.geteuid() in {status.st_uid, 0}
-        if ours and status.st_nlink == 1:
-            if target.exists():
-                raise FileExistsError(errno.EEXIST, "the spool has a file of this number already")
+        if (status.st_size, status.st_mtime_ns) != (entry.size_bytes, entry.mtime_ns):
+            return Taken.CHANGED
+        if entry.inbox.whole and status.st_nlink == 1:  # nobody else can reach it, and its writer was done with it
             try:
-                os.rename(name, target, src_dir_fd=folder)
+                return self._rename(folder, name, file_id)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+        try:
+            return self._take_open(folder, name, file_id, descriptor, beat)
+        finally:
+            os.close(descriptor)
+
+    def _take_open(self, folder: int, name: bytes, file_id: int, descriptor: int, beat: Callable[[], None]) -> Taken:
+        """Take a file that is open for reading, if nobody writes to it."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return Taken.GONE
+        lease = take_lease(descriptor)
+        if lease is Lease.HELD_OPEN:
+            return Taken.HELD_OPEN
+        ours = os.geteuid() in {status.st_uid, 0}
+        if lease is Lease.GRANTED and ours and status.st_nlink == 1:
+            try:
+                taken = self._rename(folder, name, file_id)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
             else:
-                return self._keep_only_regular(target)
-        descriptor = os.open(name, _FILE, dir_fd=folder)
+                return taken if lease_holds(descriptor) else self._give_back(folder, name, file_id, descriptor, beat)
+        self._copy(descriptor, file_id, beat)
         try:
-            self._copy(descriptor, file_id)
-        finally:
-            os.close(descriptor)
-        os.unlink(name, dir_fd=folder)
+            if lease is Lease.GRANTED and not lease_holds(descriptor):
+                return self._drop(file_id, Taken.HELD_OPEN)
+            # Opened anew, for only that makes an NFS client ask its server (nfs(5), close-to-open).
+            if _shape_of(folder, name) != _shape(status):
+                return self._drop(file_id, Taken.CHANGED)
+            os.unlink(name, dir_fd=folder)
+        except OSError:
+            self._drop(file_id, Taken.REFUSED)
+            raise
         return Taken.TAKEN
 
-    @staticmethod
-    def _keep_only_regular(target: Path) -> Taken:
+    def _rename(self, folder: int, name: bytes, file_id: int) -> Taken:
+        target = self.path(file_id)
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "the spool has a file of this number already")
+        os.rename(name, target, src_dir_fd=folder)
         if stat.S_ISREG(target.lstat().st_mode):
             return Taken.TAKEN
         target.unlink()  # a link or device that took the file's place in the last microseconds
         return Taken.GONE
 
-    def _copy(self, descriptor: int, file_id: int) -> None:
+    def _give_back(self, folder: int, name: bytes, file_id: int, descriptor: int, beat: Callable[[], None]) -> Taken:
+        """Put a file back that somebody began to open for writing while it was renamed; they wait for our lease."""
+        target = self.path(file_id)
+        try:
+            os.link(target, name, dst_dir_fd=folder)
+        except FileExistsError:  # the next one of its name is there already: keep this one, out of their reach
+            target.unlink()
+            self._copy(descriptor, file_id, beat)
+            return Taken.TAKEN
+        return self._drop(file_id, Taken.HELD_OPEN)
+
+    def _drop(self, file_id: int, result: Taken) -> Taken:
+        self.path(file_id).unlink(missing_ok=True)
+        return result
+
+    def _copy(self, descriptor: int, file_id: int, beat: Callable[[], None]) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
@@ -180,12 +245,18 @@ class Spool:
             raise OSError(errno.ENOSPC, "the reserve of the disk is not for what comes in")
         temporary = self.root / f"{_COPY}{file_id}"
         try:
-            with temporary.open("xb") as out, os.fdopen(os.dup(descriptor), "rb") as source:
-                shutil.copyfileobj(source, out, 1 << 20)
+            with temporary.open("xb") as out:
+                digest = hashlib.sha256()
+                offset = 0
+                while piece := os.pread(descriptor, _PIECE, offset):
+                    out.write(piece)
+                    digest.update(piece)
+                    offset += len(piece)
+                    beat()
                 out.flush()
                 os.fsync(out.fileno())
             with temporary.open("rb") as written:
-                if hash_descriptor(written.fileno()) != hash_descriptor(descriptor):
+                if hash_descriptor(written.fileno()) != (digest.hexdigest(), offset):
                     raise OSError(errno.EIO, "the copy differs from the original")
             temporary.rename(self.path(file_id))
         finally:
@@ -193,17 +264,46 @@ class Spool:
         fsync_directory(self.root)
 
 
+class _Offline(Exception):
+    """The folder of an inbox is not where it was when it was looked at."""
+
+
+def _shape(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _shape_of(folder: int, name: bytes) -> tuple[int, int, int]:
+    descriptor = os.open(name, _FILE, dir_fd=folder)
+    try:
+        return _shape(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
 def outcome_of(error: OSError) -> Taken:
     """Return what came of trying to take a file, from the error it met."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Taken.NO_SPACE
+    if error.errno in _NO_ANSWER:
+        return Taken.OFFLINE
+    if error.errno == errno.EAGAIN:  # a file server holds a lease of its own for a client that writes
+        return Taken.HELD_OPEN
     # ELOOP: a link took the place of a folder or file, which is then no file of ours any more.
     return Taken.GONE if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP} else Taken.REFUSED
 
 
-def _open_folder(root: Path, folder: bytes) -> int:
-    """Open a folder below an inbox step by step, so that no link put in the way is followed."""
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _open_folder(inbox: Inbox, folder: bytes) -> int:
+    """Open a folder below an inbox step by step, so that no link put in the way is followed.
+
+    Raise _Offline if the inbox is not there, or on another device than when it was looked at.
+    """
+    try:
+        descriptor = os.open(inbox.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise _Offline from error
+    if inbox.device and os.fstat(descriptor).st_dev != inbox.device:
+        os.close(descriptor)
+        raise _Offline
     for step in filter(None, folder.split(b"/")):
         try:
             inner = os.open(step, _FOLDER, dir_fd=descriptor)

@@ -13,8 +13,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
@@ -23,10 +23,13 @@ from watchdog.observers.api import BaseObserver
 
 from clinic_ai.settings import InboxSettings, IngestSettings
 
-MAX_TRACKED = 200_000
-"""Files watched for coming to rest at the same time; further ones are looked at when these have gone."""
+MAX_TRACKED = 20_000
+"""Files of one inbox watched for coming to rest at the same time; further ones are looked at when these have gone."""
+MAX_RESTED = 5_000
+"""Files that one look brings; the others lie well where they are."""
 MAX_DEPTH = 50
 """Folders inside folders that are looked into."""
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Inbox:
     modality: str = ""
     body_part: str = ""
     priority: int = 0
+    owner: str = ""
+    """Who looks after what sends here, in the clinic's words."""
+    device: int = 0
+    """``st_dev`` of its root at the look that an entry is from; 0: not known."""
     whole: bool = False
     """Whether its files are whole from the moment they bear their name, as those are that the receiver put there."""
 
@@ -52,10 +59,11 @@ def inbox_of(inbox: InboxSettings, ingest: IngestSettings, home: Path) -> Inbox:
         modality=inbox.modality,
         body_part=inbox.body_part,
         priority=inbox.priority,
+        owner=inbox.owner,
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Something that lies in an inbox. ``raw_name`` is its path below the root as the file system has it."""
 
@@ -64,6 +72,8 @@ class Entry:
     size_bytes: int
     mtime_ns: int
     inode: int
+    changed_at: float = 0.0
+    """Time of its last change of any kind (``st_ctime``), which is when it came here or later; UTC seconds."""
     odd: str = ""
     """What it is if it is not a regular file: ``link``, ``too_deep`` or ``special``."""
 
@@ -81,30 +91,68 @@ def printable(raw_name: bytes) -> str:
     return text if len(text) <= 1000 else f"…{text[-999:]}"
 
 
-def look(inbox: Inbox, ignore: re.Pattern[str]) -> Iterator[Entry]:
-    """Yield what lies in an inbox and below. Raise OSError if its root cannot be read."""
-    root = os.fsencode(inbox.root)
+def look(
+    inbox: Inbox, ignore: re.Pattern[str], root: int | None = None, beat: Callable[[], None] = lambda: None
+) -> Iterator[Entry]:
+    """Yield what lies in an inbox and below. Raise OSError if its root cannot be read.
+
+    ``root`` is a descriptor of it if it is open already; ``beat`` is called for each folder.
+    """
+    if root is None:
+        root = os.open(inbox.root, FOLDER)
+        try:
+            yield from look(inbox, ignore, root, beat)
+        finally:
+            os.close(root)
+        return
     pending = [(b"", 0)]
     while pending:
         folder, depth = pending.pop()
+        beat()
         try:
-            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - bytes, as names may be no text
-                found = list(entries)
+            found = _scan(root, folder)
         except OSError:
             if not folder:
                 raise
             continue  # it was removed meanwhile, or is not ours to read; the next look tries again
-        for entry in found:
-            if ignore.match(os.fsdecode(entry.name)):
-                continue
-            raw_name = os.path.join(folder, entry.name)  # noqa: PTH118
-            if entry.is_dir(follow_symlinks=False) and depth < MAX_DEPTH:
-                pending.append((raw_name, depth + 1))
-            elif (seen := _entry(inbox, raw_name, entry)) is not None:
-                yield seen
+        try:
+            for entry in found:
+                if ignore.match(entry.name):
+                    continue
+                raw_name = os.path.join(folder, os.fsencode(entry.name))  # noqa: PTH118 - bytes: names may be no text
+                if entry.is_dir(follow_symlinks=False) and depth < MAX_DEPTH:
+                    pending.append((raw_name, depth + 1))
+                elif (seen := _entry(inbox, raw_name, entry)) is not None:
+                    yield seen
+        finally:
+            found.close()
 
 
-def _entry(inbox: Inbox, raw_name: bytes, entry: os.DirEntry[bytes]) -> Entry | None:
+class _Scan:
+    """The entries of one folder. Read from a descriptor: what is mounted over its path meanwhile does not matter."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._entries = os.scandir(descriptor)
+
+    def __iter__(self) -> Iterator[os.DirEntry[str]]:
+        return iter(self._entries)
+
+    def close(self) -> None:
+        self._entries.close()
+        os.close(self._descriptor)
+
+
+def _scan(root: int, folder: bytes) -> _Scan:
+    descriptor = os.open(folder or b".", FOLDER | os.O_NOFOLLOW, dir_fd=root)
+    try:
+        return _Scan(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def _entry(inbox: Inbox, raw_name: bytes, entry: os.DirEntry[str]) -> Entry | None:
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:
@@ -113,7 +161,7 @@ def _entry(inbox: Inbox, raw_name: bytes, entry: os.DirEntry[bytes]) -> Entry | 
     odd = (
         "" if stat.S_ISREG(mode) else "link" if stat.S_ISLNK(mode) else "too_deep" if stat.S_ISDIR(mode) else "special"
     )
-    return Entry(inbox, raw_name, status.st_size, status.st_mtime_ns, status.st_ino, odd)
+    return Entry(inbox, raw_name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime, odd)
 
 
 def ignore_pattern(globs: Iterable[str]) -> re.Pattern[str]:
@@ -121,39 +169,96 @@ def ignore_pattern(globs: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Look:
+    """What one look at an inbox found."""
+
+    rested: tuple[Entry, ...] = ()
+    """Regular files that have come to rest."""
+    odd: tuple[Entry, ...] = ()
+    """What is no regular file, as far as nobody was told of it."""
+    files: int = 0
+    """Regular files that lie there, those left alone too."""
+    oldest_at: float = math.inf
+    """When the one that waits longest came or was changed last, UTC seconds; infinity if there is none."""
+    cut: bool = False
+    """Whether there was more than one look may bring."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    shape: tuple[int, int, int]
+    since: float
+    not_before: float = -math.inf
+
+
 class Watch:
-    """Remembers what each look found, to know which files have come to rest. Times are monotonic seconds."""
+    """Remembers what each look at one inbox found, to know which files rest. Times are monotonic seconds."""
 
-    _seen: dict[tuple[str, bytes], tuple[tuple[int, int, int], float]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._seen: dict[bytes, _Seen] = {}
+        self._left_alone: dict[bytes, tuple[int, float]] = {}  # name → time of change, and until when
+        self._cut = False
 
-    def settled(self, inbox: Inbox, entries: Iterable[Entry], now: float) -> list[Entry]:
-        """Take note of one look at an inbox; return the regular files that have come to rest."""
-        rested, present = [], set()
+    def look(self, inbox: Inbox, entries: Iterable[Entry], now: float) -> Look:
+        """Take note of one look at the inbox. What is not among the entries is forgotten."""
+        seen: dict[bytes, _Seen] = {}
+        left_alone: dict[bytes, tuple[int, float]] = {}
+        rested: list[Entry] = []
+        odd: list[Entry] = []
+        files, oldest_at, cut = 0, math.inf, False
         for entry in entries:
-            key = (inbox.source, entry.raw_name)
-            present.add(key)
-            shape = (entry.inode, entry.size_bytes, entry.mtime_ns)
-            before = self._seen.get(key)
-            if before is None and len(self._seen) >= MAX_TRACKED:
-                continue
-            if before is None or before[0] != shape:
-                self._seen[key] = (shape, now)
-            elif now - before[1] >= inbox.settle_s:
-                rested.append(entry)
-        gone = [key for key in self._seen if key[0] == inbox.source and key not in present]
-        for key in gone:
-            del self._seen[key]
-        return rested
+            alone = self._left_alone.get(entry.raw_name)
+            if not entry.odd:
+                files += 1
+                oldest_at = min(oldest_at, entry.changed_at)
+            if alone is not None and alone[0] == entry.mtime_ns and alone[1] > now:
+                left_alone[entry.raw_name] = alone
+            elif entry.odd:
+                odd.append(entry)
+            elif len(seen) >= MAX_TRACKED:
+                cut = True
+            else:
+                before = self._note(seen, entry, now)
+                if inbox.whole or (now - before.since >= inbox.settle_s and before.not_before <= now):
+                    rested.append(entry)
+        self._seen, self._left_alone = seen, left_alone
+        self._cut = cut or len(rested) > MAX_RESTED
+        return Look(tuple(rested[:MAX_RESTED]), tuple(odd), files, oldest_at, self._cut)
+
+    def _note(self, seen: dict[bytes, _Seen], entry: Entry, now: float) -> _Seen:
+        shape = (entry.inode, entry.size_bytes, entry.mtime_ns)
+        before = self._seen.get(entry.raw_name)
+        if before is None or before.shape != shape:
+            before = _Seen(shape, now)
+        seen[entry.raw_name] = before
+        return before
 
     def forget(self, entries: Iterable[Entry]) -> None:
         """Forget files that were taken."""
         for entry in entries:
-            self._seen.pop((entry.inbox.source, entry.raw_name), None)
+            self._seen.pop(entry.raw_name, None)
 
-    def oldest(self, source: str) -> float:
-        """Return since when the longest-waiting file of an inbox has not come to rest, infinity if there is none."""
-        return min((since for (inbox, _), (_, since) in self._seen.items() if inbox == source), default=math.inf)
+    def leave_alone(self, entry: Entry, until: float) -> None:
+        """Pass over a file until then, or until it is changed; nobody waits for it."""
+        self._seen.pop(entry.raw_name, None)
+        self._left_alone[entry.raw_name] = (entry.mtime_ns, until)
+
+    def hold(self, entry: Entry, until: float) -> None:
+        """Let a file count as not come to rest until then at least."""
+        before = self._seen.get(entry.raw_name)
+        if before is not None:
+            self._seen[entry.raw_name] = replace(before, not_before=until)
+
+    def knows(self, raw_name: bytes) -> bool:
+        """Return whether a file lay there at the last look."""
+        return raw_name in self._seen or raw_name in self._left_alone
+
+    def oldest(self) -> float:
+        """Return since when the longest-waiting file has not come to rest, infinity if there is none."""
+        if self._cut:
+            return -math.inf  # some were not even noted
+        return min((seen.since for seen in self._seen.values()), default=math.inf)
 
     def __len__(self) -> int:
         """Return how many files are being watched for coming to rest."""

@@ -40,6 +40,7 @@ SourceName = Annotated[
     Form("a name of letters, digits, spaces, dots, underscores and hyphens", "room 1"),
 ]
 FolderPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$"), Form("a folder", "inbox")]
+PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$"), Form("one line of text", "IT, 4711")]
 CodeString = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Z0-9 _]{0,16}$"),
@@ -102,6 +103,9 @@ class InboxSettings(Section):
         0.0, ge=0, le=86400, description="Like ingest.settle_s, for this folder alone; 0: use ingest.settle_s."
     )
     priority: int = Field(0, ge=-100, le=100, description="Studies from a folder with a higher number go first.")
+    owner: PlainText = Field(
+        "", description="Who looks after what sends here, for alerts, such as the name and number of a desk."
+    )
 
 
 class IngestSettings(Section):
@@ -120,7 +124,27 @@ class IngestSettings(Section):
         description="A file is taken when two looks at least this far apart found the same size and time of change.",
     )
     quiet_period_s: Seconds = Field(
-        5.0, ge=0.1, le=86400, description="A study is complete when nothing has arrived for it for this long."
+        5.0,
+        ge=0.1,
+        le=86400,
+        description="A study is complete when nothing has arrived for it for this long; longer where "
+        "ingest.adaptive_quiet finds it necessary.",
+    )
+    adaptive_quiet: bool = Field(
+        True, description="true: learn a longer quiet period for a source whose studies arrive with longer pauses."
+    )
+    max_quiet_s: Seconds = Field(
+        60.0,
+        ge=0.1,
+        le=86400,
+        description="Longest quiet period that is learned; less than ingest.quiet_period_s means that one.",
+    )
+    gap_wait_s: Seconds = Field(
+        30.0,
+        ge=0,
+        le=86400,
+        description="A study of which something is visibly missing, such as an instance number in between, "
+        "waits this long for it, if that is longer than its quiet period.",
     )
     deadline_s: Seconds = Field(
         3600.0, ge=1, le=604800, description="A study is closed this long after its first image, complete or not."
@@ -145,6 +169,45 @@ class DiskSettings(Section):
         ge=0,
         description="With less free than this, new files stay in their inbox, and senders and imports are refused.",
     )
+    verify_mb_per_hour: Mebibytes = Field(
+        0, ge=0, description="Stored objects are read and compared with their hash at this pace; 0: only when asked."
+    )
+
+
+class RetentionSettings(Section):
+    """How long originals are kept. Only those of studies whose result was released and delivered are ever removed.
+
+    Headers, results, ledger and audit stay. See docs/disk.md before changing this.
+    """
+
+    originals_days: Annotated[int, Unit("days")] = Field(
+        0, ge=0, le=36500, description="Originals are removed this long after their result was delivered; 0: never."
+    )
+    when_free_below_mb: Mebibytes = Field(
+        0,
+        ge=0,
+        description="With less free than this, originals are removed before their time, the oldest first; 0: never. "
+        "It has to be more than disk.reserve_mb.",
+    )
+
+
+class QuotaSettings(Section):
+    """The most that one kind of data may take; 0: no limit. Beyond it there is an alert that says what to do."""
+
+    originals_mb: Mebibytes = Field(
+        0, ge=0, description="Originals. Beyond it retention removes the oldest; if none may go, new files wait."
+    )
+    results_mb: Mebibytes = Field(0, ge=0, description="Results in the object store.")
+    quarantine_mb: Mebibytes = Field(
+        0, ge=0, description="Quarantine. Beyond it those inboxes and senders wait whose files fill it."
+    )
+    outbox_mb: Mebibytes = Field(0, ge=0, description="Delivered results in the outbox.")
+    datasets_mb: Mebibytes = Field(0, ge=0, description="Frozen datasets.")
+    runs_mb: Mebibytes = Field(0, ge=0, description="Training runs with their checkpoints.")
+    models_mb: Mebibytes = Field(0, ge=0, description="Models.")
+    backups_mb: Mebibytes = Field(0, ge=0, description="Backups of the database.")
+    logs_mb: Mebibytes = Field(0, ge=0, description="Log files.")
+    database_mb: Mebibytes = Field(0, ge=0, description="The database.")
 
 
 class PeerSettings(Section):
@@ -157,6 +220,7 @@ class PeerSettings(Section):
         max_length=64,
         description="Address it calls from, or a network such as 192.168.7.0/24; *: any machine that knows the title.",
     )
+    priority: int = Field(0, ge=-100, le=100, description="Studies from a sender with a higher number go first.")
 
 
 class NetworkSettings(Section):
@@ -306,6 +370,8 @@ class Settings(Section):
     ingest: IngestSettings = IngestSettings()
     network: NetworkSettings = NetworkSettings()
     disk: DiskSettings = DiskSettings()
+    retention: RetentionSettings = RetentionSettings()
+    quota: QuotaSettings = QuotaSettings()
     routing: RoutingSettings = RoutingSettings()
     execution: ExecutionSettings = ExecutionSettings()
     guard: GuardSettings = GuardSettings()

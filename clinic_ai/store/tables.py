@@ -48,6 +48,7 @@ files = Table(
     Column("decided_by", Text, nullable=False, server_default=""),
     Index(None, "fate"),
     Index(None, "study_id"),
+    Index("ignored_files", "raw_name", "source", sqlite_where=text("fate = 'IGNORED'")),  # each is noted once
 )
 
 studies = Table(
@@ -71,6 +72,7 @@ studies = Table(
     Column("closed_reason", Text, nullable=False, server_default=""),
     Column("wait", Text),
     Column("close_code", Text, nullable=False, server_default=""),
+    Column("urgency", Text, nullable=False, server_default="{}"),  # what the priority is made of
     Column("originals_removed_at", Float),  # when retention removed the bytes; the headers stay
     Index(None, "state"),
     Index(None, "grouping_key", "version"),

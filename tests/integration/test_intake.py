@@ -17,9 +17,9 @@ from intake_site import Site
 from PIL import Image
 from scans import write_ct_slice
 
-from clinic_ai.domain import Fate
+from clinic_ai.domain import CloseCode, Fate
 from clinic_ai.errors import NotFound
-from clinic_ai.ingest import intake
+from clinic_ai.ingest import lookout
 from clinic_ai.store import alerts, audit, ledger, studies
 
 
@@ -35,7 +35,8 @@ def test_shuffled_slices_become_one_study_closed_for_a_reason(site: Site) -> Non
         write_ct_slice(site.home.inbox / f"{instance}.dcm", seed=1, study="1.2.3", instance=instance)
     files = site.settle(3)
     (study,) = site.studies()
-    assert study.closed_reason == "nothing new arrived for 0.1 s, 3 instances"
+    assert study.close_code is CloseCode.QUIET
+    assert study.closed_reason == "nothing new arrived for 0.1 s, 3 instances, numbered without gaps"
     assert (study.study_instance_uid, study.facts.modalities, study.facts.slices) == ("1.2.3", ("CT",), 3)
     assert study.identity.patient_id == "PH-0001"
     assert study.pseudonym.startswith("P-")
@@ -147,7 +148,7 @@ def test_taking_a_persons_files_copies_them(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_taken_is_said_once_and_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "_TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(lookout, "TRY_AGAIN_S", 0.0)
     in_the_way = [site.home.spool / str(number) for number in range(1, 20)]
     for place in in_the_way:
         place.mkdir()

@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -76,36 +77,90 @@ def entry(inbox: Inbox, name: bytes = b"a", size: int = 1, mtime: int = 1, inode
     return Entry(inbox, name, size, mtime, inode)
 
 
+def rested(seen: Watch, inbox: Inbox, entries: Sequence[Entry], now: float) -> list[Entry]:
+    return list(seen.look(inbox, entries, now).rested)
+
+
 def test_a_file_rests_when_two_looks_far_enough_apart_agree(inbox: Inbox) -> None:
     seen = Watch()
-    assert seen.settled(inbox, [entry(inbox)], now=0.0) == []
-    assert seen.settled(inbox, [entry(inbox)], now=0.5) == []
-    assert seen.settled(inbox, [entry(inbox)], now=1.0) == [entry(inbox)]
+    assert rested(seen, inbox, [entry(inbox)], 0.0) == []
+    assert rested(seen, inbox, [entry(inbox)], 0.5) == []
+    assert rested(seen, inbox, [entry(inbox)], 1.0) == [entry(inbox)]
+
+
+def test_what_the_receiver_put_there_rests_at_once(tmp_path: Path) -> None:
+    whole = Inbox("peer", tmp_path, settle_s=0.0, whole=True)
+    assert rested(Watch(), whole, [entry(whole)], 0.0) == [entry(whole)]
 
 
 @pytest.mark.parametrize("changed", [{"size": 2}, {"mtime": 2}, {"inode": 2}])
 def test_any_change_starts_the_wait_anew(inbox: Inbox, changed: dict[str, int]) -> None:
     seen = Watch()
-    seen.settled(inbox, [entry(inbox)], now=0.0)
-    assert seen.settled(inbox, [entry(inbox, **changed)], now=1.5) == []
-    assert seen.settled(inbox, [entry(inbox, **changed)], now=2.4) == []
-    assert seen.settled(inbox, [entry(inbox, **changed)], now=2.5) != []
+    seen.look(inbox, [entry(inbox)], 0.0)
+    assert rested(seen, inbox, [entry(inbox, **changed)], 1.5) == []
+    assert rested(seen, inbox, [entry(inbox, **changed)], 2.4) == []
+    assert rested(seen, inbox, [entry(inbox, **changed)], 2.5) != []
 
 
 def test_memory_is_bounded_and_freed(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "MAX_TRACKED", 3)
     seen = Watch()
     many = [entry(inbox, b"%d" % n) for n in range(5)]
-    seen.settled(inbox, many, now=0.0)
-    assert len(seen) == 3
-    assert seen.oldest("inbox") == 0.0
-    assert len(seen.settled(inbox, many, now=1.0)) == 3
+    look = seen.look(inbox, many, 0.0)
+    assert (len(seen), look.files, look.cut) == (3, 5, True)
+    assert seen.oldest() == -math.inf  # two were not even noted
+    assert len(rested(seen, inbox, many, 1.0)) == 3
     seen.forget(many[:3])
-    seen.settled(inbox, many[3:], now=2.0)
-    assert len(seen) == 2
-    seen.settled(inbox, [], now=3.0)
+    assert not seen.look(inbox, many[3:], 2.0).cut
+    assert (len(seen), seen.oldest()) == (2, 2.0)
+    seen.look(inbox, [], 3.0)
     assert len(seen) == 0
-    assert seen.oldest("inbox") == math.inf
+    assert seen.oldest() == math.inf
+
+
+def test_one_look_brings_no_more_than_it_may(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MAX_RESTED", 2)
+    seen = Watch()
+    many = [entry(inbox, b"%d" % n) for n in range(3)]
+    seen.look(inbox, many, 0.0)
+    look = seen.look(inbox, many, 1.0)
+    assert (look.rested, look.cut) == (tuple(many[:2]), True)
+    seen.forget(look.rested)
+    look = seen.look(inbox, many[2:], 1.1)
+    assert (look.rested, look.cut) == (tuple(many[2:]), False)
+
+
+def test_what_is_left_alone_is_passed_over_until_its_time_or_a_change(inbox: Inbox) -> None:
+    seen = Watch()
+    seen.look(inbox, [entry(inbox)], 0.0)
+    seen.leave_alone(entry(inbox), until=10.0)
+    assert seen.oldest() == math.inf  # nobody waits for it
+    look = seen.look(inbox, [entry(inbox)], 5.0)
+    assert (look.rested, look.files, seen.knows(b"a")) == ((), 1, True)
+    assert rested(seen, inbox, [entry(inbox)], 10.0) == []
+    assert rested(seen, inbox, [entry(inbox)], 11.0) == [entry(inbox)]
+    seen.leave_alone(entry(inbox), until=100.0)
+    seen.look(inbox, [entry(inbox, mtime=2)], 12.0)
+    assert rested(seen, inbox, [entry(inbox, mtime=2)], 13.0) == [entry(inbox, mtime=2)]
+
+
+def test_what_is_held_back_counts_as_not_at_rest_since_it_was_first_seen(inbox: Inbox) -> None:
+    seen = Watch()
+    seen.look(inbox, [entry(inbox)], 0.0)
+    assert rested(seen, inbox, [entry(inbox)], 1.0) == [entry(inbox)]
+    seen.hold(entry(inbox), until=3.0)
+    assert rested(seen, inbox, [entry(inbox)], 2.0) == []
+    assert seen.oldest() == 0.0
+    assert rested(seen, inbox, [entry(inbox)], 3.0) == [entry(inbox)]
+
+
+def test_how_many_files_wait_and_since_when(inbox: Inbox) -> None:
+    (inbox.root / "a.dcm").write_bytes(b"x")
+    (inbox.root / "b.dcm").write_bytes(b"x")
+    os.symlink("a.dcm", inbox.root / "link")
+    came = min((inbox.root / name).stat().st_ctime for name in ("a.dcm", "b.dcm"))
+    look = Watch().look(inbox, watch.look(inbox, IGNORE), 0.0)
+    assert (look.files, look.oldest_at, [odd.odd for odd in look.odd]) == (2, came, ["link"])
 
 
 def test_the_kernel_hints_at_new_files_and_not_at_our_own_looks(inbox: Inbox) -> None:

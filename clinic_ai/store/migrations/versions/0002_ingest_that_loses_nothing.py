@@ -42,6 +42,9 @@ def upgrade() -> None:
     with op.batch_alter_table("files", schema=None) as batch_op:
         batch_op.add_column(sa.Column("decision", sa.Text(), server_default="", nullable=False))
         batch_op.add_column(sa.Column("decided_by", sa.Text(), server_default="", nullable=False))
+        batch_op.create_index(
+            "ignored_files", ["raw_name", "source"], unique=False, sqlite_where=sa.text("fate = 'IGNORED'")
+        )
 
     with op.batch_alter_table("instances", schema=None) as batch_op:
         batch_op.add_column(sa.Column("last_version", sa.Integer(), nullable=True))
@@ -52,6 +55,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("studies", schema=None) as batch_op:
         batch_op.add_column(sa.Column("close_code", sa.Text(), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("urgency", sa.Text(), server_default="{}", nullable=False))
         batch_op.add_column(sa.Column("originals_removed_at", sa.Float(), nullable=True))
 
     # ### end Alembic commands ###

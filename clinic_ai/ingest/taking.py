@@ -1,0 +1,129 @@
+"""Takes files out of the inboxes: the intent into the ledger, the bytes into the spool, and what came of it said.
+
+A share that stops answering in the middle keeps its own thread and nothing else: the files stay CLAIMING in the ledger
+until it comes back, or until the next start looks where their bytes lie.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from clinic_ai.domain import Fate
+from clinic_ai.ingest.arms import Errand
+from clinic_ai.ingest.filing import Claim
+from clinic_ai.ingest.lookout import PATIENCE_S, Lookout, sighting
+from clinic_ai.ingest.spool import Spool, Taken
+from clinic_ai.ingest.watch import Entry
+from clinic_ai.store import ledger
+from clinic_ai.store.database import Database
+from clinic_ai.store.ledger import Outcome
+
+CANNOT_TAKE = "The file cannot be taken: it cannot be read, or the appliance may not remove it from its folder."
+CANNOT_TAKE_REMEDY = "Let the group of the appliance read the file and write in its folder; it is tried again."
+
+_Claims = Sequence[tuple[int, Entry]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of taking some files: those in the spool, and whether the disk had no room for others."""
+
+    claims: tuple[Claim, ...] = ()
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class _OnTheWay:
+    claims: _Claims
+    seen_at: float
+    errand: Errand[list[Taken]]
+
+
+class Taking:
+    """Takes batches of files, each from one inbox. One thread calls it."""
+
+    def __init__(self, *, database: Database, spool: Spool, lookout: Lookout) -> None:
+        self._database = database
+        self._spool = spool
+        self._lookout = lookout
+        self._late: list[_OnTheWay] = []
+
+    def take(self, entries: Sequence[Entry]) -> Batch:
+        """Take files of one inbox; what does not come back soon, ``collect`` returns later.
+
+        Raise OSError if the spool cannot be used; what is in it by then is ``collect``ed.
+        """
+        now = time.time()
+        with self._database.write() as connection:
+            numbers = ledger.begin_claims(connection, [sighting(entry) for entry in entries], seen_at=now)
+        claims = list(zip(numbers, entries, strict=True))
+        on_the_way = _OnTheWay(claims, now, self._lookout.send(entries[0].inbox, partial(self._spool.take, claims)))
+        self._late.append(on_the_way)
+        if not on_the_way.errand.wait(on_the_way.errand.started_at + PATIENCE_S):
+            return Batch()
+        self._late.remove(on_the_way)
+        return self._settle(on_the_way)
+
+    def collect(self) -> Batch:
+        """Return what came back meanwhile."""
+        back = [one for one in self._late if one.errand.ended]
+        self._late = [one for one in self._late if not one.errand.ended]
+        batches = [self._settle(one) for one in back]
+        return Batch(tuple(claim for batch in batches for claim in batch.claims), any(batch.full for batch in batches))
+
+    def _settle(self, back: _OnTheWay) -> Batch:
+        """Write down what came of a batch."""
+        try:
+            results = back.errand.result()
+        except OSError:  # the spool could not be synced: what is in it is filed, which syncs it again
+            results = [
+                Taken.TAKEN if self._spool.path(number).exists() else Taken.NO_SPACE for number, _ in back.claims
+            ]
+        by_result: dict[Taken, list[tuple[int, Entry]]] = {result: [] for result in Taken}
+        for claim, result in zip(back.claims, results, strict=True):
+            by_result[result].append(claim)
+        self._write_untaken(by_result)
+        self._lookout.taken(entry for result in (Taken.TAKEN, Taken.GONE) for _, entry in by_result[result])
+        self._lookout.refused(entry for _, entry in by_result[Taken.REFUSED])
+        self._lookout.held_open(entry for _, entry in by_result[Taken.HELD_OPEN])
+        taken = tuple(claim_of_entry(number, entry, back.seen_at) for number, entry in by_result[Taken.TAKEN])
+        return Batch(taken, bool(by_result[Taken.NO_SPACE]))
+
+    def _write_untaken(self, by_result: dict[Taken, list[tuple[int, Entry]]]) -> None:
+        untouched = [
+            number
+            for result in (Taken.NO_SPACE, Taken.CHANGED, Taken.HELD_OPEN, Taken.OFFLINE)
+            for number, _ in by_result[result]
+        ]
+        gone, refused = by_result[Taken.GONE], by_result[Taken.REFUSED]
+        if not (untouched or gone or refused):
+            return
+        with self._database.write() as connection:
+            said = {number for number, entry in refused if ledger.ignored_before(connection, sighting(entry))}
+            ledger.abandon(connection, [*untouched, *said])
+            ledger.decide(
+                connection,
+                [Outcome(number, Fate.VANISHED, "gone", "It was gone before it could be taken.") for number, _ in gone]
+                + [
+                    Outcome(number, Fate.IGNORED, "cannot_take", CANNOT_TAKE, CANNOT_TAKE_REMEDY)
+                    for number, _ in refused
+                    if number not in said
+                ],
+            )
+
+
+def claim_of_entry(number: int, entry: Entry, seen_at: float) -> Claim:
+    """Return a file of an inbox that is in the spool now."""
+    return Claim(
+        file_id=number,
+        source=entry.inbox.source,
+        name=entry.name,
+        size_bytes=entry.size_bytes,
+        seen_at=seen_at,
+        modality=entry.inbox.modality,
+        body_part=entry.inbox.body_part,
+        priority=entry.inbox.priority,
+    )

@@ -1,0 +1,225 @@
+"""Senders that write in place, in bursts, by rename, or hold the file open: what is stored is what they wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from intake_site import Site
+from PIL import Image
+from writers import Writer
+
+from clinic_ai.domain import Fate
+from clinic_ai.ingest import lookout, spool, watch
+from clinic_ai.ingest.leases import Lease, lease_holds
+from clinic_ai.ingest.spool import Spool, Taken
+from clinic_ai.ingest.watch import Entry, Inbox
+from clinic_ai.store import alerts
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "h")
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def picture() -> bytes:
+    made = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(made, "PNG")
+    return made.getvalue()
+
+
+def look_often(site: Site) -> None:
+    """Make passes for several times as long as a file needs to come to rest."""
+    until = time.monotonic() + 6 * site.settings.ingest.settle_s
+    while time.monotonic() < until:
+        site.intake.cycle()
+
+
+def stored(site: Site) -> list[str | None]:
+    return [row.sha256 for row in site.files() if row.fate is Fate.STORED]
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_its_sender_holds_open_is_not_taken_before_it_is_closed(site: Site, picture: bytes) -> None:
+    with Writer(site.home.inbox / "a.png") as sender:
+        sender.do("open")
+        sender.write(picture[:-100])
+        look_often(site)
+        assert (site.files(), os.listdir(site.home.inbox)) == ([], ["a.png"])
+        sender.write(picture[-100:])  # the rest, long after the file had come to rest
+        look_often(site)
+        assert site.files() == []
+        sender.do("close")
+        site.settle(1)
+    assert stored(site) == [sha256(picture)]
+
+
+def test_a_file_that_is_mapped_for_writing_is_not_taken(site: Site, picture: bytes) -> None:
+    with Writer(site.home.inbox / "a.png") as sender:
+        sender.do("open")
+        sender.do("close")
+        sender.do("map", picture.hex())
+        look_often(site)
+        assert site.files() == []
+        sender.do("finish", picture[-1:].hex())
+        site.settle(1)
+    assert stored(site) == [sha256(picture)]
+
+
+def test_a_linked_file_that_is_held_open_is_not_copied_either(site: Site, picture: bytes, tmp_path: Path) -> None:
+    with Writer(site.home.inbox / "a.png") as sender:
+        sender.do("open")
+        sender.write(picture)
+        os.link(site.home.inbox / "a.png", tmp_path / "kept.png")
+        look_often(site)
+        assert site.files() == []
+        sender.do("close")
+        site.settle(1)
+    assert stored(site) == [sha256(picture)]
+
+
+def test_bursts_and_renames_give_one_whole_file(site: Site, picture: bytes) -> None:
+    with Writer(site.home.inbox / "a.png.part") as sender:
+        for start in range(0, len(picture), 1000):
+            sender.do("open")
+            sender.write(picture[start : start + 1000])
+            sender.do("close")
+            site.intake.cycle()
+        look_often(site)
+        assert site.files() == []  # clinic.toml says not to look at *.part
+        sender.do("rename", "a.png")
+        site.settle(1)
+    assert stored(site) == [sha256(picture)]
+
+
+def test_people_are_told_of_a_file_that_is_held_open_for_long_and_it_is_taken_in_the_end(
+    site: Site, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "HELD_TOO_LONG_S", 0.0)
+    monkeypatch.setattr(lookout, "TRY_AGAIN_S", 0.0)
+    owner = site.settings.inbox[0].model_copy(update={"owner": "Radiology desk, 4711"})
+    site.settings = site.settings.model_copy(update={"inbox": (owner,)})
+
+    def open_alerts() -> list[tuple[str, str]]:
+        with site.database.read() as connection:
+            return [(alert.code, alert.remedy) for alert in alerts.open_alerts(connection)]
+
+    with Writer(site.home.inbox / "a.png") as sender:
+        sender.do("open")
+        sender.write(picture)
+        site.cycle_until(lambda: bool(open_alerts()))
+        look_often(site)
+        ((code, remedy),) = open_alerts()
+        assert code == "inbox_held_open"
+        assert "Radiology desk, 4711 looks after it." in remedy
+        assert [(row.fate, row.reason_code) for row in site.files()] == [(Fate.IGNORED, "held_open")]
+    site.cycle_until(lambda: stored(site) == [sha256(picture)])
+    site.cycle_until(lambda: not open_alerts())
+
+
+def taken(place: Path, name: str, beat: Callable[[], None] = lambda: None, **changes: int) -> Taken:
+    inbox = Inbox("inbox", place / "inbox", settle_s=0.0)
+    (entry,) = [entry for entry in watch.look(inbox, watch.ignore_pattern(())) if entry.name == name]
+    values: dict[str, Any] = {field: getattr(entry, field) for field in Entry.__slots__}
+    (result,) = Spool(place / "spool").take([(1, Entry(**values | changes))], beat)
+    return result
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "inbox" / "a").write_bytes(b"x" * 3_000_000)
+    return tmp_path
+
+
+def test_a_file_that_changed_after_the_look_is_not_taken(place: Path) -> None:
+    assert taken(place, "a", size_bytes=5) is Taken.CHANGED
+    assert taken(place, "a", mtime_ns=5) is Taken.CHANGED
+    assert os.listdir(place / "spool") == []
+
+
+@pytest.fixture
+def share(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a file system where nobody can have a lease, as on a network share."""
+    monkeypatch.setattr(spool, "take_lease", lambda _: Lease.NOT_POSSIBLE)
+    return place
+
+
+def test_where_there_are_no_leases_a_file_is_copied(share: Path) -> None:
+    assert taken(share, "a") is Taken.TAKEN
+    assert (share / "spool" / "1").read_bytes() == b"x" * 3_000_000
+    assert os.listdir(share / "inbox") == []
+
+
+def test_a_file_that_is_written_to_while_it_is_copied_is_not_taken(share: Path) -> None:
+    def write_more() -> None:
+        with (share / "inbox" / "a").open("ab") as file:
+            file.write(b"y")
+
+    assert taken(share, "a", beat=write_more) is Taken.CHANGED
+    assert os.listdir(share / "spool") == []
+    assert (share / "inbox" / "a").stat().st_size > 3_000_000
+
+
+def test_a_file_that_cannot_be_removed_leaves_no_copy_behind(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = os.unlink
+
+    def refuse(path: Any, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None:
+            raise PermissionError(13, "not yours")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert taken(share, "a") is Taken.REFUSED
+    monkeypatch.undo()
+    assert os.listdir(share / "spool") == []
+    assert os.listdir(share / "inbox") == ["a"]
+
+
+def test_a_sender_that_opens_a_file_while_it_is_renamed_gets_it_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+    with Writer(place / "inbox" / "a") as sender:
+
+        def rename_late(source: Any, target: Any, *, src_dir_fd: int | None = None) -> None:
+            sender.begin("open")  # it finds the file and then waits, for we have a lease on it
+            watched = os.open(place / "inbox" / "a", os.O_RDONLY)
+            while own_lease_holds():
+                time.sleep(0.01)
+            os.close(watched)
+            rename(source, target, src_dir_fd=src_dir_fd)
+
+        def own_lease_holds() -> bool:
+            leased = [int(number) for number in os.listdir("/proc/self/fd")]
+            return any(_leased(number) for number in leased)
+
+        monkeypatch.setattr(os, "rename", rename_late)
+        assert taken(place, "a") is Taken.HELD_OPEN
+        monkeypatch.undo()
+        sender.wait()
+        sender.write(b"y")
+        sender.do("close")
+    assert os.listdir(place / "spool") == []
+    assert taken(place, "a") is Taken.TAKEN
+    assert (place / "spool" / "1").read_bytes() == b"x" * 3_000_000 + b"y"
+
+
+def _leased(descriptor: int) -> bool:
+    try:
+        return lease_holds(descriptor)
+    except OSError:
+        return False
