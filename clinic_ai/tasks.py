@@ -1,4 +1,7 @@
-"""What passes between the daemon and its own children: parser, receiver, guard, renderer. Plugins see none of it."""
+"""What passes between the daemon and its own children: parser, deidentifier, receiver, guard, renderer.
+
+Plugins see none of it.
+"""
 
 from __future__ import annotations
 
@@ -126,6 +129,54 @@ class GuardLoad(Word):
     """Load and test the policy pack in this directory."""
 
     directory: str
+DEIDENTIFICATION_PROFILE = 1
+"""Counts up whenever the same original gives another copy; part of what copies are remembered by."""
+
+
+class DeidentifyFile(Word):
+    """An original, by its absolute path and the hash of its bytes; the copy gets the name of the hash."""
+
+    path: str
+    sha256: Sha256
+
+
+class DeidentifyTask(Word):
+    """Write de-identified copies of these files into ``output_directory``.
+
+    ``key`` is derived from the site's for this purpose: 64 hexadecimal digits. No copy or unpacked original may be
+    larger than ``max_file_bytes``.
+    """
+
+    files: tuple[DeidentifyFile, ...]
+    output_directory: str
+    key: Sha256
+    max_file_bytes: int
+    max_pixels: int = 400_000_000
+
+
+class Flag(Word):
+    """What a person should look at before an image is passed on: a stable code and a sentence."""
+
+    code: Key
+    sentence: str
+
+
+class DeidentifiedFile(Word):
+    """What became of one file: the hash and header of its copy with its flags, or why there is none."""
+
+    original_sha256: Sha256
+    sha256: Sha256 | None = None
+    header: InstanceHeader | None = None
+    flags: tuple[Flag, ...] = ()
+    problem: Problem | None = None
+
+
+class DeidentifyResult(Word):
+    """One entry for each file of the task, in its order."""
+
+    files: tuple[DeidentifiedFile, ...]
+
+
 
 
 class PackInfo(Word):
