@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import threading
 import time
@@ -18,11 +17,13 @@ from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
+from clinic_ai.disk.keeper import Keeper
+from clinic_ai.disk.room import MIB, Room
 from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
-from clinic_ai.home import MIN_FREE_MB, Home, add_new_folders, check_home, lock_home
+from clinic_ai.home import Home, add_new_folders, check_home, lock_home
 from clinic_ai.ingest.intake import Intake
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
@@ -45,8 +46,6 @@ log = structlog.get_logger()
 
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
-LOW_DISK_MB = 2 * MIN_FREE_MB
-"""Free space in MiB below which people are told, long before a study could not be stored."""
 RENDERER_IDLE_S = 60.0
 REST_S = 60.0
 """How long a plugin rests whose engine died too often."""
@@ -103,6 +102,7 @@ class Appliance:
             wake=self.wake,
         )
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
+        self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
         self.intake = Intake(
             home=home,
             settings=lambda: self.settings,
@@ -110,6 +110,15 @@ class Appliance:
             objects=self.objects,
             crew=self.crew,
             on_closed=self.wake,
+            room=self.room,
+        )
+        self.keeper = Keeper(
+            home=home,
+            settings=lambda: self.settings,
+            database=self.database,
+            objects=self.objects,
+            room=self.room,
+            on_room=self.intake.wake,
         )
         self.receiver = Receiver(
             home=home,
@@ -122,8 +131,8 @@ class Appliance:
         self._lanes = [
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
+            Lane("disk", self.keeper.step, self.wake),
         ]
-        self._disk_low = False
         self._opened = False
         self._reloading = threading.Lock()
         self._stop_intake = threading.Event()
@@ -254,22 +263,7 @@ class Appliance:
         self.engines.evict_idle()
         self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
         self.crew.bury_dead()
-        self._watch_disk()
         return False
-
-    def _watch_disk(self) -> None:
-        """Raise an alert while there is still room to store it; on a full disk nothing could say so."""
-        free_mb = shutil.disk_usage(self.home.state).free >> 20
-        low = free_mb < LOW_DISK_MB
-        if low == self._disk_low:
-            return
-        self._disk_low = low
-        if low:
-            sentence = f"The disk of {self.home.path} has only {free_mb} MiB left; when it is full, everything waits."
-            self._alert("disk_low", sentence, "Free space on that disk; what waits goes on by itself.")
-        else:
-            with self.database.write() as connection:
-                alerts.withdraw(connection, "disk_low", "appliance")
 
     def _alert(self, code: str, sentence: str, remedy: str) -> None:
         log.error("alert", code=code, sentence=sentence)
@@ -291,6 +285,7 @@ class Appliance:
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,
+            disk=self.keeper,
             catalogue=self.catalogue,
             settings=lambda: self.settings,
             started_at=self.started_at,

@@ -35,6 +35,7 @@ STUDY: Table[StudyState] = {
     (StudyState.RECEIVING, "close"): StudyState.CLOSED,
     (StudyState.CLOSED, "route"): StudyState.ROUTED,
     (StudyState.CLOSED, "no_rule"): StudyState.UNROUTED,
+    (StudyState.CLOSED, "lack_originals"): StudyState.UNROUTED,  # retention removed them; they can be sent again
     (StudyState.UNROUTED, "reroute"): StudyState.CLOSED,
     (StudyState.ROUTED, "finish"): StudyState.DONE,
     (StudyState.ROUTED, "fail"): StudyState.FAILED,

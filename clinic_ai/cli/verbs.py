@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import models, policy, studies, training
+from clinic_ai.cli import disk, models, policy, studies, training
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ for part in (
     models.model,
     training.train,
     policy.policy,
+    disk.disk,
 ):
     app.add_typer(part)
 

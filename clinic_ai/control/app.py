@@ -17,9 +17,11 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import desk, metrics, problems
+from clinic_ai.control import desk, file_desk, metrics, problems
+from clinic_ai.control.disk_views import DiskView, RemovalRow, SliceChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
+from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer, Person
 from clinic_ai.control.services import Services
@@ -43,7 +45,7 @@ from clinic_ai.control.views import (
     StudyView,
     VerifyView,
 )
-from clinic_ai.domain import Alert, Fate, StudyState
+from clinic_ai.domain import Alert, Fate, FileDecision, StudyState
 from clinic_ai.errors import ClinicError, NotAllowed
 from clinic_ai.store import alerts, audit
 from clinic_ai.tasks import CaseReport
@@ -55,6 +57,7 @@ MAX_PAGE = 1000
 MAX_NUMBER = 2**63 - 1
 """Largest number of a row."""
 
+FileNumber = Annotated[int, FromPath(ge=0, le=MAX_NUMBER)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Rows of one page.")]
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemView, "content": {problems.MEDIA_TYPE: {}}} for status in (403, 404, 409, 422, 503)
@@ -112,6 +115,7 @@ def _needs(role: Role) -> Callable[[Request], Person]:
 
 Having = Annotated[Services, Depends(_services)]
 Anyone = Annotated[Person, Depends(_needs(Role.TECHNICIAN))]
+Clinician = Annotated[Person, Depends(_needs(Role.CLINICIAN))]
 Administrator = Annotated[Person, Depends(_needs(Role.ADMINISTRATOR))]
 
 
@@ -181,6 +185,33 @@ def acknowledge(alert_id: Annotated[int, FromPath(ge=0, le=MAX_NUMBER)], service
     return DoneView(sentence=f"Alert {alert_id} is acknowledged by {person.name}.")
 
 
+@_machine.get("/v1/disk")
+def get_disk(services: Having) -> DiskView:
+    """Return what takes how much room, and what waits for room."""
+    return DiskView.model_validate(services.disk.state())
+
+
+@_machine.get("/v1/disk/plan")
+def get_retention_plan(services: Having) -> list[RemovalRow]:
+    """Return the studies whose originals retention would remove now, the oldest first; nothing is removed."""
+    return [
+        RemovalRow(
+            study_id=removal.candidate.study.study_id,
+            delivered_at=removal.candidate.study.delivered_at,
+            objects=removal.candidate.objects,
+            frees_bytes=removal.candidate.frees_bytes,
+            why=removal.why,
+        )
+        for removal in services.disk.plan()
+    ]
+
+
+@_machine.post("/v1/disk/verify")
+def verify_objects(order: SliceChoice, services: Having, person: Administrator) -> VerifiedView:  # noqa: ARG001 - the role
+    """Read the stored objects of a slice and compare each with its hash."""
+    return VerifiedView.model_validate(services.disk.verify(order.prefix))
+
+
 @_machine.post("/v1/reload")
 def reload(services: Having, person: Administrator) -> DoneView:
     """Read clinic.toml and the policy pack again, as SIGHUP does."""
@@ -237,11 +268,38 @@ def get_files(
     services: Having,
     fate: Annotated[list[Fate] | None, Query(description="Only these fates.")] = None,
     study: Annotated[str | None, Query(description="Only files of this study.")] = None,
+    source: Annotated[str | None, Query(description="Only files from this inbox or sender.")] = None,
     limit: Limit = 100,
     before: Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="next_before of the page before.")] = None,
 ) -> FilePage:
     """Return the ledger of files, newest first."""
-    return desk.list_files(services, fate, study, limit, before)
+    return file_desk.list_files(services, fate, study, source, limit, before)
+
+
+@_studies.get("/v1/files/{file_id}")
+def get_file(file_id: FileNumber, services: Having) -> FileView:
+    """Return one file, where its bytes lie and how it may be accepted."""
+    return file_desk.get_file(services, file_id)
+
+
+@_studies.get("/v1/files/{file_id}/comparison")
+def compare_file(file_id: FileNumber, services: Having) -> ComparisonView:
+    """Read a quarantined file beside what it contradicts, in a child process, and say what differs."""
+    return file_desk.compare(services, file_id)
+
+
+@_studies.post("/v1/files/accept")
+def accept_files(order: AcceptOrder, services: Having, person: Anyone, request: Request) -> DecidedView:
+    """Let files out of the quarantine; what is of which study or patient, clinicians decide."""
+    if order.decision is not FileDecision.AGAIN:
+        _needs(Role.CLINICIAN)(request)
+    return file_desk.accept(services, order, person)
+
+
+@_studies.post("/v1/files/discard")
+def discard_files(order: DiscardOrder, services: Having, person: Clinician) -> DecidedView:
+    """Remove the bytes of quarantined files for good; their rows stay, with the reason."""
+    return file_desk.discard(services, order, person)
 
 
 # ---------------------------------------------------------------- models

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from clinic_ai.control.disk_views import DiskView, RemovalRow, SliceChoice, VerifiedView
+from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.views import (
     DoneView,
@@ -101,6 +103,18 @@ class Client:
         """Let the daemon read clinic.toml and the policy pack again."""
         return self._post("/v1/reload", None, DoneView, timeout_s=LONG_S)
 
+    def disk(self) -> DiskView:
+        """Return how the disk stands."""
+        return self._get("/v1/disk", DiskView)
+
+    def retention_plan(self) -> tuple[RemovalRow, ...]:
+        """Return what retention would remove now."""
+        return tuple(self._get("/v1/disk/plan", list[RemovalRow]))
+
+    def verify_objects(self, prefix: str) -> VerifiedView:
+        """Let the daemon compare with their hash the stored objects whose hash begins with two digits."""
+        return self._post("/v1/disk/verify", SliceChoice(prefix=prefix), VerifiedView, timeout_s=LONG_S)
+
     def metrics(self) -> str:
         """Return the figures for Prometheus."""
         return self._request("GET", "/metrics").text
@@ -145,12 +159,34 @@ class Client:
         return self._post(f"/v1/studies/{_segment(study_id, 'study')}/reroute", None, DoneView)
 
     def files(
-        self, *, fates: tuple[str, ...] = (), study_id: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        *,
+        fates: tuple[str, ...] = (),
+        study_id: str | None = None,
+        source: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
     ) -> FilePage:
         """Return one page of the ledger of files, newest first."""
         query: dict[str, Any] = {"limit": limit, "fate": list(fates)}
-        optional = {"study": study_id, "before": before}
+        optional = {"study": study_id, "source": source, "before": before}
         return self._get("/v1/files", FilePage, query | {k: v for k, v in optional.items() if v is not None})
+
+    def file(self, file_id: int) -> FileView:
+        """Return one file, where it lies and what may be decided about it. Raise NotFound."""
+        return self._get(f"/v1/files/{file_id}", FileView)
+
+    def compare_file(self, file_id: int) -> ComparisonView:
+        """Return how a quarantined file differs from what it contradicts. Raise NotFound or Conflict."""
+        return self._get(f"/v1/files/{file_id}/comparison", ComparisonView)
+
+    def accept_files(self, order: AcceptOrder) -> DecidedView:
+        """Let files out of the quarantine. Raise NotFound, NotAllowed or Conflict; then none was."""
+        return self._post("/v1/files/accept", order, DecidedView)
+
+    def discard_files(self, order: DiscardOrder) -> DecidedView:
+        """Remove the bytes of quarantined files. Raise NotFound, NotAllowed or Conflict; then none was."""
+        return self._post("/v1/files/discard", order, DecidedView)
 
     # ------------------------------------------------------------ models, training, guard
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -37,6 +36,7 @@ class ApplianceCollector(Collector):
         yield from self._work()
         yield from self._machine()
         yield from self._network()
+        yield from self._disk()
 
     def _work(self) -> Iterable[Metric]:
         with self._services.database.read() as connection:
@@ -57,8 +57,6 @@ class ApplianceCollector(Collector):
         for child in self._services.crew.living():
             children[child.spec.name] = children.get(child.spec.name, 0) + child.resident_bytes()
         yield _by("clinic_ai_child_resident_bytes", "Resident memory of children, by name.", "child", children)
-        free = shutil.disk_usage(self._services.home.path).free
-        yield _one("clinic_ai_disk_free_bytes", "Free space on the disk of the home directory.", free)
         loaded = 0 if self._services.guard.pack is None else 1
         yield _one("clinic_ai_policy_loaded", "1 if a policy pack is in force, 0 if everything is held.", loaded)
 
@@ -68,6 +66,27 @@ class ApplianceCollector(Collector):
         yield _one("clinic_ai_network_associations", "Associations open now.", network.open)
         yield _one("clinic_ai_network_objects", "Objects received since the daemon started.", network.stored)
         yield _one("clinic_ai_network_refused", "Associations refused since the daemon started.", network.refused)
+
+    def _disk(self) -> Iterable[Metric]:
+        disk = self._services.disk.state()
+        free = {system.names[0]: system.free_bytes for system in disk.file_systems}
+        yield _by("clinic_ai_disk_free_bytes", "Free space, by what lies on the disk.", "disk", free)
+        yield _one("clinic_ai_disk_reserve_bytes", "Free space that what comes in never takes.", disk.reserve_bytes)
+        yield _one("clinic_ai_disk_waiting", "1 if what comes in waits for room.", int(bool(disk.waiting)))
+        used = {row.name: row.size_bytes for row in disk.classes}
+        yield _by("clinic_ai_disk_used_bytes", "What takes room, as counted last.", "class", used)
+        quotas = {row.name: row.quota_bytes for row in disk.classes}
+        yield _by("clinic_ai_disk_quota_bytes", "What may take room at most; 0: no limit.", "class", quotas)
+        yield _one(
+            "clinic_ai_disk_originals_removed_bytes",
+            "Originals that retention removed since the daemon started.",
+            disk.removed_bytes,
+        )
+        yield _one(
+            "clinic_ai_disk_garbage_bytes",
+            "Objects nobody needed, removed since the daemon started.",
+            disk.garbage_bytes,
+        )
 
 
 def exposition(services: Services) -> bytes:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from clinic_ai.domain import ModelRef, Study
+from clinic_ai.disk.keeper import DiskState
+from clinic_ai.disk.retention import Removal
+from clinic_ai.disk.verify import Verified
+from clinic_ai.domain import FileDecision, ModelRef, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.home import Home
+from clinic_ai.ingest.comparison import Comparison
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
@@ -84,6 +88,36 @@ class ReceiverPort(Protocol):
         """Return how it stands."""
 
 
+class DecisionsPort(Protocol):
+    """What people may decide about quarantined files."""
+
+    def accept(self, file_ids: Sequence[int], study_id: str | None, decision: FileDecision, by: str) -> list[int]:
+        """Let files out of the quarantine; return their numbers. Raise NotFound or Conflict."""
+
+    def discard(self, file_ids: Sequence[int], study_id: str | None, reason: str, by: str) -> list[int]:
+        """Remove the bytes of quarantined files; return their numbers. Raise NotFound or Conflict."""
+
+
+class ComparerPort(Protocol):
+    """Compares quarantined files with what they contradict."""
+
+    def compare(self, file_id: int) -> Comparison:
+        """Return what differs. Raise NotFound, Conflict, InputError or ChildError."""
+
+
+class DiskPort(Protocol):
+    """What people may ask of the keeper of the disk."""
+
+    def state(self) -> DiskState:
+        """Return how the disk stands."""
+
+    def plan(self) -> Sequence[Removal]:
+        """Return what retention would remove now."""
+
+    def verify(self, prefix: str) -> Verified:
+        """Compare the objects of a slice with their hashes."""
+
+
 class GuardPort(Protocol):
     """What people may ask of the guard."""
 
@@ -108,6 +142,9 @@ class Services:
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort
+    decisions: DecisionsPort
+    comparer: ComparerPort
+    disk: DiskPort
     catalogue: PluginCatalogue
     settings: Callable[[], Settings]
     started_at: float

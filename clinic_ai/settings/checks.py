@@ -41,6 +41,12 @@ def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
             (("ingest", "quiet_period_s"), ("ingest", "deadline_s")),
             f"{ingest.deadline_s:g} is shorter than ingest.quiet_period_s; write {ingest.quiet_period_s:g} or more",
         )
+    reserve_mb, below_mb = settings.disk.reserve_mb, settings.retention.when_free_below_mb
+    if 0 < below_mb <= reserve_mb:
+        yield (
+            (("disk", "reserve_mb"), ("retention", "when_free_below_mb")),
+            f"{below_mb} is not more than disk.reserve_mb, where new files wait already; write more than {reserve_mb}",
+        )
 
 
 def _inbox_names(settings: Settings) -> Iterator[Mistake]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from clinic_ai.contract import Dataset
 from clinic_ai.domain import Key, Sha256, Word
@@ -89,6 +89,18 @@ def splits_of_images(connection: Connection, plugin: str) -> dict[str, tuple[Spl
         for example in json.loads(row.document)["examples"]:
             found[example["sha256"]] = (example["split"], row.dataset_id)
     return found
+
+
+def stamp(connection: Connection) -> tuple[int, float]:
+    """Return what changes whenever a dataset is added."""
+    row = connection.execute(select(func.count(), func.max(datasets.c.created_at))).one()
+    return int(row[0]), float(row[1] or 0.0)
+
+
+def all_images(connection: Connection) -> frozenset[str]:
+    """Return the hashes of all images of all datasets."""
+    documents = connection.execute(select(datasets.c.document)).scalars()
+    return frozenset(example["sha256"] for text in documents for example in json.loads(text)["examples"])
 
 
 def list_datasets(connection: Connection) -> list[DatasetView]:

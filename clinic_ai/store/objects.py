@@ -1,6 +1,8 @@
 """Stored bytes by their SHA-256: ``objects/ab/cdef…``, written once, never changed.
 
-Durable in the order temp → fsync → link or rename → fsync of the directory. A stored object is read-only.
+Durable in the order temp → fsync → link or rename → fsync of the directory. A stored object is read-only. Its status
+change time (ctime) is when it was last adopted: adopting what is there already renews it, under the lock that
+discarding takes, so that nothing is discarded between being adopted and being committed by whoever adopted it.
 """
 
 from __future__ import annotations
@@ -8,15 +10,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from clinic_ai.errors import HomeError, NotFound
 
 _CHUNK = 1 << 20
+_REST = re.compile(r"[0-9a-f]{62}")
+SLICES = tuple(f"{number:02x}" for number in range(256))
+"""The folders of a store: since names are hashes, each holds about a 256th of it, chosen at random."""
 
 
 def fsync_directory(path: Path) -> None:
@@ -48,11 +56,22 @@ def hash_descriptor(descriptor: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as its folder shows it; ``adopted_at`` is UTC seconds."""
+
+    sha256: str
+    size_bytes: int
+    adopted_at: float
+
+
 class ObjectStore:
     """The store below one directory; only the daemon writes to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._lock = threading.Lock()
+        self._grown: dict[str, int] = {}
 
     def path(self, sha256: str) -> Path:
         """Return where the object lies. Raise NotFound if it is not there."""
@@ -74,12 +93,8 @@ class ObjectStore:
         ``source`` stays until the caller removes it, so that a crash in between loses nothing.
         """
         place = self._prepare(sha256)
-        try:
-            os.link(source, place, follow_symlinks=False)
-        except FileExistsError:
-            return
-        place.chmod(0o440)
-        fsync_directory(place.parent)
+        if self._link(source, place):
+            fsync_directory(place.parent)
 
     def adopt_files(self, files: Iterable[tuple[Path, str]]) -> None:
         """Adopt many files, each with its SHA-256, and sync each directory once; see ``adopt_file``."""
@@ -88,11 +103,7 @@ class ObjectStore:
             place = self._place(sha256)
             place.parent.mkdir(parents=True, exist_ok=True)
             folders.add(place.parent)
-            try:
-                os.link(source, place, follow_symlinks=False)
-            except FileExistsError:
-                continue
-            place.chmod(0o440)
+            self._link(source, place)
         fsync_directories(folders)
 
     def write_descriptor(self, descriptor: int) -> tuple[str, int]:
@@ -137,6 +148,58 @@ class ObjectStore:
         with self.path(sha256).open("rb") as stored:
             return hash_descriptor(stored.fileno())[0] == sha256
 
+    def in_slice(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose hash begins with these two digits, in no order."""
+        try:
+            entries = os.scandir(self.root / prefix)
+        except FileNotFoundError:
+            return
+        with entries:
+            for entry in entries:
+                if not _REST.fullmatch(entry.name):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # discarded meanwhile
+                yield StoredObject(prefix + entry.name, status.st_size, status.st_ctime)
+
+    def discard(self, sha256: str, *, adopted_before: float) -> int:
+        """Remove an object that nobody needs any more; return the bytes that freed.
+
+        0 if it is not there, or was adopted at ``adopted_before`` (UTC seconds) or later, perhaps by somebody whose
+        transaction is still to come. A power cut may bring it back, as an object that nobody needs.
+        """
+        place = self._place(sha256)
+        with self._lock:
+            try:
+                status = place.lstat()
+                if status.st_ctime >= adopted_before:
+                    return 0
+                place.unlink()
+            except FileNotFoundError:
+                return 0
+            self._grown[sha256[:2]] = self._grown.get(sha256[:2], 0) - status.st_size
+        return status.st_size
+
+    def set_aside(self, sha256: str) -> Path:
+        """Move a damaged object out of its place, so that a whole copy of it can be stored; return where it is now."""
+        aside = self.root / f".damaged-{sha256}"
+        with self._lock:
+            self._place(sha256).rename(aside)
+        fsync_directory(self.root)
+        return aside
+
+    def take_growth(self, prefix: str) -> int:
+        """Return by how many bytes a slice grew since this was asked last, and begin to count anew."""
+        with self._lock:
+            return self._grown.pop(prefix, 0)
+
+    def growth(self) -> int:
+        """Return by how many bytes all slices grew, each since ``take_growth`` was asked of it last."""
+        with self._lock:
+            return sum(self._grown.values())
+
     def sweep(self) -> int:
         """Remove temporary files a crash left; return how many."""
         leftovers = list(self.root.glob(".tmp-*"))
@@ -146,6 +209,20 @@ class ObjectStore:
 
     def _place(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256[2:]
+
+    def _link(self, source: Path, place: Path) -> bool:
+        """Link a file to its place, or renew when the object there was adopted; return whether it is new."""
+        with self._lock:
+            try:
+                os.link(source, place, follow_symlinks=False)
+            except FileExistsError:
+                new = False
+            else:
+                new = True
+                prefix = place.parent.name
+                self._grown[prefix] = self._grown.get(prefix, 0) + place.lstat().st_size
+            place.chmod(0o440)  # which renews the time too
+        return new
 
     def _prepare(self, sha256: str) -> Path:
         place = self._place(sha256)

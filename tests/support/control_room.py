@@ -12,8 +12,12 @@ from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.control.client import Client
 from clinic_ai.control.server import ControlServer
 from clinic_ai.control.services import Services
+from clinic_ai.disk.keeper import Keeper
+from clinic_ai.disk.room import MIB
+from clinic_ai.disk.room import Room as DiskRoom
 from clinic_ai.domain import (
     Audience,
+    CloseCode,
     Decision,
     GuardAction,
     GuardVerdict,
@@ -35,6 +39,7 @@ from clinic_ai.processes import Crew
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
+from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 
@@ -103,6 +108,7 @@ class Room:
             header = InstanceHeader(kind="dicom", modality=modality, frames=1, sop_instance_uid=f"1.2.{file_id}.1")
             new = studies.NewInstance(file_id=file_id, sha256=sha256, size_bytes=10, header=header)
             studies.add_instances(c, study_id, 1, [new], wait=wait)
+            ledger.confirm_claims(c, [(file_id, sha256, 10)])
             ledger.decide(c, [ledger.Outcome(file_id, ledger.Fate.STORED, study_id=study_id)])
             events = {
                 "RECEIVING": (),
@@ -112,7 +118,9 @@ class Room:
                 "DONE": ("route", "finish"),
             }[state]
             if state != "RECEIVING":
-                studies.close_version(c, study_id, 1, facts=facts, reason="nothing arrived for 5 s", actor="ingest")
+                studies.close_version(
+                    c, study_id, 1, facts=facts, code=CloseCode.QUIET, reason="nothing arrived for 5 s", actor="ingest"
+                )
             for event in events:
                 studies.move_study(c, study_id, 1, event, actor="test", wait=wait)
         return study_id
@@ -167,6 +175,14 @@ def control_room(path: Path) -> Iterator[Room]:
         crew=crew,
         receiver=Receiver(
             home=home, settings=lambda: shared.settings, database=database, crew=crew, on_received=lambda: None
+        ),
+        disk=Keeper(
+            home=home,
+            settings=lambda: shared.settings,
+            database=database,
+            objects=ObjectStore(home.objects),
+            room=DiskRoom(home.state, lambda: shared.settings.disk.reserve_mb * MIB),
+            on_room=lambda: None,
         ),
         catalogue=catalogue,
         settings=lambda: shared.settings,

@@ -49,26 +49,6 @@ def test_a_reload_reaches_every_room(home: Home) -> None:
         appliance.stop(grace_s=5.0)
 
 
-def test_a_disk_that_fills_up_is_told_once_and_taken_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    appliance = compose(home)
-    try:
-        appliance.open()
-
-        def low() -> list[int]:
-            appliance._watch_disk()
-            with appliance.database.read() as connection:
-                return [alert.count for alert in alerts.open_alerts(connection) if alert.code == "disk_low"]
-
-        assert low() == []
-        monkeypatch.setattr("clinic_ai.daemon.LOW_DISK_MB", 1 << 40)
-        assert low() == [1]
-        assert low() == [1]
-        monkeypatch.setattr("clinic_ai.daemon.LOW_DISK_MB", 0)
-        assert low() == []
-    finally:
-        appliance.stop(grace_s=5.0)
-
-
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(home: Home) -> None:
     database = Database(home.database)
     database.open()
