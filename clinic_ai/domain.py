@@ -125,6 +125,14 @@ class InstanceHeader(Word):
     bits_stored: int = 0
     photometric: str = ""
     burned_in_annotation: str = ""
+    acquisition_number: int | None = None
+    images_in_acquisition: int | None = None
+    number_of_study_related_instances: int | None = None
+    number_of_series_related_instances: int | None = None
+    number_of_study_related_series: int | None = None
+    """What the sender says there is in all, None if it says nothing that can be true; nothing relies on it alone."""
+    requested_procedure_priority: str = ""
+    study_priority_id: str = ""
     geometry: PlaneGeometry | None = None
     """None for a PNG or JPEG, for an object that says nothing of the kind, and for what an older version stored."""
     identity: PatientIdentity = PatientIdentity()
@@ -202,6 +210,38 @@ class WaitReason(Word):
     remedy: str = ""
 
 
+class CloseCode(StrEnum):
+    """Why a study version was held to be complete; the sentence beside it says the same with figures."""
+
+    EXPECTED = "expected"
+    """As many instances as its headers announce."""
+    QUIET = "quiet"
+    """Nothing new came for the quiet period of its source."""
+    ONE_IMAGE = "one_image"
+    """A PNG or JPEG is a study of its own."""
+    DEADLINE = "deadline"
+    """It was still arriving when its time was up."""
+    FORCED = "forced"
+    """A person closed it."""
+    PROCESS = "process"
+    """``clinic-ai process`` had read everything it was given."""
+    AGAIN = "again"
+    """A person asked for another analysis of the same instances."""
+
+
+class Urgency(Word):
+    """What a study's priority is made of: what its inbox or sender adds, its headers say, or a person ordered."""
+
+    source: int = 0
+    header: int | None = None
+    """None if no header says anything."""
+    term: str = ""
+    """The defined term that was found in a header, such as ``STAT``."""
+    ordered: int | None = None
+    """What a person set; it stands above the rest."""
+    ordered_by: str = ""
+
+
 class StudyFacts(Word):
     """What routing may look at; the same vocabulary serves the clinic's rules and the plugins' claims."""
 
@@ -229,9 +269,12 @@ class Study(Word):
     facts: StudyFacts
     identity: PatientIdentity = PatientIdentity()
     priority: int = 0
+    urgency: Urgency = Urgency()
     opened_at: float
     last_instance_at: float
     closed_at: float | None = None
+    close_code: CloseCode | None = None
+    """None while it is open, and for a version that was closed before codes were stored."""
     closed_reason: str = ""
     wait: WaitReason | None = None
 

@@ -16,15 +16,15 @@ import structlog
 from sqlalchemy import Connection
 
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import Job, JobKind, JobState, ModelRef, Study, StudyState, WaitReason
+from clinic_ai.domain import CloseCode, Job, JobKind, JobState, ModelRef, Study, StudyState, WaitReason
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, HomeError, InputError
 from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.routing import Routing, route
 from clinic_ai.settings import Settings
-from clinic_ai.store import alerts, artefacts, jobs, studies
+from clinic_ai.store import alerts, artefacts, jobs, originals, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import is_full
-from clinic_ai.waiting import backing_off, failed, no_rule
+from clinic_ai.waiting import backing_off, day, failed, no_rule, originals_removed
 from clinic_ai.wire import DISK_FULL
 
 log = structlog.get_logger()
@@ -150,9 +150,12 @@ class Execution:
         present = studies.get_study(connection, study.study_id, study.version)
         if present.state is not StudyState.CLOSED:
             return  # a newer version superseded it meanwhile
-        artefacts.supersede_before(connection, study.study_id, study.version)
         for version in range(1, study.version):
             jobs.cancel_open(connection, study.study_id, version)
+        if originals.removed_at(connection, study.study_id) is not None:
+            self._ask_for_originals(connection, study)
+            return
+        artefacts.supersede_before(connection, study.study_id, study.version)
         # A plugin that a rule names and nobody installed gets its job too: it waits, and says for what.
         chosen = (*routing.plugins, *routing.missing)
         if not chosen:
@@ -171,6 +174,22 @@ class Execution:
                 rule=choice.rule,
                 priority=study.priority + choice.priority,
             )
+
+    def _ask_for_originals(self, connection: Connection, study: Study) -> None:
+        """Let a version wait that has images which retention removed; the result delivered before stays in force."""
+        lost = originals.removed_of(connection, study.study_id)
+        wait = originals_removed(lost.removed, lost.images, day(lost.at))
+        studies.move_study(
+            connection,
+            study.study_id,
+            study.version,
+            "lack_originals",
+            actor="clinic-ai",
+            wait=wait,
+            images=lost.removed,
+        )
+        alerts.raise_alert(connection, wait.code, study.study_id, wait.sentence, wait.remedy)
+        log.warning("study.lacks_originals", study=study.study_id, sentence=wait.sentence, remedy=wait.remedy)
 
     # ------------------------------------------------------------ one job
 
@@ -382,6 +401,11 @@ class Execution:
     def _again(self, connection: Connection, study: Study, actor: str) -> str:
         """Have a study routed. A version is routed once: what was done under other rules stays with its version."""
         study_id = study.study_id
+        if (removed_at := originals.removed_at(connection, study_id)) is not None:
+            raise Conflict(
+                f"The originals of study {study_id} were removed by retention on {day(removed_at)}; results are kept.",
+                remedy="Send the study again from where it came; then it can be analysed again.",
+            )
         alerts.withdraw(connection, "job_failed", study_id)
         if study.state is StudyState.CLOSED:
             return f"Study {study_id} is about to be routed."
@@ -390,7 +414,9 @@ class Execution:
             return f"Study {study_id} is routed again by the rules as they are now."
         version = studies.open_next_version(connection, study_id)
         reason = f"analysed again because {actor} asked for it"
-        studies.close_version(connection, study_id, version, facts=study.facts, reason=reason, actor=actor)
+        studies.close_version(
+            connection, study_id, version, facts=study.facts, code=CloseCode.AGAIN, reason=reason, actor=actor
+        )
         return f"Study {study_id} is analysed again as version {version}; version {study.version} is superseded."
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NEEDS_A_PERSON = {"no_plugin", "no_model", "bad_model", "no_memory", "no_policy", "engine_crashing", "undelivered"}
 """Reasons to wait that no amount of waiting removes in a run of its own."""
 _ENDED = {StudyState.DONE, StudyState.UNROUTED, StudyState.FAILED, StudyState.SUPERSEDED}
+_NEVER_S = 86400.0
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 _FOLDER_WORDS = {
     "modality": {
@@ -202,8 +203,10 @@ def run_files(
 
 
 def _own_settings(base: Settings, target: Path) -> Settings:
-    """Return settings for a run of its own: everything is there already, so nothing is waited for."""
-    ingest = base.ingest.model_copy(update={"rescan_s": 0.2, "settle_s": 0.05, "quiet_period_s": 0.5})
+    """Return settings for a run of its own: a study is complete when all that was given has been read."""
+    ingest = base.ingest.model_copy(
+        update={"rescan_s": 0.2, "settle_s": 0.05, "quiet_period_s": _NEVER_S, "adaptive_quiet": False}
+    )
     results = base.results.model_copy(update={"outbox": str(target)})
     inbox = (InboxSettings(name="process", path="inbox", settle_s=0.05),)
     network = base.network.model_copy(update={"enabled": False})
@@ -244,6 +247,9 @@ def _wait(appliance: Appliance, count: int) -> None:
             decided = sum(n for fate, n in ledger.counts(connection).items() if not fate.pending)
             living = [s for state in set(StudyState) - _ENDED for s in studies.studies_in(connection, state)]
             stuck = all(_needs_a_person(s, jobs.jobs_of(connection, s.study_id, s.version)) for s in living)
+        if decided >= count and any(study.state is StudyState.RECEIVING for study in living):
+            appliance.intake.flush()
+            continue
         if decided >= count and stuck:
             return
         appliance.wake.wait(seen, 0.2)
@@ -304,6 +310,7 @@ def as_document(outcome: Outcome) -> dict[str, object]:
                 "study_id": end.study.study_id,
                 "state": end.study.state.value,
                 "modalities": list(end.study.facts.modalities),
+                "closed_code": end.study.close_code.value if end.study.close_code else "",
                 "closed_reason": end.study.closed_reason,
                 "wait": end.study.wait.model_dump() if end.study.wait else None,
                 "plugins": sorted({job.plugin for job in end.jobs if job.plugin}),

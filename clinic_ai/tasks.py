@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from clinic_ai.domain import (
     Audience,
+    CloseCode,
     Finding,
     GuardVerdict,
     InstanceHeader,
@@ -27,6 +28,8 @@ class ParseTask(Word):
     paths: tuple[str, ...]
     max_pixels: int = 400_000_000
     """Largest Rows × Columns × NumberOfFrames."""
+    digest_pixels: bool = False
+    """Whether to hash the image data too, to compare files."""
 
 
 class Problem(Word):
@@ -43,6 +46,8 @@ class ParsedFile(Word):
     path: str
     header: InstanceHeader | None = None
     problem: Problem | None = None
+    pixels: Sha256 | None = None
+    """SHA-256 of the image data as they lie in the file, if it was asked for and there are any to be compared."""
 
 
 class ParseResult(Word):
@@ -69,6 +74,8 @@ class ListenTask(Word):
     folder: str
     reserve_bytes: int
     """Free space on the disk of ``folder`` below which objects are refused."""
+    max_bytes: int
+    """Size of a file above which an object is refused."""
     max_pdu: int
     max_associations: int
     timeout_s: float
@@ -98,7 +105,7 @@ class Caller(Word):
 
 
 class AssociationEnd(Word):
-    """How an association ended, and how many objects were answered with success and with out of resources."""
+    """How an association ended, and how many objects were answered with success and how many were refused."""
 
     caller: Caller
     released: bool
@@ -107,7 +114,7 @@ class AssociationEnd(Word):
 
 
 class Refusal(Word):
-    """Associations that were refused, all for one reason of ``clinic_ai.ingest.receiving``."""
+    """Associations or objects that were refused, all for one reason of ``clinic_ai.ingest.receiving``."""
 
     caller: Caller
     reason: Key
@@ -115,20 +122,17 @@ class Refusal(Word):
 
 
 class AttendReport(Word):
-    """What happened since the last report; ``stored`` and ``no_room`` count objects, ``open`` associations now."""
+    """What happened since the last report: associations refused, objects refused, objects stored, and how many
+    associations are open now."""
 
     opened: tuple[Caller, ...] = ()
     ended: tuple[AssociationEnd, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    objects: tuple[Refusal, ...] = ()
     stored: int = 0
-    no_room: int = 0
     open: int = 0
 
 
-class GuardLoad(Word):
-    """Load and test the policy pack in this directory."""
-
-    directory: str
 DEIDENTIFICATION_PROFILE = 1
 """Counts up whenever the same original gives another copy; part of what copies are remembered by."""
 
@@ -177,6 +181,10 @@ class DeidentifyResult(Word):
     files: tuple[DeidentifiedFile, ...]
 
 
+class GuardLoad(Word):
+    """Load and test the policy pack in this directory."""
+
+    directory: str
 
 
 class PackInfo(Word):
@@ -252,6 +260,7 @@ class RenderTask(Word):
     study_id: str
     version: int
     study_instance_uid: str
+    close_code: CloseCode | None = None
     closed_reason: str
     source: str
     facts: StudyFacts

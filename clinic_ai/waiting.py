@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from clinic_ai.domain import WaitReason
+
+
+def day(at: float) -> str:
+    """Return the day of a time (UTC seconds) by this machine's clock, such as ``2026-11-21``."""
+    return time.strftime("%Y-%m-%d", time.localtime(at))
 
 
 def addressed(wait: WaitReason, study_id: str) -> WaitReason:
@@ -18,6 +25,15 @@ def receiving(quiet_s: float) -> WaitReason:
     )
 
 
+def receiving_more(missing: str, wait_s: float) -> WaitReason:
+    """Files of the study stopped arriving, and something of it is visibly missing."""
+    return WaitReason(
+        code="receiving_more",
+        sentence=f"Something of it is missing: {missing}. It is complete when nothing new came for {wait_s:g} s.",
+        remedy="Nothing is needed; `clinic-ai study close STUDY` goes on with what is there.",
+    )
+
+
 def no_rule() -> WaitReason:
     """No rule and no plugin claims the study."""
     return WaitReason(
@@ -25,6 +41,15 @@ def no_rule() -> WaitReason:
         sentence="No routing rule and no plugin takes a study like this one.",
         remedy="See `clinic-ai route explain STUDY`; add a [[routing.rule]] to clinic.toml, reload, then "
         "`clinic-ai study retry STUDY`.",
+    )
+
+
+def originals_removed(removed: int, images: int, on: str) -> WaitReason:
+    """Late images came to a study whose originals retention removed."""
+    return WaitReason(
+        code="originals_removed",
+        sentence=f"{removed} of its {images} images were removed by retention on {on}; only what came later is here.",
+        remedy="Send the whole study again: what was removed is stored anew, and the study goes on by itself.",
     )
 
 

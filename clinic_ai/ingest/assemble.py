@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinic_ai.domain import FileDecision, FileKind, InstanceHeader, PatientIdentity
@@ -159,28 +159,13 @@ def sort_out(arrivals: Sequence[Arrival], known: Known) -> Sorted:
 
 
 def merged_identity(identity: PatientIdentity, arrivals: Iterable[Arrival]) -> PatientIdentity:
-    """Return the identity with what it left empty filled from the arrivals."""
-    values: Mapping[str, str] = identity.model_dump()
-    for arrival in arrivals:
-        values = {field: value or getattr(arrival.header.identity, field) for field, value in values.items()}
-    return PatientIdentity(**values)
+    """Return the identity with what it left empty filled from the arrivals.
 
-
-def close_reason(instances: int, *, quiet: bool, quiet_period_s: float, late: bool, deadline_s: float) -> str:
-    """Return why a study is complete, or nothing if it is not yet.
-
-    ``quiet`` says that nothing arrived for ``quiet_period_s``, ``late`` that it was opened ``deadline_s`` ago.
+    Where headers differ, as in the spelling of a name, the alphabetically first counts: the same whatever came first.
     """
-    if quiet:
-        return f"nothing new arrived for {quiet_period_s:g} s, {counted(instances)}"
-    if late:
-        return f"it was still arriving after {deadline_s:g} s, {counted(instances)}"
-    return ""
-
-
-def counted(instances: int) -> str:
-    """Return ``1 instance`` or ``12 instances``."""
-    return f"{instances} instance" + ("" if instances == 1 else "s")
+    every = [identity, *(arrival.header.identity for arrival in arrivals)]
+    values = {field: [getattr(one, field) for one in every] for field in PatientIdentity.model_fields}
+    return PatientIdentity(**{field: min(filter(None, found), default="") for field, found in values.items()})
 
 
 _SAME_UID = Problem(

@@ -16,16 +16,19 @@ import structlog
 from sqlalchemy import Connection
 
 from clinic_ai import waiting
-from clinic_ai.domain import Fate, FileDecision, FileKind, PatientIdentity, StudyState
+from clinic_ai.domain import CloseCode, Fate, FileDecision, FileKind, PatientIdentity, StudyState
 from clinic_ai.ingest import assemble, undecided
 from clinic_ai.ingest.assemble import Arrival, Known, Sorted
+from clinic_ai.ingest.closing import Added
 from clinic_ai.ingest.facts import facts_of
 from clinic_ai.ingest.headers import HeaderReader
 from clinic_ai.ingest.identifiers import key_for_patient, study_uid, with_own_uids
 from clinic_ai.ingest.quarantine import Quarantine, Reason, utc
+from clinic_ai.ingest.restoring import restore
 from clinic_ai.ingest.spool import Spool
+from clinic_ai.ingest.urgency import priority_of, raised_by, urgency_of
 from clinic_ai.settings import IngestSettings
-from clinic_ai.store import audit, ledger, meta, studies
+from clinic_ai.store import audit, ledger, meta, originals, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.ledger import Outcome
 from clinic_ai.store.objects import ObjectStore
@@ -65,9 +68,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Filed:
-    """What a batch did: the studies that got new instances and are still open, and whether any was closed."""
+    """What a batch did: what the studies got that are still open, and whether any was closed."""
 
-    receiving: frozenset[str]
+    added: tuple[Added, ...]
     closed: bool
 
 
@@ -92,6 +95,7 @@ class Filing:
         objects: ObjectStore,
         reader: HeaderReader,
         settings: Callable[[], IngestSettings],
+        quiet_s: Callable[[str], float],
     ) -> None:
         self._spool = spool
         self._quarantine = quarantine
@@ -99,6 +103,7 @@ class Filing:
         self._objects = objects
         self._reader = reader
         self._settings = settings
+        self._quiet_s = quiet_s
         self._threads = ThreadPoolExecutor(_HASHERS + 1, thread_name_prefix="ingest")
 
     def close(self) -> None:
@@ -166,11 +171,11 @@ class Filing:
             self._put_away(item)
         with self._database.write() as connection:
             site_key = meta.site_key(connection)
-            receiving = {
-                study_id
+            added = [
+                some
                 for key, found in sorted_groups.items()
-                if (study_id := self._add(connection, key, found, site_key)) is not None
-            }
+                if (some := self._add(connection, key, found, site_key)) is not None
+            ]
             _record_rejected(connection, rejected)
         for arrival in kept:
             self._spool.path(arrival.file_id).unlink()
@@ -180,20 +185,21 @@ class Filing:
             log.warning("file.quarantined", place=place.name, code=why.code, sentence=why.sentence, remedy=why.remedy)
         closed = any(members[0].header.kind is not FileKind.DICOM for members in groups.values())
         log.info("ingest.filed", files=len(kept) + len(rejected), quarantined=len(rejected), studies=len(groups))
-        return Filed(frozenset(receiving), closed)
+        return Filed(tuple(added), closed)
 
-    def _add(self, connection: Connection, key: str, found: Sorted, site_key: bytes) -> str | None:
-        """Add the arrivals of one study; return its identifier if it is open and got new instances."""
+    def _add(self, connection: Connection, key: str, found: Sorted, site_key: bytes) -> Added | None:
+        """Add the arrivals of one study; return them if it got new instances and is open."""
         group = studies.find_group(connection, key)
         if not found.new:
             if group is not None:
-                ledger.decide(connection, _duplicates(connection, found.duplicates, group.study_id))
+                self._note_duplicates(connection, found.duplicates, group.study_id)
             return None
         first = found.new[0]
         identity = group.identity if group else PatientIdentity()
         merged = assemble.merged_identity(identity, found.new)
         patient = _patient_key(site_key, merged, key, first)
-        wait = waiting.receiving(self._settings().quiet_period_s)
+        urgency = urgency_of((arrival.header for arrival in found.new), max(a.priority for a in found.new))
+        wait = waiting.receiving(self._quiet_s(first.source))
         if group is None:
             version = 1
             study_id = studies.open_study(
@@ -205,12 +211,15 @@ class Filing:
                 source=first.source,
                 facts=facts_of([arrival.header for arrival in found.new], first.source),
                 identity=merged,
-                priority=first.priority,
+                priority=priority_of(urgency),
+                urgency=urgency,
             )
         else:
             study_id, version = group.study_id, group.version
             if group.state is not StudyState.RECEIVING:
                 version = studies.open_next_version(connection, study_id)
+            if (raised := raised_by(group.urgency, urgency)) != group.urgency:
+                studies.set_urgency(connection, study_id, version, raised, priority_of(raised))
             if merged != identity:
                 studies.set_identity(
                     connection, study_id, version, merged, patient_key=patient, pseudonym=meta.pseudonym(patient)
@@ -219,12 +228,26 @@ class Filing:
         studies.add_instances(connection, study_id, version, new, wait=wait)
         studies.end_instances(connection, study_id, version, found.replacing)
         ledger.decide(connection, [Outcome(a.file_id, Fate.STORED, study_id=study_id) for a in found.new])
-        ledger.decide(connection, _duplicates(connection, found.duplicates, study_id))
+        self._note_duplicates(connection, found.duplicates, study_id)
         if first.header.kind is FileKind.DICOM:
-            return study_id
+            return Added(study_id, version, first.source, tuple(arrival.header for arrival in found.new))
         facts = facts_of([first.header], first.source)
-        studies.close_version(connection, study_id, version, facts=facts, reason=assemble.ONE_IMAGE, actor=ACTOR)
+        studies.close_version(
+            connection,
+            study_id,
+            version,
+            facts=facts,
+            code=CloseCode.ONE_IMAGE,
+            reason=assemble.ONE_IMAGE,
+            actor=ACTOR,
+        )
         return None
+
+    def _note_duplicates(self, connection: Connection, arrivals: Sequence[Arrival], study_id: str) -> None:
+        """Decide the fate of bytes the study has or had; what retention removed of them is stored again by now."""
+        if arrivals:
+            ledger.decide(connection, _duplicates(connection, arrivals, study_id))
+            restore(connection, self._objects, study_id)
 
     def _put_away(self, item: _Rejected) -> None:
         claim = item.claim
@@ -318,14 +341,15 @@ def _patient_key(site_key: bytes, identity: PatientIdentity, key: str, first: Ar
 def _duplicates(connection: Connection, arrivals: Sequence[Arrival], study_id: str) -> list[Outcome]:
     """Return what is said of bytes that the study has, or that a person replaced: a resend does not undo that."""
     gone = studies.replaced_hashes(connection, study_id, [arrival.sha256 for arrival in arrivals])
+    known = ("duplicate", "The study has exactly these bytes already.")
+    if originals.removed_at(connection, study_id) is not None:
+        known = ("restored", "The study has this image; its bytes, which retention had removed, are stored again.")
     return [
         Outcome(
             arrival.file_id,
             Fate.DUPLICATE,
-            "replaced_before" if arrival.sha256 in gone else "duplicate",
-            _REPLACED_BEFORE if arrival.sha256 in gone else "The study has exactly these bytes already.",
-            "",
-            study_id,
+            *(("replaced_before", _REPLACED_BEFORE) if arrival.sha256 in gone else known),
+            study_id=study_id,
         )
         for arrival in arrivals
     ]

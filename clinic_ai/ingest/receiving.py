@@ -7,7 +7,7 @@ claiming takes it, and a crash of either process loses nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from clinic_ai.errors import ChildError, ClinicError
 from clinic_ai.home import Home
 from clinic_ai.ingest.watch import Inbox
 from clinic_ai.processes import Child, ChildSpec, Crew
-from clinic_ai.settings import NetworkSettings, Settings
+from clinic_ai.settings import NetworkSettings, PeerSettings, Settings
 from clinic_ai.store import alerts, audit
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import fsync_directory
@@ -46,8 +46,11 @@ REASONS = {
     "wrong_called_title": "it called another AE title than network.ae_title",
     "too_many": "there are network.max_associations already",
     "others": "further callers, not named one by one",
+    "no_room": "the disk takes no more, or has less free than disk.reserve_mb",
+    "too_large": "it is larger than ingest.max_file_mb",
+    "no_data": "its command came without a data set",
 }
-"""Why an association was refused, by the code in the audit."""
+"""Why an association or an object was refused, by the code in the audit."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,30 @@ class ReceiverView:
     refused: int
 
 
-def received(folder: Path) -> list[Inbox]:
+@dataclass(frozen=True)
+class _Wanted:
+    """The settings a child listens by."""
+
+    network: NetworkSettings
+    reserve_mb: int
+    max_file_mb: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Wanted:
+        return cls(settings.network, settings.disk.reserve_mb, settings.ingest.max_file_mb)
+
+
+def received(folder: Path, peers: Iterable[PeerSettings]) -> list[Inbox]:
     """Return the folders of peers as inboxes, those of peers that were removed from the settings too."""
+    priorities = {peer.name: peer.priority for peer in peers}
     try:
         names = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
     except FileNotFoundError:
         return []
-    return [Inbox(source=name, root=folder / name, settle_s=0.0, whole=True) for name in names]
+    return [
+        Inbox(source=name, root=folder / name, settle_s=0.0, priority=priorities.get(name, 0), whole=True)
+        for name in names
+    ]
 
 
 class Receiver:
@@ -89,9 +109,7 @@ class Receiver:
         self._crew = crew
         self._on_received = on_received
         self._child: Child | None = None
-        self._asked = settings().network
-        self._reserve_mb = settings().disk.reserve_mb
-        """The settings the child listens by."""
+        self._wanted = _Wanted.of(settings())
         self._not_before = 0.0
         self._failures = 0
         self._trouble = ""
@@ -102,17 +120,17 @@ class Receiver:
 
     def step(self) -> bool:
         """Listen, and wait for news for half a second; return whether there is any point in doing so again."""
-        network, reserve_mb = self._settings().network, self._settings().disk.reserve_mb
-        if (network, reserve_mb) != (self._asked, self._reserve_mb):
-            self._asked, self._reserve_mb, self._not_before, self._failures = network, reserve_mb, 0.0, 0
+        wanted = _Wanted.of(self._settings())
+        if wanted != self._wanted:
+            self._wanted, self._not_before, self._failures = wanted, 0.0, 0
             self._end()
-        if not network.enabled:
+        if not wanted.network.enabled:
             return False
         if time.monotonic() < self._not_before:
             return False
         try:
             if self._child is None:
-                self._child = self._listen(network)
+                self._child = self._listen(wanted)
             report = self._child.call("attend", AttendTask(wait_s=ATTEND_S), AttendReport, timeout_s=ATTEND_S + HANG_S)
         except (ClinicError, OSError) as error:
             self._note_down(error)
@@ -129,7 +147,7 @@ class Receiver:
 
     def view(self) -> ReceiverView:
         """Return how it stands."""
-        network = self._asked
+        network = self._wanted.network
         listening = self._child is not None and self._port > 0
         if not network.enabled:
             words = "off"
@@ -145,21 +163,22 @@ class Receiver:
 
     # ------------------------------------------------------------
 
-    def _listen(self, network: NetworkSettings) -> Child:
+    def _listen(self, wanted: _Wanted) -> Child:
         """Start a child that listens. Raise ClinicError or OSError if it cannot."""
+        network = wanted.network
         self._prepare(network)
-        limit = self._settings().ingest.max_file_mb << 20
         child = self._crew.start(
             ChildSpec(
                 kind="receiver",
                 name="receiver",
-                confinement=Confinement(network=True, data=MEMORY_BYTES, file_size=limit, open_files=1024),
+                confinement=Confinement(
+                    network=True, data=MEMORY_BYTES, file_size=wanted.max_file_mb << 20, open_files=1024
+                ),
                 environment=(("MALLOC_ARENA_MAX", "2"),),
             )
         )
         try:
-            task = _task(network, self._home, self._home.incoming, self._reserve_mb)
-            self._port = child.call("listen", task, Listening, timeout_s=START_TIMEOUT_S).port
+            self._port = child.call("listen", _task(wanted, self._home), Listening, timeout_s=START_TIMEOUT_S).port
         except ClinicError:
             child.kill()
             raise
@@ -220,31 +239,42 @@ class Receiver:
         self._open = report.open
         self._stored += report.stored
         self._refused += sum(refusal.count for refusal in report.refusals)
-        full = report.no_room > 0
         due = [refusal for refusal in report.refusals if self._worth_saying(refusal)]
-        if report.opened or report.ended or due or full or (self._no_room and report.stored):
+        objects = [refusal for refusal in report.objects if self._worth_saying(refusal)]
+        if report.opened or report.ended or due or report.objects or (self._no_room and report.stored):
             with self._database.write() as connection:
-                _record(connection, report, due)
-                self._note_room(connection, report)
+                _record(connection, report, due, objects)
+                self._note_objects(connection, report)
         for refusal in due:
             log.warning("network.refused", reason=refusal.reason, **_who(refusal.caller))
+        for refusal in objects:
+            log.warning("network.object_refused", reason=refusal.reason, count=refusal.count, **_who(refusal.caller))
         if report.stored:
             self._on_received()
 
-    def _note_room(self, connection: Connection, report: AttendReport) -> None:
-        if report.no_room:
+    def _note_objects(self, connection: Connection, report: AttendReport) -> None:
+        """Tell people of objects that cannot come in, and that they can again."""
+        if any(refusal.reason == "no_room" for refusal in report.objects):
             self._no_room = True
             alerts.raise_alert(
                 connection,
                 "no_room_to_receive",
                 SUBJECT,
                 f"Objects are refused: the disk of {self._home.incoming} takes no more, or has less free than "
-                f"{self._reserve_mb} MiB.",
+                f"{self._wanted.reserve_mb} MiB.",
                 "Free space on that disk; senders then succeed by themselves or have to send again.",
             )
         elif report.stored and self._no_room:
             self._no_room = False
             alerts.withdraw(connection, "no_room_to_receive", SUBJECT)
+        for peer in {refusal.caller.peer for refusal in report.objects if refusal.reason == "too_large"}:
+            alerts.raise_alert(
+                connection,
+                "too_large_to_receive",
+                peer,
+                f"An object of {peer} was refused: it is larger than {self._wanted.max_file_mb} MiB.",
+                "If it is a scan, raise ingest.max_file_mb in clinic.toml and send it again.",
+            )
 
     def _worth_saying(self, refusal: Refusal) -> bool:
         """Return whether to write a refusal down: the first of its kind at once, then one line a minute."""
@@ -257,7 +287,7 @@ class Receiver:
         return True
 
 
-def _record(connection: Connection, report: AttendReport, refusals: list[Refusal]) -> None:
+def _record(connection: Connection, report: AttendReport, refusals: list[Refusal], objects: list[Refusal]) -> None:
     """Write who came, who went and who was refused into the audit: titles and addresses, nothing of patients."""
 
     def note(action: str, caller: Caller, **more: object) -> None:
@@ -271,13 +301,17 @@ def _record(connection: Connection, report: AttendReport, refusals: list[Refusal
         note(action, end.caller, stored=end.stored, refused=end.refused)
     for refusal in refusals:
         note("association.refused", refusal.caller, reason=refusal.reason, count=refusal.count)
+    for refusal in objects:
+        note("object.refused", refusal.caller, reason=refusal.reason, count=refusal.count)
 
 
 def _who(caller: Caller) -> dict[str, str]:
     return {"ae_title": caller.ae_title, "address": caller.address}
 
 
-def _task(network: NetworkSettings, home: Home, folder: Path, reserve_mb: int) -> ListenTask:
+def _task(wanted: _Wanted, home: Home) -> ListenTask:
+    network = wanted.network
+
     def place(path: str) -> str:
         return str(home.path / path) if path else ""
 
@@ -286,8 +320,9 @@ def _task(network: NetworkSettings, home: Home, folder: Path, reserve_mb: int) -
         port=network.port,
         ae_title=network.ae_title,
         peers=tuple(Peer(name=peer.name, ae_title=peer.ae_title, host=peer.host) for peer in network.peer),
-        folder=str(folder),
-        reserve_bytes=reserve_mb << 20,
+        folder=str(home.incoming),
+        reserve_bytes=wanted.reserve_mb << 20,
+        max_bytes=wanted.max_file_mb << 20,
         max_pdu=network.max_pdu,
         max_associations=network.max_associations,
         timeout_s=network.timeout_s,

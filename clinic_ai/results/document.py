@@ -20,6 +20,7 @@ from pydantic import Field
 
 from clinic_ai.domain import (
     Audience,
+    CloseCode,
     Finding,
     GuardAction,
     Key,
@@ -57,7 +58,12 @@ class StudyPart(Word):
     version: int
     study_instance_uid: str
     source: str = Field(description="The drop folder or sender it came from.")
-    closed_reason: str
+    closed_code: CloseCode | None = Field(
+        description="Why it was held to be complete; null for a study closed by a version that did not keep codes."
+    )
+    closed_reason: str = Field(
+        description="The same as a sentence, with figures: what is missing, if that can be told."
+    )
     received_at: float
     facts: Facts
 
@@ -196,6 +202,7 @@ def _study(task: RenderTask) -> StudyPart:
         version=task.version,
         study_instance_uid=task.study_instance_uid,
         source=task.source,
+        closed_code=task.close_code,
         closed_reason=task.closed_reason,
         received_at=task.received_at,
         facts=Facts(

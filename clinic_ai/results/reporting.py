@@ -228,6 +228,7 @@ class ReportRunner:
                 study_id=study.study_id,
                 version=study.version,
                 study_instance_uid=study.study_instance_uid,
+                close_code=study.close_code,
                 closed_reason=study.closed_reason,
                 source=study.source,
                 facts=study.facts,

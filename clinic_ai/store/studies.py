@@ -13,12 +13,14 @@ from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, upd
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import (
+    CloseCode,
     Instance,
     InstanceHeader,
     PatientIdentity,
     Study,
     StudyFacts,
     StudyState,
+    Urgency,
     WaitReason,
     new_id,
 )
@@ -38,6 +40,7 @@ class Group:
     version: int
     state: StudyState
     identity: PatientIdentity
+    urgency: Urgency = Urgency()
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def versions_of(connection: Connection, study_id: str) -> list[Study]:
 
 def instances_of(connection: Connection, study_id: str, version: int) -> tuple[Instance, ...]:
     """Return the instances of a version, by series and instance number whatever the order they arrived in."""
-    query = select(instances).where(*_in_version(study_id, version))
+    query = select(instances).where(*in_version(study_id, version))
     return tuple(sorted((_instance(row) for row in connection.execute(query)), key=_reading_order))
 
 
@@ -121,7 +124,7 @@ def counts(connection: Connection) -> dict[StudyState, int]:
 
 def count_instances(connection: Connection, study_id: str, version: int) -> int:
     """Return how many instances a version has."""
-    query = select(func.count()).select_from(instances).where(*_in_version(study_id, version))
+    query = select(func.count()).select_from(instances).where(*in_version(study_id, version))
     return int(connection.execute(query).scalar_one())
 
 
@@ -176,14 +179,26 @@ def set_wait(connection: Connection, study_id: str, version: int, wait: WaitReas
 def find_group(connection: Connection, grouping_key: str) -> Group | None:
     """Return the newest version of the study with this key, None if it was never seen."""
     row = connection.execute(
-        select(studies.c.study_id, studies.c.version, studies.c.state, studies.c.identity)
+        select(
+            studies.c.study_id,
+            studies.c.version,
+            studies.c.state,
+            studies.c.identity,
+            studies.c.urgency,
+        )
         .where(studies.c.grouping_key == grouping_key)
         .order_by(studies.c.version.desc())
         .limit(1)
     ).first()
     if row is None:
         return None
-    return Group(row.study_id, row.version, StudyState(row.state), PatientIdentity.model_validate_json(row.identity))
+    return Group(
+        row.study_id,
+        row.version,
+        StudyState(row.state),
+        PatientIdentity.model_validate_json(row.identity),
+        Urgency.model_validate_json(row.urgency),
+    )
 
 
 def known_hashes(connection: Connection, study_id: str, hashes: Sequence[str]) -> set[str]:
@@ -255,6 +270,7 @@ def open_study(
     facts: StudyFacts,
     identity: PatientIdentity,
     priority: int = 0,
+    urgency: Urgency | None = None,
     wait: WaitReason | None = None,
 ) -> str:
     """Open version 1 of a new study (RECEIVING); return its identifier."""
@@ -273,6 +289,7 @@ def open_study(
             facts=facts.model_dump_json(),
             identity=identity.model_dump_json(),
             priority=priority,
+            urgency=(urgency or Urgency()).model_dump_json(),
             opened_at=now,
             last_instance_at=now,
             wait=wait.model_dump_json() if wait else None,
@@ -295,6 +312,8 @@ def open_next_version(connection: Connection, study_id: str, *, wait: WaitReason
         "last_instance_at": now,
         "closed_at": None,
         "closed_reason": "",
+        "close_code": "",
+        "originals_removed_at": None,  # of the images that came before, that is for the earlier versions to say
         "wait": wait.model_dump_json() if wait else None,
     }
     connection.execute(insert(studies).values(**values))
@@ -353,15 +372,35 @@ def set_identity(
     )
 
 
+def set_urgency(connection: Connection, study_id: str, version: int, urgency: Urgency, priority: int) -> None:
+    """Give a study version another priority, and say what it is made of."""
+    _set(connection, study_id, version, urgency=urgency.model_dump_json(), priority=priority)
+
+
 def close_version(
-    connection: Connection, study_id: str, version: int, *, facts: StudyFacts, reason: str, actor: str
+    connection: Connection,
+    study_id: str,
+    version: int,
+    *,
+    facts: StudyFacts,
+    code: CloseCode,
+    reason: str,
+    actor: str,
 ) -> None:
     """Close a RECEIVING version for a stated reason, and supersede the versions before it.
 
     Raise Conflict if it is not RECEIVING.
     """
-    _set(connection, study_id, version, facts=facts.model_dump_json(), closed_at=time.time(), closed_reason=reason)
-    move_study(connection, study_id, version, "close", actor=actor, reason=reason)
+    _set(
+        connection,
+        study_id,
+        version,
+        facts=facts.model_dump_json(),
+        closed_at=time.time(),
+        close_code=code.value,
+        closed_reason=reason,
+    )
+    move_study(connection, study_id, version, "close", actor=actor, code=code.value, reason=reason)
     earlier = select(studies.c.version).where(
         studies.c.study_id == study_id,
         studies.c.version < version,
@@ -374,7 +413,8 @@ def close_version(
 # ---------------------------------------------------------------- rows and words
 
 
-def _in_version(study_id: str, version: int) -> tuple[ColumnElement[bool], ...]:
+def in_version(study_id: str, version: int) -> tuple[ColumnElement[bool], ...]:
+    """Return what picks the instances of a version."""
     return (
         instances.c.study_id == study_id,
         instances.c.first_version <= version,
@@ -412,9 +452,11 @@ def _study(row: Row[tuple[object, ...]]) -> Study:
         facts=StudyFacts.model_validate_json(found["facts"]),
         identity=PatientIdentity.model_validate_json(found["identity"]),
         priority=found["priority"],
+        urgency=Urgency.model_validate_json(found["urgency"]),
         opened_at=found["opened_at"],
         last_instance_at=found["last_instance_at"],
         closed_at=found["closed_at"],
+        close_code=CloseCode(found["close_code"]) if found["close_code"] else None,
         closed_reason=found["closed_reason"],
         wait=WaitReason.model_validate_json(found["wait"]) if found["wait"] else None,
     )

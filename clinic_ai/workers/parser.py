@@ -35,6 +35,7 @@ from clinic_ai.errors import InputError
 from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.wire import Call, Method, serve
 from clinic_ai.workers import planes
+from clinic_ai.workers.pixel_digest import pixel_digest
 
 MAX_VALUE_BYTES = 4096
 """A longer header value is not read; the standard allows none of those we want more than 64 characters."""
@@ -60,6 +61,8 @@ _TEXTS = {
     "manufacturer": ("Manufacturer", 64),
     "photometric": ("PhotometricInterpretation", 16),
     "burned_in_annotation": ("BurnedInAnnotation", 16),
+    "requested_procedure_priority": ("RequestedProcedurePriority", 16),
+    "study_priority_id": ("StudyPriorityID", 16),
 }
 _IDENTITY = {
     "patient_id": ("PatientID", 64),
@@ -75,8 +78,26 @@ _UIDS = {
     "series_instance_uid": "SeriesInstanceUID",
 }
 _NUMBERS = ("SeriesNumber", "InstanceNumber", "Rows", "Columns", "NumberOfFrames", "BitsStored")
-_PIXEL_LAYOUT = ("BitsAllocated", "SamplesPerPixel")
-_CODES = frozenset({"modality", "body_part", "view_position", "photometric", "burned_in_annotation"})
+_PIXEL_LAYOUT = ("BitsAllocated", "SamplesPerPixel", "PixelRepresentation", "PlanarConfiguration")
+_ANNOUNCED = {
+    "images_in_acquisition": "ImagesInAcquisition",
+    "number_of_study_related_instances": "NumberOfStudyRelatedInstances",
+    "number_of_series_related_instances": "NumberOfSeriesRelatedInstances",
+    "number_of_study_related_series": "NumberOfStudyRelatedSeries",
+}
+MAX_ANNOUNCED = 100_000
+"""A larger number of instances or series is not believed."""
+_CODES = frozenset(
+    {
+        "modality",
+        "body_part",
+        "view_position",
+        "photometric",
+        "burned_in_annotation",
+        "requested_procedure_priority",
+        "study_priority_id",
+    }
+)
 _WANTED: list[BaseTag | int] = [
     Tag(keyword)
     for keyword in (
@@ -85,6 +106,8 @@ _WANTED: list[BaseTag | int] = [
         *_UIDS.values(),
         *_NUMBERS,
         *_PIXEL_LAYOUT,
+        *_ANNOUNCED.values(),
+        "AcquisitionNumber",
         "Laterality",
         "ImageLaterality",
         *planes.KEYWORDS,
@@ -105,6 +128,8 @@ _COMPRESSED = frozenset(
         *(f"1.2.840.10008.1.2.4.{n}" for n in range(100, 109)),  # MPEG-2, MPEG-4, HEVC
     }
 )
+_NOT_COMPARED = frozenset({_DEFLATED.decode(), "1.2.840.10008.1.2.2"})
+"""Deflated and big endian: the same pixels are other bytes there."""
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -143,13 +168,14 @@ class _Bounded(io.BufferedReader):
 
 def parse(task: ParseTask, _call: Call) -> ParseResult:
     """Read the header of each file; one that is not usable gets its problem in words."""
-    return ParseResult(files=tuple(_parse_one(path, task.max_pixels) for path in task.paths))
+    return ParseResult(files=tuple(_parse_one(path, task) for path in task.paths))
 
 
-def _parse_one(path: str, max_pixels: int) -> ParsedFile:
+def _parse_one(path: str, task: ParseTask) -> ParsedFile:
     try:
         with _Bounded(io.FileIO(path)) as file:
-            header = read_header(file, os.fstat(file.fileno()).st_size, max_pixels)
+            header = read_header(file, os.fstat(file.fileno()).st_size, task.max_pixels)
+            pixels = _digest(file, header) if task.digest_pixels else None
     except InputError as error:
         return ParsedFile(path=path, problem=Problem(code=error.code, sentence=error.message, remedy=error.remedy))
     except OSError as error:
@@ -159,7 +185,18 @@ def _parse_one(path: str, max_pixels: int) -> ParsedFile:
             remedy="Check the disk and the owner of the file, then drop it again.",
         )
         return ParsedFile(path=path, problem=problem)
-    return ParsedFile(path=path, header=header)
+    return ParsedFile(path=path, header=header, pixels=pixels)
+
+
+def _digest(file: BinaryIO, header: InstanceHeader) -> str | None:
+    """Return the hash of the pixels of a file whose header was read, None if they cannot be compared as they lie."""
+    if header.kind is not FileKind.DICOM or not header.rows or header.transfer_syntax_uid in _NOT_COMPARED:
+        return None
+    file.seek(0)
+    try:
+        return pixel_digest(file, _read(file)) or None
+    except _UNREADABLE:
+        return None
 
 
 def read_header(file: BinaryIO, size: int, max_pixels: int) -> InstanceHeader:
@@ -287,6 +324,8 @@ def _header(dataset: Dataset, meta: Dataset, remarks: list[str]) -> InstanceHead
         "kind": FileKind.DICOM,
         "sop_class_name": UID(uids["sop_class_uid"]).name if uids["sop_class_uid"] else "",
         "laterality": (_text(dataset, "ImageLaterality", 16) or _text(dataset, "Laterality", 16)).upper(),
+        **{field: _announced(dataset, keyword) for field, keyword in _ANNOUNCED.items()},
+        "acquisition_number": _number(dataset, "AcquisitionNumber"),
         "series_number": numbers["SeriesNumber"],
         "instance_number": numbers["InstanceNumber"],
         "rows": rows if has_pixels else 0,
@@ -432,6 +471,12 @@ def _number(dataset: Dataset, keyword: str) -> int | None:
     except _UNREADABLE:
         return None
     return number if number is None or abs(number) < 1 << 53 else None
+
+
+def _announced(dataset: Dataset, keyword: str) -> int | None:
+    """Return how many there are in all by the header; None if it does not say, or says what cannot be."""
+    number = _number(dataset, keyword)
+    return number if number is not None and 0 < number <= MAX_ANNOUNCED else None
 
 
 def _charset_remark(dataset: Dataset) -> str | None:

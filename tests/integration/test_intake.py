@@ -141,7 +141,7 @@ def test_taking_a_persons_files_copies_them(site: Site, tmp_path: Path) -> None:
     closed = {study.facts.modalities: study.closed_reason for study in site.studies()}
     assert closed == {
         ("US",): "one image file is one study",
-        ("CT",): "asked for by clinic-ai process, 1 instance",
+        ("CT",): "all that was given had been read, 1 instance",
     }
     with pytest.raises(NotFound):
         site.intake.take([tmp_path / "nothing"], "process")

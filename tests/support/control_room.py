@@ -155,7 +155,7 @@ def control_room(path: Path) -> Iterator[Room]:
     catalogue = PluginCatalogue({"echo": ECHO}, [])
     registry = Registry(home, database, catalogue.manifests, crew)
     guard = Guard(crew, home.policies / shared.settings.guard.pack, archive=home.state / "policies")
-    runs = Runs(home, database, registry, catalogue.manifests, crew, shared.settings)
+    runs = Runs(home, database, registry, catalogue.manifests, crew, shared.settings, open_deidentifier(home, database, crew))
     execution = Execution(
         database=database,
         settings=lambda: shared.settings,

@@ -17,6 +17,7 @@ from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.domain import (
     Analysis,
     Audience,
+    CloseCode,
     GuardAction,
     GuardVerdict,
     Job,
@@ -121,7 +122,9 @@ class Stage:
                 identity=PatientIdentity(),
                 priority=priority,
             )
-            studies.close_version(connection, study_id, 1, facts=facts, reason="a test", actor="test")
+            studies.close_version(
+                connection, study_id, 1, facts=facts, code=CloseCode.QUIET, reason="a test", actor="test"
+            )
         return study_id
 
     def work(self) -> None:
@@ -267,7 +270,9 @@ def test_one_study_that_cannot_be_routed_keeps_no_other_waiting(stage: Stage) ->
             insert(tables.jobs).values(job_id="x", kind="?", study_id=poison, version=1, state="?", created_at=0.0)
         )
         version = studies.open_next_version(connection, poison)
-        studies.close_version(connection, poison, version, facts=StudyFacts(), reason="late", actor="test")
+        studies.close_version(
+            connection, poison, version, facts=StudyFacts(), code=CloseCode.QUIET, reason="late", actor="test"
+        )
     with pytest.raises(ValueError, match="valid JobKind"):
         stage.execution.route_closed()
     assert stage.state(sound) is StudyState.ROUTED
@@ -452,7 +457,9 @@ def test_a_result_of_a_superseded_version_does_not_go_out(stage: Stage) -> None:
         with stage.database.write() as connection:
             version = studies.open_next_version(connection, study_id)
             facts = StudyFacts(modalities=("CT",), slices=2)
-            studies.close_version(connection, study_id, version, facts=facts, reason="late", actor="test")
+            studies.close_version(
+                connection, study_id, version, facts=facts, code=CloseCode.QUIET, reason="late", actor="test"
+            )
         stage.analyse.during = lambda: None
 
     stage.analyse.during = late_instance

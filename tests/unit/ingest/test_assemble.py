@@ -116,10 +116,3 @@ def test_folders_do_not_overrule_dicom() -> None:
 def test_what_the_first_instance_left_empty_is_filled_and_nothing_overwritten() -> None:
     merged = assemble.merged_identity(PatientIdentity(patient_name="A"), [slice_(1, 1, patient="B")])
     assert merged == PatientIdentity(patient_name="A", patient_id="B")
-
-
-def test_a_study_is_complete_for_a_stated_reason_or_not_at_all() -> None:
-    limits = {"quiet_period_s": 5.0, "deadline_s": 60.0}
-    assert assemble.close_reason(3, quiet=False, late=False, **limits) == ""
-    assert assemble.close_reason(1, quiet=True, late=False, **limits) == "nothing new arrived for 5 s, 1 instance"
-    assert assemble.close_reason(3, quiet=False, late=True, **limits) == "it was still arriving after 60 s, 3 instances"

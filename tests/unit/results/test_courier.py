@@ -11,6 +11,7 @@ from sqlalchemy import update
 from clinic_ai.domain import (
     ArtefactState,
     Audience,
+    CloseCode,
     Delivery,
     DeliveryState,
     GuardAction,
@@ -52,7 +53,9 @@ class Clinic:
                 facts=StudyFacts(),
                 identity=PatientIdentity(),
             )
-            studies.close_version(connection, study_id, 1, facts=StudyFacts(), reason="a test", actor="test")
+            studies.close_version(
+                connection, study_id, 1, facts=StudyFacts(), code=CloseCode.QUIET, reason="a test", actor="test"
+            )
             studies.move_study(connection, study_id, 1, "route", actor="test")
             job_id = jobs.add_job(connection, kind=JobKind.REPORT, study_id=study_id, version=1)
             file = StoredFile(name="result.json", sha256=sha256, size_bytes=size, media_type="application/json")

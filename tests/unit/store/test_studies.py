@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from clinic_ai import waiting
-from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity, StudyFacts, StudyState
+from clinic_ai.domain import CloseCode, FileKind, InstanceHeader, PatientIdentity, StudyFacts, StudyState
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.states import STUDY
 from clinic_ai.store import ledger, studies
@@ -63,7 +63,9 @@ def add(c: Connection, study_id: str, version: int, *numbers: int) -> None:
 
 def close(c: Connection, study_id: str, version: int) -> None:
     facts = StudyFacts(source="inbox", slices=3)
-    studies.close_version(c, study_id, version, facts=facts, reason="nothing new arrived", actor="ingest")
+    studies.close_version(
+        c, study_id, version, facts=facts, code=CloseCode.QUIET, reason="nothing new arrived", actor="ingest"
+    )
 
 
 def test_a_study_opens_receives_and_closes_for_a_reason(c: Connection) -> None:
