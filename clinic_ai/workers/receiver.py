@@ -1,8 +1,8 @@
 """The receiver child: a DICOM storage SCP that writes what arrives, as it arrives, and decodes none of it.
 
-An object is answered with success when its bytes and its name are on the disk. pynetdicom writes each into a
-file with a name of our own while it comes; nothing a sender says becomes part of a path. Methods: ``listen``
-once, then ``attend`` again and again.
+An object is answered with success when its bytes and its name are on the disk. It is written into a file with a name
+of our own while it comes; nothing a sender says becomes part of a path. Methods: ``listen`` once, then ``attend``
+again and again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if __name__ == "__main__":
     CHANNEL, _ = confinement.confine()  # before anything that talks to the network is imported
 
 import errno
+import io
 import ipaddress
 import logging
 import os
@@ -20,17 +21,19 @@ import secrets
 import socket
 import ssl
 import struct
-import tempfile
 import threading
 import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
@@ -38,27 +41,31 @@ from pynetdicom.transport import ThreadedAssociationServer
 from clinic_ai.errors import InputError
 from clinic_ai.tasks import AssociationEnd, AttendReport, AttendTask, Caller, Listening, ListenTask, Peer, Refusal
 from clinic_ai.wire import Call, Method, serve
+from clinic_ai.workers.upper_layer import Arrival, Conversations
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
+CANNOT_UNDERSTAND = 0xC000
 ARRIVING = ".arriving"
 """Folder of what is not whole yet, in the folder of the peers; no peer has a name with a leading dot."""
-LEFTOVER_S = 300.0
-"""An arriving file that has not grown for this many time-outs' worth of seconds belongs to no association."""
 REFUSALS = 50
 """Different callers that one report names; the others count as one."""
-HEADER_BYTES = 6
-"""Length of what every PDU begins with: type, a reserved byte, and four bytes of length."""
-LARGEST_PDU = 4 << 20
-"""Longer ones are taken for an attack on our memory: data come in pieces of network.max_pdu, at most 1 MiB."""
+WAITING = 20
+"""Connections beyond network.max_associations whose request is still read, to be refused in words."""
+LOOK_BYTES = 1 << 20
+"""Bytes of an object after which it is looked again whether the disk has room."""
 GATHER_S = 0.25
 """How long a report waits for more once there is something to tell."""
 
+_REFUSALS = {
+    "no_room": (OUT_OF_RESOURCES, "The receiver is short of disk space; send again later."),
+    "too_large": (OUT_OF_RESOURCES, "The object is larger than the receiver takes."),
+    "no_data": (CANNOT_UNDERSTAND, "The command came without a data set."),
+}
+"""Status and comment, of at most 64 characters, for an object that is refused (PS3.4 B.2.3, PS3.7 C)."""
 _NOT_CALLED = (0x01, 0x01, 0x07)  # rejected for good, by the service user: called AE title not recognised
 _NOT_KNOWN = (0x01, 0x01, 0x03)  # the same: calling AE title not recognised
 
-# Object by object into a file: memory stays flat however large an object is, and nothing is decoded.
-_config.STORE_RECV_CHUNKED_DATASET = True
 # Private and future kinds of objects are taken too; what is of no use is for ingest to say, with a reason.
 _config.UNRESTRICTED_STORAGE_SERVICE = True
 _config.LOG_HANDLER_LEVEL = "none"
@@ -73,59 +80,78 @@ class _Open:
     refused: int = 0
 
 
-def _acknowledge(connection: socket.socket) -> None:
-    """Acknowledge what has come at once, which the kernel would else delay by up to 40 ms.
+class _Object:
+    """An object on its way into a file: file meta information first, then its bytes as they come (PS3.10 7.1)."""
 
-    Senders such as DCMTK leave Nagle's algorithm on: they hold back an object's data until the command before it has
-    been acknowledged, so the delay would cost every object as much. It has to be asked for again and again.
-    """
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    def __init__(self, receiver: Receiver, known: _Open, meta: bytes) -> None:
+        self._receiver = receiver
+        self._known = known
+        self._place = receiver.arriving / secrets.token_hex(8)
+        self._most = receiver.task.max_bytes - len(meta)
+        self._size = 0
+        self._trouble = ""
+        """Why it cannot be kept: a reason of ``clinic_ai.ingest.receiving``. What still comes is read and forgotten."""
+        self._file: io.FileIO | None = None
+        if not receiver.has_room():
+            self._trouble = "no_room"
+            return
+        try:
+            self._file = io.FileIO(self._place, "xb")
+            self._write(memoryview(meta))
+        except OSError:
+            self._give_up("no_room")
 
+    def write(self, data: memoryview) -> None:
+        """Write the next fragment; if that is not possible, remember why."""
+        looked = self._size // LOOK_BYTES
+        self._size += len(data)
+        if self._trouble:
+            return
+        if self._size > self._most:
+            self._give_up("too_large")
+        elif self._size // LOOK_BYTES > looked and not self._receiver.has_room():
+            self._give_up("no_room")
+        else:
+            try:
+                self._write(data)
+            except OSError:
+                self._give_up("no_room")  # no disk takes it now
 
-class _Prompt(socket.socket):
-    """A connection that acknowledges each PDU when its header is read, and reads its body in one go.
+    def finish(self) -> tuple[int, str]:
+        """Make it durable under a name of our own; return the status to answer, with a comment if it is refused."""
+        if not self._trouble and not self._size:
+            self._give_up("no_data")
+        if not self._trouble and not self._receiver.has_room():
+            self._give_up("no_room")
+        if not self._trouble:
+            try:
+                self._keep(self._receiver.folder_of(self._known.caller))
+            except OSError:
+                self._give_up("no_room")
+        self._receiver.note(self._known, self._trouble)
+        return _REFUSALS[self._trouble] if self._trouble else (SUCCESS, "")
 
-    pynetdicom asks for 4 KiB at a time, and with several associations each of these calls hands Python's one lock
-    around. Never more than the PDU is read ahead, so that waiting for the next one sees what there is.
-    """
+    def drop(self) -> None:
+        """Remove the file. Who still writes into it writes into nothing."""
+        self._place.unlink(missing_ok=True)
 
-    _header = b""
-    _body = b""
-    _given = 0
-    """How much of the body was handed out."""
+    def _keep(self, folder: int) -> None:
+        assert self._file is not None  # else there is some trouble
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.rename(self._place, f"{time.time_ns():020d}-{secrets.token_hex(4)}.dcm", dst_dir_fd=folder)
+        os.fsync(folder)
 
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        if len(self._header) < HEADER_BYTES:
-            data = super().recv(min(bufsize, HEADER_BYTES - len(self._header)), flags)
-            self._header += data
-            _acknowledge(self)
-            return data
-        if self._given == len(self._body):
-            left = _body_length(self._header) - self._given
-            self._body += super().recv(left, flags | socket.MSG_WAITALL)
-        data = self._body[self._given : self._given + bufsize]
-        self._given += len(data)
-        if self._given == _body_length(self._header):
-            self._header, self._body, self._given = b"", b"", 0
-        return data
+    def _give_up(self, why: str) -> None:
+        self._trouble = why
+        if self._file is not None:
+            self._file.close()
+            self.drop()
 
-
-def _body_length(header: bytes) -> int:
-    """Return the length that the header of a PDU announces. Raise OSError if no sane sender would send as much."""
-    length = int.from_bytes(header[2:HEADER_BYTES], "big")
-    if length > LARGEST_PDU:
-        raise OSError(errno.EMSGSIZE, "a PDU of absurd length was announced")
-    return length
-
-
-class _PromptTLS(ssl.SSLSocket):
-    """The same under TLS."""
-
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        data = super().recv(buflen, flags)
-        if buflen <= HEADER_BYTES:
-            _acknowledge(self)
-        return data
+    def _write(self, data: memoryview) -> None:
+        assert self._file is not None
+        while data:
+            data = data[self._file.write(data) :]
 
 
 class _Server(ThreadedAssociationServer):
@@ -134,8 +160,7 @@ class _Server(ThreadedAssociationServer):
     receiver: Receiver
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        accepted, address = self.socket.accept()  # type: ignore[union-attr]
-        client: socket.socket = _Prompt(fileno=accepted.detach())
+        client, address = self.socket.accept()  # type: ignore[union-attr]
         # Answers are small and the sender waits for each: Nagle's algorithm would hold them back.
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Else a sender that stops half-way keeps its thread for ever. Not settimeout, which polls before each read.
@@ -147,9 +172,13 @@ class _Server(ThreadedAssociationServer):
             client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
         return client, address
 
+    def begin(self, association: Association, kind: UID, name: UID, syntax: UID) -> Arrival:
+        """Make the file for an object that comes."""
+        return self.receiver.begin(association, kind, name, syntax)
+
     def verify_request(self, _: object, client_address: Any) -> bool:
-        """Turn away unknown machines before a byte of theirs is read."""
-        return self.receiver.may_connect(str(client_address[0]))
+        """Turn away unknown machines, and too many at once, before a byte of theirs is read."""
+        return self.receiver.may_connect(str(client_address[0]), len(self.active_associations))
 
     def handle_error(self, *_: object) -> None:
         """Stay quiet: a connection that broke off is nothing to print."""
@@ -162,21 +191,26 @@ class Receiver:
 
     def __init__(self) -> None:
         self._folder = Path()
-        self._arriving = Path()
+        self.arriving = Path()
+        """Folder of objects that are not whole yet."""
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._open: dict[Association, _Open] = {}
         self._opened: list[Caller] = []
         self._refused: Counter[tuple[Caller, str]] = Counter()
-        self._stored = self._no_room = 0
-        self._swept_at = time.monotonic()
+        self._objects: Counter[tuple[Caller, str]] = Counter()
+        """Objects that were refused, by who sent them and why."""
+        self._stored = 0
+        self._folders: dict[str, int] = {}
+        """Descriptors of the folders of peers."""
 
     def listen(self, task: ListenTask, _: Call) -> Listening:
         """Start to listen. Raise InputError if the port or the TLS files cannot be used."""
         self.task = task
         self._folder = Path(task.folder)
-        self._arriving = self._folder / ARRIVING
-        tempfile.tempdir = str(self._arriving)  # where pynetdicom makes its files
+        self.arriving = self._folder / ARRIVING
+        for peer in task.peers:
+            self._folders[peer.name] = os.open(self._folder / peer.name, os.O_RDONLY | os.O_DIRECTORY)
         ae = AE(task.ae_title)
         ae.maximum_pdu_size = task.max_pdu
         ae.maximum_associations = task.max_associations
@@ -187,13 +221,17 @@ class Receiver:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_REJECTED, self._rejected),
-            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_STORE, self._nothing),
         ]
         try:
             server = cast(
                 _Server,
                 ae.make_server(
-                    (task.bind, task.port), evt_handlers=handlers, ssl_context=_tls(task), server_class=_Server
+                    (task.bind, task.port),
+                    evt_handlers=handlers,
+                    ssl_context=_tls(task),
+                    server_class=_Server,
+                    request_handler=Conversations,
                 ),
             )
         except OSError as error:
@@ -206,27 +244,29 @@ class Receiver:
         """Wait for news and tell them."""
         if self._news.wait(task.wait_s):
             time.sleep(GATHER_S)
-        self._sweep()
         with self._lock:
             self._news.clear()
             ended = [association for association in self._open if not association.is_alive()]
             report = AttendReport(
                 opened=tuple(self._opened),
                 ended=tuple(_end(association, self._open.pop(association)) for association in ended),
-                refusals=tuple(Refusal(caller=c, reason=why, count=n) for (c, why), n in self._refused.items()),
+                refusals=_told(self._refused),
+                objects=_told(self._objects),
                 stored=self._stored,
-                no_room=self._no_room,
                 open=len(self._open),
             )
-            self._opened, self._refused = [], Counter()
-            self._stored = self._no_room = 0
+            self._opened, self._refused, self._objects, self._stored = [], Counter(), Counter(), 0
         return report
 
-    def may_connect(self, address: str) -> bool:
-        """Return whether some peer may call from this address; remember it if not."""
-        if any(_calls_from(peer, address) for peer in self.task.peers):
+    def may_connect(self, address: str, connections: int) -> bool:
+        """Return whether a peer may call from this address, and one more beside so many; remember it if not."""
+        if not any(_calls_from(peer, address) for peer in self.task.peers):
+            reason = "unknown_address"
+        elif connections >= self.task.max_associations + WAITING:
+            reason = "too_many"
+        else:
             return True
-        self._refuse(Caller(ae_title="", address=address), "unknown_address")
+        self._refuse(Caller(ae_title="", address=address), reason)
         return False
 
     # ------------------------------------------------------------ in the threads of associations
@@ -269,55 +309,64 @@ class Receiver:
             self._refused[caller, reason] += 1
         self._news.set()
 
-    def _store(self, event: Event) -> int:
-        """Make an object durable under a name of our own; return the status to answer."""
+    def begin(self, association: Association, kind: UID, name: UID, syntax: UID) -> Arrival:
+        """Make the file for an object of this SOP class, SOP instance and transfer syntax.
+
+        They are what the command says and the association agreed on, for the data set is read by nobody here; ingest
+        goes by the data set.
+        """
+        with self._lock:
+            known = self._open[association]
+        return _Object(self, known, _file_meta(str(kind), str(name), str(syntax)))
+
+    def _nothing(self, event: Event) -> int:
+        """Answer a C-STORE without a data set; all others go through ``begin``."""
         with self._lock:
             known = self._open[event.assoc]
-        try:
-            room = self._has_room()
-            if room:
-                _keep(event.dataset_path, self._folder / known.caller.peer)
-        except OSError:
-            room = False  # no disk takes it now; pynetdicom removes the file
-        with self._lock:
-            known.stored += room
-            known.refused += not room
-            self._stored += room
-            self._no_room += not room
-        self._news.set()
-        return SUCCESS if room else OUT_OF_RESOURCES
+        self.note(known, "no_data")
+        return CANNOT_UNDERSTAND
 
-    def _has_room(self) -> bool:
+    # ------------------------------------------------------------ for objects that come in
+
+    def has_room(self) -> bool:
+        """Return whether the reserve of the disk is untouched."""
         status = os.statvfs(self._folder)
         return status.f_bavail * status.f_frsize >= self.task.reserve_bytes
 
-    def _sweep(self) -> None:
-        """Remove what associations that broke off have left; while one sends, its file grows."""
-        if time.monotonic() - self._swept_at < LEFTOVER_S:
-            return
-        self._swept_at = time.monotonic()
-        before = time.time() - self.task.timeout_s - LEFTOVER_S
-        for place in self._arriving.iterdir():
-            try:
-                if place.stat().st_mtime < before:
-                    place.unlink()
-            except FileNotFoundError:
-                pass  # it arrived meanwhile
+    def folder_of(self, caller: Caller) -> int:
+        """Return the descriptor of the folder of a peer."""
+        return self._folders[caller.peer]
+
+    def note(self, known: _Open, trouble: str) -> None:
+        """Note what became of an object: an empty text if it was stored, else why it was refused."""
+        with self._lock:
+            if trouble:
+                known.refused += 1
+                self._objects[known.caller, trouble] += 1
+            else:
+                known.stored += 1
+                self._stored += 1
+        self._news.set()
 
 
-def _keep(path: Path, folder: Path) -> None:
-    """Move a whole file into the folder of its peer, durably: bytes first, then the name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    path.rename(folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.dcm")
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _file_meta(kind: str, name: str, syntax: str) -> bytes:
+    """Return what a file begins with: preamble and file meta information (PS3.10 7.1)."""
+    start, end = _around_name(kind, len(name), syntax)
+    return start + name.encode("latin-1") + end
+
+
+@lru_cache(1000)
+def _around_name(kind: str, length: int, syntax: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after a SOP instance UID of this length; pydicom takes a millisecond for it."""
+    name = "1" * length
+    meta = create_file_meta(sop_class_uid=UID(kind), sop_instance_uid=UID(name), transfer_syntax=UID(syntax))
+    element = struct.pack("<HH2sH", 0x0002, 0x0003, b"UI", length + length % 2)
+    start, found, end = (b"\0" * 128 + b"DICM" + encode_file_meta(meta)).partition(element)
+    return start + found, end[length:]
+
+
+def _told(refusals: Counter[tuple[Caller, str]]) -> tuple[Refusal, ...]:
+    return tuple(Refusal(caller=caller, reason=why, count=count) for (caller, why), count in refusals.items())
 
 
 def _end(association: Association, known: _Open) -> AssociationEnd:
@@ -343,7 +392,6 @@ def _tls(task: ListenTask) -> ssl.SSLContext | None:
     if not task.tls_certificate:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslsocket_class = _PromptTLS
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(task.tls_certificate, task.tls_key, password=lambda: b"")
@@ -377,6 +425,7 @@ def main() -> None:
     # Its messages quote what senders say, which may be personal data; ours go through the reports.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
     warnings.simplefilter("ignore")
+    threading.excepthook = lambda _: None  # an association that ends by an exception is reported as aborted
     threading.stack_size(1 << 20)  # two threads for each association, and the usual 8 MiB count as memory used
     receiver = Receiver()
     serve(
