@@ -75,11 +75,10 @@ class StoreCount:
             yield
 
     def _look_at(self, some: list[StoredObject], slice_: _Slice) -> None:
+        before = time.time() - self._grace_s  # asked before the store is: what is adopted meanwhile is younger
         with self._database.read() as connection:
             kinds = references.needed(connection, [found.sha256 for found in some])
             arriving = references.on_their_way(connection) if len(kinds) < len(some) else set()
-        # Read after the objects were listed: one that was adopted in between has a time that discarding respects.
-        before = time.time() - self._grace_s
         for found in some:
             kind = kinds.get(found.sha256)
             if kind is None and found.sha256 not in arriving and found.adopted_at < before:

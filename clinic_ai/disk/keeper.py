@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection
 
 from clinic_ai.disk import usage, words
 from clinic_ai.disk.garbage import GRACE_S, StoreCount
@@ -196,6 +195,8 @@ class Keeper:
                 self._said = {(a.code, a.subject) for a in alerts.open_alerts(connection) if a.code in CODES}
         said = dict(self._judge_disks(self._said))
         everything, sources = self._judge_quotas(said)
+        if (own_disk := ("disk_reserve", "quarantine")) in said:
+            sources = self._let_culprits_wait(*said[own_disk]) | sources
         self._room.shut(everything, sources)
         self._say(self._said, said)
         waits = self._room.shortage() is not None or bool(sources)
@@ -214,11 +215,11 @@ class Keeper:
             elif system.free_bytes < WARN_AT * (with_slack(reserve) if {short, low} & raised else reserve):
                 yield low, words.getting_low(system.names, system.path, system.free_bytes, reserve)
 
-    def _judge_quotas(self, said: dict[tuple[str, str], Said]) -> tuple[Shortage | None, Mapping[str, Shortage]]:
+    def _judge_quotas(self, said: dict[tuple[str, str], Said]) -> tuple[Shortage | None, dict[str, Shortage]]:
         """Add to ``said`` what is to be said of each quota; return what has to wait for one."""
         quotas, use = self._quotas(), self._use()
         everything: Shortage | None = None
-        sources: Mapping[str, Shortage] = {}
+        sources: dict[str, Shortage] = {}
         for kind, tally in use.items():
             size = self._store.originals_bytes() or 0 if kind is Class.ORIGINALS else tally.size_bytes
             if not quotas[kind] or size <= quotas[kind]:
@@ -230,20 +231,19 @@ class Keeper:
                 everything = Shortage(f"{sentence} No original may be removed, so new files wait.", remedy)
                 sentence = everything.sentence
             elif kind is Class.QUARANTINE:
-                with self._database.read() as connection:
-                    culprits = self._culprits(connection)
-                waiting = Shortage(f"{sentence} What comes from {', '.join(culprits)} waits.", remedy)
-                sources = dict.fromkeys(culprits, waiting)
-                sentence = waiting.sentence if culprits else sentence
+                sources = self._let_culprits_wait(sentence, remedy)
+                sentence = next((waiting.sentence for waiting in sources.values()), sentence)
             said["quota", kind.value] = sentence, remedy
         return everything, sources
 
-    @staticmethod
-    def _culprits(connection: Connection) -> list[str]:
-        """Return the sources whose files fill the quarantine; the others need not wait for them."""
-        by_source = ledger.quarantined_bytes(connection)
+    def _let_culprits_wait(self, sentence: str, remedy: str) -> dict[str, Shortage]:
+        """Return the sources whose files fill the quarantine, and why they wait; the others need not."""
+        with self._database.read() as connection:
+            by_source = ledger.quarantined_bytes(connection)
         limit = sum(by_source.values()) * CULPRIT / 100
-        return sorted(source for source, size in by_source.items() if size >= limit)
+        culprits = sorted(source for source, size in by_source.items() if size >= limit)
+        waiting = Shortage(f"{sentence} What comes from {', '.join(culprits)} waits.", remedy)
+        return dict.fromkeys(culprits, waiting)
 
     def _say(self, raised: Set[tuple[str, str]], said: Mapping[tuple[str, str], Said]) -> None:
         """Raise the alerts that are new, withdraw those whose cause is gone."""
