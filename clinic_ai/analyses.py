@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from clinic_ai.contract import AnalysisTask, LoadedModel, PluginManifest, SliceRef, TaskImage, VolumeInfo
+from clinic_ai.deidentification import BURNED_IN, Deidentifier
 from clinic_ai.domain import (
     Analysis,
     Audience,
@@ -19,13 +21,15 @@ from clinic_ai.domain import (
     JobKind,
     ModelRef,
     PatientIdentity,
+    Refusal,
     Statement,
     StoredFile,
     Study,
+    StudyFacts,
     WaitReason,
 )
 from clinic_ai.engines import Engines
-from clinic_ai.errors import ChildMisbehaved, ChildRefused, ModelError, PluginError
+from clinic_ai.errors import ChildMisbehaved, ChildRefused, InputError, ModelError, PluginError
 from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.geometry import NoVolume, regular_volume
 from clinic_ai.ingest.stacks import Stack, stacks_of
@@ -70,6 +74,7 @@ class AnalyseRunner:
         manifests: Callable[[], Mapping[str, PluginManifest]],
         guard: Guard,
         policy_hash: Callable[[], str],
+        deidentifier: Deidentifier,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -79,6 +84,7 @@ class AnalyseRunner:
         self._manifests = manifests
         self._guard = guard
         self._policy_hash = policy_hash
+        self._deidentifier = deidentifier
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return the plugins that cannot work beside those ``at_work``, and why."""
@@ -116,14 +122,15 @@ class AnalyseRunner:
         with self._database.read() as connection:
             study = studies.get_study(connection, job.study_id, job.version)
             instances = studies.instances_of(connection, job.study_id, job.version)
+        shown = self._deidentified(study, instances) if manifest.deidentified else self._as_they_are(study, instances)
         with JobDirectory(self._directories, job.job_id) as directory:
             task = AnalysisTask(
                 job_id=job.job_id,
-                facts=study.facts,
-                images=tuple(self._image(instance) for instance in instances),
+                facts=shown.facts,
+                images=shown.images,
                 output_directory=str(directory),
                 models=job.models,
-                volumes=volumes_of(instances),
+                volumes=volumes_of(shown.instances),
             )
             models = tuple(self._models.loaded(ref) for ref in job.models)
             try:
@@ -137,6 +144,12 @@ class AnalyseRunner:
             except ChildMisbehaved:
                 self._engines.distrust(job.plugin)
                 raise
+        analysis = analysis.model_copy(
+            update={
+                "refusals": (*analysis.refusals, *shown.refusals),
+                "remarks": (*analysis.remarks, *shown.remarks),
+            }
+        )
 
         def commit(connection: Connection) -> None:
             jobs.save_analysis(connection, job, analysis, files)
@@ -153,10 +166,65 @@ class AnalyseRunner:
         message, remedy = words.get("r_1", WITHHELD), words.get("r_2", "")
         return ChildRefused(error.code, message, retryable=error.retryable, remedy=remedy)
 
-    def _image(self, instance: Instance) -> TaskImage:
-        # An engine needs pixels and geometry, never the patient's name.
-        header = instance.header.model_copy(update={"identity": PatientIdentity()})
-        return TaskImage(path=str(self._objects.path(instance.sha256)), sha256=instance.sha256, header=header)
+    def _as_they_are(self, study: Study, instances: Sequence[Instance]) -> _Shown:
+        images = tuple(_image(instance, self._objects.path(instance.sha256)) for instance in instances)
+        return _Shown(study.facts, images, tuple(instances))
+
+    def _deidentified(self, study: Study, instances: Sequence[Instance]) -> _Shown:
+        """Return copies in place of the images; what cannot be copied is refused and never shown as it is.
+
+        Raise InputError if nothing is left.
+        """
+        copies = self._deidentifier.copies({i.sha256: self._objects.path(i.sha256) for i in instances})
+        images, kept, refusals, burned_in = [], [], [], 0
+        for instance in instances:
+            copy = copies[instance.sha256]
+            if copy.sha256 is None or copy.header is None:
+                sentence = copy.problem.sentence if copy.problem else "It has no de-identified copy."
+                refusals.append(
+                    Refusal(instance_sha256=instance.sha256, code="not_deidentified", sentence=_NOT_SHOWN + sentence)
+                )
+                continue
+            anonymous = instance.model_copy(update={"header": copy.header})
+            warnings = tuple(flag.sentence for flag in copy.flags)
+            images.append(_image(anonymous, self._deidentifier.objects.path(copy.sha256), warnings))
+            kept.append(anonymous)
+            burned_in += any(flag.code == BURNED_IN for flag in copy.flags)
+        if not images:
+            raise InputError(
+                "not_deidentified",
+                f"The plugin takes de-identified images only, and none could be made: {refusals[0].sentence}"
+                if refusals
+                else "The study holds nothing that could be de-identified.",
+                remedy="Route such studies to another plugin, or have the images sent in a form that can be read.",
+            )
+        remarks = (f"{burned_in} of {len(images)} de-identified images have text burnt in.",) if burned_in else ()
+        return _Shown(_anonymous(study.facts), tuple(images), tuple(kept), tuple(refusals), remarks)
+
+
+_NOT_SHOWN = "It was not shown to the plugin, which takes de-identified images only. "
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What an engine is shown of a study, and what is said of the rest in its name."""
+
+    facts: StudyFacts
+    images: tuple[TaskImage, ...]
+    instances: tuple[Instance, ...]
+    refusals: tuple[Refusal, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def _image(instance: Instance, path: Path, warnings: tuple[str, ...] = ()) -> TaskImage:
+    # An engine needs pixels and geometry, never the patient's name.
+    header = instance.header.model_copy(update={"identity": PatientIdentity()})
+    return TaskImage(path=str(path), sha256=instance.sha256, header=header, warnings=warnings)
+
+
+def _anonymous(facts: StudyFacts) -> StudyFacts:
+    """Return facts without what people typed and what names a place."""
+    return facts.model_copy(update={"source": "", "stations": (), "study_description": "", "series_descriptions": ()})
 
 
 def volumes_of(instances: Iterable[Instance]) -> tuple[VolumeInfo, ...]:

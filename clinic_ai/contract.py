@@ -73,6 +73,8 @@ class PluginManifest(Word):
     """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Longest time one analysis may take."""
+    deidentified: bool = False
+    """Whether its engine is given de-identified copies instead of the images; see ``TaskImage``."""
     engine: str
     trainer: str | None = None
     reference_models: tuple[str, ...] = ()
@@ -136,11 +138,17 @@ class Device(Word):
 
 
 class TaskImage(Word):
-    """A stored object a child may read. The header carries no identity unless the child needs it."""
+    """A stored object a child may read. The header carries no identity unless the child needs it.
+
+    ``sha256`` names the image in findings, refusals, files and volumes. For a plugin that asks for de-identified
+    images, path and header are of the copy while ``sha256`` stays that of the original: it is not the hash of what
+    lies at ``path``. ``warnings`` then says what may still tell of the patient, such as text that is burnt in.
+    """
 
     path: str
     sha256: Sha256
     header: InstanceHeader
+    warnings: tuple[Words, ...] = ()
 
 
 class EngineLoad(Word):

@@ -17,6 +17,7 @@ from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
+from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
 from clinic_ai.engines import Engines, EngineSettings
@@ -72,7 +73,16 @@ class Appliance:
             on_alert=self._alert,
         )
         self.registry = Registry(home, self.database, catalogue.manifests, self.crew)
-        self.runs = Runs(home, self.database, self.registry, catalogue.manifests, self.crew, settings)
+        self.deidentifier = Deidentifier(
+            crew=self.crew,
+            database=self.database,
+            objects=self.objects,
+            directory=home.jobs,
+            max_pixels=lambda: self.settings.ingest.max_pixels,
+        )
+        self.runs = Runs(
+            home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
+        )
         self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
         self.reports = ReportRunner(
             database=self.database,
@@ -95,6 +105,7 @@ class Appliance:
         )
         self.execution = Execution(
             database=self.database,
+            deidentifier=self.deidentifier,
             settings=lambda: self.settings,
             manifests=self._manifests,
             runners=(analyses, self.reports),
@@ -280,6 +291,7 @@ class Appliance:
             database=self.database,
             execution=self.execution,
             engines=self.engines,
+        self.deidentifier.end_if_idle(RENDERER_IDLE_S)
             registry=self.registry,
             runs=self.runs,
             guard=self.guard,

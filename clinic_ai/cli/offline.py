@@ -13,11 +13,13 @@ from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.sockets import answers
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
+from clinic_ai.deidentification import Deidentifier
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Crew
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store.database import Database
+from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 
@@ -96,7 +98,14 @@ def training(home: Home) -> Iterator[Training]:
     with _opened(home) as (database, crew, settings):
         manifests = find_plugins().manifests
         registry = Registry(home, database, manifests, crew)
-        runs = Runs(home, database, registry, manifests, crew, settings)
+        deidentifier = Deidentifier(
+            crew=crew,
+            database=database,
+            objects=ObjectStore(home.objects),
+            directory=home.jobs,
+            max_pixels=lambda: settings.ingest.max_pixels,
+        )
+        runs = Runs(home, database, registry, manifests, crew, settings, deidentifier)
         runs.recover()
         try:
             yield RunDesk(runs, actor())

@@ -360,6 +360,11 @@ class TrainingSettings(Section):
     max_seconds: Seconds = Field(
         3600.0, ge=1, le=604800, description="A run is stopped after this long; it can resume."
     )
+    burned_in: Literal["leave_out", "keep"] = Field(
+        "leave_out",
+        description="What becomes, in a dataset, of DICOM images whose header says that text identifying the patient "
+        "is burnt in.",
+    )
 
 
 class Settings(Section):

@@ -1,7 +1,8 @@
 """Labelled folders become frozen, hashed datasets; a patient is in one split for life.
 
-The images are copied into ``datasets/objects`` by their SHA-256, so that later changes of the folder change
-nothing. No pixel is decoded here: whether an image can be read is found out by the trainer, in its child.
+De-identified copies of the images lie in ``datasets/objects`` by their SHA-256, so that later changes of the folder
+change nothing; patients are told apart by the folder, not by what the copies say. No pixel is decoded
+here: whether an image can be read is found out by the trainer, in its child.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from clinic_ai.contract import Dataset, Example, PluginManifest
+from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import new_id
 from clinic_ai.errors import DatasetError
 from clinic_ai.home import Home
@@ -25,7 +27,8 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.datasets import DatasetView, Split
 from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.store.objects import ObjectStore, hash_descriptor
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor, read_folder
+from clinic_ai.training.clean_images import HashedImage, clean_images
+from clinic_ai.training.labelled_folder import Reading, counted, image_descriptor, read_folder
 from clinic_ai.wire import MAX_FRAME_BYTES
 
 TRAIN_SHARE = 0.70
@@ -36,35 +39,44 @@ MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
 _SHOWN = 20
 
 
-@dataclass(frozen=True)
-class _Hashed:
-    image: LabelledImage
-    sha256: str
-
-
 class Datasets:
     """The frozen datasets of one home."""
 
-    def __init__(self, home: Home, database: Database) -> None:
+    def __init__(self, home: Home, database: Database, deidentifier: Deidentifier) -> None:
         self._database = database
+        self._deidentifier = deidentifier
         self._objects = ObjectStore(home.datasets / "objects")
         self._freezing = threading.Lock()
 
-    def freeze(self, manifest: PluginManifest, directory: Path, actor: str) -> Dataset:
+    def freeze(self, manifest: PluginManifest, directory: Path, actor: str, *, keep_burned_in: bool = False) -> Dataset:
         """Freeze the labelled images below ``directory`` for a plugin; the same content gives the same dataset.
 
-        Raise DatasetError with every problem of the folder at once.
+        ``keep_burned_in`` keeps images whose header says that text identifying the patient is burnt in. Raise
+        DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified now.
         """
         reading = read_folder(directory, tuple(condition.code for condition in manifest.conditions))
         with self._freezing:
-            return self._freeze(manifest, directory, reading, actor)
+            unique = self._clean(directory, reading, keep_burned_in)
+            return self._freeze(manifest, directory, unique, reading, actor)
 
-    def _freeze(self, manifest: PluginManifest, directory: Path, reading: Reading, actor: str) -> Dataset:
-        hashed = [_Hashed(image, _hash(image.path)) for image in reading.images]
+    def _clean(self, directory: Path, reading: Reading, keep_burned_in: bool) -> list[HashedImage]:
+        """Return one of each image, de-identified. Raise DatasetError with every problem of the folder."""
+        hashed = [HashedImage(image, sha256, sha256) for image in reading.images for sha256 in [_hash(image.path)]]
         unique = _without_duplicates(hashed, reading)
         if not unique and not reading.problems:
             reading.problems.append("There is no labelled image in it.")
         _refuse(directory, reading.problems)
+        copies = self._deidentifier.copies({item.original: item.image.path for item in unique})
+        clean = clean_images(unique, copies, reading, keep_burned_in=keep_burned_in)
+        if not clean and not reading.problems:
+            reading.problems.append(f"No image is left of it. {' '.join(reading.notes)}")
+        clean = _without_duplicates(clean, reading)  # those that differed in their header alone
+        _refuse(directory, reading.problems)
+        return clean
+
+    def _freeze(
+        self, manifest: PluginManifest, directory: Path, unique: list[HashedImage], reading: Reading, actor: str
+    ) -> Dataset:
         with self._database.write() as connection:
             key = site_key(connection)
             known = store.splits_of(connection, manifest.name)
@@ -128,19 +140,15 @@ class Datasets:
     def _intact(self, sha256: str) -> bool:
         return self._objects.has(sha256) and self._objects.verify(sha256)
 
-    def _keep(self, item: _Hashed) -> None:
+    def _keep(self, item: HashedImage) -> None:
+        """Take a copy out of the object store, which may let go of it later."""
         if self._objects.has(item.sha256):
             return
-        descriptor = image_descriptor(item.image.path)
+        descriptor = os.open(self._deidentifier.objects.path(item.sha256), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            written, _ = self._objects.write_descriptor(descriptor)
+            self._objects.write_descriptor(descriptor)
         finally:
             os.close(descriptor)
-        if written != item.sha256:
-            raise DatasetError(
-                f"The image {item.image.name} changed while the dataset was frozen.",
-                remedy="Wait until nothing writes into the folder, then try again.",
-            )
 
 
 def split_of(key: bytes, plugin: str, patient: str) -> Split:
@@ -166,14 +174,14 @@ def _hash(path: Path) -> str:
         os.close(descriptor)
 
 
-def _patient(key: bytes, item: _Hashed) -> str:
+def _patient(key: bytes, item: HashedImage) -> str:
     # Without a patient the image stands for one, by its content: a renamed copy must not change the split.
-    return patient_key(key, item.image.patient_id or f"image {item.sha256}")
+    return patient_key(key, item.image.patient_id or f"image {item.original}")
 
 
-def _without_duplicates(hashed: list[_Hashed], reading: Reading) -> list[_Hashed]:
+def _without_duplicates(hashed: list[HashedImage], reading: Reading) -> list[HashedImage]:
     """Return one of each image; note the equal ones, and make the contradicting ones a problem."""
-    groups: dict[str, list[_Hashed]] = defaultdict(list)
+    groups: dict[str, list[HashedImage]] = defaultdict(list)
     for item in hashed:
         groups[item.sha256].append(item)
     unique, spare = [], 0
@@ -191,15 +199,14 @@ def _without_duplicates(hashed: list[_Hashed], reading: Reading) -> list[_Hashed
                 f"{group[0].image.name} and {group[-1].image.name} are the same image of two patients."
             )
         spare += len(group) - 1
-        image = group[0].image
-        unique.append(_Hashed(LabelledImage(image.path, image.name, image.patient_id, labels), group[0].sha256))
+        unique.append(replace(group[0], image=replace(group[0].image, labels=labels)))
     if spare:
         reading.notes.append(f"{counted(spare, 'image', 'was', 'were')} left out: the same image is there already.")
     return unique
 
 
 def _check_splits(
-    unique: list[_Hashed],
+    unique: list[HashedImage],
     patients: dict[str, str],
     splits: dict[str, Split],
     elsewhere: dict[str, tuple[Split, str]],
@@ -209,7 +216,8 @@ def _check_splits(
     if len(splits) < 2:
         problems.append("All images are of one patient; nothing could be validated on another.")
     for item in unique:
-        split, dataset_id = elsewhere.get(item.sha256, (None, ""))
+        # Datasets of older versions hold the originals.
+        split, dataset_id = elsewhere.get(item.sha256) or elsewhere.get(item.original) or (None, "")
         if split is not None and split != splits[patients[item.sha256]]:
             problems.append(
                 f"{item.image.name} would be in {splits[patients[item.sha256]]}; with another patient it is in {split} "

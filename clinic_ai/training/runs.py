@@ -32,6 +32,7 @@ from clinic_ai.contract import (
     TrainingTask,
     TrainRequest,
 )
+from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import ModelRef, RunState
 from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, ClinicError, Conflict, ModelError, NotFound
 from clinic_ai.home import Home
@@ -80,6 +81,7 @@ class Runs:
         manifests: Mapping[str, PluginManifest],
         crew: Crew,
         settings: Settings,
+        deidentifier: Deidentifier,
     ) -> None:
         self._home = home
         self._database = database
@@ -88,7 +90,7 @@ class Runs:
         self._crew = crew
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
-        self.datasets = Datasets(home, database)
+        self.datasets = Datasets(home, database, deidentifier)
         self._changed = threading.Condition()
         self._running: _Running | None = None
         self._closed = False
@@ -103,7 +105,8 @@ class Runs:
         problems.
         """
         manifest = self._trainable(plugin)
-        dataset = self.datasets.freeze(manifest, dataset_directory, actor)
+        keep = self.settings.burned_in == "keep"
+        dataset = self.datasets.freeze(manifest, dataset_directory, actor, keep_burned_in=keep)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor)
         self._wake()
@@ -259,7 +262,8 @@ class Runs:
         manifest = self._trainable(run.plugin)
         with self._database.write() as connection:
             store.begin(connection, run.run_id, self._owner)
-        dataset = self.datasets.get(run.dataset_id)
+        # The notes name files, and files are named after patients: they are for people here, not for the trainer.
+        dataset = self.datasets.get(run.dataset_id).model_copy(update={"notes": ()})
         directory = self._home.runs / run.run_id
         directory.mkdir(parents=True, exist_ok=True)
         running.child = self._crew.start(self._spec(manifest))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from copies import open_deidentifier
 from intake_site import Site
 from scans import write_ct_slice
 
@@ -53,6 +54,7 @@ def test_dropped_slices_reach_an_engine_as_a_volume(tmp_path: Path, monkeypatch:
         manifests=lambda: manifests,
         guard=Guard(site.crew, site.home.policies),
         policy_hash=lambda: "0" * 64,
+        deidentifier=open_deidentifier(site.home, site.database, site.crew),
     )
     with site.database.write() as connection:
         job_id = jobs.add_job(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from copies import open_deidentifier
+
 from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.control.client import Client
 from clinic_ai.control.server import ControlServer
@@ -155,7 +157,9 @@ def control_room(path: Path) -> Iterator[Room]:
     catalogue = PluginCatalogue({"echo": ECHO}, [])
     registry = Registry(home, database, catalogue.manifests, crew)
     guard = Guard(crew, home.policies / shared.settings.guard.pack, archive=home.state / "policies")
-    runs = Runs(home, database, registry, catalogue.manifests, crew, shared.settings, open_deidentifier(home, database, crew))
+    runs = Runs(
+        home, database, registry, catalogue.manifests, crew, shared.settings, open_deidentifier(home, database, crew)
+    )
     execution = Execution(
         database=database,
         settings=lambda: shared.settings,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 
 import tiny_learner
+from copies import open_deidentifier
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.home import Home
@@ -32,11 +35,28 @@ class School:
         self.database.close()
 
 
+def tiny_png(text: str, comment: str = "") -> bytes:
+    """Return a grey PNG of one row whose pixels are the bytes of ``text``, with a comment beside them."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    row = text.encode()
+    beside = chunk(b"tEXt", b"Comment\0" + comment.encode("latin-1")) if comment else b""
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", len(row), 1, 8, 0, 0, 0, 0))
+        + beside
+        + chunk(b"IDAT", zlib.compress(b"\0" + row))
+        + chunk(b"IEND", b"")
+    )
+
+
 def open_school(home: Home, manifest: PluginManifest | None = None) -> School:
     """Open the rooms as a daemon would."""
     manifest = manifest or tiny_learner.manifest()
     manifests, crew, database = {manifest.name: manifest}, Crew(), Database(home.database)
     database.open()
     registry = Registry(home, database, manifests, crew)
-    runs = Runs(home, database, registry, manifests, crew, Settings())
+    runs = Runs(home, database, registry, manifests, crew, Settings(), open_deidentifier(home, database, crew))
     return School(home, database, manifests, crew, registry, runs)

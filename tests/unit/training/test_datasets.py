@@ -9,7 +9,7 @@ import pytest
 import tiny_learner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from school import School
+from school import School, tiny_png
 
 from clinic_ai.contract import Dataset, Example
 from clinic_ai.domain import new_id
@@ -21,14 +21,13 @@ from clinic_ai.training import datasets as module
 from clinic_ai.training.datasets import Datasets, digest_of, split_of
 from clinic_ai.training.labelled_folder import read_folder
 
-PNG = b"\x89PNG\r\n\x1a\n"
 TINY = tiny_learner.manifest()
 
 
 def image(path: Path, number: int | str) -> Path:
-    """Write what begins as a PNG does; nobody decodes it here."""
+    """Write a PNG, each number another one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(PNG + str(number).encode())
+    path.write_bytes(tiny_png(str(number)))
     return path
 
 
@@ -119,7 +118,7 @@ class TestFrozen:
         assert again == dataset
         assert all(Path(e.path).is_absolute() for e in again.examples)
         assert {Path(e.path).read_bytes() for e in again.examples} == {
-            PNG + f"{n}{s}".encode() for n in range(4) for s in "ab"
+            tiny_png(f"{n}{s}") for n in range(4) for s in "ab"
         }
 
     def test_the_same_content_is_the_same_dataset(self, frozen: Datasets, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_learner
-from school import School, open_school
+from school import School, open_school, tiny_png
 from sqlalchemy import Connection
 from tiny_learner import read_weight, write_model
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     directory.mkdir()
     rows = ["file,patient_id,pneumonia"]
     for number in range(20):
-        (directory / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes([number]))
+        (directory / f"{number}.png").write_bytes(tiny_png(str(number)))
         rows.append(f"{number}.png,P{number},{number % 2}")
     (directory / "labels.csv").write_text("\n".join(rows) + "\n")
     return directory
@@ -231,7 +231,7 @@ class TestFailure:
         folder = tmp_path / "two"
         folder.mkdir()
         for number in range(2):
-            (folder / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes([number]))
+            (folder / f"{number}.png").write_bytes(tiny_png(str(number)))
         (folder / "labels.csv").write_text("file,patient_id,pneumonia\n0.png,A,1\n1.png,B,0\n")
         run = school.runs.wait(school.runs.start("tiny", folder, {}, "ada"), 30)
         assert (run.state, run.error) == (RunState.FAILED, "Two images are too few. Label more.")

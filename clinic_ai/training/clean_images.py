@@ -1,0 +1,67 @@
+"""The images of a labelled folder as a dataset holds them: de-identified copies, and what people should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from clinic_ai.deidentification import BURNED_IN, BURNED_IN_POSSIBLE
+from clinic_ai.tasks import DeidentifiedFile
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted
+
+_NAMED = 10
+"""So many files are named in a note; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class HashedImage:
+    """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it."""
+
+    image: LabelledImage
+    original: str
+    sha256: str
+
+
+def clean_images(
+    images: Sequence[HashedImage], copies: Mapping[str, DeidentifiedFile], reading: Reading, *, keep_burned_in: bool
+) -> list[HashedImage]:
+    """Return the images by their copies; say in ``reading`` which have none, were left out, or need a look."""
+    clean: list[HashedImage] = []
+    left_out: list[str] = []
+    kept: list[str] = []
+    possible: list[str] = []
+    for image in images:
+        copy = copies[image.original]
+        if copy.sha256 is None:
+            why = copy.problem.sentence if copy.problem else "It has no de-identified copy."
+            reading.problems.append(f"{image.image.name}: {why}")
+            continue
+        codes = {flag.code for flag in copy.flags}
+        if BURNED_IN in codes:
+            (kept if keep_burned_in else left_out).append(image.image.name)
+            if not keep_burned_in:
+                continue
+        elif BURNED_IN_POSSIBLE in codes:
+            possible.append(image.image.name)
+        clean.append(replace(image, sha256=copy.sha256))
+    if left_out:
+        reading.notes.append(
+            f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "
+            f"patient is burnt in{_named(left_out)}. training.burned_in in clinic.toml can keep such images."
+        )
+    if kept:
+        reading.notes.append(
+            f"{counted(len(kept), 'image', 'has', 'have')} text burnt in that identifies the patient, as the header "
+            f"says{_named(kept)}."
+        )
+    if possible:
+        reading.notes.append(
+            f"{counted(len(possible), 'image', 'may carry', 'may carry')} burnt-in text; look before they leave the "
+            f"house{_named(possible)}."
+        )
+    return clean
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f": {', '.join(names[:_NAMED])}{more}"

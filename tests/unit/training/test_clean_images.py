@@ -1,0 +1,111 @@
+"""What a dataset holds of a labelled folder: copies that tell nothing of the patient, and notes of what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import marked
+import pydicom
+import pytest
+import tiny_learner
+from school import School, tiny_png
+
+from clinic_ai.contract import Dataset
+from clinic_ai.errors import DatasetError
+from clinic_ai.store import meta
+from clinic_ai.training.datasets import Datasets
+
+TINY = tiny_learner.manifest()
+
+
+@pytest.fixture
+def frozen(school: School) -> Datasets:
+    return school.runs.datasets
+
+
+def table(folder: Path, names: Sequence[str]) -> Path:
+    """Write labels.csv: each file of a patient of its own."""
+    rows = [f"{name},{marked.MARK}-{number},{number % 2}" for number, name in enumerate(names)]
+    (folder / "labels.csv").write_text("\n".join(["file,patient_id,pneumonia", *rows]) + "\n")
+    return folder
+
+
+def drop(tmp_path: Path) -> Path:
+    """Make a folder of three DICOM images and two PNGs with everything marked."""
+    for number in range(3):
+        image = marked.image(SOPInstanceUID=f"{marked.ROOT}.{number}", PixelData=bytes([number]) * 48)
+        image.BurnedInAnnotation = "YES" if number == 2 else "NO"
+        marked.write(image, tmp_path / f"{number}.dcm")
+    for number in (3, 4):
+        (tmp_path / f"{number}.png").write_bytes(tiny_png(str(number), comment=f"{marked.MARK} of {number}"))
+    return table(tmp_path, ["0.dcm", "1.dcm", "2.dcm", "3.png", "4.png"])
+
+
+def contents(dataset: Dataset) -> list[bytes]:
+    return [Path(example.path).read_bytes() for example in dataset.examples]
+
+
+def test_nothing_of_the_patients_is_in_a_dataset(frozen: Datasets, tmp_path: Path) -> None:
+    dataset = frozen.freeze(TINY, drop(tmp_path), "ada")
+    assert len(dataset.examples) == 4
+    for content in contents(dataset):
+        assert marked.traces(content) == []
+    assert marked.MARK not in dataset.model_dump_json()
+    copies = [pydicom.dcmread(e.path) for e in dataset.examples if Path(e.path).read_bytes()[128:132] == b"DICM"]
+    assert {copy.PatientIdentityRemoved for copy in copies} == {"YES"}
+    assert frozen.get(dataset.dataset_id) == dataset
+
+
+def test_burnt_in_text_is_left_out_or_kept_and_named(frozen: Datasets, tmp_path: Path) -> None:
+    folder = drop(tmp_path)
+    left_out = frozen.freeze(TINY, folder, "ada")
+    assert any(note.startswith("1 image was left out") and "2.dcm" in note for note in left_out.notes)
+    assert any("2 images may carry burnt-in text" in note and "3.png, 4.png" in note for note in left_out.notes)
+    kept = frozen.freeze(TINY, folder, "ada", keep_burned_in=True)
+    assert len(kept.examples) == len(left_out.examples) + 1
+    assert any(note.startswith("1 image has text burnt in") and "2.dcm" in note for note in kept.notes)
+
+
+def test_a_folder_of_nothing_but_burnt_in_text(frozen: Datasets, tmp_path: Path) -> None:
+    marked.write(marked.image(BurnedInAnnotation="YES"), tmp_path / "a.dcm")
+    with pytest.raises(DatasetError, match=r"No image is left of it. 1 image was left out"):
+        frozen.freeze(TINY, table(tmp_path, ["a.dcm"]), "ada")
+
+
+def test_patients_and_splits_are_those_of_the_folder(school: School, frozen: Datasets, tmp_path: Path) -> None:
+    dataset = frozen.freeze(TINY, drop(tmp_path), "ada")
+    with school.database.write() as connection:
+        key = meta.site_key(connection)
+    expected = {meta.patient_key(key, f"{marked.MARK}-{number}") for number in (0, 1, 3, 4)}
+    assert {example.patient_key for example in dataset.examples} == expected
+
+
+def test_freezing_again_makes_no_copy_again(school: School, frozen: Datasets, tmp_path: Path) -> None:
+    folder = drop(tmp_path)
+    first = frozen.freeze(TINY, folder, "ada")
+    school.crew.close()  # no child can be started any more
+    again = frozen.freeze(TINY, folder, "ada")
+    assert (again.dataset_id, again.digest) == (first.dataset_id, first.digest)
+
+
+def test_what_cannot_be_made_clean_is_a_problem_of_the_folder(frozen: Datasets, tmp_path: Path) -> None:
+    drop(tmp_path)
+    report = marked.image(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")  # an encapsulated PDF
+    marked.write(report, tmp_path / "report.dcm")
+    (tmp_path / "cut.png").write_bytes(tiny_png("9")[:-9])
+    with pytest.raises(DatasetError) as error:
+        frozen.freeze(TINY, table(tmp_path, ["0.dcm", "report.dcm", "cut.png"]), "ada")
+    assert "2 problems" in error.value.message
+    assert "report.dcm: It holds no image that can be de-identified (Encapsulated PDF Storage)" in error.value.message
+    assert "cut.png: The PNG is damaged" in error.value.message
+
+
+def test_pictures_that_differ_in_their_comments_alone_are_one(frozen: Datasets, tmp_path: Path) -> None:
+    for name, comment in (("a", "first"), ("b", "second"), ("c", "")):
+        (tmp_path / f"{name}.png").write_bytes(tiny_png("other" if name == "c" else "same", comment))
+    (tmp_path / "labels.csv").write_text("file,patient_id,pneumonia\na.png,A,1\nb.png,A,1\nc.png,B,0\n")
+    assert len(frozen.freeze(TINY, tmp_path, "ada").examples) == 2
+    (tmp_path / "labels.csv").write_text("file,patient_id,pneumonia\na.png,A,1\nb.png,C,1\nc.png,B,0\n")
+    with pytest.raises(DatasetError, match="the same image of two patients"):
+        frozen.freeze(TINY, tmp_path, "ada")
