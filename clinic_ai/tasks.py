@@ -262,6 +262,8 @@ class RenderTask(Word):
     study_instance_uid: str
     close_code: CloseCode | None = None
     closed_reason: str
+    remarks: tuple[str, ...] = ()
+    """What has to be said of how the study was put together, in sentences of the appliance's own."""
     source: str
     facts: StudyFacts
     identity: PatientIdentity

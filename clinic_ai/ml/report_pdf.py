@@ -95,7 +95,7 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
             ["Model", "; ".join(words.model_line(model) for model in task.models) or "none"],
             ["Policy", words.policy_line(verdict)],
         ],
-        "notes": [],
+        "notes": [words.printable(remark, 500) for remark in task.remarks],
         "software": words.printable(task.software),
         "date": words.utc(task.created_at),
     }

@@ -215,6 +215,7 @@ def _lines(task: RenderTask) -> Iterator[str]:
     yield from (words.printable(label) for label in task.plugin_labels)
     yield f"Policy {words.printable(verdict.policy_name)}, sha256 {verdict.policy_hash}"
     yield f"Study {task.study_id}, version {task.version}"
+    yield from (words.printable(remark, 500) for remark in task.remarks)
     yield words.printable(task.software)
 
 

@@ -64,6 +64,9 @@ class StudyPart(Word):
     closed_reason: str = Field(
         description="The same as a sentence, with figures: what is missing, if that can be told."
     )
+    remarks: tuple[str, ...] = Field(
+        description="Sentences on how the study was put together: UIDs that are the appliance's own, objects replaced."
+    )
     received_at: float
     facts: Facts
 
@@ -204,6 +207,7 @@ def _study(task: RenderTask) -> StudyPart:
         source=task.source,
         closed_code=task.close_code,
         closed_reason=task.closed_reason,
+        remarks=task.remarks,
         received_at=task.received_at,
         facts=Facts(
             modalities=facts.modalities,

@@ -29,6 +29,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.errors import ChildDied, ChildError, ChildRefused, ClinicError, ModelError, PolicyError
 from clinic_ai.guard.client import Guard
+from clinic_ai.ingest.identifiers import remarks_of
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.results.document import result_document
 from clinic_ai.results.statements import findings_of, statements_of
@@ -160,6 +161,7 @@ class ReportRunner:
         with self._database.read() as connection:
             study = studies.get_study(connection, job.study_id, job.version)
             instances = studies.instances_of(connection, job.study_id, job.version)
+            remarks = remarks_of(instances, studies.count_replaced(connection, job.study_id, job.version))
             analysed = jobs.analyses_of(connection, job.study_id, job.version)
             made = {
                 (analysis.plugin, file.name): file
@@ -170,7 +172,7 @@ class ReportRunner:
         verdict = self._judge(job, study, analyses)
         files: tuple[StoredFile, ...] = ()
         if verdict.action.severity < GuardAction.HOLD.severity:
-            files = self._render(job, study, instances, analyses, made, verdict)
+            files = self._render(job, study, instances, remarks, analyses, made, verdict)
 
         def commit(connection: Connection) -> None:
             jobs.save_files(connection, job.job_id, files)
@@ -218,6 +220,7 @@ class ReportRunner:
         job: Job,
         study: Study,
         instances: Sequence[Instance],
+        remarks: tuple[str, ...],
         analyses: Sequence[Analysis],
         made: Mapping[tuple[str, str], StoredFile],
         verdict: GuardVerdict,
@@ -230,6 +233,7 @@ class ReportRunner:
                 study_instance_uid=study.study_instance_uid,
                 close_code=study.close_code,
                 closed_reason=study.closed_reason,
+                remarks=remarks,
                 source=study.source,
                 facts=study.facts,
                 identity=study.identity,
