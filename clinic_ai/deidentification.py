@@ -78,7 +78,7 @@ class Deidentifier:
         key, profile = self._profile()
         with self._database.read() as connection:
             known = deidentified.copies_of(connection, profile, originals)
-        found = {sha256: copy for sha256, copy in known.items() if copy.sha256 and self.objects.has(copy.sha256)}
+        found = {sha256: copy for sha256, copy in known.items() if copy.sha256 and self.objects.renew(copy.sha256)}
         missing = [sha256 for sha256 in originals if sha256 not in found]
         for start in range(0, len(missing), _BATCH):
             files = [DeidentifyFile(path=str(originals[s]), sha256=s) for s in missing[start : start + _BATCH]]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy import Connection
 
 from clinic_ai.disk.room import MIB, free_bytes
 from clinic_ai.errors import Conflict
@@ -18,7 +19,7 @@ from clinic_ai.settings import Settings
 from clinic_ai.store import datasets, originals
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.store.originals import Delivered, Original
+from clinic_ai.store.originals import Delivered
 
 log = structlog.get_logger()
 
@@ -139,27 +140,29 @@ class Retention:
             found = originals.delivered_studies(connection, before=before, limit=LOOK_AHEAD)
         for study in found:
             with self._database.read() as connection:
-                if self._in_a_dataset(originals.hashes_of(connection, study.study_id)):
+                if self._in_a_dataset(connection, study.study_id):
                     continue
                 own = originals.exclusive(connection, study.study_id)
             yield Candidate(study, sum(original.size_bytes for original in own), len(own))
 
-    def _in_a_dataset(self, hashes: Iterable[str]) -> bool:
-        with self._database.read() as connection:
-            stamp = datasets.stamp(connection)
-            if self._in_datasets[0] != stamp:
-                self._in_datasets = stamp, datasets.all_images(connection)
-        return not self._in_datasets[1].isdisjoint(hashes)
+    def _in_a_dataset(self, connection: Connection, study_id: str) -> bool:
+        stamp = datasets.stamp(connection)
+        if self._in_datasets[0] != stamp:
+            self._in_datasets = stamp, datasets.all_images(connection)
+        images = originals.hashes_of(connection, study_id) + originals.copies_of(connection, study_id)
+        return not self._in_datasets[1].isdisjoint(images)
 
     def _remove(self, removal: Removal) -> int:
         study = removal.candidate.study
         with self._database.write() as connection:
-            own: list[Original] = originals.exclusive(connection, study.study_id)
-            if self._in_a_dataset(originals.hashes_of(connection, study.study_id)):
+            if self._in_a_dataset(connection, study.study_id):
                 return 0
+            own = originals.exclusive(connection, study.study_id)
+            copies = originals.copies_of(connection, study.study_id, exclusively=True)
             originals.note_removed(connection, study, own, why=removal.why)
         before = time.time() - self._unsettled_s
-        freed = sum(self._objects.discard(original.sha256, adopted_before=before) for original in own)
+        gone = [*(original.sha256 for original in own), *copies]
+        freed = sum(self._objects.discard(sha256, adopted_before=before) for sha256 in gone)
         self.removed_studies += 1
         self.removed_bytes += freed
         log.info("retention.removed", study=study.study_id, objects=len(own), bytes=freed, why=removal.why)

@@ -111,8 +111,8 @@ class Verifier:
         """Return the fault, None if the object is not needed any more or was removed by retention."""
         with self._database.read() as connection:
             kind = references.needed(connection, [sha256]).get(sha256)
-            if kind is None:
-                return None
+            if kind is None or kind is Kind.COPY:
+                return None  # a copy is made again when it is asked for
             owners = references.studies_needing(connection, sha256)
             if owners and all(originals.removed_at(connection, study_id) is not None for study_id in owners):
                 return None

@@ -87,6 +87,15 @@ class ObjectStore:
         """Return whether the object is there."""
         return self._place(sha256).is_file()
 
+    def renew(self, sha256: str) -> bool:
+        """Return whether the object is there; if so, it is as safe from being discarded as one adopted just now."""
+        with self._lock:
+            try:
+                self._place(sha256).chmod(0o440)
+            except FileNotFoundError:
+                return False
+        return True
+
     def adopt_file(self, source: Path, sha256: str) -> None:
         """Link ``source``, a file of this file system already known to have this hash and synced, into the store.
 

@@ -17,7 +17,7 @@ from clinic_ai.domain import ArtefactState, DeliveryState, Fate, JobState, Study
 from clinic_ai.errors import Conflict
 from clinic_ai.store import audit
 from clinic_ai.store.references import needed
-from clinic_ai.store.tables import artefacts, deliveries, files, instances, jobs, studies
+from clinic_ai.store.tables import artefacts, deidentified, deliveries, files, instances, jobs, studies
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,14 @@ def exclusive(connection: Connection, study_id: str) -> list[Original]:
     own = {row.sha256: row.size_bytes for row in connection.execute(query)}
     shared = needed(connection, list(own), besides=study_id)
     return [Original(sha256, size) for sha256, size in own.items() if sha256 not in shared]
+
+
+def copies_of(connection: Connection, study_id: str, *, exclusively: bool = False) -> list[str]:
+    """Return the hashes of de-identified copies of a study's originals; ``exclusively``: that nothing else needs."""
+    made = select(deidentified.c.sha256).join(instances, instances.c.sha256 == deidentified.c.original_sha256)
+    found = [*connection.execute(made.where(instances.c.study_id == study_id).distinct()).scalars()]
+    shared = needed(connection, found, besides=study_id) if exclusively else {}
+    return [sha256 for sha256 in found if sha256 not in shared]
 
 
 def note_removed(connection: Connection, study: Delivered, originals: Sequence[Original], *, why: str) -> None:

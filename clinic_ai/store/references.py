@@ -5,10 +5,10 @@ Functions take the connection of the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, select
+from sqlalchemy import Column, ColumnElement, Connection, and_, exists, select, true
 
 from clinic_ai.store.ledger import PENDING
 from clinic_ai.store.tables import deidentified, files, instances, job_files, jobs, studies
@@ -26,21 +26,34 @@ class Kind(StrEnum):
     """A de-identified copy."""
 
 
-def has_version_with_originals() -> ColumnElement[bool]:
-    """Return the condition on ``instances`` that some version since it came has its originals."""
-    return exists().where(
+def _has_originals(besides: str) -> ColumnElement[bool]:
+    """Return the condition on ``instances`` that some version of its study since it came has its originals.
+
+    One that a person replaced is kept like the others. ``besides`` is a study that does not count.
+    """
+    kept = exists().where(
         studies.c.study_id == instances.c.study_id,
-        studies.c.version >= instances.c.first_version,  # one that was replaced is kept like the others
+        studies.c.version >= instances.c.first_version,
         studies.c.originals_removed_at.is_(None),
     )
+    return and_(kept, instances.c.study_id != besides)
 
 
-REFERENCES: tuple[tuple[Kind, Column[str], ColumnElement[bool] | None], ...] = (
-    (Kind.ORIGINAL, instances.c.sha256, has_version_with_originals()),
-    (Kind.RESULT, job_files.c.sha256, None),
-    (Kind.COPY, deidentified.c.sha256, None),
+def _of_needed_original(besides: str) -> ColumnElement[bool]:
+    """Return the condition on ``deidentified`` that the original is needed: else its copy can be made again."""
+    return exists().where(instances.c.sha256 == deidentified.c.original_sha256, _has_originals(besides))
+
+
+def _always(_: str) -> ColumnElement[bool]:
+    return true()
+
+
+REFERENCES: tuple[tuple[Kind, Column[str], Callable[[str], ColumnElement[bool]]], ...] = (
+    (Kind.ORIGINAL, instances.c.sha256, _has_originals),
+    (Kind.RESULT, job_files.c.sha256, _always),
+    (Kind.COPY, deidentified.c.sha256, _of_needed_original),
 )
-"""Columns that name objects, by what they need them as; a condition says which of their rows count."""
+"""Columns that name objects, by what they need them as, and the condition that a row counts, besides a study."""
 
 
 def needed(connection: Connection, hashes: Sequence[str], *, besides: str = "") -> dict[str, Kind]:
@@ -49,29 +62,24 @@ def needed(connection: Connection, hashes: Sequence[str], *, besides: str = "") 
     ``besides`` is a study whose originals do not count as needing themselves.
     """
     found: dict[str, Kind] = {}
-    for kind, column, condition in REFERENCES:
+    for kind, column, counts in REFERENCES:
         for some in _some(hashes):
-            query = _counting(select(column).where(column.in_(some)), condition)
-            if besides and kind is Kind.ORIGINAL:
-                query = query.where(instances.c.study_id != besides)
-            for sha256 in connection.execute(query).scalars():
+            for sha256 in connection.execute(select(column).where(column.in_(some), counts(besides))).scalars():
                 found.setdefault(sha256, kind)
     return found
 
 
 def on_their_way(connection: Connection) -> set[str]:
     """Return the hashes of files whose fate is not decided yet; after a crash their object may be all there is."""
-    query = select(files.c.sha256).where(
-        files.c.fate.in_([fate.value for fate in PENDING]), files.c.sha256.is_not(None)
-    )
-    return set(connection.execute(query).scalars())
+    pending = files.c.fate.in_([fate.value for fate in PENDING])
+    return {str(sha256) for sha256 in connection.execute(select(files.c.sha256).where(pending)).scalars() if sha256}
 
 
 def needed_in_slice(connection: Connection, prefix: str) -> dict[str, Kind]:
     """Return every object that is needed and whose hash begins with these two hexadecimal digits."""
     found: dict[str, Kind] = {}
-    for kind, column, condition in REFERENCES:
-        query = _counting(select(column).where(and_(column >= prefix, column < prefix + "g")), condition)
+    for kind, column, counts in REFERENCES:
+        query = select(column).where(column >= prefix, column < prefix + "g", counts(""))
         for sha256 in connection.execute(query).scalars():
             found.setdefault(sha256, kind)
     return found
@@ -92,10 +100,6 @@ def objects_of(connection: Connection, study_id: str) -> list[str]:
     made = select(job_files.c.sha256).join(jobs, jobs.c.job_id == job_files.c.job_id)
     made = made.where(jobs.c.study_id == study_id)
     return [*connection.execute(own).scalars(), *connection.execute(made).scalars()]
-
-
-def _counting(query: Select[str], condition: ColumnElement[bool] | None) -> Select[str]:
-    return query if condition is None else query.where(condition)
 
 
 def _some(hashes: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -124,6 +125,21 @@ class Shelf:
                     created_at=time.time(),
                 )
             )
+
+    def add_copy(self, original: bytes, copy: bytes) -> str:
+        """Remember a de-identified copy of an original; return its hash."""
+        (sha256,) = self.keep(copy)
+        with self.database.write() as c:
+            c.execute(
+                insert(tables.deidentified).values(
+                    original_sha256=hashlib.sha256(original).hexdigest(),
+                    profile="basic",
+                    sha256=sha256,
+                    document="{}",
+                    created_at=1.0,
+                )
+            )
+        return sha256
 
     def set_job(self, study_id: str, state: str) -> None:
         """Put the jobs of a study into a state."""

@@ -142,6 +142,19 @@ def test_an_original_that_is_also_a_result_or_in_a_dataset_stays(store: Shelf) -
     assert learned not in store.audited("study.originals_removed")
 
 
+def test_de_identified_copies_go_with_their_originals_unless_a_dataset_has_them(store: Shelf) -> None:
+    store.configure(retention={"originals_days": 1})
+    store.add_study([b"one", b"shared"], delivered_at=1.0)
+    store.add_study([b"shared"], delivered_at=1.0, artefacts=[("HELD", ())])
+    store.add_study([b"two"], delivered_at=1.0)
+    of_one, of_shared = store.add_copy(b"one", b"copy 1"), store.add_copy(b"shared", b"copy 2")
+    of_two = store.add_copy(b"two", b"copy 3")
+    store.add_dataset([of_two])
+    retention = retention_of(store)
+    assert retention.remove(retention.plan()) == len(b"one") + len(b"copy 1")
+    assert [store.objects.has(sha256) for sha256 in (of_one, of_shared, of_two)] == [False, True, True]
+
+
 def test_a_study_that_went_into_work_after_the_plan_keeps_its_originals(store: Shelf) -> None:
     store.configure(retention={"originals_days": 1})
     asked_again = store.add_study([b"one"], delivered_at=1.0)
