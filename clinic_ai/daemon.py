@@ -102,10 +102,10 @@ class Appliance:
             manifests=self._manifests,
             guard=self.guard,
             policy_hash=lambda: policy_hash(self.guard),
+            deidentifier=self.deidentifier,
         )
         self.execution = Execution(
             database=self.database,
-            deidentifier=self.deidentifier,
             settings=lambda: self.settings,
             manifests=self._manifests,
             runners=(analyses, self.reports),
@@ -273,6 +273,7 @@ class Appliance:
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
         self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
+        self.deidentifier.end_if_idle(RENDERER_IDLE_S)
         self.crew.bury_dead()
         return False
 
@@ -291,7 +292,6 @@ class Appliance:
             database=self.database,
             execution=self.execution,
             engines=self.engines,
-        self.deidentifier.end_if_idle(RENDERER_IDLE_S)
             registry=self.registry,
             runs=self.runs,
             guard=self.guard,
