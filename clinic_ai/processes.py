@@ -24,8 +24,18 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from clinic_ai.confinement import ENVIRONMENT_KEY, Confinement
-from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildRefused, ChildTimedOut, Conflict
-from clinic_ai.wire import MEMORY_EXIT, Failure, FrameError, Request, Response, receive_frame, send_frame
+from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildRefused, ChildTimedOut, Conflict, InputError
+from clinic_ai.wire import (
+    MAX_FRAME_BYTES,
+    MEMORY_EXIT,
+    Failure,
+    FrameError,
+    FrameTooLarge,
+    Request,
+    Response,
+    receive_frame,
+    send_frame,
+)
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -129,16 +139,26 @@ class Child:
     ) -> Result:
         """Call ``method`` and return its validated answer.
 
-        Raise ChildRefused if the child says no in words (it lives on), and ChildDied, ChildTimedOut or
-        ChildMisbehaved otherwise; after those the child is dead.
+        Raise ChildRefused if the child says no in words, InputError if there is more to tell it than a message
+        holds (in both cases it lives on), and ChildDied, ChildTimedOut or ChildMisbehaved otherwise; after those the
+        child is dead.
         """
         with self._calling:
             self._calls += 1
             self._printed = 0
             deadline = time.monotonic() + timeout_s
             try:
-                self._send(Request(id=self._calls, method=method, params=params.model_dump(mode="json")))
+                # Both sides have the same types, so what is at its default need not be said: headers are mostly that.
+                params_now = params.model_dump(mode="json", exclude_defaults=True)
+                self._send(Request(id=self._calls, method=method, params=params_now))
                 return self._await(self._calls, result, deadline, on_progress)
+            except FrameTooLarge as error:
+                raise InputError(
+                    "task_too_large",
+                    f"What is to be told to the {self.spec.name} child of this study, mostly headers of its images, has "
+                    f"{error.size / (1 << 20):.1f} MiB; a message holds {MAX_FRAME_BYTES >> 20} MiB.",
+                    remedy="The study has too many images or frames; let the sender split it into several studies.",
+                ) from error
             except (OSError, FrameError) as error:
                 raise self._end(error, timeout_s) from error
             finally:

@@ -30,6 +30,14 @@ class FrameError(Exception):
     """The other side sent what is not a frame."""
 
 
+class FrameTooLarge(FrameError):
+    """A message of our own exceeds the cap; nothing of it was sent. ``size`` is in bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"a message of {size} bytes exceeds the cap of {MAX_FRAME_BYTES}")
+        self.size = size
+
+
 class Request(BaseModel):
     """Daemon to child: call ``method`` with ``params``; ``method`` ``stop`` asks a running call to end early."""
 
@@ -59,10 +67,10 @@ class Response(BaseModel):
 
 
 def send_frame(channel: socket.socket, message: BaseModel) -> None:
-    """Send one message. Raise FrameError if it exceeds the cap."""
+    """Send one message. Raise FrameTooLarge if it exceeds the cap."""
     body = message.model_dump_json().encode()
     if len(body) > MAX_FRAME_BYTES:
-        raise FrameError(f"a message of {len(body)} bytes exceeds the cap of {MAX_FRAME_BYTES}")
+        raise FrameTooLarge(len(body))
     channel.sendall(_LENGTH.pack(len(body)) + body)
 
 
