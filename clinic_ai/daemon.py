@@ -25,7 +25,10 @@ from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
+from clinic_ai.ingest.comparison import Comparer
+from clinic_ai.ingest.imports import Imports
 from clinic_ai.ingest.intake import Intake
+from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.logs import configure
@@ -123,6 +126,13 @@ class Appliance:
             on_closed=self.wake,
             room=self.room,
         )
+        self.imports = Imports(
+            folder=home.imports,
+            database=self.database,
+            room=self.room,
+            max_file_bytes=lambda: self.settings.ingest.max_file_mb << 20,
+            on_received=self.intake.wake,
+        )
         self.keeper = Keeper(
             home=home,
             settings=lambda: self.settings,
@@ -131,12 +141,20 @@ class Appliance:
             room=self.room,
             on_room=self.intake.wake,
         )
+        self.comparer = Comparer(
+            crew=self.crew,
+            database=self.database,
+            objects=self.objects,
+            quarantine=Quarantine(home.quarantine),
+            settings=lambda: self.settings.ingest,
+        )
         self.receiver = Receiver(
             home=home,
             settings=lambda: self.settings,
             database=self.database,
             crew=self.crew,
             on_received=self.intake.wake,
+            room=self.room,
         )
         self._network = Lane("network", self.receiver.step, self.wake)
         self._lanes = [
@@ -163,6 +181,7 @@ class Appliance:
         self._opened = True
         self.objects.sweep()
         sweep_job_directories(self.home.jobs)
+        self.imports.sweep()
         self.intake.recover()
         self.execution.recover()
         try:
@@ -297,6 +316,11 @@ class Appliance:
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,
+            decisions=self.intake.decisions,
+            comparer=self.comparer,
+            inboxes=self.intake.lookout,
+            imports=self.imports,
+            closing=self.intake.closing,
             disk=self.keeper,
             catalogue=self.catalogue,
             settings=lambda: self.settings,

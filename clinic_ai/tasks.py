@@ -91,9 +91,13 @@ class Listening(Word):
 
 
 class AttendTask(Word):
-    """Tell what happened since the last time, at the latest after ``wait_s``."""
+    """Tell what happened since the last time, at the latest after ``wait_s``.
+
+    ``waiting`` are the names of peers whose objects are refused for now, for want of room.
+    """
 
     wait_s: float
+    waiting: tuple[str, ...] = ()
 
 
 class Caller(Word):

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from clinic_ai.confinement import Confinement
+from clinic_ai.disk.room import Room
 from clinic_ai.errors import ChildError, ClinicError
 from clinic_ai.home import Home
 from clinic_ai.ingest.watch import Inbox
@@ -102,12 +103,14 @@ class Receiver:
         database: Database,
         crew: Crew,
         on_received: Callable[[], None],
+        room: Room | None = None,
     ) -> None:
         self._home = home
         self._settings = settings
         self._database = database
         self._crew = crew
         self._on_received = on_received
+        self._room = room or Room(home.state, lambda: settings().disk.reserve_mb << 20)
         self._child: Child | None = None
         self._wanted = _Wanted.of(settings())
         self._not_before = 0.0
@@ -131,13 +134,19 @@ class Receiver:
         try:
             if self._child is None:
                 self._child = self._listen(wanted)
-            report = self._child.call("attend", AttendTask(wait_s=ATTEND_S), AttendReport, timeout_s=ATTEND_S + HANG_S)
+            task = AttendTask(wait_s=ATTEND_S, waiting=self._waiting())
+            report = self._child.call("attend", task, AttendReport, timeout_s=ATTEND_S + HANG_S)
         except (ClinicError, OSError) as error:
             self._note_down(error)
             return False
         self._failures = 0
         self._note(report)
         return True
+
+    def _waiting(self) -> tuple[str, ...]:
+        """Return the peers that have to wait for room; the child looks after the reserve itself, object by object."""
+        peers = (peer.name for peer in self._wanted.network.peer)
+        return tuple(name for name in peers if self._room.shortage(source=name) is not None)
 
     def close(self) -> None:
         """End the child; what it acknowledged is on the disk."""
@@ -254,14 +263,16 @@ class Receiver:
 
     def _note_objects(self, connection: Connection, report: AttendReport) -> None:
         """Tell people of objects that cannot come in, and that they can again."""
-        if any(refusal.reason == "no_room" for refusal in report.objects):
+        crowded = [refusal.caller.peer for refusal in report.objects if refusal.reason == "no_room"]
+        if any(self._room.shortage(source=peer) is None for peer in crowded):
+            # Else the keeper of the disk says it, for all ways in at once.
             self._no_room = True
             alerts.raise_alert(
                 connection,
                 "no_room_to_receive",
                 SUBJECT,
-                f"Objects are refused: the disk of {self._home.incoming} takes no more, or has less free than "
-                f"{self._wanted.reserve_mb} MiB.",
+                f"An object was refused: with it, the disk of {self._home.incoming} would have had less free than "
+                f"{self._wanted.reserve_mb} MiB, or it took no more.",
                 "Free space on that disk; senders then succeed by themselves or have to send again.",
             )
         elif report.stored and self._no_room:

@@ -92,7 +92,7 @@ class _Object:
         self._trouble = ""
         """Why it cannot be kept: a reason of ``clinic_ai.ingest.receiving``. What still comes is read and forgotten."""
         self._file: io.FileIO | None = None
-        if not receiver.has_room():
+        if not receiver.has_room(known.caller):
             self._trouble = "no_room"
             return
         try:
@@ -109,7 +109,7 @@ class _Object:
             return
         if self._size > self._most:
             self._give_up("too_large")
-        elif self._size // LOOK_BYTES > looked and not self._receiver.has_room():
+        elif self._size // LOOK_BYTES > looked and not self._receiver.has_room(self._known.caller):
             self._give_up("no_room")
         else:
             try:
@@ -121,7 +121,7 @@ class _Object:
         """Make it durable under a name of our own; return the status to answer, with a comment if it is refused."""
         if not self._trouble and not self._size:
             self._give_up("no_data")
-        if not self._trouble and not self._receiver.has_room():
+        if not self._trouble and not self._receiver.has_room(self._known.caller):
             self._give_up("no_room")
         if not self._trouble:
             try:
@@ -201,6 +201,8 @@ class Receiver:
         self._objects: Counter[tuple[Caller, str]] = Counter()
         """Objects that were refused, by who sent them and why."""
         self._stored = 0
+        self._waiting: frozenset[str] = frozenset()
+        """Names of peers whose objects are refused for now."""
         self._folders: dict[str, int] = {}
         """Descriptors of the folders of peers."""
 
@@ -242,6 +244,7 @@ class Receiver:
 
     def attend(self, task: AttendTask, _: Call) -> AttendReport:
         """Wait for news and tell them."""
+        self._waiting = frozenset(task.waiting)
         if self._news.wait(task.wait_s):
             time.sleep(GATHER_S)
         with self._lock:
@@ -328,8 +331,10 @@ class Receiver:
 
     # ------------------------------------------------------------ for objects that come in
 
-    def has_room(self) -> bool:
-        """Return whether the reserve of the disk is untouched."""
+    def has_room(self, caller: Caller) -> bool:
+        """Return whether the reserve of the disk is untouched, and the daemon has not asked this peer to wait."""
+        if caller.peer in self._waiting:
+            return False
         status = os.statvfs(self._folder)
         return status.f_bavail * status.f_frsize >= self.task.reserve_bytes
 

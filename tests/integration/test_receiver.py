@@ -14,25 +14,27 @@ from pathlib import Path
 import pytest
 from harness import QUICK, Daemon
 from pydicom import dcmread
-from pydicom.uid import generate_uid
-from receiving_room import OURS, PEER, ReceivingRoom, dcmsend, echo, free_port, interrupted, needs_dcmtk, read, store
-from scans import write_ct_slice
+from receiving_room import (
+    OURS,
+    PEER,
+    ReceivingRoom,
+    data_set,
+    dcmsend,
+    echo,
+    free_port,
+    interrupted,
+    needs_dcmtk,
+    read,
+    slices,
+    store,
+)
 
+from clinic_ai.disk.room import Shortage
 from clinic_ai.domain import Fate
 from clinic_ai.home import init_home
 from clinic_ai.settings import PeerSettings
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
-
-
-def slices(folder: Path, count: int, *, seed: int = 1, side: int = 64) -> list[Path]:
-    """Write the slices of one study of one patient."""
-    folder.mkdir(parents=True, exist_ok=True)
-    study = generate_uid(entropy_srcs=["receiver", str(seed)])
-    paths = [folder / f"{number:03d}.dcm" for number in range(count)]
-    for number, path in enumerate(paths):
-        write_ct_slice(path, seed=seed, study=study, instance=number + 1, side=side)
-    return paths
 
 
 def refusals(room: ReceivingRoom) -> dict[object, object]:
@@ -76,30 +78,6 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 # ------------------------------------------------------------ what arrives
 
 
-@needs_dcmtk
-def test_four_senders_at_once_and_a_resend(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
-    room = ReceivingRoom(tmp_path / "h").listening()
-    open_room.append(room)
-    files = slices(tmp_path / "ct", 60)
-
-    senders = [dcmsend(room.port, files[part::4]) for part in range(4)]
-    assert [sender.wait() for sender in senders] == [0, 0, 0, 0]
-    room.wait(lambda: room.fates() == {Fate.STORED: 60}, "60 slices stored")
-    room.wait(lambda: len(room.audited("association.released")) == 4, "the ends of 4 associations in the audit")
-
-    assert room.names() == {"ct room": 60}
-    (study,) = room.studies()
-    assert study.source == "ct room"
-    assert len(room.audited("association.accepted")) == 4
-    ends = room.audited("association.released")
-    assert sum(int(str(end["stored"])) for end in ends) == 60
-    assert {(end["subject"], end["ae_title"], end["address"]) for end in ends} == {("ct room", "CT_ROOM", "127.0.0.1")}
-
-    assert dcmsend(room.port, files).wait() == 0
-    room.wait(lambda: room.fates() == {Fate.STORED: 60, Fate.DUPLICATE: 60}, "a resend noted as duplicates")
-    assert room.arriving() == []
-
-
 def test_the_bytes_are_stored_as_they_came(room: ReceivingRoom, tmp_path: Path) -> None:
     (path,) = slices(tmp_path, 1, seed=2)
     before = set(room.home.objects.rglob("*"))
@@ -110,12 +88,7 @@ def test_the_bytes_are_stored_as_they_came(room: ReceivingRoom, tmp_path: Path) 
     (stored,) = (place for place in set(room.home.objects.rglob("*")) - before if place.is_file())
     sent, kept = dcmread(path), dcmread(stored)
     assert kept.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
-    assert _dataset(stored) == _dataset(path)
-
-
-def _dataset(path: Path) -> bytes:
-    """Return the bytes of a file after its file meta information."""
-    return path.read_bytes()[132 + 12 + dcmread(path).file_meta.FileMetaInformationGroupLength :]
+    assert data_set(stored) == data_set(path)
 
 
 @needs_dcmtk
@@ -127,7 +100,8 @@ def test_echo_is_answered(room: ReceivingRoom) -> None:
 def test_a_killed_sender_leaves_whole_objects_and_nothing_else(tmp_path: Path, open_room: list[ReceivingRoom]) -> None:
     room = ReceivingRoom(tmp_path / "h").listening()
     open_room.append(room)
-    sender = dcmsend(room.port, slices(tmp_path / "ct", 300, side=128))
+    files = slices(tmp_path / "ct", 300, side=128)
+    sender = dcmsend(room.port, files)
     room.wait(lambda: room.receiver.view().stored > 5, "the first slices received")
 
     sender.kill()
@@ -137,7 +111,11 @@ def test_a_killed_sender_leaves_whole_objects_and_nothing_else(tmp_path: Path, o
     (end,) = room.audited("association.aborted")
     assert 5 < int(str(end["stored"])) < 300
     room.wait(lambda: room.fates() == {Fate.STORED: end["stored"]}, "what was acknowledged stored")
-    assert echo(room.port).returncode == 0
+    assert room.arriving() == []
+
+    assert dcmsend(room.port, files).wait() == 0
+    room.wait(lambda: room.fates() == {Fate.STORED: 300, Fate.DUPLICATE: end["stored"]}, "a resend of everything")
+    assert set(room.instances().values()) == {1}
 
 
 # ------------------------------------------------------------ crashes
@@ -239,14 +217,29 @@ def test_below_the_reserve_objects_are_refused_until_there_is_room(
     datasets = read(slices(tmp_path / "ct", 2))
 
     assert store(room.port, datasets) == [OUT_OF_RESOURCES] * 2
-    room.wait(lambda: "no_room_to_receive" in room.alerts(), "the alert")
+    room.wait(lambda: room.audited("object.refused") != [], "the refusal in the audit")
     assert room.arriving() == []
     assert room.fates() == {}
 
     changing()
     assert store(room.port, datasets) == [SUCCESS] * 2
     room.wait(lambda: room.fates() == {Fate.STORED: 2}, "both stored")
-    room.wait(lambda: "no_room_to_receive" not in room.alerts(), "the alert withdrawn")
+    assert "no_room_to_receive" not in room.alerts()  # the keeper of the disk says it, for all ways in at once
+
+
+def test_a_peer_that_has_to_wait_for_room_is_refused_alone(
+    tmp_path: Path, changing: Callable[..., ReceivingRoom]
+) -> None:
+    other = PeerSettings(name="mr room", ae_title="MR_ROOM", host="127.0.0.1")
+    room = changing(peer=(PEER, other))
+    room.intake.room.shut(None, {PEER.name: Shortage("Its files fill the quarantine.", "Decide about them.")})
+    try:
+        first, second = read(slices(tmp_path / "ct", 2))
+        room.wait(lambda: store(room.port, [first]) == [OUT_OF_RESOURCES], "the peer refused")
+        assert store(room.port, [second], "MR_ROOM") == [SUCCESS]
+    finally:
+        room.intake.room.shut(None, {})
+    room.wait(lambda: store(room.port, [first]) == [SUCCESS], "the peer let in again")
 
 
 def test_a_port_in_use_is_an_alert_and_listening_begins_when_it_is_free(

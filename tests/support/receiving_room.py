@@ -16,9 +16,10 @@ import pytest
 from intake_site import Site
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
+from scans import write_ct_slice
 
 from clinic_ai.domain import Alert
 from clinic_ai.ingest.receiving import Receiver
@@ -46,8 +47,8 @@ def free_port() -> int:
 class ReceivingRoom(Site):
     """A site whose receiver and intake run in threads, as in the daemon; ``network`` are keys of ``[network]``."""
 
-    def __init__(self, path: Path, **network: object) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, ingest: dict[str, object] | None = None, **network: object) -> None:
+        super().__init__(path, **(ingest or {}))
         self.port = free_port()
         quick = {"enabled": True, "bind": "127.0.0.1", "port": self.port, "peer": (PEER,)}
         self.follow({**quick, **network})
@@ -57,6 +58,7 @@ class ReceivingRoom(Site):
             database=self.database,
             crew=self.crew,
             on_received=self.intake.wake,
+            room=self.intake.room,
         )
         self._stop = threading.Event()
         self._threads = [
@@ -117,6 +119,22 @@ class ReceivingRoom(Site):
         """Count the stored files by their source."""
         return Counter(row.source for row in self.files())
 
+    def instances(self) -> Counter[tuple[str, str]]:
+        """Count the stored instances by study and SOP Instance UID; each has to be there once."""
+        with self.database.read() as connection:
+            rows = connection.exec_driver_sql("SELECT study_id, sop_instance_uid FROM instances")
+            return Counter((str(study), str(uid)) for study, uid in rows)
+
+    def kept(self) -> list[Path]:
+        """Return the files of the object store."""
+        return [place for place in self.home.objects.rglob("*") if place.is_file()]
+
+    def __enter__(self) -> ReceivingRoom:
+        return self.listening()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._stop.set()
         for thread in self._threads:
@@ -125,12 +143,44 @@ class ReceivingRoom(Site):
         super().close()
 
 
+# ---------------------------------------------------------------- what is sent
+
+
+def slices(folder: Path, count: int, *, seed: int = 1, side: int = 64) -> list[Path]:
+    """Write the slices of one study of one patient."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = generate_uid(entropy_srcs=["receiver", str(seed)])
+    paths = [folder / f"{number:03d}.dcm" for number in range(count)]
+    for number, path in enumerate(paths):
+        write_ct_slice(path, seed=seed, study=study, instance=number + 1, side=side)
+    return paths
+
+
+def data_set(path: Path) -> bytes:
+    """Return the bytes of a file after its file meta information."""
+    return path.read_bytes()[132 + 12 + dcmread(path).file_meta.FileMetaInformationGroupLength :]
+
+
 # ---------------------------------------------------------------- senders
 
 
 def dcmsend(port: int, files: Sequence[Path]) -> subprocess.Popen[bytes]:
     """Begin to send files as our peer does."""
-    command = [dcmtk("dcmsend"), "-aet", PEER.ae_title, "-aec", OURS, "127.0.0.1", str(port), *map(str, files)]
+    return _begin([dcmtk("dcmsend"), "-aet", PEER.ae_title, "-aec", OURS, "127.0.0.1", str(port), *map(str, files)])
+
+
+def storescu(port: int, files: Sequence[Path]) -> subprocess.Popen[bytes]:
+    """Begin to send files by the other program of DCMTK."""
+    return _begin([dcmtk("storescu"), "-aet", PEER.ae_title, "-aec", OURS, "127.0.0.1", str(port), *map(str, files)])
+
+
+def gdcmscu(port: int, files: Sequence[Path]) -> subprocess.Popen[bytes]:
+    """Begin to send files by the program of GDCM."""
+    titles = ["--aetitle", PEER.ae_title, "--call", OURS]
+    return _begin(["gdcmscu", "--store", *titles, "127.0.0.1", str(port), *map(str, files)])
+
+
+def _begin(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
