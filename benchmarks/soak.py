@@ -16,12 +16,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -30,18 +27,17 @@ from pathlib import Path
 
 import psutil
 from parts.accounts import Books
+from parts.daemons import started, stopped
 from parts.gauges import Line, Reading, line, read_all
 from parts.traffic import AE_TITLE, CALLING, CHILDREN, PEER, Traffic
 
 import clinic_ai
-from clinic_ai.control.sockets import answers
 from clinic_ai.home import Home, init_home
 
 SAMPLE_S = 10.0
 LONGEST_WARM_UP_S = 900.0
 CHILD_SETTLE_S = 60.0
 DRAIN_S = 300.0
-START_S = 60.0
 LIMITS = {
     ("daemon", "rss_bytes"): 6e6,
     ("daemon", "pss_bytes"): 6e6,
@@ -98,13 +94,13 @@ def main() -> None:
     home, port = _home(root / "home")
     print(f"clinic-ai of {Path(clinic_ai.__file__).parent}, home {home.path}, for {options.seconds:.0f} s", flush=True)
     with (root / "daemon.log").open("wb") as log:
-        daemon = _start(home, log.fileno())
+        daemon = started(home, log.fileno())
         traffic = Traffic(home, daemon, port, options.seed)
         try:
             readings = _soak(traffic, daemon, home, options.seconds)
             unfinished = _drain(Books(home), daemon)
             daemon.send_signal(signal.SIGTERM)
-            status = daemon.wait(timeout=120)
+            status = stopped(daemon)
         finally:
             if daemon.poll() is None:
                 daemon.kill()
@@ -129,20 +125,6 @@ def _home(path: Path) -> tuple[Home, int]:
         port = int(probe.getsockname()[1])
     home.clinic_toml.write_text(SETTINGS.replace("PORT", str(port)))
     return home, port
-
-
-def _start(home: Home, log: int) -> psutil.Popen:
-    """Start the daemon and wait until it answers."""
-    command = [sys.executable, "-m", "clinic_ai", "run", "--home", str(home.path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    daemon = psutil.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-    deadline = time.monotonic() + START_S
-    while not (home.control_socket.exists() and answers(home.control_socket)):
-        if daemon.poll() is not None or time.monotonic() > deadline:
-            daemon.kill()
-            raise SystemExit(f"The daemon did not start; {home.path.parent}/daemon.log says why.")
-        time.sleep(0.1)
-    return daemon
 
 
 def _soak(traffic: Traffic, daemon: psutil.Popen, home: Home, seconds: float) -> list[Reading]:

@@ -46,8 +46,8 @@ class ApplianceCollector(Collector):
             made = _all(ArtefactState, artefacts.counts(connection))
             yield _by("clinic_ai_artefacts", "Artefacts by state.", "state", made)
             yield _one("clinic_ai_alerts_open", "Alerts nobody acknowledged.", len(alerts.open_alerts(connection)))
-            oldest = [s.opened_at for state in _OPEN for s in studies.studies_in(connection, state)]
-        age = time.time() - min(oldest) if oldest else 0.0
+            oldest = studies.oldest(connection, _OPEN)
+        age = 0.0 if oldest is None else time.time() - oldest
         yield _one("clinic_ai_oldest_open_study_seconds", "Age of the oldest study that is not finished.", age)
 
     def _machine(self) -> Iterable[Metric]:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Row
 from clinic_ai.domain import Fate, FileDecision, Word
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.states import FILE, step
-from clinic_ai.store.tables import files
+from clinic_ai.store.tables import file_counts, files
 
 PENDING = tuple(fate for fate in Fate if fate.pending)
 _AT_ONCE = 500
@@ -310,10 +310,7 @@ def list_files(
 
 def counts(connection: Connection) -> dict[Fate, int]:
     """Return how many files have each fate; fates without a file are 0."""
-    found = {
-        str(fate): int(number)
-        for fate, number in connection.execute(select(files.c.fate, func.count()).group_by(files.c.fate))
-    }
+    found = {str(row.fate): int(row.number) for row in connection.execute(select(file_counts))}
     return {fate: found.get(fate.value, 0) for fate in Fate}
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, union_all, update
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import (
@@ -30,6 +30,7 @@ from clinic_ai.store import audit
 from clinic_ai.store.tables import instances, studies
 
 _NO_NUMBER = 1 << 62
+NOT_URGENT = Urgency()
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Group:
     version: int
     state: StudyState
     identity: PatientIdentity
-    urgency: Urgency = Urgency()
+    urgency: Urgency = NOT_URGENT
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,23 @@ def list_studies(
     ``before`` is the ``opened_at`` of the last one already shown.
     """
     wanted = list(states) if states is not None else [state for state in StudyState if state != StudyState.SUPERSEDED]
+    if not wanted:
+        return []
+    # Of each state the newest, which its index has in order, then the newest of these: whatever the table's size.
+    key = (studies.c.opened_at, studies.c.study_id, studies.c.version)
+    backwards = [column.desc() for column in key]
+    of_state = [
+        select(*key).where(studies.c.state == state.value).order_by(*backwards).limit(limit) for state in wanted
+    ]
+    if before is not None:
+        of_state = [query.where(studies.c.opened_at < before) for query in of_state]
+    newest = union_all(*(select(query.subquery()) for query in of_state)).subquery()
     query = (
         select(studies)
-        .where(studies.c.state.in_([state.value for state in wanted]))
-        .order_by(studies.c.opened_at.desc(), studies.c.study_id, studies.c.version.desc())
+        .join(newest, (studies.c.study_id == newest.c.study_id) & (studies.c.version == newest.c.version))
+        .order_by(*backwards)
         .limit(limit)
     )
-    if before is not None:
-        query = query.where(studies.c.opened_at < before)
     return [_study(row) for row in connection.execute(query)]
 
 
@@ -111,6 +121,13 @@ def studies_in(connection: Connection, state: StudyState) -> list[Study]:
         .order_by(studies.c.priority.desc(), studies.c.opened_at, studies.c.study_id)
     )
     return [_study(row) for row in connection.execute(query)]
+
+
+def oldest(connection: Connection, states: Iterable[StudyState]) -> float | None:
+    """Return when the oldest study version in one of ``states`` was opened, None if there is none."""
+    query = select(func.min(studies.c.opened_at)).where(studies.c.state.in_([state.value for state in states]))
+    found = connection.execute(query).scalar()
+    return None if found is None else float(found)
 
 
 def counts(connection: Connection) -> dict[StudyState, int]:

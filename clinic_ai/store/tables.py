@@ -51,6 +51,14 @@ files = Table(
     Index("ignored_files", "raw_name", "source", sqlite_where=text("fate = 'IGNORED'")),  # each is noted once
 )
 
+file_counts = Table(
+    "file_counts",
+    metadata,
+    # How many files have each fate, kept by triggers on ``files``: counting a million rows takes too long for a status.
+    Column("fate", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+
 studies = Table(
     "studies",
     metadata,
@@ -74,9 +82,8 @@ studies = Table(
     Column("close_code", Text, nullable=False, server_default=""),
     Column("urgency", Text, nullable=False, server_default="{}"),  # what the priority is made of
     Column("originals_removed_at", Float),  # when retention removed the bytes; the headers stay
-    Index(None, "state"),
+    Index("studies_by_age", "state", "opened_at", "study_id", "version"),
     Index(None, "grouping_key", "version"),
-    Index(None, "opened_at"),
     Index("one_open_version_per_group", "grouping_key", unique=True, sqlite_where=text("state = 'RECEIVING'")),
 )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from clinic_ai.domain import Fate
@@ -44,6 +47,36 @@ def test_claims_are_numbered_in_order_and_pending_until_decided(database: Databa
         assert pending[1].raw_name == b"\xff\n"
         assert "raw_name" not in pending[1].model_dump()
         assert ledger.counts(c) == {f: {Fate.CLAIMED: 1, Fate.CLAIMING: 1, Fate.STORED: 1}.get(f, 0) for f in Fate}
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("insert"), st.sampled_from(Fate)),
+            st.tuples(st.just("update"), st.sampled_from(Fate)),
+            st.tuples(st.just("delete"), st.sampled_from(Fate)),
+        ),
+        max_size=30,
+    )
+)
+@settings(max_examples=30, deadline=None)
+def test_the_counts_follow_whatever_happens_to_the_rows(changes: list[tuple[str, Fate]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder) / "clinic.db")
+        database.open()
+        with database.write() as c:
+            ledger.begin_claims(c, [sighting(b"first")])
+            for change, fate in changes:
+                if change == "insert":
+                    ledger.begin_claims(c, [sighting(), sighting()])
+                    c.execute(text("UPDATE files SET fate = :f WHERE file_id % 2"), {"f": fate.value})
+                elif change == "update":
+                    c.execute(text("UPDATE files SET fate = :f WHERE file_id % 3 = 0"), {"f": fate.value})
+                else:
+                    c.execute(text("DELETE FROM files WHERE fate = :f"), {"f": fate.value})
+            found = {row[0]: row[1] for row in c.execute(text("SELECT fate, count(*) FROM files GROUP BY fate"))}
+            assert ledger.counts(c) == {fate: found.get(fate.value, 0) for fate in Fate}
+        database.close()
 
 
 def test_only_claims_that_were_not_confirmed_can_be_taken_back(database: Database) -> None:
