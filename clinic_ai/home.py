@@ -49,6 +49,7 @@ _FOLDERS: Mapping[str, int] = {
     "state/jobs": _PRIVATE,
     "state/spool": _PRIVATE,
     "state/incoming": _PRIVATE,
+    "state/imports": _PRIVATE,
     "run": _READABLE,
 }
 
@@ -148,6 +149,11 @@ class Home:
     def spool(self) -> Path:
         """Files taken from the inboxes, until they are stored."""
         return self.state / "spool"
+
+    @property
+    def imports(self) -> Path:
+        """What people imported from media: a folder for each source, an inbox like any other."""
+        return self.state / "imports"
 
     @property
     def incoming(self) -> Path:

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from clinic_ai.control.client import Client
+    from clinic_ai.control.folder_client import FolderClient
     from clinic_ai.home import Home
 
 HomeOption = Annotated[
@@ -46,3 +47,10 @@ def client_of(option: Path | None, *, monitor: bool = False) -> Client:
     from clinic_ai.control.client import Client
 
     return Client(home_of(option), monitor=monitor)
+
+
+def folder_client_of(option: Path | None) -> FolderClient:
+    """Return a client of that daemon that carries files too."""
+    from clinic_ai.control.folder_client import FolderClient
+
+    return FolderClient(home_of(option))

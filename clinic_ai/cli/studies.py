@@ -1,4 +1,4 @@
-"""``clinic-ai study``, ``file``, ``route`` and ``alert``: what arrived, where it is, and why it waits."""
+"""``clinic-ai study``, ``route`` and ``alert``: what arrived, where it is, and why it waits."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clinic_ai.cli.files import print_files
+from clinic_ai.cli.imports import export_study
 from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
 
 if TYPE_CHECKING:
-    from clinic_ai.control.views import ArtefactRow, FileRow, RouteView, StudyRow, StudyView, VersionView
-    from clinic_ai.domain import Fate, InstanceHeader, StudyState
+    from clinic_ai.control.views import ArtefactRow, RouteView, StudyRow, StudyView, VersionView
+    from clinic_ai.domain import InstanceHeader, StudyState
     from clinic_ai.home import Home
     from clinic_ai.settings import InboxSettings, Settings
 
 study = group("study", "The studies: list them, see why one waits, try it again.")
-files = group("file", "Every file that was ever seen, and what became of it.")
 route = group("route", "Where a study goes, and why.")
 alert = group("alert", "What a person should look at.")
 
@@ -71,6 +72,34 @@ def show(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOption =
         raise typer.Exit(Exit.FAILED)
 
 
+@study.command("close", epilog=example("study close S-20261121-7F3K9QXB"))
+def close(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Go on with what has arrived of a study; what comes later makes a new version. Done in your name."""
+    from clinic_ai.cli.output import print_done
+
+    with client_of(home) as client:
+        print_done(client.close_study(study_id), as_json=as_json)
+
+
+# Without the setting, -20 would be taken for an option.
+@study.command(
+    "priority",
+    epilog=example("study priority S-20261121-7F3K9QXB 80"),
+    context_settings={"ignore_unknown_options": True},
+)
+def priority(
+    study_id: StudyArgument,
+    number: Annotated[int, typer.Argument(metavar="N", min=-100, max=100, help="From -100 to 100; higher goes first.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a study, and its jobs that wait, go before or after others. Done in your name."""
+    from clinic_ai.cli.output import print_done
+
+    with client_of(home) as client:
+        print_done(client.prioritise(study_id, number), as_json=as_json)
+
+
 @study.command("retry", epilog=example("study retry S-20261121-7F3K9QXB"))
 def retry(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Try a study again by the rules as they are now."""
@@ -89,22 +118,7 @@ def reroute(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOptio
         print_done(client.reroute(study_id), as_json=as_json)
 
 
-@files.command("list", epilog=example("file list --fate QUARANTINED"))
-def list_files(
-    fate: Annotated[list[str] | None, typer.Option(metavar="FATE", help="Only this fate; may be repeated.")] = None,
-    limit: Limit = 50,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List files, newest first, each with its fate and the reason."""
-    from clinic_ai.cli.output import print_json
-
-    with client_of(home) as client:
-        page = client.files(fates=_fates(fate or []), limit=limit)
-    if as_json:
-        print_json(page)
-    else:
-        _print_files(page.files)
+study.command("export", epilog=example("study export S-20261121-7F3K9QXB /media/stick/scan"))(export_study)
 
 
 @route.command("explain", epilog=example("route explain inbox/scan.dcm"))
@@ -253,14 +267,6 @@ def _states(words: list[str]) -> tuple[StudyState, ...]:
     return tuple(known[word.upper()] for word in words)
 
 
-def _fates(words: list[str]) -> tuple[str, ...]:
-
-    wrong = [word for word in words if word.upper() not in set(Fate)]
-    if wrong:
-        raise typer.BadParameter(f"{wrong[0]} is not a fate; they are {', '.join(Fate)}.", param_hint="--fate")
-    return tuple(word.upper() for word in words)
-
-
 def _looks(row: StudyRow) -> str:
     parts = ("/".join(row.facts.modalities), "/".join(row.facts.body_parts))
     return " ".join(part for part in parts if part)[:18] or "–"
@@ -282,7 +288,7 @@ def _print_study(found: StudyView) -> None:
         for artefact in version.artefacts:
             _print_artefact(artefact, content=found.content)
         say()
-    _print_files(found.files)
+    print_files(found.files)
 
 
 def _print_version(version: VersionView) -> None:
@@ -299,8 +305,10 @@ def _print_version(version: VersionView) -> None:
             ("patient", row.pseudonym),
             ("what", ", ".join(filter(None, (_looks(row), amount, facts.study_description)))),
             ("source", row.source),
+            ("priority", f"{row.priority}: {row.priority_reason}" if row.priority_reason else ""),
             ("arrived", moment(row.opened_at)),
             ("closed", f"{moment(row.closed_at)}: {row.closed_reason}" if row.closed_at else ""),
+            ("originals", f"removed by retention on {moment(removed)}" if (removed := row.originals_removed_at) else ""),
         )
     )
     numbers = ("" if stack.series_number is None else f" {stack.series_number}" for stack in version.stacks)
@@ -308,6 +316,7 @@ def _print_version(version: VersionView) -> None:
     fields(lines[:MAX_STACKS])
     if len(lines) > MAX_STACKS:
         fields((("more series", f"{_number(len(lines) - MAX_STACKS, 'more line')}; `--json` shows all"),))
+    fields(("remark", remark) for remark in version.remarks)
     for job in version.jobs:
         who = f"{job.kind.value} {job.plugin}".strip()
         rule = f", by {job.rule if job.rule.startswith('claim of ') else f'rule “{job.rule}”'}" if job.rule else ""
@@ -332,15 +341,3 @@ def _print_artefact(artefact: ArtefactRow, *, content: bool) -> None:
         say(f"  {released.text}{notes}")
     if artefact.released is None and not content:
         say("  What it says is for clinicians.")
-
-
-def _end(name: str, room: int = 30) -> str:
-    """Return the end of a long path, which tells more than its start."""
-    return name if len(name) <= room else f"…{name[1 - room :]}"
-
-
-def _print_files(rows: tuple[FileRow, ...]) -> None:
-    from clinic_ai.cli.output import size, table
-
-    body = ((_end(row.name), size(row.size_bytes), row.fate, f"{row.reason} {row.remedy}".strip()) for row in rows)
-    table(("file", "size", "fate", "reason"), body, empty="No files.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import disk, models, policy, studies, training
+from clinic_ai.cli import disk, files, imports, inboxes, models, policy, studies, training
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ app = typer.Typer(
 )
 for part in (
     studies.study,
-    studies.files,
+    files.files,
+    inboxes.inbox,
     studies.route,
     studies.alert,
     models.plugin,
@@ -109,6 +110,9 @@ def process(
         as_json=as_json,
     )
     raise typer.Exit(status)
+
+
+app.command("import", epilog=example("import /media/cd --source cd"))(imports.import_medium)
 
 
 @app.command(epilog=example("demo --input scans/"))
@@ -201,18 +205,27 @@ def _print_status(view: StatusView) -> None:
         )
     )
     fields(
-        (f"inbox {i.name}", i.path if i.online else f"{i.path} is not there or cannot be read") for i in view.inboxes
+        (f"inbox {i.name}", f"{i.path}{' is offline' * (not i.online)}{_why(i.sentence, i.remedy)}")
+        for i in view.inboxes
     )
     if view.network is not None and view.network.enabled:
         fields((("network", view.network.line),))
+    fields((f"quiet period {p.source}", p.line) for p in view.paces if p.studies)
     fields((f"model {m.plugin}", f"{m.name} {m.version} ({m.digest[:12]}), slot {m.slot}") for m in view.models)
     for engine in view.engines:
         state = "busy" if engine.busy else f"idle for {age(engine.idle_s)}"
         fields(((f"engine {engine.plugin}", f"pid {engine.pid}, {size(engine.resident_bytes)}, {state}"),))
+    if waiting := view.files.get("QUARANTINED", 0):
+        count = "1 file waits" if waiting == 1 else f"{waiting} files wait"
+        say(f"{count} in quarantine for a decision: `clinic-ai file list --quarantined`")
     for problem in view.plugin_problems:
         say(styled(problem, "bad"))
     for alert in view.alerts:
         say(styled(f"Alert {alert.alert_id}: {alert.sentence} {alert.remedy}", "bad"))
+
+
+def _why(sentence: str, remedy: str) -> str:
+    return f". {sentence} {remedy}".rstrip() if sentence else ""
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -6,7 +6,6 @@ before a route is reached; ``docs/monitoring.md`` lists what is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,13 +16,14 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import desk, file_desk, metrics, problems
+from clinic_ai.control import desk, file_desk, folders, metrics, problems
+from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SliceChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.orders import ModelDesk, RunDesk
-from clinic_ai.control.people import Peer, Person
+from clinic_ai.control.people import Peer
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import (
     DoneView,
@@ -35,6 +35,7 @@ from clinic_ai.control.views import (
     PluginsView,
     PolicyTest,
     PolicyView,
+    PriorityOrder,
     ProblemView,
     Role,
     RouteView,
@@ -46,7 +47,7 @@ from clinic_ai.control.views import (
     VerifyView,
 )
 from clinic_ai.domain import Alert, Fate, FileDecision, StudyState
-from clinic_ai.errors import ClinicError, NotAllowed
+from clinic_ai.errors import ClinicError
 from clinic_ai.store import alerts, audit
 from clinic_ai.tasks import CaseReport
 
@@ -77,7 +78,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.refusals = Refusals(services)
     app.state.feed = Feed(services.database)
-    for router in (_machine, _studies, _models, _training, _guard):
+    for router in (_machine, _studies, folders.router, _models, _training, _guard):
         app.include_router(router)
     app.add_exception_handler(ClinicError, _clinic_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -87,36 +88,6 @@ def create_app(services: Services) -> FastAPI:
 
 
 # ---------------------------------------------------------------- who and what
-
-
-def _services(request: Request) -> Services:
-    found: Services = request.app.state.services
-    return found
-
-
-def _person(request: Request) -> Person:
-    found: Person = request.state.person
-    return found
-
-
-def _needs(role: Role) -> Callable[[Request], Person]:
-    def check(request: Request) -> Person:
-        person = _person(request)
-        if not person.role.covers(role):
-            request.app.state.refusals.note(person.name, request.method, request.url.path, f"not {role.value}")
-            raise NotAllowed(
-                f"This needs the role {role.value}; {person.name} is {person.role.value}.",
-                remedy="An administrator changes roles in [control] of clinic.toml.",
-            )
-        return person
-
-    return check
-
-
-Having = Annotated[Services, Depends(_services)]
-Anyone = Annotated[Person, Depends(_needs(Role.TECHNICIAN))]
-Clinician = Annotated[Person, Depends(_needs(Role.CLINICIAN))]
-Administrator = Annotated[Person, Depends(_needs(Role.ADMINISTRATOR))]
 
 
 def _model_desk(services: Having, person: Administrator) -> ModelDesk:
@@ -251,6 +222,18 @@ def get_route(study_id: str, services: Having) -> RouteView:
     return desk.explain(services, study_id)
 
 
+@_studies.post("/v1/studies/{study_id}/close")
+def close_study(study_id: str, services: Having, person: Anyone) -> DoneView:
+    """Hold a study that is arriving to be complete, in the name of the person who asks."""
+    return DoneView(sentence=services.closing.close(study_id, person.name))
+
+
+@_studies.post("/v1/studies/{study_id}/priority")
+def prioritise(study_id: str, order: PriorityOrder, services: Having, person: Anyone) -> DoneView:
+    """Set the priority of a study and of its jobs that wait."""
+    return DoneView(sentence=services.execution.prioritise(study_id, order.priority, person.name))
+
+
 @_studies.post("/v1/studies/{study_id}/retry")
 def retry(study_id: str, services: Having, person: Anyone) -> DoneView:
     """Try a study again by the rules as they are now."""
@@ -292,7 +275,7 @@ def compare_file(file_id: FileNumber, services: Having) -> ComparisonView:
 def accept_files(order: AcceptOrder, services: Having, person: Anyone, request: Request) -> DecidedView:
     """Let files out of the quarantine; what is of which study or patient, clinicians decide."""
     if order.decision is not FileDecision.AGAIN:
-        _needs(Role.CLINICIAN)(request)
+        needs(Role.CLINICIAN)(request)
     return file_desk.accept(services, order, person)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -25,6 +25,7 @@ from clinic_ai.control.views import (
     PluginsView,
     PolicyTest,
     PolicyView,
+    PriorityOrder,
     ProblemView,
     RouteView,
     RunOrder,
@@ -67,7 +68,7 @@ class Client:
             transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://clinic-ai", timeout=TIMEOUT_S
         )
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -128,7 +129,7 @@ class Client:
         ):
             if answer.status_code != httpx.codes.OK:
                 answer.read()
-                raise _refused(answer)
+                raise refused(answer)
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     yield EventView.model_validate_json(line.removeprefix("data: "))
@@ -144,19 +145,28 @@ class Client:
 
     def study(self, study_id: str) -> StudyView:
         """Return a study with its history. Raise NotFound."""
-        return self._get(f"/v1/studies/{_segment(study_id, 'study')}", StudyView)
+        return self._get(f"/v1/studies/{segment(study_id, 'study')}", StudyView)
 
     def route(self, study_id: str) -> RouteView:
         """Return where the present rules send a study. Raise NotFound."""
-        return self._get(f"/v1/studies/{_segment(study_id, 'study')}/route", RouteView)
+        return self._get(f"/v1/studies/{segment(study_id, 'study')}/route", RouteView)
+
+    def close_study(self, study_id: str) -> DoneView:
+        """Hold a study that is arriving to be complete. Raise NotFound or Conflict."""
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/close", None, DoneView)
+
+    def prioritise(self, study_id: str, priority: int) -> DoneView:
+        """Set the priority of a study, -100 to 100. Raise NotFound."""
+        order = PriorityOrder(priority=priority)
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/priority", order, DoneView)
 
     def retry(self, study_id: str) -> DoneView:
         """Try a study again. Raise NotFound or Conflict."""
-        return self._post(f"/v1/studies/{_segment(study_id, 'study')}/retry", None, DoneView)
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/retry", None, DoneView)
 
     def reroute(self, study_id: str) -> DoneView:
         """Route a study again even if it is in work. Raise NotFound or Conflict."""
-        return self._post(f"/v1/studies/{_segment(study_id, 'study')}/reroute", None, DoneView)
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/reroute", None, DoneView)
 
     def files(
         self,
@@ -229,15 +239,15 @@ class Client:
 
     def stop_run(self, run_id: str) -> DoneView:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
-        return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/stop", None, DoneView)
+        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/stop", None, DoneView)
 
     def pause_run(self, run_id: str) -> DoneView:
         """Pause a training run. Raise NotFound or Conflict."""
-        return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/pause", None, DoneView)
+        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/pause", None, DoneView)
 
     def resume_run(self, run_id: str) -> DoneView:
         """Go on with a run. Raise NotFound or Conflict."""
-        return self._post(f"/v1/runs/{_segment(run_id, 'training run')}/resume", None, DoneView, timeout_s=LONG_S)
+        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/resume", None, DoneView, timeout_s=LONG_S)
 
     def policy(self) -> PolicyView:
         """Return the policy pack in force."""
@@ -256,11 +266,11 @@ class Client:
         body = None if order is None else order.model_dump(mode="json")
         return _understood(self._request("POST", path, json=body, timeout=timeout_s), shape)
 
-    def _request(self, method: Literal["GET", "POST"], path: str, **options: Any) -> httpx.Response:
+    def _request(self, method: Literal["GET", "POST", "PUT"], path: str, **options: Any) -> httpx.Response:
         with self._talking():
             answer = self._http.request(method, path, **options)
         if not answer.is_success:
-            raise _refused(answer)
+            raise refused(answer)
         return answer
 
     @contextmanager
@@ -289,7 +299,7 @@ class Client:
         )
 
 
-def _segment(value: str, what: str) -> str:
+def segment(value: str, what: str) -> str:
     """Return an identifier that is safe as one segment of a path."""
     if not value or not all(c.isalnum() or c in "-_" for c in value):
         raise NotFound(f"{value!r} is not the id of a {what}.", remedy="Ids look like S-20261121-7F3K9QXB.")
@@ -303,7 +313,8 @@ def _understood(answer: httpx.Response, shape: type[T]) -> T:
         raise _other_version() from error
 
 
-def _refused(answer: httpx.Response) -> ClinicError:
+def refused(answer: httpx.Response) -> ClinicError:
+    """Return what the daemon said instead of an answer, to be raised."""
     if answer.headers.get("content-type", "").startswith(MEDIA_TYPE):
         try:
             return error_of(ProblemView.model_validate_json(answer.content))

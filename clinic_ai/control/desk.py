@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
 
@@ -20,11 +18,11 @@ from clinic_ai.control.views import (
     DecisionRow,
     DeliveryRow,
     EngineRow,
-    FilePage,
     FileRow,
     InboxRow,
     ModelRow,
     NetworkRow,
+    PaceRow,
     PluginsView,
     PolicyView,
     ProducedRow,
@@ -37,13 +35,15 @@ from clinic_ai.control.views import (
     StudyView,
     VersionView,
 )
-from clinic_ai.domain import Artefact, ArtefactState, Fate, Instance, Job, ModelState, Study, StudyState
+from clinic_ai.domain import Artefact, ArtefactState, Instance, Job, ModelState, Study, StudyState
 from clinic_ai.errors import NotFound
 from clinic_ai.ingest.geometry import measure
 from clinic_ai.ingest.geometry_words import line_of
+from clinic_ai.ingest.identifiers import remarks_of
+from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.stacks import stacks_of
+from clinic_ai.ingest.urgency import sentence
 from clinic_ai.processes import Child
-from clinic_ai.settings import InboxSettings
 from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
 from clinic_ai.waiting import addressed
 
@@ -81,13 +81,21 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         daemon_resident_bytes=psutil.Process().memory_info().rss,
         disk_free_bytes=shutil.disk_usage(services.home.path).free,
         alerts=tuple(open_alerts),
-        inboxes=tuple(_inbox(services.home.path, inbox) for inbox in settings.inbox),
+        inboxes=inboxes(services),
         network=NetworkRow.model_validate(services.receiver.view()),
+        paces=_paces(services),
         policy=policy(services),
         models=tuple(model for model in models(services) if model.state == ModelState.ACTIVE.value),
         plugins=tuple(sorted(services.catalogue.manifests)),
         plugin_problems=tuple(problem.sentence for problem in services.catalogue.problems),
     )
+
+
+def _paces(services: Services) -> tuple[PaceRow, ...]:
+    settings = services.settings()
+    senders = [peer.name for peer in settings.network.peer] if settings.network.enabled else []
+    found = services.closing.paces([*(inbox.name for inbox in settings.inbox), *senders])
+    return tuple(map(PaceRow.model_validate, found))
 
 
 def plugins(services: Services) -> PluginsView:
@@ -120,10 +128,17 @@ def _child(child: Child) -> ChildRow:
     )
 
 
-def _inbox(home: Path, inbox: InboxSettings) -> InboxRow:
-    folder = home / inbox.path
-    online = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
-    return InboxRow(name=inbox.name, path=str(folder), online=online)
+def inboxes(services: Services) -> tuple[InboxRow, ...]:
+    """Return how the inboxes stand, as ingest found them; nothing here touches a share that may not answer."""
+    return tuple(_inbox(services, state) for state in services.inboxes.states())
+
+
+def _inbox(services: Services, state: InboxState) -> InboxRow:
+    row = InboxRow.model_validate(state).model_copy(update={"quiet_s": services.closing.quiet_s(state.name)})
+    short = services.disk.waiting(state.name) if state.online else None
+    if short is None:
+        return row
+    return row.model_copy(update={"sentence": f"Waiting for disk space. {short.sentence}", "remedy": short.remedy})
 
 
 # ---------------------------------------------------------------- studies and files
@@ -150,6 +165,8 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
             raise NotFound(
                 f"There is no study {study_id}.", remedy="`clinic-ai study list` shows the studies there are."
             )
+        newest = studies.instances_of(connection, study_id, found[-1].version)
+        replaced = studies.count_replaced(connection, study_id, found[-1].version)
         versions = [
             VersionView(
                 study=_row(study),
@@ -159,7 +176,8 @@ def get_study(services: Services, study_id: str, person: Person) -> StudyView:
                     _artefact(artefact, content=content)
                     for artefact in artefacts.artefacts_of(connection, study_id, study.version)
                 ),
-                stacks=_stacks(studies.instances_of(connection, study_id, study.version)) if study is found[-1] else (),
+                stacks=_stacks(newest) if study is found[-1] else (),
+                remarks=remarks_of(newest, replaced) if study is found[-1] else (),
             )
             for study in reversed(found)
         ]
@@ -187,7 +205,7 @@ def _stacks(instances: Iterable[Instance]) -> tuple[StackRow, ...]:
 
 
 def _row(study: Study) -> StudyRow:
-    row = StudyRow.model_validate(study)
+    row = StudyRow.model_validate(study).model_copy(update={"priority_reason": sentence(study.urgency)})
     return row if row.wait is None else row.model_copy(update={"wait": addressed(row.wait, row.study_id)})
 
 
@@ -199,18 +217,6 @@ def explain(services: Services, study_id: str) -> RouteView:
     """Return where the present rules send a study, and why. Raise NotFound."""
     study = _newest(services, study_id)
     return route_view(study.facts, services.execution.routing_of(study))
-
-
-def list_files(
-    services: Services, fates: Iterable[Fate] | None, study_id: str | None, limit: int, before: int | None
-) -> FilePage:
-    """Return one page of the ledger, newest first."""
-    with services.database.read() as connection:
-        found = ledger.list_files(connection, fates=fates, study_id=study_id, limit=limit, before=before)
-    return FilePage(
-        files=tuple(FileRow.model_validate(file) for file in found),
-        next_before=found[-1].file_id if len(found) == limit else None,
-    )
 
 
 def _newest(services: Services, study_id: str) -> Study:

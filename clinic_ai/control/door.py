@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import traceback
@@ -23,6 +24,7 @@ READING = frozenset({"GET", "HEAD"})
 REPEAT_S = 60.0
 """The same refusal is written down once in this time, so that a loop cannot fill the disk."""
 _REMEMBERED = 256
+_OF_AN_IMPORT = re.compile(r"/v1/imports/[A-Z0-9-]+/files")
 
 
 class Refusals:
@@ -105,16 +107,16 @@ class Door:
                 error="NotAllowed",
             )
         scope["state"]["person"] = Person(name=name, uid=peer.uid, role=role)
-        return _oversized(scope)
+        whole_file = method == "PUT" and _OF_AN_IMPORT.fullmatch(scope["path"]) is not None
+        return _oversized(scope, self._services.settings().ingest.max_file_mb << 20 if whole_file else MAX_BODY_BYTES)
 
 
-def _oversized(scope: Scope) -> ProblemView | None:
+def _oversized(scope: Scope, limit: int) -> ProblemView | None:
     headers = {key: value for key, value in scope["headers"] if key in {b"content-length", b"transfer-encoding"}}
     if b"transfer-encoding" in headers:
         return problem(411, "The request does not say how long it is.", remedy="Send a Content-Length header.")
     # The HTTP parser has refused whatever is no number, and reads no more than what is announced.
-    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
-        return problem(
-            413, f"The request is larger than {MAX_BODY_BYTES} bytes.", remedy="Send less; paths, not files."
-        )
+    if int(headers.get(b"content-length", b"0")) > limit:
+        remedy = "Send less; paths, not files." if limit == MAX_BODY_BYTES else "ingest.max_file_mb is the limit."
+        return problem(413, f"The request is larger than {limit} bytes.", remedy=remedy)
     return None

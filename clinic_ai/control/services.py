@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
+from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
 from clinic_ai.domain import FileDecision, ModelRef, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.home import Home
+from clinic_ai.ingest.closing import PaceView
 from clinic_ai.ingest.comparison import Comparison
+from clinic_ai.ingest.imports import Arrival, ImportState, Listed
+from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
@@ -31,6 +35,9 @@ class ExecutionPort(Protocol):
 
     def reroute(self, study_id: str, actor: str) -> str:
         """Ask the rules again where a study goes. Raise NotFound or Conflict."""
+
+    def prioritise(self, study_id: str, priority: int, actor: str) -> str:
+        """Set the priority of a study. Raise NotFound."""
 
     def routing_of(self, study: Study) -> Routing:
         """Return where the present rules and claims send a study, with the explanation."""
@@ -88,6 +95,19 @@ class ReceiverPort(Protocol):
         """Return how it stands."""
 
 
+class ClosingPort(Protocol):
+    """What people may ask of the closing of studies."""
+
+    def quiet_s(self, source: str) -> float:
+        """Return after how many seconds of quiet a study from a source is complete."""
+
+    def close(self, study_id: str, person: str) -> str:
+        """Close a study that is arriving, and say why it is complete. Raise NotFound or Conflict."""
+
+    def paces(self, sources: Iterable[str]) -> Sequence[PaceView]:
+        """Return the quiet periods of these sources, and of others that something was learned of."""
+
+
 class DecisionsPort(Protocol):
     """What people may decide about quarantined files."""
 
@@ -105,11 +125,43 @@ class ComparerPort(Protocol):
         """Return what differs. Raise NotFound, Conflict, InputError or ChildError."""
 
 
+class InboxesPort(Protocol):
+    """What people may ask of the inboxes."""
+
+    def states(self) -> Sequence[InboxState]:
+        """Return how the inboxes of clinic.toml stand."""
+
+    def accept(self, name: str, words: str, by: str) -> str:
+        """Take the file system that lies at an inbox now as its own. Raise NotFound or Conflict."""
+
+
+class ImportsPort(Protocol):
+    """What people may ask of imports of media."""
+
+    def begin(self, source: str, listing: str, files: int, size_bytes: int, by: str) -> ImportState:
+        """Begin an import, or go on with it. Raise HomeError."""
+
+    def here_already(self, import_id: str, files: Sequence[Listed]) -> list[int]:
+        """Return which of these files were received before. Raise NotFound."""
+
+    def receive(self, import_id: str, file: Listed, sha256: str) -> Arrival:
+        """Begin to receive a file. Raise NotFound, InputError or HomeError."""
+
+    def state(self, import_id: str) -> ImportState:
+        """Return how an import stands. Raise NotFound."""
+
+    def finish(self, import_id: str, sent: int, unreadable: int, by: str) -> None:
+        """Note that all was sent that could be read. Raise NotFound."""
+
+
 class DiskPort(Protocol):
     """What people may ask of the keeper of the disk."""
 
     def state(self) -> DiskState:
         """Return how the disk stands."""
+
+    def waiting(self, source: str) -> Shortage | None:
+        """Return why what comes from a source waits for room, None if it does not."""
 
     def plan(self) -> Sequence[Removal]:
         """Return what retention would remove now."""
@@ -142,8 +194,11 @@ class Services:
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort
+    closing: ClosingPort
     decisions: DecisionsPort
     comparer: ComparerPort
+    inboxes: InboxesPort
+    imports: ImportsPort
     disk: DiskPort
     catalogue: PluginCatalogue
     settings: Callable[[], Settings]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import Alert, Job, Key, Released, StudyFacts, StudyState, WaitReason
+from clinic_ai.domain import Alert, CloseCode, Job, Key, Released, StudyFacts, StudyState, WaitReason
 from clinic_ai.tasks import PackInfo
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -74,11 +74,14 @@ class StudyRow(View):
     source: str
     facts: StudyFacts
     priority: int
+    priority_reason: str = ""
     opened_at: float
     last_instance_at: float
     closed_at: float | None
+    close_code: CloseCode | None = None
     closed_reason: str
     wait: WaitReason | None
+    originals_removed_at: float | None = None
 
 
 class StudyPage(View):
@@ -89,7 +92,7 @@ class StudyPage(View):
 
 
 class FileRow(View):
-    """One file of the ledger; ``name`` is its path below the inbox."""
+    """One file of the ledger; ``name`` is its path below the inbox, ``decision`` a person's about a quarantined one."""
 
     file_id: int
     source: str
@@ -103,6 +106,8 @@ class FileRow(View):
     study_id: str | None
     seen_at: float
     decided_at: float | None
+    decision: str = ""
+    decided_by: str = ""
 
 
 class FilePage(View):
@@ -173,13 +178,17 @@ class StackRow(View):
 
 
 class VersionView(View):
-    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only."""
+    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only.
+
+    ``remarks`` say how it was put together, where its UIDs are not all the sender's; for the newest version only.
+    """
 
     study: StudyRow
     instances: int
     jobs: tuple[Job, ...]
     artefacts: tuple[ArtefactRow, ...]
     stacks: tuple[StackRow, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class StudyView(View):
@@ -261,11 +270,23 @@ class ChildRow(View):
 
 
 class InboxRow(View):
-    """A watched folder; ``online`` says whether it is there and can be read."""
+    """A watched folder. ``online``: it is there, on the file system it is known by, and answers; else why not.
+
+    ``sentence`` and ``remedy`` say why it is offline, or why nothing is taken from it now.
+
+    ``waiting`` files lie in it, the oldest since ``oldest_at``; a study from it is complete after ``quiet_s`` seconds.
+    """
 
     name: str
     path: str
     online: bool
+    sentence: str = ""
+    remedy: str = ""
+    file_system: str = ""
+    waiting: int = 0
+    oldest_at: float | None = None
+    owner: str = ""
+    quiet_s: float = 0.0
 
 
 class NetworkRow(View):
@@ -282,6 +303,24 @@ class NetworkRow(View):
     def line(self) -> str:
         """All of it on one line."""
         return f"{self.sentence}; {self.open} associations, {self.stored} objects, {self.refused} refused"
+
+
+class PaceRow(View):
+    """How long a study from a source waits for more of itself, in seconds, and of how many studies that was learned.
+
+    ``late`` of these went on after they had been closed.
+    """
+
+    source: str
+    quiet_s: float
+    studies: int
+    late: int
+
+    @property
+    def line(self) -> str:
+        """All of it on one line."""
+        learned = f", learned from {self.studies} studies" if self.studies else ""
+        return f"{self.quiet_s:g} s{learned}" + (f"; {self.late} went on after they were closed" if self.late else "")
 
 
 class PolicyView(View):
@@ -331,6 +370,7 @@ class StatusView(View):
     inboxes: tuple[InboxRow, ...]
     network: NetworkRow | None = None
     """None from a daemon that is older than the receiver."""
+    paces: tuple[PaceRow, ...] = ()
     policy: PolicyView
     models: tuple[ModelRow, ...]
     plugins: tuple[str, ...]
@@ -385,6 +425,12 @@ class EventView(View):
 
 
 # ---------------------------------------------------------------- what people send
+
+
+class PriorityOrder(Order):
+    """Let a study go before or after others."""
+
+    priority: int = Field(ge=-100, le=100)
 
 
 class ModelImport(Order):

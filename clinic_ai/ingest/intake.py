@@ -25,6 +25,7 @@ from clinic_ai.ingest.closing import Closing
 from clinic_ai.ingest.decisions import Decisions, bring_back
 from clinic_ai.ingest.filing import Claim, Filing
 from clinic_ai.ingest.headers import HeaderReader
+from clinic_ai.ingest.imports import imported
 from clinic_ai.ingest.lookout import Lookout, sighting
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import received
@@ -109,7 +110,7 @@ class Intake:
                 database=self._database,
                 objects=self._objects,
                 inboxes=there,
-                offline={inbox.source for inbox in self._inboxes()} - there.keys(),
+                offline={inbox.source for inbox in self._inboxes() if inbox not in there},
             )
             self.closing.recover()
 
@@ -126,9 +127,10 @@ class Intake:
             moved = self._file(self._taking.collect(), looked_at) or moved
             for rested in self.lookout.rounds():
                 for batch in _batches(iter(rested), self._batch_size()):
+                    inbox = batch[0].inbox
                     if self._stop.is_set():
                         return moved  # the rest lies well where it is
-                    if self.room.shortage(source=batch[0].inbox.source) is not None or self.lookout.busy(batch[0].inbox):
+                    if self.room.shortage(source=inbox.source) is not None or self.lookout.busy(inbox):
                         break  # so it does until there is room, and until the batch before has come back
                     moved = self._file(self._taking.take(batch), looked_at) or moved
             return self.closing.close_due(looked_at, self.lookout.seen_until) or moved
@@ -193,7 +195,8 @@ class Intake:
         settings = self._settings()
         inboxes = [watch.inbox_of(inbox, settings.ingest, self._home.path) for inbox in settings.inbox]
         senders = received(self._home.incoming, settings.network.peer)
-        return sorted([*senders, *inboxes], key=lambda inbox: -inbox.priority)
+        media = imported(self._home.imports, inboxes)
+        return sorted([*senders, *media, *inboxes], key=lambda inbox: -inbox.priority)
 
     def _batch_size(self) -> int:
         return min(MAX_BATCH, self._settings().ingest.batch)

@@ -162,14 +162,13 @@ class Lookout:
         """Return whether the thread of an inbox has not come back."""
         return self._posts[_key(inbox)].arm.busy
 
-    def reachable(self) -> dict[str, Inbox]:
-        """Return the inboxes that are there now, by source. For the start, before the first look."""
+    def reachable(self) -> list[Inbox]:
+        """Return the inboxes that are there now. For the start, before the first look."""
         posts = [post for post in self._follow_settings() if not post.inbox.whole]
         errands = [(post, post.arm.give(partial(self._where, post.inbox, post.known))) for post in posts]
         until = time.monotonic() + PATIENCE_S
         there = [post.inbox for post in self._posts.values() if post.inbox.whole]
-        there += [post.inbox for post, errand in errands if errand.wait(until) and _went_well(errand)]
-        return {inbox.source: inbox for inbox in there}
+        return there + [post.inbox for post, errand in errands if errand.wait(until) and _went_well(errand)]
 
     def close(self) -> None:
         """End the threads that come back."""

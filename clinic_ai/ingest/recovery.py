@@ -8,7 +8,7 @@ happened).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -36,12 +36,12 @@ def recover(
     quarantine: Quarantine,
     database: Database,
     objects: ObjectStore,
-    inboxes: Mapping[str, Inbox],
+    inboxes: Sequence[Inbox],
     offline: Collection[str] = (),
 ) -> list[Claim]:
     """Bring ledger and disk together; return the files in the spool that are to be filed.
 
-    ``inboxes`` are those that are there, by source; of those that are ``offline`` nobody can say what lies in them.
+    ``inboxes`` are those that are there; of the sources that are ``offline`` nobody can say what lies in them.
     """
     spool.sweep()
     with database.read() as connection:
@@ -50,7 +50,7 @@ def recover(
     outcomes: list[Outcome] = []
     untouched: list[int] = []
     for row in pending:
-        inbox = inboxes.get(row.source)
+        inbox = _inbox_of(row, inboxes)
         if spool.path(row.file_id).exists():
             quarantine.remove(row.file_id, row.seen_at)
             if inbox is not None and row.fate is Fate.CLAIMING:
@@ -85,6 +85,14 @@ def recover(
     if pending or claims:
         log.info("ingest.recovered", begun=len(pending), to_file=len(claims), never_taken=len(untouched))
     return claims
+
+
+def _inbox_of(row: LedgerEntry, inboxes: Sequence[Inbox]) -> Inbox | None:
+    """Return the inbox that a file lies in; if it lies in none, one of its source."""
+    same = [inbox for inbox in inboxes if inbox.source == row.source]
+    if len(same) < 2:
+        return same[0] if same else None
+    return next((inbox for inbox in same if _lies_in(inbox, row)), same[0])
 
 
 def _lies_in(inbox: Inbox, row: LedgerEntry) -> bool:

@@ -138,7 +138,8 @@ def alerts_text(status: StatusView) -> Text:
         text.append(alert.remedy + "\n")
     for inbox in status.inboxes:
         if not inbox.online:
-            text.append(f"▲ The inbox {inbox.name} ({inbox.path}) is not there or cannot be read.\n", style="bold red")
+            why = inbox.sentence or f"The inbox {inbox.name} ({inbox.path}) is offline."
+            text.append(f"▲ {why}\n", style="bold red")
     if status.policy.pack is None:
         text.append(f"▲ {status.policy.problem}\n", style="bold red")
     if status.network is not None and status.network.enabled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +35,15 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.home import Home, init_home
+from clinic_ai.ingest import undecided
+from clinic_ai.ingest.closing import Closing
+from clinic_ai.ingest.comparison import Comparer
+from clinic_ai.ingest.decisions import Decisions
+from clinic_ai.ingest.imports import Imports
+from clinic_ai.ingest.lookout import Lookout
+from clinic_ai.ingest.quarantine import Quarantine, Reason, utc
 from clinic_ai.ingest.receiving import Receiver
+from clinic_ai.ingest.watch import ignore_pattern, inbox_of
 from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
@@ -75,6 +84,13 @@ class Room:
     database: Database
     shared: Shared
     server: ControlServer
+    lookout: Lookout
+    closing: Closing
+
+    def look(self) -> None:
+        """Look at the inboxes once, as ingest does all the time."""
+        for _ in self.lookout.rounds():
+            pass
 
     def client(self, *, monitor: bool = False) -> Client:
         """Return a client of this room."""
@@ -127,6 +143,38 @@ class Room:
                 studies.move_study(c, study_id, 1, event, actor="test", wait=wait)
         return study_id
 
+    def quarantine_file(
+        self, content: bytes, *, name: str = "odd.dcm", code: str = "damaged", study_id: str | None = None
+    ) -> int:
+        """Put a file into the quarantine, as ingest would; return its number."""
+        with self.database.write() as c:
+            seen = ledger.Sighting(
+                source="ct room", name=name, raw_name=name.encode(), size_bytes=len(content), mtime_ns=1
+            )
+            (file_id,) = ledger.begin_claims(c, [seen])
+            entry = ledger.get_file(c, file_id)
+            sha256 = hashlib.sha256(content).hexdigest()
+            ledger.confirm_claims(c, [(file_id, sha256, len(content))])
+            reason, remedy = "It is damaged.", "Send it again."
+            ledger.decide(c, [ledger.Outcome(file_id, ledger.Fate.QUARANTINED, code, reason, remedy, study_id)])
+            undecided.raise_alerts(c, {"ct room"}, {study_id} if study_id else set())
+        path = self.home.spool / str(file_id)
+        path.write_bytes(content)
+        why = Reason(
+            code=code,
+            sentence=reason,
+            remedy=remedy,
+            file_number=file_id,
+            original_name=name,
+            source="ct room",
+            sha256=sha256,
+            size_bytes=len(content),
+            seen_at=utc(entry.seen_at),
+            quarantined_at=utc(entry.seen_at),
+        )
+        Quarantine(self.home.quarantine).put(path, entry.seen_at, why)
+        return file_id
+
     def add_result(self, study_id: str, action: GuardAction = GuardAction.ALLOW) -> None:
         """Store a report job and what the guard decided of it."""
         held = action.severity >= GuardAction.HOLD.severity
@@ -168,6 +216,15 @@ def control_room(path: Path) -> Iterator[Room]:
         owner="test",
         wake=Wake(),
     )
+    quarantine = Quarantine(home.quarantine)
+    lookout = Lookout(
+        home=home.path,
+        database=database,
+        inboxes=lambda: [inbox_of(inbox, shared.settings.ingest, home.path) for inbox in shared.settings.inbox],
+        ignore=lambda: ignore_pattern(shared.settings.ingest.ignore),
+        wake=lambda: None,
+    )
+    closing = Closing(database=database, settings=lambda: shared.settings.ingest, on_closed=lambda: None)
     services = Services(
         home=home,
         database=database,
@@ -177,8 +234,25 @@ def control_room(path: Path) -> Iterator[Room]:
         runs=runs,
         guard=guard,
         crew=crew,
+        decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
+        comparer=Comparer(
+            crew=crew,
+            database=database,
+            objects=ObjectStore(home.objects),
+            quarantine=quarantine,
+            settings=lambda: shared.settings.ingest,
+        ),
         receiver=Receiver(
             home=home, settings=lambda: shared.settings, database=database, crew=crew, on_received=lambda: None
+        ),
+        closing=closing,
+        inboxes=lookout,
+        imports=Imports(
+            folder=home.imports,
+            database=database,
+            room=DiskRoom(home.state, lambda: shared.settings.disk.reserve_mb * MIB),
+            max_file_bytes=lambda: shared.settings.ingest.max_file_mb << 20,
+            on_received=lambda: None,
         ),
         disk=Keeper(
             home=home,
@@ -196,9 +270,10 @@ def control_room(path: Path) -> Iterator[Room]:
     server = ControlServer(home, services)
     server.start()
     try:
-        yield Room(home, database, shared, server)
+        yield Room(home, database, shared, server, lookout, closing)
     finally:
         server.stop()
+        lookout.close()
         runs.close()
         guard.close()
         crew.close()

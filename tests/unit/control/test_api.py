@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from control_room import SECRET, Room
+from sqlalchemy import Connection, Row, select
 
 from clinic_ai import errors
 from clinic_ai.control import events as stream
@@ -18,8 +20,10 @@ from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.views import RunOrder
 from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
-from clinic_ai.store import alerts
+from clinic_ai.ingest.pace import Pace, Seen
+from clinic_ai.store import alerts, tables
 from clinic_ai.store.audit import first_break
+from clinic_ai.store.pace import save_pace
 from clinic_ai.waiting import addressed, no_rule
 
 
@@ -32,6 +36,7 @@ def client(room: Room) -> Client:
 def test_status_counts_what_is_there(room: Room, client: Client) -> None:
     room.add_study(state="DONE")
     room.add_study(state="RECEIVING")
+    room.look()
     found = client.status()
     assert (found.studies["DONE"], found.studies["RECEIVING"], found.studies["FAILED"]) == (1, 1, 0)
     assert found.files["STORED"] == 2
@@ -39,6 +44,7 @@ def test_status_counts_what_is_there(room: Room, client: Client) -> None:
     assert [(inbox.name, inbox.online) for inbox in found.inboxes] == [("inbox", True)]
     assert found.may_change
     room.home.inbox.rmdir()
+    room.look()
     assert not client.status().inboxes[0].online
 
 
@@ -72,6 +78,50 @@ def test_retry_makes_a_new_version_and_names_who_asked(room: Room, client: Clien
     assert client.status().person in newest.study.closed_reason
     with room.database.read() as c:
         assert first_break(c) is None
+
+
+def test_a_technician_closes_a_study_by_name_and_only_once(room: Room, client: Client) -> None:
+    room.allow(technicians=(client.status().person,))
+    study_id = room.add_study(state="RECEIVING")
+    said = client.close_study(study_id).sentence
+    me = client.status().person
+    assert said == f"Study {study_id} version 1 is closed: {me} closed it, 1 instance."
+    study = client.study(study_id).versions[0].study
+    assert (study.state, study.close_code, study.closed_reason) == ("CLOSED", "forced", f"{me} closed it, 1 instance")
+    with room.database.read() as c:
+        closed = [row for row in audit_of(c, study_id) if row.action == "study.close"]
+        assert [(row.actor, "forced" in row.details) for row in closed] == [(me, True)]
+        assert first_break(c) is None
+    with pytest.raises(Conflict, match="is CLOSED and not arriving any more") as found:
+        client.close_study(study_id)
+    assert study_id in found.value.remedy
+    with pytest.raises(NotFound):
+        client.close_study("S-1")
+
+
+def test_a_person_sets_the_priority_and_is_named_for_it(room: Room, client: Client) -> None:
+    study_id = room.add_study(state="RECEIVING")
+    assert "priority -20 now, 0 before" in client.prioritise(study_id, -20).sentence
+    study = client.study(study_id).versions[0].study
+    me = client.status().person
+    assert (study.priority, study.priority_reason) == (-20, f"set by {me}")
+    with room.database.read() as c:
+        assert [row.actor for row in audit_of(c, study_id) if row.action == "study.priority"] == [me]
+    with pytest.raises(NotFound):
+        client.prioritise("S-1", 5)
+
+
+def test_status_says_how_long_a_study_of_each_source_is_waited_for(room: Room, client: Client) -> None:
+    with room.database.write() as c:
+        save_pace(c, "ct room", Pace(studies=(Seen(pause_s=20.0, late=True),) * 10).model_dump_json())
+    room.closing.recover()
+    paces = {pace.source: pace for pace in client.status().paces}
+    assert (paces["inbox"].quiet_s, paces["inbox"].line) == (5.0, "5 s")
+    assert paces["ct room"].line == "30 s, learned from 10 studies; 10 went on after they were closed"
+
+
+def audit_of(connection: Connection, subject: str) -> list[Row[Any]]:
+    return list(connection.execute(select(tables.audit).where(tables.audit.c.subject == subject)))
 
 
 def test_what_cannot_be_done_is_said_with_a_remedy(room: Room, client: Client) -> None:
@@ -217,6 +267,13 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/models/promote",
         "/v1/models/rollback",
         "/v1/models/verify",
+        "/v1/imports",
+        "/v1/imports/{import_id}",
+        "/v1/imports/{import_id}/end",
+        "/v1/imports/{import_id}/files",
+        "/v1/imports/{import_id}/here",
+        "/v1/inboxes",
+        "/v1/inboxes/accept",
         "/v1/plugins",
         "/v1/policy",
         "/v1/policy/test",
@@ -228,6 +285,10 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/status",
         "/v1/studies",
         "/v1/studies/{study_id}",
+        "/v1/studies/{study_id}/export",
+        "/v1/studies/{study_id}/originals/{sha256}",
+        "/v1/studies/{study_id}/close",
+        "/v1/studies/{study_id}/priority",
         "/v1/studies/{study_id}/reroute",
         "/v1/studies/{study_id}/retry",
         "/v1/studies/{study_id}/route",
