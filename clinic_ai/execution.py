@@ -18,10 +18,12 @@ from sqlalchemy import Connection
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import CloseCode, Job, JobKind, JobState, ModelRef, Study, StudyState, WaitReason
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, HomeError, InputError
+from clinic_ai.ingest.urgency import priority_of
 from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.routing import Routing, route
 from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, artefacts, jobs, originals, studies
+from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import is_full
 from clinic_ai.waiting import backing_off, day, failed, no_rule, originals_removed
@@ -299,7 +301,7 @@ class Execution:
                 return  # late instances made a newer version; this result must not go out
             commit(connection)
             if job.kind is JobKind.ANALYSE:
-                self._after_analysis(connection, job, study.priority)
+                self._after_analysis(connection, job)
         log.info("job.done", job=job.job_id, study=job.study_id, kind=job.kind.value, plugin=job.plugin)
 
     def _fail(self, job: Job, error: ClinicError) -> None:
@@ -336,14 +338,16 @@ class Execution:
 
     # ------------------------------------------------------------ what follows
 
-    def _after_analysis(self, connection: Connection, job: Job, priority: int) -> None:
+    def _after_analysis(self, connection: Connection, job: Job) -> None:
         """Queue the report once the last analysis of the study is over and at least one succeeded."""
         siblings = [j for j in jobs.jobs_of(connection, job.study_id, job.version) if j.kind is JobKind.ANALYSE]
         if any(j.state in {JobState.QUEUED, JobState.LEASED} for j in siblings):
             _say_wait(connection, job.study_id, job.version)
             return
         if any(j.state is JobState.DONE for j in siblings):
-            jobs.add_job(connection, kind=JobKind.REPORT, study_id=job.study_id, version=job.version, priority=priority)
+            # As urgent as the most urgent analysis: the rule that made it so means the result.
+            urgency = max(sibling.priority for sibling in siblings)
+            jobs.add_job(connection, kind=JobKind.REPORT, study_id=job.study_id, version=job.version, priority=urgency)
 
     def _after_failure(self, connection: Connection, job: Job, wait: WaitReason, *, expected: bool = False) -> None:
         study = studies.get_study(connection, job.study_id, job.version)
@@ -358,7 +362,7 @@ class Execution:
         if job.kind is JobKind.ANALYSE and any(
             j.state is JobState.DONE and j.kind is JobKind.ANALYSE for j in siblings
         ):
-            self._after_analysis(connection, job, study.priority)
+            self._after_analysis(connection, job)
             return
         studies.move_study(connection, job.study_id, job.version, "fail", actor="clinic-ai", wait=wait)
 
@@ -391,6 +395,27 @@ class Execution:
             said = self._again(connection, self._arrived(connection, study_id), actor)
         self.wake()
         return said
+
+    def prioritise(self, study_id: str, priority: int, actor: str) -> str:
+        """Set the priority of a study and move its jobs with it; return in words what was done.
+
+        It stays whatever the headers of later instances say. Raise NotFound if there is no such study.
+        """
+        with self._database.write() as connection:
+            study = studies.get_study(connection, study_id)
+            urgency = study.urgency.model_copy(update={"ordered": priority, "ordered_by": actor})
+            fresh = priority_of(urgency)
+            studies.set_urgency(connection, study_id, study.version, urgency, fresh)
+            jobs.shift_priority(connection, study_id, study.version, fresh - study.priority)
+            record(
+                connection,
+                actor=actor,
+                action="study.priority",
+                subject=study_id,
+                details={"version": study.version, "from": study.priority, "to": fresh},
+            )
+        self.wake()
+        return f"Study {study_id} has priority {fresh} now, {study.priority} before; its jobs have moved with it."
 
     def _arrived(self, connection: Connection, study_id: str) -> Study:
         study = studies.get_study(connection, study_id)

@@ -155,7 +155,7 @@ class Child:
             except FrameTooLarge as error:
                 raise InputError(
                     "task_too_large",
-                    f"What is to be told to the {self.spec.name} child of this study, mostly headers of its images, has "
+                    f"What the {self.spec.name} child is to be told of this study, mostly headers of its images, has "
                     f"{error.size / (1 << 20):.1f} MiB; a message holds {MAX_FRAME_BYTES >> 20} MiB.",
                     remedy="The study has too many images or frames; let the sender split it into several studies.",
                 ) from error

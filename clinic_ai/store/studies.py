@@ -476,6 +476,7 @@ def _study(row: Row[tuple[object, ...]]) -> Study:
         close_code=CloseCode(found["close_code"]) if found["close_code"] else None,
         closed_reason=found["closed_reason"],
         wait=WaitReason.model_validate_json(found["wait"]) if found["wait"] else None,
+        originals_removed_at=found["originals_removed_at"],
     )
 
 

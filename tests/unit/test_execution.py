@@ -32,7 +32,7 @@ from clinic_ai.domain import (
 from clinic_ai.errors import ChildDied, ChildRefused, ClinicError, Conflict, HomeError, InputError
 from clinic_ai.execution import MAX_INTERRUPTIONS, Execution
 from clinic_ai.lanes import Wake
-from clinic_ai.settings import Settings
+from clinic_ai.settings import RoutingRule, RoutingSettings, Settings
 from clinic_ai.settings.model import ExecutionSettings
 from clinic_ai.store import alerts, artefacts, jobs, studies, tables
 from clinic_ai.store.audit import first_break
@@ -415,12 +415,6 @@ def test_a_rule_naming_an_absent_plugin_makes_the_study_wait(stage: Stage) -> No
     assert stage.state(study_id) is StudyState.ROUTED
 
 
-def test_the_urgent_go_first(stage: Stage) -> None:
-    calm, urgent = stage.close_study(priority=0), stage.close_study(priority=5)
-    stage.work()
-    assert [job.study_id for job in stage.analyse.ran] == [urgent, calm]
-
-
 def test_a_dead_daemons_leases_return_to_the_queue_without_costing_an_attempt(stage: Stage) -> None:
     study_id = stage.close_study()
     stage.execution.route_closed()
@@ -534,3 +528,48 @@ def test_an_arriving_study_cannot_be_tried_again(stage: Stage) -> None:
         )
     with pytest.raises(Conflict):
         stage.execution.retry(study_id, "tech")
+
+
+def order_of(stage: Stage, kind: JobKind) -> list[str]:
+    return [job.study_id for job in (stage.analyse if kind is JobKind.ANALYSE else stage.report).ran]
+
+
+def test_the_urgent_are_routed_analysed_and_reported_first(stage: Stage) -> None:
+    calm, urgent, less = (stage.close_study(priority=priority) for priority in (0, 50, 10))
+    stage.execution.route_closed()
+    while stage.execution.step(JobKind.ANALYSE):
+        pass
+    while stage.execution.step(JobKind.REPORT):
+        pass
+    assert order_of(stage, JobKind.ANALYSE) == order_of(stage, JobKind.REPORT) == [urgent, less, calm]
+
+
+def test_a_person_lets_a_study_overtake_others_that_wait(stage: Stage) -> None:
+    first, second, third = (stage.close_study() for _ in range(3))
+    stage.execution.route_closed()
+    assert "priority 80 now, 0 before" in stage.execution.prioritise(third, 80, "anna")
+    stage.execution.prioritise(first, -100, "anna")
+    stage.work()
+    assert order_of(stage, JobKind.ANALYSE) == [third, second, first]
+    with stage.database.read() as connection:
+        study = studies.get_study(connection, third)
+        assert (study.urgency.ordered, study.urgency.ordered_by) == (80, "anna")
+        assert first_break(connection) is None
+
+
+def test_a_rule_that_makes_an_analysis_urgent_makes_its_report_so(stage: Stage) -> None:
+    rule = RoutingRule(name="bleeding", plugins=("echo",), priority=60, when=Condition(modality=("CT",)))
+    stage.settings = stage.settings.model_copy(update={"routing": RoutingSettings(rule=(rule,))})
+    study_id = stage.close_study(priority=10)
+    stage.work()
+    assert [job.priority for job in stage.jobs(study_id)] == [70, 70]
+
+
+def test_what_a_person_ordered_while_the_analysis_ran_holds_for_the_report(stage: Stage) -> None:
+    study_id = stage.close_study()
+    stage.analyse.during = lambda: stage.execution.prioritise(study_id, 90, "anna") and None
+    stage.work()
+    assert [(job.kind, job.priority) for job in stage.jobs(study_id)] == [
+        (JobKind.ANALYSE, 90),
+        (JobKind.REPORT, 90),
+    ]
