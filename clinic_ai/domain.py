@@ -277,6 +277,8 @@ class Study(Word):
     """None while it is open, and for a version that was closed before codes were stored."""
     closed_reason: str = ""
     wait: WaitReason | None = None
+    originals_removed_at: float | None = None
+    """When retention removed the bytes of its images (UTC seconds); their headers stay."""
 
 
 # ---------------------------------------------------------------- models

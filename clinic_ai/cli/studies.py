@@ -308,7 +308,7 @@ def _print_version(version: VersionView) -> None:
             ("priority", f"{row.priority}: {row.priority_reason}" if row.priority_reason else ""),
             ("arrived", moment(row.opened_at)),
             ("closed", f"{moment(row.closed_at)}: {row.closed_reason}" if row.closed_at else ""),
-            ("originals", f"removed by retention on {moment(removed)}" if (removed := row.originals_removed_at) else ""),
+            ("originals", f"removed by retention on {moment(gone)}" if (gone := row.originals_removed_at) else ""),
         )
     )
     numbers = ("" if stack.series_number is None else f" {stack.series_number}" for stack in version.stacks)

@@ -78,6 +78,9 @@ class RunsPort(Protocol):
     def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
 
+    def dataset_notes(self, run_id: str) -> tuple[str, ...]:
+        """Return what was noted when the dataset of a run was frozen. Raise NotFound."""
+
     def stop(self, run_id: str, actor: str) -> None:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
 

@@ -399,12 +399,17 @@ class VerifyView(View):
 
 
 class RunRow(View):
-    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are."""
+    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are.
+
+    ``dataset_notes`` say what was left out of its dataset and what needs a look; only the answer to who started it
+    has them, for they name files.
+    """
 
     run_id: str
     plugin: str
     state: str
     dataset_id: str
+    dataset_notes: tuple[str, ...] = ()
     recipe: dict[str, Any] = Field(default_factory=dict)
     plan: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None

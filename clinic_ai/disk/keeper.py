@@ -155,6 +155,10 @@ class Keeper:
             garbage_bytes=self._store.collected_bytes,
         )
 
+    def waiting(self, source: str) -> Shortage | None:
+        """Return why what comes from a source waits for room, None if it does not."""
+        return self._room.shortage(source=source)
+
     def plan(self) -> list[Removal]:
         """Return what retention would remove now."""
         return self._retention.plan()
