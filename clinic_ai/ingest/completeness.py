@@ -115,6 +115,8 @@ class Tally:
 
     def missing(self) -> Iterator[str]:
         """Yield what is less than announced, in words."""
+        if self.complete:
+            return  # by the number of the whole; whatever else the headers say contradicts it
         if self.announced is not None and self.instances < self.announced:
             yield f"its headers announce {counted(self.announced)}"
         if self._too_many:
