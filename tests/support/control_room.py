@@ -225,6 +225,14 @@ def control_room(path: Path) -> Iterator[Room]:
         wake=lambda: None,
     )
     closing = Closing(database=database, settings=lambda: shared.settings.ingest, on_closed=lambda: None)
+    imports = Imports(
+        folder=home.imports,
+        database=database,
+        room=DiskRoom(home.state, lambda: shared.settings.disk.reserve_mb * MIB),
+        max_file_bytes=lambda: shared.settings.ingest.max_file_mb << 20,
+        on_received=lambda: None,
+    )
+    imports.sweep()
     services = Services(
         home=home,
         database=database,
@@ -247,13 +255,7 @@ def control_room(path: Path) -> Iterator[Room]:
         ),
         closing=closing,
         inboxes=lookout,
-        imports=Imports(
-            folder=home.imports,
-            database=database,
-            room=DiskRoom(home.state, lambda: shared.settings.disk.reserve_mb * MIB),
-            max_file_bytes=lambda: shared.settings.ingest.max_file_mb << 20,
-            on_received=lambda: None,
-        ),
+        imports=imports,
         disk=Keeper(
             home=home,
             settings=lambda: shared.settings,

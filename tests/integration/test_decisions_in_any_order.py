@@ -1,0 +1,264 @@
+"""Any sequence of arrivals, decisions, crashes and restarts keeps every file in one place with one fate.
+
+Real SQLite, real files, the real intake; only headers are not read by a child but lie in the files as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from intake_site import Site
+
+from clinic_ai.domain import Fate, FileDecision, FileKind, InstanceHeader, PatientIdentity
+from clinic_ai.errors import Conflict
+from clinic_ai.ingest import undecided
+from clinic_ai.ingest.quarantine import Quarantine
+from clinic_ai.settings import IngestSettings
+from clinic_ai.store import alerts, audit, ledger, studies
+from clinic_ai.store.database import Database
+from clinic_ai.store.ledger import LedgerEntry
+from clinic_ai.tasks import ParsedFile, Problem
+
+BROKEN = Problem(code="damaged", sentence="It is damaged.", remedy="Send it again.")
+
+
+class Crash(BaseException):
+    """Stands for a power cut: nothing catches it."""
+
+
+class Reader:
+    """Reads headers that lie in the files."""
+
+    def read(self, paths: Sequence[Path], _: IngestSettings, **_options: object) -> list[ParsedFile]:
+        found = []
+        for path in paths:
+            line = path.read_text().partition("\n")[0]
+            if line == "broken":
+                found.append(ParsedFile(path=str(path), problem=BROKEN))
+            else:
+                found.append(ParsedFile(path=str(path), header=InstanceHeader.model_validate_json(line)))
+        return found
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@contextlib.contextmanager
+def crash_at(step: int) -> Iterator[None]:
+    """Raise Crash at the n-th sync of a file or folder or edge of a transaction."""
+    taken = 0
+    sync, write = os.fsync, Database.write
+
+    def count() -> None:
+        nonlocal taken
+        taken += 1
+        if taken == step:
+            raise Crash
+
+    def fsync(descriptor: int) -> None:
+        count()
+        sync(descriptor)
+
+    @contextlib.contextmanager
+    def counted(database: Database) -> Iterator[Any]:
+        with write(database) as connection:
+            yield connection
+            count()  # everything is said and nothing committed
+        count()
+
+    os.fsync, Database.write = fsync, counted  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        os.fsync, Database.write = sync, write  # type: ignore[method-assign]
+
+
+class Clinic(RuleBasedStateMachine):
+    """A home to which files come and in which people decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = Path(tempfile.mkdtemp())
+        self.sent = 0
+        self.made: dict[tuple[str, int], frozenset[str]] = {}
+        self.open()
+
+    def open(self) -> None:
+        self.site = Site(self.path / "h")
+        self.site.intake._filing._reader = Reader()  # type: ignore[assignment]
+        self.quarantine = Quarantine(self.site.home.quarantine)
+
+    def teardown(self) -> None:
+        self.site.close()
+        shutil.rmtree(self.path)
+
+    def rows(self) -> list[LedgerEntry]:
+        with self.site.database.read() as connection:
+            return ledger.list_files(connection, limit=1000)
+
+    def waiting(self) -> list[LedgerEntry]:
+        return [row for row in self.rows() if row.fate is Fate.QUARANTINED]
+
+    # ------------------------------------------------------------ what may happen
+
+    @rule(
+        study=st.integers(1, 2),
+        uid=st.integers(0, 2),
+        patient=st.sampled_from(["A", "B", ""]),
+        content=st.integers(1, 3),
+    )
+    def a_file_comes(self, study: int, uid: int, patient: str, content: int) -> None:
+        header = InstanceHeader(
+            kind=FileKind.DICOM,
+            modality="CT",
+            study_instance_uid=f"1.2.{study}",
+            series_instance_uid=f"1.2.{study}.1",
+            sop_instance_uid=f"1.2.{study}.1.{uid}" if uid else "",
+            identity=PatientIdentity(patient_id=patient),
+        )
+        self.take(f"{header.model_dump_json()}\n{content}")
+
+    @rule(content=st.integers(1, 2))
+    def a_broken_file_comes(self, content: int) -> None:
+        self.take(f"broken\n{content}")
+
+    def take(self, text: str) -> None:
+        self.sent += 1
+        (self.path / "file.dcm").write_text(text)
+        self.site.intake.take([self.path / "file.dcm"], "hand")
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data(), everything=st.booleans())
+    def a_person_accepts(self, data: st.DataObject, everything: bool) -> None:
+        chosen = data.draw(st.sampled_from(self.waiting()))
+        decision = data.draw(st.sampled_from(undecided.choices_of(chosen.reason_code)))
+        study_id = chosen.study_id if everything and chosen.reason_code in undecided.CONFLICTS else None
+        self.site.intake.decisions.accept([chosen.file_id], study_id, decision, "eva")
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data())
+    def a_person_discards(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.sampled_from(self.waiting()))
+        self.site.intake.decisions.discard([chosen.file_id], None, "not wanted", "eva")
+
+    @precondition(lambda self: self.rows())
+    @rule(data=st.data(), decision=st.sampled_from(FileDecision))
+    def a_person_decides_what_cannot_be_decided(self, data: st.DataObject, decision: FileDecision) -> None:
+        row = data.draw(st.sampled_from(self.rows()))
+        if row.fate is Fate.QUARANTINED and decision in undecided.choices_of(row.reason_code):
+            return
+        try:
+            self.site.intake.decisions.accept([row.file_id], None, decision, "eva")
+        except Conflict:
+            return
+        raise AssertionError("it was accepted")
+
+    @rule()
+    def time_passes(self) -> None:
+        self.site.intake.cycle()
+
+    @rule()
+    def studies_are_complete(self) -> None:
+        self.site.intake.flush()
+        with self.site.database.read() as connection:
+            for study in studies.list_studies(connection, limit=1000):
+                found = studies.instances_of(connection, study.study_id, study.version)
+                self.made[study.study_id, study.version] = frozenset(instance.sha256 for instance in found)
+
+    @rule()
+    def the_daemon_restarts(self) -> None:
+        self.site.close()
+        self.open()
+
+    @rule(step=st.integers(1, 30))
+    def the_power_fails_while_decisions_are_carried_out(self, step: int) -> None:
+        try:
+            with crash_at(step):
+                self.site.intake.cycle()
+        except Crash:
+            self.the_daemon_restarts()
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data(), step=st.integers(1, 6), discards=st.booleans())
+    def the_power_fails_while_a_person_decides(self, data: st.DataObject, step: int, discards: bool) -> None:
+        chosen = data.draw(st.sampled_from(self.waiting()))
+        decision = data.draw(st.sampled_from(undecided.choices_of(chosen.reason_code)))
+        with contextlib.suppress(Crash), crash_at(step):
+            if discards:
+                self.site.intake.decisions.discard([chosen.file_id], None, "not wanted", "eva")
+            else:
+                self.site.intake.decisions.accept([chosen.file_id], None, decision, "eva")
+        self.the_daemon_restarts()
+
+    # ------------------------------------------------------------ what always holds
+
+    @invariant()
+    def every_file_has_one_fate_and_lies_in_one_place(self) -> None:
+        rows = self.rows()
+        assert len(rows) == self.sent
+        for row in rows:
+            quarantined = self.quarantine.holds(row.file_id, row.seen_at)
+            spooled = (self.site.home.spool / str(row.file_id)).exists()
+            match row.fate:
+                case Fate.QUARANTINED:
+                    assert quarantined
+                    assert not spooled
+                case Fate.CLAIMED:
+                    assert quarantined != spooled
+                case Fate.STORED | Fate.DUPLICATE:
+                    assert not quarantined
+                    assert not spooled
+                    assert self.site.objects.verify(row.sha256 or "")
+                case Fate.DISCARDED:
+                    assert not quarantined
+                    assert not spooled
+                case _:
+                    raise AssertionError(f"file {row.file_id} is {row.fate}")
+
+    @invariant()
+    def a_study_is_of_one_patient_and_names_each_object_once(self) -> None:
+        with self.site.database.read() as connection:
+            for study in studies.list_studies(connection, limit=1000):
+                found = studies.instances_of(connection, study.study_id, study.version)
+                uids = [instance.header.sop_instance_uid for instance in found]
+                assert len(set(uids)) == len(uids)
+                assert len({i.header.identity.patient_id for i in found} - {""}) <= 1
+                assert all(self.site.objects.has(instance.sha256) for instance in found)
+
+    @invariant()
+    def a_closed_version_stays_what_it_was(self) -> None:
+        with self.site.database.read() as connection:
+            for (study_id, version), hashes in self.made.items():
+                found = studies.instances_of(connection, study_id, version)
+                assert {instance.sha256 for instance in found} == hashes
+            assert audit.first_break(connection) is None
+
+    @invariant()
+    def there_is_an_alert_exactly_while_something_waits(self) -> None:
+        with self.site.database.read() as connection:
+            raised = {(alert.code, alert.subject) for alert in alerts.open_alerts(connection)}
+        expected = {
+            (undecided.CONFLICT, row.study_id)
+            if row.reason_code in undecided.CONFLICTS
+            else (undecided.QUARANTINED, row.source)
+            for row in self.waiting()
+        }
+        assert {one for one in raised if one[0] in {undecided.CONFLICT, undecided.QUARANTINED}} == expected
+
+
+Clinic.TestCase.settings = settings(
+    max_examples=20,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+test_any_order = Clinic.TestCase
