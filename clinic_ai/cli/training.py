@@ -38,7 +38,7 @@ def run(
     daemon alone; without a daemon it pauses the run.
     """
     from clinic_ai.cli.offline import absolute, training
-    from clinic_ai.cli.output import Exit
+    from clinic_ai.cli.output import Exit, say
     from clinic_ai.control.views import RunOrder
 
     place = home_of(home)
@@ -46,8 +46,12 @@ def run(
     order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe=dict(map(_pair, setting or [])))
     with training(place) as desk:
         row = desk.start_run(order)
+        notes = row.dataset_notes
+        if not as_json:
+            for note in notes:
+                say(note)
         if not (detach and desk.outlives_us):
-            row = _follow(desk, row.run_id, quiet=as_json)
+            row = _follow(desk, row.run_id, quiet=as_json).model_copy(update={"dataset_notes": notes})
     _tell(row, as_json)
     if row.state == "FAILED":
         raise typer.Exit(Exit.FAILED)

@@ -67,7 +67,8 @@ class RunDesk:
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run. Raise DatasetError, NotFound or Conflict."""
-        return self.run(self._runs.start(order.plugin, Path(order.dataset), dict(order.recipe), self._actor))
+        run_id = self._runs.start(order.plugin, Path(order.dataset), dict(order.recipe), self._actor)
+        return self.run(run_id).model_copy(update={"dataset_notes": self._runs.dataset_notes(run_id)})
 
     def stop_run(self, run_id: str) -> DoneView:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""

@@ -132,6 +132,11 @@ class Datasets:
         )
         return dataset.model_copy(update={"examples": placed})
 
+    def notes(self, dataset_id: str) -> tuple[str, ...]:
+        """Return what people should know of a dataset, without a look at its images. Raise NotFound."""
+        with self._database.read() as connection:
+            return store.get_dataset(connection, dataset_id).notes
+
     def list_datasets(self) -> list[DatasetView]:
         """Return all datasets, newest first."""
         with self._database.read() as connection:

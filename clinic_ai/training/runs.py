@@ -112,6 +112,10 @@ class Runs:
         self._wake()
         return run_id
 
+    def dataset_notes(self, run_id: str) -> tuple[str, ...]:
+        """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
+        return self.datasets.notes(self.get(run_id).dataset_id)
+
     def stop(self, run_id: str, actor: str) -> None:
         """Stop a run: it writes a checkpoint within 10 s or is killed. Raise NotFound, Conflict if it ended."""
         with self._changed:

@@ -12,6 +12,8 @@ import tiny_learner
 from school import School, tiny_png
 
 from clinic_ai.contract import Dataset
+from clinic_ai.control.orders import RunDesk
+from clinic_ai.control.views import RunOrder
 from clinic_ai.errors import DatasetError
 from clinic_ai.store import meta
 from clinic_ai.training.datasets import Datasets
@@ -65,6 +67,13 @@ def test_burnt_in_text_is_left_out_or_kept_and_named(frozen: Datasets, tmp_path:
     kept = frozen.freeze(TINY, folder, "ada", keep_burned_in=True)
     assert len(kept.examples) == len(left_out.examples) + 1
     assert any(note.startswith("1 image has text burnt in") and "2.dcm" in note for note in kept.notes)
+
+
+def test_who_starts_a_run_is_told_and_nobody_else(school: School, tmp_path: Path) -> None:
+    desk = RunDesk(school.runs, "ada")
+    row = desk.start_run(RunOrder(plugin=TINY.name, dataset=str(drop(tmp_path))))
+    assert any("2.dcm" in note for note in row.dataset_notes)
+    assert desk.run(row.run_id).dataset_notes == ()
 
 
 def test_a_folder_of_nothing_but_burnt_in_text(frozen: Datasets, tmp_path: Path) -> None:
