@@ -47,6 +47,9 @@ log = structlog.get_logger()
 MAX_BATCH = 200
 """Files taken at once whatever the settings say: each of their folders is held open meanwhile."""
 _NAP_S = 0.5
+PARSER_UNAVAILABLE, STOPPED = "parser_unavailable", "ingest_stopped"
+SUBJECT = "ingest"
+"""Codes and subject of the alerts about passes that failed."""
 
 T = TypeVar("T")
 
@@ -97,6 +100,8 @@ class Intake:
         self._busy = threading.Lock()
         self._stop = threading.Event()
         self._backlog: list[Claim] = []
+        self._full = False
+        """Whether the disk had no room for a file in this pass."""
 
     # ------------------------------------------------------------ what the daemon calls
 
@@ -122,6 +127,7 @@ class Intake:
         """
         with self._busy:
             looked_at = time.monotonic()
+            self._full = False
             self._take_accepted()
             moved = self._work_off(looked_at)
             moved = self._file(self._taking.collect(), looked_at) or moved
@@ -133,11 +139,15 @@ class Intake:
                     if self.room.shortage(source=inbox.source) is not None or self.lookout.busy(inbox):
                         break  # so it does until there is room, and until the batch before has come back
                     moved = self._file(self._taking.take(batch), looked_at) or moved
-            return self.closing.close_due(looked_at, self.lookout.seen_until) or moved
+            moved = self.closing.close_due(looked_at, self.lookout.seen_until) or moved
+            if self._full:
+                raise self._no_space()  # only now: one file that is too large for the disk must not hold up the others
+            return moved
 
     def run(self, stop: threading.Event) -> None:
         """Repeat ``cycle`` until ``stop``: when the kernel hints at a new file, and every ``rescan_s`` anyway."""
         failures, watched = 0, list[Path]()
+        alerted = True  # perhaps: an earlier start may have left an alert
         self._stop = stop
         while not stop.is_set():
             self._wake.clear()
@@ -149,12 +159,14 @@ class Intake:
             try:
                 self.cycle()
             except Exception as error:  # noqa: BLE001 - thread boundary: without this thread nothing comes in any more
-                failures += 1
+                failures, alerted = failures + 1, True
                 self.closing.disturb()
                 self._report(error)
                 stop.wait(min(60.0, 2.0**failures))
                 continue
             failures = 0
+            if alerted:
+                alerted = not self._withdraw_alerts()
             self._sleep(stop)
         self._hints.close()
 
@@ -204,16 +216,16 @@ class Intake:
     # ------------------------------------------------------------ taking
 
     def _file(self, batch: Batch, looked_at: float) -> bool:
-        """File what was taken; return whether there was anything. Raise HomeError if the disk has no room."""
+        """File what was taken, and note whether the disk had no room for more; return whether there was anything."""
+        self._full = self._full or batch.full
         self._backlog += batch.claims
         self._work_off(looked_at)
-        if batch.full:
-            raise self._full()
         return bool(batch.claims)
 
-    def _full(self) -> HomeError:
+    def _no_space(self) -> HomeError:
         return HomeError(
-            f"The disk of {self._home.spool} is full; new files stay where they lie.",
+            f"The disk of {self._home.spool} is full, or has too little beside its reserve for a file that has to be "
+            "copied; what waits stays where it lies.",
             remedy="Free space on that disk; the appliance goes on by itself.",
         )
 
@@ -249,7 +261,7 @@ class Intake:
                 self._spool.copy_in(number, path)
             except OSError as error:
                 if outcome_of(error) is Taken.NO_SPACE:
-                    raise self._full() from error
+                    raise self._no_space() from error
                 outcomes.append(Outcome(number, Fate.IGNORED, "cannot_take", CANNOT_TAKE, CANNOT_TAKE_REMEDY))
             else:
                 self._backlog.append(claim_of_entry(number, entry, now))
@@ -298,15 +310,26 @@ class Intake:
                 stop.wait(0.05)  # the next hints of a burst need no pass of their own
                 return
 
+    def _withdraw_alerts(self) -> bool:
+        """Withdraw the alerts about failed passes after one that did not fail; return whether that could be written."""
+        try:
+            with self._database.write() as connection:
+                for code in (PARSER_UNAVAILABLE, STOPPED):
+                    alerts.withdraw(connection, code, SUBJECT)
+        except Exception as error:  # noqa: BLE001 - thread boundary; it is tried again after the next pass
+            log.error("ingest.alert_failed", error=type(error).__name__)
+            return False
+        return True
+
     def _report(self, error: Exception) -> None:
         """Say what stopped a pass; never the text of a foreign error, it may hold personal data."""
         log.error("ingest.failed", error=type(error).__name__, at=places(error))
         if not isinstance(error, ClinicError):
             return
-        code = "parser_unavailable" if isinstance(error, ChildError) else "ingest_stopped"
+        code = PARSER_UNAVAILABLE if isinstance(error, ChildError) else STOPPED
         try:
             with self._database.write() as connection:
-                alerts.raise_alert(connection, code, "ingest", error.message, error.remedy)
+                alerts.raise_alert(connection, code, SUBJECT, error.message, error.remedy)
         except Exception as second:  # noqa: BLE001 - the alert may fail for the very reason it tells of
             log.error("ingest.alert_failed", error=type(second).__name__)
 
