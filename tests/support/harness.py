@@ -28,6 +28,7 @@ settle_s = 0.1
 [ingest]
 rescan_s = 0.2
 quiet_period_s = 0.3
+gap_wait_s = 0.3
 
 [execution]
 backoff_s = [0.1]

@@ -22,10 +22,12 @@ from clinic_ai.store.objects import ObjectStore
 class Site:
     """One home and its intake; ``ingest`` are keys of ``[ingest]`` that differ from quick ones."""
 
-    def __init__(self, path: Path, crew: Crew | None = None, **ingest: object) -> None:
+    def __init__(
+        self, path: Path, crew: Crew | None = None, *, settings: Settings | None = None, **ingest: object
+    ) -> None:
         self.home: Home = init_home(path) if not path.exists() else Home(path)
-        quick = {"settle_s": 0.05, "quiet_period_s": 0.1, "rescan_s": 0.1}
-        self.settings = Settings(ingest=IngestSettings.model_validate({**quick, **ingest}))
+        quick = {"settle_s": 0.05, "quiet_period_s": 0.1, "gap_wait_s": 0.1, "rescan_s": 0.1}
+        self.settings = settings or Settings(ingest=IngestSettings.model_validate({**quick, **ingest}))
         self.database = Database(self.home.database)
         self.database.open()
         self.objects = ObjectStore(self.home.objects)

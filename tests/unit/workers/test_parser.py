@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -57,6 +58,43 @@ def test_reads_what_the_header_says(child: Child, place: Path, originals: dict[s
     assert (header.identity.patient_id, header.identity.patient_name) == ("PH-0001", "PHANTOM^Number 1")
     assert (header.series_number, header.instance_number, header.bits_stored) == (1, 1, 16)
     assert header.remarks == ()
+
+
+def test_reads_how_much_there_is_in_all_and_how_urgent_it_is(
+    child: Child, place: Path, originals: dict[str, bytes]
+) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(originals["dicom"]))
+    dataset.NumberOfStudyRelatedInstances = 120
+    dataset.NumberOfSeriesRelatedInstances = 40
+    dataset.NumberOfStudyRelatedSeries = 3
+    dataset.ImagesInAcquisition = 20
+    dataset.AcquisitionNumber = 2
+    dataset.RequestedProcedurePriority = "stat "
+    dataset.StudyPriorityID = "HIGH"
+    header = parse(child, place / "x", as_bytes(dataset)).header
+    assert header is not None
+    assert (header.number_of_study_related_instances, header.number_of_series_related_instances) == (120, 40)
+    assert (header.number_of_study_related_series, header.images_in_acquisition) == (3, 20)
+    assert (header.acquisition_number, header.requested_procedure_priority) == (2, "STAT")
+    assert header.study_priority_id == "HIGH"
+    assert header.remarks == ()
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "1000000000", "12 or so", "", "9" * 64])
+def test_a_number_of_instances_that_cannot_be_true_is_not_told(
+    child: Child, place: Path, originals: dict[str, bytes], value: str
+) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(originals["dicom"]))
+    dataset.add_new(0x00201208, "LO", value)
+    header = parse(child, place / "x", as_bytes(dataset)).header
+    assert header is not None
+    assert header.number_of_study_related_instances is None
+
+
+def as_bytes(dataset: pydicom.Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
