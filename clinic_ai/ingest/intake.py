@@ -29,7 +29,7 @@ from clinic_ai.ingest.imports import imported
 from clinic_ai.ingest.lookout import Lookout, sighting
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import received
-from clinic_ai.ingest.recovery import claim_of, recover
+from clinic_ai.ingest.recovery import claim_of, look_again, recover
 from clinic_ai.ingest.spool import Spool, Taken, outcome_of
 from clinic_ai.ingest.taking import CANNOT_TAKE, CANNOT_TAKE_REMEDY, Batch, Taking, claim_of_entry
 from clinic_ai.ingest.troubles import ODD, ODD_REMEDY
@@ -100,6 +100,8 @@ class Intake:
         self._busy = threading.Lock()
         self._stop = threading.Event()
         self._backlog: list[Claim] = []
+        self._doubtful = False
+        """Whether nobody knows how far the filing of the backlog came."""
         self._full = False
         """Whether the disk had no room for a file in this pass."""
 
@@ -130,7 +132,8 @@ class Intake:
             self._full = False
             self._take_accepted()
             moved = self._work_off(looked_at)
-            moved = self._file(self._taking.collect(), looked_at) or moved
+            for back in self._taking.collect():
+                moved = self._file(back, looked_at) or moved
             for rested in self.lookout.rounds():
                 for batch in _batches(iter(rested), self._batch_size()):
                     inbox = batch[0].inbox
@@ -162,7 +165,7 @@ class Intake:
                 failures, alerted = failures + 1, True
                 self.closing.disturb()
                 self._report(error)
-                stop.wait(min(60.0, 2.0**failures))
+                self._rest(stop, min(60.0, 2.0**failures))
                 continue
             failures = 0
             if alerted:
@@ -287,15 +290,33 @@ class Intake:
     def _work_off(self, looked_at: float) -> bool:
         """File everything that lies in the spool; return whether there was anything."""
         moved = False
+        if self._doubtful:
+            self._look_again()
         while self._backlog and not self._stop.is_set():
             batch = self._backlog[: self._batch_size()]
+            self._doubtful = True  # should it fail, it may have got half-way
             filed = self._filing.file(batch)
+            self._doubtful = False
             del self._backlog[: len(batch)]
             self.closing.note(filed.added, looked_at)
             if filed.closed:
                 self._on_closed()
             moved = True
         return moved
+
+    def _look_again(self) -> None:
+        """Find out how far the pass came that failed, as a start does after a crash."""
+        before = len(self._backlog)
+        self._backlog = look_again(
+            self._backlog,
+            spool=self._spool,
+            quarantine=self._quarantine,
+            database=self._database,
+            objects=self._objects,
+        )
+        self._doubtful = False
+        if len(self._backlog) < before:
+            self.closing.recover()  # what was written of these may have opened a study
 
     # ------------------------------------------------------------ waiting
 
@@ -309,6 +330,18 @@ class Intake:
             if self._wake.wait(min(left, _NAP_S)):
                 stop.wait(0.05)  # the next hints of a burst need no pass of their own
                 return
+
+    def _rest(self, stop: threading.Event, rest_s: float) -> None:
+        """Wait before the next pass after one that failed; no longer once a disk that was short has room again."""
+        until, was_short = time.monotonic() + rest_s, False
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, _NAP_S)):
+            try:
+                short = self.room.shortage() is not None
+            except OSError:  # the home is not there now
+                continue
+            if was_short and not short:
+                return
+            was_short = short
 
     def _withdraw_alerts(self) -> bool:
         """Withdraw the alerts about failed passes after one that did not fail; return whether that could be written."""
