@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INPUT ?=
 HOME_DIR ?=
 DURATION ?= 3600
-BENCHMARKS := idle guard end_to_end ingest receive
+BENCHMARKS := idle guard end_to_end ingest receive listing growth
 
 RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray
 DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]'

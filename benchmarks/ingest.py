@@ -1,167 +1,126 @@
-"""Slices per second from a drop folder into closed studies, beside what the disk alone can do.
+"""CT slices per second into closed studies, by folder and by network, beside the disk alone and other receivers.
 
-    python benchmarks/ingest.py [--slices 1000] [--directory DIR]
+    python benchmarks/ingest.py [--slices 500] [--rounds 3] [--associations 1 8] [--directory DIR]
 
-CT slices of 512 × 512 at 16 bit are made first. Three rates are then measured on the same file system:
+Slices of 512 × 512 at 16 bit, the same bytes for all, on the same file system:
 
-- write + fsync: the same bytes written to new files, each synced: what any receiver has to do at least
-- rename + fsync: files moved to another folder, each synced: what taking from a drop folder has to do at least
-- ingest: settled files through Intake, to the commit that stores them: claim, sync, SHA-256, header, ledger,
-  object store, study
+- write + fsync: new files, each synced: what anybody has to do at least who takes bytes from elsewhere
+- rename + fsync: files moved to another folder, each synced: the least for files from a folder
+- folder: dropped into the inbox of the appliance, to the commit that stores the last one: settled, claimed, synced,
+  hashed, header read, in the ledger, in the object store, assembled into studies
+- bare: pynetdicom with a handler that writes and syncs
+- C-STORE: the appliance over the network, to the same commit
+- storescp: of DCMTK, started with TCP_NODELAY=1, else it stalls at 21/s; it does not sync
+- orthanc: with SQLite and a synced storage area
 
-The ratios say how much of the floor the appliance reaches; they travel between machines, the rates do not.
+All that listen get the objects from dcmsend. Each round runs everything, every other round in the opposite order; rates
+and ratios are medians, CPU is that of the receiving side with all its processes. The ratios travel between machines,
+the rates do not. What is not installed is left out, and said.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import random
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 
-import pydicom
 import structlog
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from parts.network import WARM_UP, Run, appliance, bare, missing, orthanc, storescp
+from parts.slices import ct_slices
+from parts.takers import folder, rename_and_sync, write_and_sync
 
-from clinic_ai.domain import Fate
-from clinic_ai.home import init_home
-from clinic_ai.ingest.intake import Intake
-from clinic_ai.processes import Crew
-from clinic_ai.settings import IngestSettings, Settings
-from clinic_ai.store import ledger
-from clinic_ai.store.database import Database
-from clinic_ai.store.objects import ObjectStore, fsync_directory
+GOAL = 300.0
+"""Slices per second from a folder."""
 
-SIDE = 512
-PER_STUDY = 250
+
+@dataclass(frozen=True)
+class Taker:
+    """Something that takes slices: its name, what measures it in an empty folder, and what it is compared with."""
+
+    name: str
+    measure: Callable[[Path, list[Path]], Run]
+    floors: tuple[str, ...] = ("write + fsync",)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, default=1000)
+    parser.add_argument("--slices", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--associations", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--directory", type=Path, default=None, help="where to work; the disk to be measured")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    takers = _takers(options.associations)
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         root = Path(name)
-        contents = list(_slices(options.slices))
-        size = sum(map(len, contents)) / len(contents)
-        write = options.slices / _write_and_sync(root / "write", contents)
-        rename = options.slices / _rename_and_sync(root / "from", root / "to", contents)
-        ingest = options.slices / _ingest(root / "home", contents)
-    print(f"{options.slices} CT slices of {size / 1e6:.2f} MB, {os.cpu_count()} cores")
-    print(f"write + fsync   {write:7.0f}/s")
-    print(f"rename + fsync  {rename:7.0f}/s")
-    print(
-        f"ingest          {ingest:7.0f}/s   ratio to write + fsync {ingest / write:.2f}, "
-        f"to rename + fsync {ingest / rename:.2f}"
-    )
+        files = []
+        for index, content in enumerate(ct_slices(WARM_UP + options.slices)):
+            files.append(root / f"{index:05d}.dcm")
+            files[-1].write_bytes(content)
+        size = files[0].stat().st_size / 1e6
+        print(
+            f"{options.slices} CT slices of {size:.2f} MB, {os.cpu_count()} cores, {options.rounds} rounds", flush=True
+        )
+        rounds = [_round(root / "round", takers, files, number) for number in range(options.rounds)]
+    _print(takers, rounds, options.slices)
 
 
-def _slices(count: int) -> Iterator[bytes]:
-    """Yield slices as a scanner would name and order them; pixels are random, as a disk should not compress them."""
-    noise = random.Random(7)
-    for index in range(count):
-        study = generate_uid(entropy_srcs=["benchmark", str(index // PER_STUDY)])
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = f"{study[:50]}.{index}"
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        slice_ = Dataset()
-        slice_.file_meta = meta
-        slice_.SOPClassUID = CTImageStorage
-        slice_.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-        slice_.StudyInstanceUID, slice_.SeriesInstanceUID = study, f"{study[:50]}.1"
-        slice_.PatientID, slice_.PatientName = f"BENCH-{index // PER_STUDY}", "PHANTOM^Benchmark"
-        slice_.Modality, slice_.BodyPartExamined, slice_.Manufacturer = "CT", "CHEST", "clinic-ai"
-        slice_.SeriesNumber, slice_.InstanceNumber = 1, index % PER_STUDY + 1
-        slice_.ImagePositionPatient = [-250.0, -250.0, float(index)]
-        slice_.Rows = slice_.Columns = SIDE
-        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
-        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
-        slice_.PixelData = noise.randbytes(SIDE * SIDE * 2)
-        buffer = pydicom.filebase.DicomBytesIO()
-        slice_.save_as(buffer, enforce_file_format=True)
-        yield buffer.getvalue()
+def _takers(associations: Sequence[int]) -> list[Taker]:
+    """Return what can be measured here; say what cannot."""
+    takers = [
+        Taker("write + fsync", write_and_sync, ()),
+        Taker("rename + fsync", rename_and_sync, ()),
+        Taker("folder", folder, ("write + fsync", "rename + fsync")),
+    ]
+    absent = missing(bare, appliance, storescp, orthanc)
+    for name in absent:
+        print(f"{name} is left out: its program, or dcmsend of DCMTK, is not installed")
+    for count in associations:
+        for kind in (bare, appliance, storescp, orthanc):
+            if kind.__name__ in absent:
+                continue
+            name = {"appliance": "C-STORE"}.get(kind.__name__, kind.__name__)
+            floors = ("write + fsync",) if kind is bare else ("write + fsync", f"bare, {count} assoc.")
+            takers.append(Taker(f"{name}, {count} assoc.", partial(_over_network, kind, count), floors))
+    return takers
 
 
-@contextmanager
-def _stopwatch() -> Iterator[list[float]]:
-    seconds: list[float] = []
-    start = time.perf_counter()
-    yield seconds
-    seconds.append(time.perf_counter() - start)
+def _over_network(kind: Callable[[Path, list[Path], int], Run], count: int, place: Path, files: list[Path]) -> Run:
+    return kind(place, files, count)
 
 
-def _write_and_sync(folder: Path, contents: Iterable[bytes]) -> float:
-    folder.mkdir()
-    with _stopwatch() as seconds:
-        for index, content in enumerate(contents):
-            with (folder / str(index)).open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        fsync_directory(folder)
-    return seconds[0]
+def _round(place: Path, takers: list[Taker], files: list[Path], number: int) -> dict[str, Run]:
+    runs = {}
+    for taker in takers[:: -1 if number % 2 else 1]:
+        place.mkdir()
+        os.sync()  # what one run leaves to be written is not to slow the next one
+        time.sleep(0.5)
+        runs[taker.name] = taker.measure(place, files)
+        shutil.rmtree(place)
+    return runs
 
 
-def _rename_and_sync(source: Path, target: Path, contents: Iterable[bytes]) -> float:
-    source.mkdir()
-    target.mkdir()
-    names = _drop(source, contents)
-    with _stopwatch() as seconds:
-        for name in names:
-            (source / name).rename(target / name)
-            descriptor = os.open(target / name, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        fsync_directory(target)
-    return seconds[0]
-
-
-def _drop(folder: Path, contents: Iterable[bytes]) -> list[str]:
-    names = []
-    for index, content in enumerate(contents):
-        (folder / f"slice{index:06d}.dcm").write_bytes(content)
-        names.append(f"slice{index:06d}.dcm")
-    return names
-
-
-def _ingest(root: Path, contents: list[bytes]) -> float:
-    home = init_home(root)
-    settings = Settings(ingest=IngestSettings(settle_s=0.05))
-    database, crew = Database(home.database), Crew()
-    database.open()
-    intake = Intake(
-        home=home,
-        settings=lambda: settings,
-        database=database,
-        objects=ObjectStore(home.objects),
-        crew=crew,
-        on_closed=lambda: None,
-    )
-    try:
-        intake.recover()
-        _drop(home.inbox, contents)
-        intake.cycle()  # the first look: nothing has come to rest yet
-        time.sleep(0.1)
-        with _stopwatch() as seconds:
-            intake.cycle()
-        with database.read() as connection:
-            stored = ledger.counts(connection)[Fate.STORED]
-        if stored != len(contents):
-            raise SystemExit(f"only {stored} of {len(contents)} slices were stored")
-    finally:
-        intake.close()
-        crew.close()
-        database.close()
-    return seconds[0]
+def _print(takers: list[Taker], rounds: list[dict[str, Run]], slices: int) -> None:
+    print(f"{'':20}{'slices/s':>9}{'CPU ms':>8}   ratio to")
+    for taker in takers:
+        runs = [found[taker.name] for found in rounds]
+        rate = slices / median(run.stored for run in runs)
+        cpu = 1000 * median(run.cpu for run in runs) / slices
+        ratios = [
+            f"{floor}: {median(found[floor].stored / found[taker.name].stored for found in rounds):.2f}"
+            for floor in taker.floors
+            if floor in rounds[0]
+        ]
+        goal = f"   goal {GOAL:.0f}/s: {'kept' if rate >= GOAL else 'MISSED'}" if taker.name == "folder" else ""
+        print(f"{taker.name:20}{rate:9.0f}{cpu:8.2f}   {', '.join(ratios)}{goal}")
 
 
 if __name__ == "__main__":

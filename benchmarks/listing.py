@@ -2,11 +2,11 @@
 
     python benchmarks/listing.py [--studies 10000] [--files 1000000] [--receiving 300] [--directory DIR]
 
-A database is filled first. Then the same questions are asked three ways: to the store, over the socket of a real daemon
-by the typed client, and on the command line. The floor is the same daemon's answer to ``/healthz``, and for the command
-line ``clinic-ai --help``: what asking anything costs. Times are medians of wall time in milliseconds; the budget is
-that a page of 50 studies, as the command line shows it, is there in 50 ms. Last comes what a daemon spends that only watches, with ``--receiving`` studies
-open and without.
+A database is filled first. Then the same questions are asked three ways: to the store, over the socket of a real
+daemon by the typed client, and on the command line. The floor is the same daemon's answer to ``/healthz``, and for the
+command line ``clinic-ai --help``: what asking anything costs. Times are medians of wall time in milliseconds; the
+budget is that a page of 50 studies, as the command line shows it, is there in 50 ms. Last comes what a daemon spends
+that only watches, with ``--receiving`` studies open and without.
 """
 
 from __future__ import annotations
