@@ -22,6 +22,8 @@ ENVIRONMENT_KEY = "CLINIC_AI_CHILD"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
@@ -69,6 +71,14 @@ def confine() -> tuple[socket.socket, Confinement]:
     # Writing beyond RLIMIT_FSIZE should raise OSError here and not kill the process without a word.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     return socket.socket(fileno=limits.channel), limits
+
+
+def keep_capabilities() -> None:
+    """Keep the capabilities that systemd handed over (CAP_LEASE) from all programs that this process starts.
+
+    What is ambient is inherited by them; emptied, they have none, and this process has what it has.
+    """
+    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 def _limit(which: int, value: int) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from clinic_ai import __version__
 from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
+from clinic_ai.confinement import keep_capabilities
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
@@ -347,6 +348,7 @@ def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> i
 
     Raise ClinicError, in one sentence, if the home, its settings, its lock or a socket cannot be used.
     """
+    keep_capabilities()
     add_new_folders(home)
     check_home(home)
     settings = load_settings(home.clinic_toml)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,6 +152,34 @@ def test_a_file_that_changed_after_the_look_is_not_taken(place: Path) -> None:
     assert taken(place, "a", size_bytes=5) is Taken.CHANGED
     assert taken(place, "a", mtime_ns=5) is Taken.CHANGED
     assert os.listdir(place / "spool") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become another user")
+@pytest.mark.parametrize(("capability", "answer"), [("+lease", "granted"), ("-lease", "not_possible")])
+def test_of_a_file_of_somebody_else_only_the_capability_of_the_unit_tells(
+    tmp_path: Path, capability: str, answer: str
+) -> None:
+    script = (
+        "import os, sys; from clinic_ai.ingest.leases import take_lease;"
+        "print(take_lease(os.open('/proc/self/fd/0', os.O_RDONLY)).value)"
+    )
+    caps = [f"--inh-caps=-all,{capability}", f"--ambient-caps=-all,{capability}"]
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "a").chmod(0o644)
+    with (tmp_path / "a").open("rb") as file:
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps, sys.executable, "-c", script],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd="/",
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    if "ermission" in done.stderr:
+        pytest.skip("another user cannot reach the package here")
+    assert done.stdout.strip() == answer, done.stderr
 
 
 @pytest.fixture

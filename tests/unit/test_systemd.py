@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -108,6 +109,33 @@ def test_the_unit_agrees_with_the_program() -> None:
     # Lanes and threads are joined after the grace time; systemd must not cut that short.
     assert float(values("TimeoutStopSec")[0]) >= STOP_GRACE_S + 60
     assert values("KillMode") == ["mixed"]
+
+
+def test_one_capability_is_had_and_no_child_has_it() -> None:
+    assert values("CapabilityBoundingSet") == values("AmbientCapabilities") == ["CAP_LEASE"]
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can hand a capability to a program, by setpriv")
+    script = (
+        "import subprocess, sys; from clinic_ai.confinement import keep_capabilities; keep_capabilities();"
+        "own = open('/proc/self/status').read();"
+        "child = subprocess.check_output(['cat', '/proc/self/status'], text=True);"
+        "print(*[line.split()[1] for text in (own, child) for line in text.splitlines() if line.startswith('CapEff')])"
+    )
+    caps = ["--inh-caps=-all,+lease", "--ambient-caps=-all,+lease", "--bounding-set=-all,+lease"]
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps, sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd="/",
+        env={"PYTHONPATH": str(UNIT.parents[1])},
+    )
+    if "ermission" in done.stderr:
+        pytest.skip("another user cannot reach the package here")
+
+    own, child = (int(word, 16) for word in done.stdout.split())
+    assert (own, child) == (1 << 28, 0)
 
 
 def test_the_user_is_the_one_the_unit_names() -> None:
