@@ -170,6 +170,9 @@ class _Copy:
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
         instance = str(dataset.get("SOPInstanceUID") or "").strip() or f"instance {self._sha256}"
         _clean_pixels(dataset, syntax)
+        for keyword in _CODED:
+            if keyword in dataset:  # codes have their place in sequences, where they are checked together
+                del dataset[keyword]
         self._clean(dataset, 0)
         dataset.SOPInstanceUID = keys.uid(instance)
         dataset.SpecificCharacterSet = CHARACTER_SET
@@ -256,7 +259,12 @@ class _Copy:
             return False
         if element.tag.group == 0x0028 or element.keyword == "Modality":
             return len(texts) < 16  # without these there is no image, whatever the patient's name is
-        return len(texts) <= 64 and all(map(str.isascii, texts)) and self._words.isdisjoint(_words(texts))
+        return len(texts) <= 64 and all(map(str.isascii, texts)) and not self._names_somebody(texts)
+
+    def _names_somebody(self, texts: list[str]) -> bool:
+        """Return whether a word of a name or number stands in one of the texts; long words also inside others."""
+        together = " ".join(texts).upper()
+        return not self._words.isdisjoint(_words(texts)) or any(len(w) > 4 and w in together for w in self._words)
 
 
 def _only_numbers(element: DataElement) -> bool:

@@ -96,7 +96,7 @@ class TestNothingLeaks:
         assert "PatientWeight" not in copy
         assert copy.PatientBirthDate == ""
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(levels=st.lists(LEVEL, min_size=1, max_size=4))
     def test_any_elements_anywhere_of_any_vr(self, tmp_path: Path, levels: list[list[tuple[int, int]]]) -> None:
         """Each level of elements lies in a sequence of the one before, one that is kept."""
@@ -199,7 +199,10 @@ class TestNothingLeaks:
         own.CodeValue, own.CodingSchemeDesignator, own.CodeMeaning = "QX7LEAK", "99HOUSE", "Thorax"
         copy = made(
             marked.image(
+                CodeValue="QX7LEAK",
+                CodingSchemeDesignator="SCT",
                 BodyPartExamined="QX7LEAK",
+                FilterType="OF-QX7LEAKS",
                 ScanOptions=["HELIX", "QX7LEAK_2"],
                 AnatomicRegionSequence=Sequence([public, own]),
             ),
