@@ -7,6 +7,7 @@ is the spool emptied. Doing any of it twice is harmless.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,8 @@ class Claim:
     modality: str = ""
     body_part: str = ""
     priority: int = 0
+    owner: str = ""
+    """Who looks after what sends there, in the clinic's words."""
     sha256: str = ""
     decision: FileDecision | None = None
     judged: str = ""
@@ -81,6 +84,12 @@ class _Rejected:
     claim: Claim
     problem: Problem
     key: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do, and who looks after the source it came from."""
+        owner = self.claim.owner
+        return f"{self.problem.remedy} {owner} looks after this source.".strip() if owner else self.problem.remedy
 
 
 class Filing:
@@ -149,6 +158,11 @@ class Filing:
                 sha256, size = self._spool.sync_and_hash(claim.file_id)
             except PermissionError:
                 return _Rejected(claim, _NOT_READABLE)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                # A second sync would say yes without having written what the first one could not (fsync(2)).
+                return _Rejected(claim, _DISK_FAILED)
             return replace(claim, sha256=sha256, size_bytes=size)
 
         results = list(self._threads.map(one, batch))
@@ -178,11 +192,11 @@ class Filing:
             ]
             _record_rejected(connection, rejected)
         for arrival in kept:
-            self._spool.path(arrival.file_id).unlink()
+            self._spool.discard(arrival.file_id)
         for item in rejected:
             why = item.problem
             place = self._quarantine.place(item.claim.file_id, item.claim.seen_at)
-            log.warning("file.quarantined", place=place.name, code=why.code, sentence=why.sentence, remedy=why.remedy)
+            log.warning("file.quarantined", place=place.name, code=why.code, sentence=why.sentence, remedy=item.remedy)
         closed = any(members[0].header.kind is not FileKind.DICOM for members in groups.values())
         log.info("ingest.filed", files=len(kept) + len(rejected), quarantined=len(rejected), studies=len(groups))
         return Filed(tuple(added), closed)
@@ -257,7 +271,7 @@ class Filing:
             Reason(
                 code=item.problem.code,
                 sentence=item.problem.sentence,
-                remedy=item.problem.remedy,
+                remedy=item.remedy,
                 file_number=claim.file_id,
                 original_name=claim.name,
                 source=claim.source,
@@ -371,7 +385,7 @@ def _record_rejected(connection: Connection, rejected: Sequence[_Rejected]) -> N
                 Fate.QUARANTINED,
                 item.problem.code,
                 item.problem.sentence,
-                item.problem.remedy,
+                item.remedy,
                 contradicted.get(item.key),
             )
             for item in rejected
@@ -399,6 +413,12 @@ _CHANGED = Problem(
     remedy="Look at it again with `clinic-ai file show`; then accept or discard what is there now.",
 )
 _REPLACED_BEFORE = "The study had exactly these bytes; a person accepted others in their place."
+_DISK_FAILED = Problem(
+    code="disk_failed",
+    sentence="The disk of the appliance could not write the file down or read it back.",
+    remedy="Have the disk checked (`journalctl -k`, `smartctl -a`). Then drop the file again if its sender has it; "
+    "otherwise accept this one with `clinic-ai file accept`.",
+)
 _NO_ANSWER = Problem(
     code="unreadable",
     sentence="Its header could not be read.",

@@ -138,9 +138,11 @@ class Intake:
                 for batch in _batches(iter(rested), self._batch_size()):
                     inbox = batch[0].inbox
                     if self._stop.is_set():
-                        return moved  # the rest lies well where it is
-                    if self.room.shortage(source=inbox.source) is not None or self.lookout.busy(inbox):
-                        break  # so it does until there is room, and until the batch before has come back
+                        return moved
+                    # What the receiver acknowledged is on our disk already, and taking it needs no more of it.
+                    waits = not inbox.whole and self.room.shortage(source=inbox.source) is not None
+                    if waits or self.lookout.busy(inbox):
+                        break  # the rest lies well until there is room, and until the batch before has come back
                     moved = self._file(self._taking.take(batch), looked_at) or moved
             moved = self.closing.close_due(looked_at, self.lookout.seen_until) or moved
             if self._full:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -46,45 +47,90 @@ def recover(
     spool.sweep()
     with database.read() as connection:
         pending = ledger.pending(connection)
-    claims: list[Claim] = []
-    outcomes: list[Outcome] = []
-    untouched: list[int] = []
+    found = _Found()
     for row in pending:
-        inbox = _inbox_of(row, inboxes)
-        if spool.path(row.file_id).exists():
-            quarantine.remove(row.file_id, row.seen_at)
-            if inbox is not None and row.fate is Fate.CLAIMING:
-                spool.finish_move(row.file_id, _entry(row, inbox))
-            claims.append(claim_of(row, inbox))
-        elif quarantine.holds(row.file_id, row.seen_at):
-            # Put there before the crash, or accepted by a person and not yet taken out: judging it again says which.
-            try:
-                there, untaken = decisions.bring_back([row], spool=spool, quarantine=quarantine)
-            except HomeError as error:
-                log.warning("ingest.not_recovered", file=row.file_id, sentence=error.message)
-                continue  # the disk is full; each pass of the intake tries it again
-            claims += [claim_of(back, inbox) for back in there]
-            outcomes += untaken
-        elif row.sha256 is not None and objects.has(row.sha256):
-            os.link(objects.path(row.sha256), spool.path(row.file_id))
-            claims.append(claim_of(row, inbox))
-        elif row.fate is Fate.CLAIMING and inbox is not None and _lies_in(inbox, row):
-            untouched.append(row.file_id)
-        elif row.fate is Fate.CLAIMING and row.source in offline:
-            untouched.append(row.file_id)  # nowhere here, so it lies where it lay, and is seen again
-        else:
-            outcomes.append(Outcome(row.file_id, Fate.VANISHED, "gone", "It was gone before it could be taken."))
-    with database.write() as connection:
-        ledger.abandon(connection, untouched)
-        ledger.decide(connection, outcomes)
-        put_away = {outcome.file_id for outcome in outcomes if outcome.fate is Fate.QUARANTINED}
-        undecided.raise_alerts(connection, {row.source for row in pending if row.file_id in put_away}, ())
+        try:
+            _find(row, found, inboxes, offline, spool=spool, quarantine=quarantine, objects=objects)
+        except HomeError as error:
+            log.warning("ingest.not_recovered", file=row.file_id, sentence=error.message)
+            continue  # the disk is full; each pass of the intake tries it again
+    _write(found, pending, database)
     decisions.tidy(database=database, quarantine=quarantine)
-    _empty_spool_of_finished(spool, quarantine, database, objects)
-    claims += _adopt_orphans(spool, database)
+    _empty_spool_of_finished(spool.numbers(), spool, quarantine, database, objects)
+    claims = found.claims + _adopt_orphans(spool, database)
     if pending or claims:
-        log.info("ingest.recovered", begun=len(pending), to_file=len(claims), never_taken=len(untouched))
+        log.info("ingest.recovered", begun=len(pending), to_file=len(claims), never_taken=len(found.untouched))
     return claims
+
+
+def look_again(
+    claims: Sequence[Claim], *, spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore
+) -> list[Claim]:
+    """Return those of ``claims`` that are still to be filed, after filing some of them failed half-way.
+
+    It may leave all that a crash may leave: a file in the quarantine of which the ledger does not say so, or one in
+    the spool whose fate is written. Raise HomeError if the disk is full; doing it again goes on.
+    """
+    with database.read() as connection:
+        rows = ledger.get_files(connection, [claim.file_id for claim in claims])
+    pending = [row for row in rows.values() if row.fate.pending]
+    found = _Found()
+    for row in pending:
+        _find(row, found, (), (), spool=spool, quarantine=quarantine, objects=objects)
+    _write(found, pending, database)
+    _empty_spool_of_finished(rows.keys() & spool.numbers(), spool, quarantine, database, objects)
+    there = {claim.file_id for claim in found.claims}
+    return [claim for claim in claims if claim.file_id in there]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is to be filed, what nobody touched yet, and the fates of the others."""
+
+    claims: list[Claim] = field(default_factory=list)
+    untouched: list[int] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def _find(
+    row: LedgerEntry,
+    found: _Found,
+    inboxes: Sequence[Inbox],
+    offline: Collection[str],
+    *,
+    spool: Spool,
+    quarantine: Quarantine,
+    objects: ObjectStore,
+) -> None:
+    """Look where the bytes of a file are that is on its way. Raise HomeError if they cannot be taken back."""
+    inbox = _inbox_of(row, inboxes)
+    if spool.path(row.file_id).exists():
+        quarantine.remove(row.file_id, row.seen_at)
+        if inbox is not None and row.fate is Fate.CLAIMING:
+            spool.finish_move(row.file_id, _entry(row, inbox))
+        found.claims.append(claim_of(row, inbox))
+    elif quarantine.holds(row.file_id, row.seen_at):
+        # Put there before the crash, or accepted by a person and not yet taken out: judging it again says which.
+        there, untaken = decisions.bring_back([row], spool=spool, quarantine=quarantine)
+        found.claims.extend(claim_of(back, inbox) for back in there)
+        found.outcomes.extend(untaken)
+    elif row.sha256 is not None and objects.has(row.sha256):
+        os.link(objects.path(row.sha256), spool.path(row.file_id))
+        found.claims.append(claim_of(row, inbox))
+    elif row.fate is Fate.CLAIMING and inbox is not None and _lies_in(inbox, row):
+        found.untouched.append(row.file_id)
+    elif row.fate is Fate.CLAIMING and row.source in offline:
+        found.untouched.append(row.file_id)  # nowhere here, so it lies where it lay, and is seen again
+    else:
+        found.outcomes.append(Outcome(row.file_id, Fate.VANISHED, "gone", "It was gone before it could be taken."))
+
+
+def _write(found: _Found, pending: Sequence[LedgerEntry], database: Database) -> None:
+    with database.write() as connection:
+        ledger.abandon(connection, found.untouched)
+        ledger.decide(connection, found.outcomes)
+        put_away = {outcome.file_id for outcome in found.outcomes if outcome.fate is Fate.QUARANTINED}
+        undecided.raise_alerts(connection, {row.source for row in pending if row.file_id in put_away}, ())
 
 
 def _inbox_of(row: LedgerEntry, inboxes: Sequence[Inbox]) -> Inbox | None:
@@ -99,9 +145,11 @@ def _lies_in(inbox: Inbox, row: LedgerEntry) -> bool:
     return os.path.lexists(os.path.join(os.fsencode(inbox.root), row.raw_name))  # noqa: PTH118
 
 
-def _empty_spool_of_finished(spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore) -> None:
+def _empty_spool_of_finished(
+    numbers: Collection[int], spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore
+) -> None:
     """Remove from the spool what is safely elsewhere: the crash came between the commit and the removal."""
-    for number in spool.numbers():
+    for number in numbers:
         with database.read() as connection:
             rows = ledger.list_files(connection, limit=1, before=number + 1)
         if not rows or rows[0].file_id != number:
@@ -139,6 +187,7 @@ def claim_of(row: LedgerEntry, inbox: Inbox | None) -> Claim:
         modality=inbox.modality if inbox else "",
         body_part=inbox.body_part if inbox else "",
         priority=inbox.priority if inbox else 0,
+        owner=inbox.owner if inbox else "",
         decision=FileDecision(row.decision) if row.decision else None,
         judged=row.sha256 or "" if row.decision else "",
     )

@@ -20,10 +20,14 @@ from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 
+import structlog
+
 from clinic_ai.disk.room import Room
 from clinic_ai.ingest.leases import Lease, lease_holds, take_lease
 from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.store.objects import fsync_directory, hash_descriptor
+
+log = structlog.get_logger()
 
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = _NO_FOLLOW | os.O_DIRECTORY
@@ -120,6 +124,13 @@ class Spool:
         finally:
             os.close(descriptor)
 
+    def discard(self, file_id: int) -> None:
+        """Remove a file that is safely elsewhere; one that cannot be removed now is so at the next start."""
+        try:
+            self.path(file_id).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("spool.not_emptied", file=file_id, error=error.strerror)
+
     def numbers(self) -> set[int]:
         """Return the numbers of all files that lie here."""
         return {int(place.name) for place in self.root.iterdir() if place.name.isdecimal()}
@@ -190,7 +201,7 @@ class Spool:
         lease = take_lease(descriptor)
         if lease is Lease.HELD_OPEN:
             return Taken.HELD_OPEN
-        ours = os.geteuid() in {status.st_uid, 0}
+        ours = os.geteuid() == status.st_uid  # our children are not root even if we are, and must be able to read it
         if lease is Lease.GRANTED and ours and status.st_nlink == 1:
             try:
                 taken = self._rename(folder, name, file_id)
@@ -261,7 +272,11 @@ class Spool:
             temporary.rename(self.path(file_id))
         finally:
             temporary.unlink(missing_ok=True)
-        fsync_directory(self.root)
+        try:
+            fsync_directory(self.root)
+        except OSError:
+            self.path(file_id).unlink(missing_ok=True)  # its original stays
+            raise
 
 
 class _Offline(Exception):

@@ -7,7 +7,7 @@ until it comes back, or until the next start looks where their bytes lie.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,18 +64,15 @@ class Taking:
         self._late.append(on_the_way)
         if not on_the_way.errand.wait(on_the_way.errand.started_at + PATIENCE_S):
             return Batch()
-        self._late.remove(on_the_way)
         return self._settle(on_the_way)
 
-    def collect(self) -> Batch:
-        """Return what came back meanwhile."""
-        back = [one for one in self._late if one.errand.ended]
-        self._late = [one for one in self._late if not one.errand.ended]
-        batches = [self._settle(one) for one in back]
-        return Batch(tuple(claim for batch in batches for claim in batch.claims), any(batch.full for batch in batches))
+    def collect(self) -> Iterator[Batch]:
+        """Yield what came back meanwhile."""
+        for back in [one for one in self._late if one.errand.ended]:
+            yield self._settle(back)
 
     def _settle(self, back: _OnTheWay) -> Batch:
-        """Write down what came of a batch."""
+        """Write down what came of a batch; if that cannot be written now, ``collect`` does it later."""
         try:
             results = back.errand.result()
         except OSError:  # the spool could not be synced: what is in it is filed, which syncs it again
@@ -86,6 +83,7 @@ class Taking:
         for claim, result in zip(back.claims, results, strict=True):
             by_result[result].append(claim)
         self._write_untaken(by_result)
+        self._late.remove(back)
         self._lookout.taken(entry for result in (Taken.TAKEN, Taken.GONE) for _, entry in by_result[result])
         self._lookout.refused(entry for _, entry in by_result[Taken.REFUSED])
         self._lookout.held_open(entry for _, entry in by_result[Taken.HELD_OPEN])
@@ -126,4 +124,5 @@ def claim_of_entry(number: int, entry: Entry, seen_at: float) -> Claim:
         modality=entry.inbox.modality,
         body_part=entry.inbox.body_part,
         priority=entry.inbox.priority,
+        owner=entry.inbox.owner,
     )

@@ -91,6 +91,16 @@ def test_contradictions_go_to_quarantine_with_their_reason(site: Site) -> None:
         assert ledger_hash(place / "file") == reason["sha256"]
 
 
+def test_a_quarantined_file_names_who_looks_after_its_source(site: Site) -> None:
+    owner = site.settings.inbox[0].model_copy(update={"owner": "Radiology desk, 4711"})
+    site.settings = site.settings.model_copy(update={"inbox": (owner,)})
+    (site.home.inbox / "junk").write_bytes(b"no scan")
+    row = site.settle(1)["junk"]
+    assert row.remedy.endswith(" Radiology desk, 4711 looks after this source.")
+    (place,) = site.home.quarantine.iterdir()
+    assert json.loads((place / "reason.json").read_text())["remedy"] == row.remedy
+
+
 def ledger_hash(path: Path) -> str:
     import hashlib
 
