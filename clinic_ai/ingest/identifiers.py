@@ -102,7 +102,8 @@ def remarks_of(instances: Sequence[Instance], replaced: int) -> tuple[str, ...]:
     series = {i.header.series_instance_uid for i in instances if "no_series_uid" in i.header.own_uids}
     sentences = [_SENTENCES[why].format(_images(counts[why]), len(series)) for why in get_args(OwnUid) if counts[why]]
     if replaced:
-        sentences.append(f"{_images(replaced)} replaced by others with the same SOP Instance UID; a person decided so.")
+        by = "another one" if replaced == 1 else "others"
+        sentences.append(f"{_images(replaced)} replaced by {by} with the same SOP Instance UID; a person decided so.")
     return tuple(sentences)
 
 
@@ -117,6 +118,6 @@ _SENTENCES: dict[OwnUid, str] = {
     "no_object_uid": "{0} sent without a SOP Instance UID; references to them use a UID of this appliance.",
     "uid_of_other_object": "{0} sent with the SOP Instance UID of another one; a person kept both, and references "
     "use a UID of this appliance.",
-    "study_of_other_patient": "{0} sent with the Study Instance UID of another patient's study; a person made them a "
-    "study of their own.",
+    "study_of_other_patient": "{0} sent with the Study Instance UID of another patient's study; a person decided "
+    "that this is a study of its own.",
 }

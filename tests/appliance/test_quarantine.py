@@ -47,6 +47,6 @@ def test_a_replacement_gives_a_new_result_that_says_so(home: Home, tmp_path: Pat
         for document in (json.loads((folder / "result.json").read_text()) for folder in folders)
     }
     assert said[1] == []
-    assert said[2] == ["1 object was replaced by others with the same SOP Instance UID; a person decided so."]
+    assert said[2] == ["1 object was replaced by another one with the same SOP Instance UID; a person decided so."]
     assert clinic_ai(home, "alert", "list").returncode == 0
     assert daemon.stop() == 0
