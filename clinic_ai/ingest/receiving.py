@@ -46,6 +46,7 @@ REASONS = {
     "unknown_peer": "no peer has its AE title and address",
     "wrong_called_title": "it called another AE title than network.ae_title",
     "too_many": "there are network.max_associations already",
+    "no_request": "it asked for no association: no DICOM, no TLS or a wrong certificate, or it broke off",
     "others": "further callers, not named one by one",
     "no_room": "the disk takes no more, or has less free than disk.reserve_mb",
     "too_large": "it is larger than ingest.max_file_mb",
@@ -255,9 +256,11 @@ class Receiver:
                 _record(connection, report, due, objects)
                 self._note_objects(connection, report)
         for refusal in due:
-            log.warning("network.refused", reason=refusal.reason, **_who(refusal.caller))
+            why = REASONS.get(refusal.reason, "")
+            log.warning("network.refused", reason=refusal.reason, sentence=why, **_who(refusal.caller))
         for refusal in objects:
-            log.warning("network.object_refused", reason=refusal.reason, count=refusal.count, **_who(refusal.caller))
+            why = REASONS.get(refusal.reason, "")
+            log.warning("network.object_refused", reason=refusal.reason, sentence=why, **_who(refusal.caller))
         if report.stored:
             self._on_received()
 

@@ -158,6 +158,8 @@ class _Server(ThreadedAssociationServer):
     """Lets only machines in that some peer may call from, and never waits for one of them."""
 
     receiver: Receiver
+    request_queue_size = 128
+    """Connections that the kernel holds for us; beyond that a sender would have to try again after a second."""
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         client, address = self.socket.accept()  # type: ignore[union-attr]
@@ -175,6 +177,10 @@ class _Server(ThreadedAssociationServer):
     def begin(self, association: Association, kind: UID, name: UID, syntax: UID) -> Arrival:
         """Make the file for an object that comes."""
         return self.receiver.begin(association, kind, name, syntax)
+
+    def over(self, association: Association) -> None:
+        """Note a connection that ended without having asked for anything."""
+        self.receiver.over(association)
 
     def verify_request(self, _: object, client_address: Any) -> bool:
         """Turn away unknown machines, and too many at once, before a byte of theirs is read."""
@@ -292,6 +298,11 @@ class Receiver:
         self._refuse(caller, reason)
         association.acse.send_reject(*answer)
         association.kill()
+
+    def over(self, association: Association) -> None:
+        """Note a connection that ended before an association was asked for in words that pynetdicom understands."""
+        if association.requestor.primitive is None:
+            self._refuse(Caller(ae_title="", address=str(association.requestor.address)), "no_request")
 
     def _accepted(self, event: Event) -> None:
         with self._lock:

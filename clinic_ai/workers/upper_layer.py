@@ -223,10 +223,11 @@ class Conversation(Association):
 
     dimse: Messages
 
-    def __init__(self, ae: AE, begin: Begin) -> None:
+    def __init__(self, ae: AE, begin: Begin, over: Callable[[Association], None]) -> None:
         super().__init__(ae, "acceptor")
         self.dimse = Messages(self, begin)
         self.dul.to_user_queue = _Calls(self.dimse.wake)
+        self._over = over
 
     def run_reactor(self) -> None:
         """Live until it ends; leave nothing half received behind."""
@@ -234,14 +235,15 @@ class Conversation(Association):
             super().run_reactor()
         finally:
             self.dimse.drop()
+            self._over(self)
 
 
 class Conversations(RequestHandler):
-    """Makes such an association of each connection; its server has ``begin``."""
+    """Makes such an association of each connection; its server has ``begin``, and ``over``, which is told the end."""
 
     def _create_association(self) -> Conversation:
         server: Any = self.server
-        association = Conversation(self.ae, server.begin)
+        association = Conversation(self.ae, server.begin, server.over)
         association._server = server
         association.name = f"AcceptorThread of {self.client_address[0]}"  # by its first word pynetdicom counts them
         association.set_socket(Wire(association, client_socket=self.request))

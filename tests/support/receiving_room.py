@@ -18,6 +18,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage
 from scans import write_ct_slice
 
@@ -190,11 +191,21 @@ def echo(port: int, *options: str, title: str = PEER.ae_title) -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def store(port: int, datasets: Iterable[Dataset], title: str = PEER.ae_title) -> list[int]:
-    """Send datasets over one association; return the answers until it broke, none if it was not let in."""
+def associate(port: int, title: str = PEER.ae_title) -> Association:
+    """Begin an association of pynetdicom for CT images; it may not have been let in."""
     ae = AE(title)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", port, ae_title=OURS)
+    # Where the machine is busy, a second thread of pynetdicom 3.0.4 takes answers away from the one that waits for
+    # them, which then waits for half a minute. Only the one that waits asks with block=True.
+    dimse, get = association.dimse, association.dimse.get_msg
+    dimse.get_msg = lambda block=False: get(block=True) if block else (None, None)  # type: ignore[method-assign]
+    return association
+
+
+def store(port: int, datasets: Iterable[Dataset], title: str = PEER.ae_title) -> list[int]:
+    """Send datasets over one association; return the answers until it broke, none if it was not let in."""
+    association = associate(port, title)
     answers = []
     for dataset in datasets:
         status = association.send_c_store(dataset) if association.is_established else Dataset()
