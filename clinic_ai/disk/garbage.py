@@ -7,15 +7,17 @@ for why nothing slips in between.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import structlog
 
 from clinic_ai.disk.usage import Class, Tally
-from clinic_ai.store import audit, references
+from clinic_ai.store import audit, jobs, references
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import SLICES, ObjectStore, StoredObject
 from clinic_ai.store.references import Kind
@@ -25,6 +27,18 @@ log = structlog.get_logger()
 GRACE_S = 86400.0
 """So long, too, that a study whose originals were removed can be sent again in parts."""
 _CLASS = {Kind.ORIGINAL: Class.ORIGINALS, Kind.COPY: Class.ORIGINALS, Kind.RESULT: Class.RESULTS}
+
+
+def sweep_job_directories(database: Database, folder: Path, *, grace_s: float = GRACE_S) -> int:
+    """Remove what attempts left behind that could not remove it themselves; return how many directories."""
+    with database.read() as connection:
+        at_work = jobs.leased(connection)
+    before, swept = time.time() - grace_s, 0
+    for place in folder.iterdir():
+        if place.name not in at_work and place.stat().st_mtime < before:
+            shutil.rmtree(place, ignore_errors=True)  # the next round tries again
+            swept += 1
+    return swept
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from clinic_ai.disk import usage, words
-from clinic_ai.disk.garbage import GRACE_S, StoreCount
+from clinic_ai.disk.garbage import GRACE_S, StoreCount, sweep_job_directories
 from clinic_ai.disk.retention import PER_STEP, UNSETTLED_S, Removal, Retention
 from clinic_ai.disk.room import MIB, Room, Shortage, with_slack
 from clinic_ai.disk.usage import Class, Counting, Tally
@@ -26,8 +26,8 @@ from clinic_ai.store.objects import SLICES, ObjectStore
 log = structlog.get_logger()
 
 STEP_S = 2.0
-COUNT_BUDGET_S = 0.01
-"""Processor time in seconds that one step may spend on counting: half a percent of a core."""
+COUNT_BUDGET_S = 0.02
+"""Processor time in seconds that one step may spend on counting: about a percent of a core."""
 COUNT_PAUSE_S = 600.0
 RETENTION_PAUSE_S = 60.0
 """Time between two plans of retention. Some file systems say only later what an unlink freed."""
@@ -127,6 +127,7 @@ class Keeper:
             self._counted_at = time.time()
             self._count_after = time.monotonic() + COUNT_PAUSE_S
             self._verifier.withdraw_repaired()
+            sweep_job_directories(self._database, self._home.jobs)
         self._retain()
         self._verify_some()
         return bool(self._pending)

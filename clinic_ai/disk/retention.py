@@ -26,10 +26,10 @@ log = structlog.get_logger()
 DAY_S = 86400.0
 AIM = 10
 """Once it removes for want of room, it goes on until there is this much more than asked for, in percent."""
-PER_STEP = 20
+PER_STEP = 5
 """Studies that lose their originals in one step."""
-LOOK_AHEAD = 1000
-"""Studies that one plan looks at."""
+PLANNED = 100
+"""Studies in one plan at most; the next one goes on."""
 UNSETTLED_S = 600.0
 """An object adopted within this time may be part of a transaction still to come; the collection of garbage gets it."""
 
@@ -59,10 +59,12 @@ class Need:
     size_bytes: int
 
 
-def choose(candidates: Iterable[Candidate], *, aged_before: float, needs: Sequence[Need]) -> list[Removal]:
+def choose(
+    candidates: Iterable[Candidate], *, aged_before: float, needs: Sequence[Need], most: int = PLANNED
+) -> list[Removal]:
     """Return what goes, of candidates given oldest first: all delivered before ``aged_before``, then what is needed.
 
-    ``candidates`` is asked for no more than it takes.
+    That is ``most`` of them at most. ``candidates`` is asked for no more than it takes.
     """
     chosen: list[Removal] = []
     freed = 0
@@ -77,6 +79,8 @@ def choose(candidates: Iterable[Candidate], *, aged_before: float, needs: Sequen
         else:
             break
         freed += candidate.frees_bytes
+        if len(chosen) == most:
+            break
     return chosen
 
 
@@ -114,13 +118,15 @@ class Retention:
         return needs
 
     def plan(self) -> list[Removal]:
-        """Return what it would remove now, the oldest first; at most ``LOOK_AHEAD`` studies."""
+        """Return what it would remove now, the oldest first; at most ``PLANNED`` studies."""
         days = self._settings().retention.originals_days
         aged_before = time.time() - days * DAY_S if days else 0.0
         needs = self.needs()
         if not days and not needs:
             return []
-        return choose(self._candidates(time.time() if needs else aged_before), aged_before=aged_before, needs=needs)
+        return choose(
+            self._candidates(time.time() if needs else aged_before), aged_before=aged_before, needs=needs, most=PLANNED
+        )
 
     def remove(self, removals: Sequence[Removal]) -> int:
         """Remove the originals of these studies; return the bytes that freed. One that is needed again stays."""
@@ -136,14 +142,19 @@ class Retention:
 
     def _candidates(self, before: float) -> Iterable[Candidate]:
         """Yield, oldest first, what may go; each is asked for in a transaction of its own, for there may be many."""
-        with self._database.read() as connection:
-            found = originals.delivered_studies(connection, before=before, limit=LOOK_AHEAD)
-        for study in found:
+        last = (0.0, "")
+        while True:
             with self._database.read() as connection:
-                if self._in_a_dataset(connection, study.study_id):
-                    continue
-                own = originals.exclusive(connection, study.study_id)
-            yield Candidate(study, sum(original.size_bytes for original in own), len(own))
+                found = originals.delivered_studies(connection, before=before, limit=PLANNED, after=last)
+            for study in found:
+                with self._database.read() as connection:
+                    if self._in_a_dataset(connection, study.study_id):
+                        continue
+                    own = originals.exclusive(connection, study.study_id)
+                yield Candidate(study, sum(original.size_bytes for original in own), len(own))
+            if len(found) < PLANNED:
+                return
+            last = (found[-1].delivered_at, found[-1].study_id)
 
     def _in_a_dataset(self, connection: Connection, study_id: str) -> bool:
         stamp = datasets.stamp(connection)

@@ -157,6 +157,11 @@ def give_back(connection: Connection, job_id: str) -> None:
     )
 
 
+def leased(connection: Connection) -> set[str]:
+    """Return the ids of the jobs that somebody works at."""
+    return set(connection.execute(select(jobs.c.job_id).where(jobs.c.state == JobState.LEASED.value)).scalars())
+
+
 def leased_by_others(connection: Connection, owner: str) -> list[Job]:
     """Return the jobs that a daemon which is gone had leased."""
     query = select(jobs).where(jobs.c.state == JobState.LEASED.value, jobs.c.lease_owner != owner)

@@ -11,7 +11,7 @@ import pytest
 from shelf import Shelf
 from sqlalchemy import Connection, text
 
-from clinic_ai.disk.garbage import StoreCount
+from clinic_ai.disk.garbage import StoreCount, sweep_job_directories
 from clinic_ai.disk.usage import Class
 from clinic_ai.store import audit, references
 from clinic_ai.store.references import Kind
@@ -109,3 +109,14 @@ def test_a_slice_of_many_objects_is_counted_in_turns(store: Shelf, monkeypatch: 
     turns = sum(1 for _ in count.work())
     assert turns > 256 + 9
     assert count.tally(Class.ORIGINALS).files == 18
+
+
+def test_what_an_attempt_could_not_remove_is_swept_but_not_under_a_job_at_work(store: Shelf) -> None:
+    store.add_study(job="DONE")
+    store.add_study(job="LEASED")
+    for name in ("J-0001", "J-0002", "deidentify-x"):
+        (store.home.jobs / name).mkdir()
+        (store.home.jobs / name / "map.png").write_bytes(b"of a patient")
+    assert sweep_job_directories(store.database, store.home.jobs) == 0  # they are young
+    assert sweep_job_directories(store.database, store.home.jobs, grace_s=AT_ONCE) == 2
+    assert [place.name for place in store.home.jobs.iterdir()] == ["J-0002"]

@@ -148,16 +148,18 @@ def test_objects_are_read_at_the_pace_that_was_asked_for(kept: Kept, monkeypatch
         place.write_bytes(b"damaged")
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "COUNT_PAUSE_S", 1e9)
+    monkeypatch.setattr(module, "RETENTION_PAUSE_S", 1e9)
     kept.keeper = kept.restarted()
 
     def found() -> int:
         return len(store.audited("object.damaged"))
 
-    kept.steps(3 * len(SLICES))
+    kept.steps(len(SLICES) + 10)
     assert found() == 0  # switched off
     store.configure(disk={"verify_mb_per_hour": 1})
-    kept.steps(3 * len(SLICES))
+    kept.steps(len(SLICES) + 10)
     assert found() == 1  # 7 bytes read, which is 24 milliseconds' worth
     clock[0] += 1.0
-    kept.steps(3 * len(SLICES))
+    kept.steps(len(SLICES) + 10)
     assert found() == 2

@@ -129,6 +129,25 @@ def test_what_another_study_needs_stays_until_that_one_goes_too(store: Shelf) ->
     assert not store.objects.has(shared)
 
 
+def test_a_long_plan_comes_in_parts_and_passes_over_what_helps_nobody(
+    store: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLANNED", 3)
+    for number in range(5):
+        store.add_study([b"shared by all"], delivered_at=float(number + 1))
+    store.add_study([b"shared by all"], artefacts=[("HELD", ())])
+    younger = [store.add_study([b"x" * (MIB + number)], delivered_at=float(number + 10)) for number in range(2)]
+    store.configure(retention={"when_free_below_mb": 10})
+    monkeypatch.setattr(module, "free_bytes", lambda _: 9 * MIB)
+    retention = retention_of(store)
+    assert planned(retention) == [(study_id, "free_space") for study_id in younger]
+    store.configure(retention={"originals_days": 1})
+    assert len(retention.plan()) == 3
+    while plan := retention.plan():
+        retention.remove(plan)
+    assert len(store.audited("study.originals_removed")) == 7
+
+
 def test_an_original_that_is_also_a_result_or_in_a_dataset_stays(store: Shelf) -> None:
     store.configure(retention={"originals_days": 1})
     study = store.add_study([b"picture", b"scan"], results=[b"picture"], delivered_at=1.0)
