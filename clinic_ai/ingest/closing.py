@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -35,6 +35,8 @@ ACTOR = "ingest"
 MAX_RECENT = 1000
 """Closed studies remembered, to learn from instances that come late."""
 _ATTEMPTS = 5
+_AT_ONCE = 10
+"""Studies closed in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -230,16 +232,35 @@ class Closing:
         sources = {one.source for one in open_now}
         quiet = {source: self.quiet_s(source) for source in sources}
         unsettled = {source: unsettled_since(source) for source in sources}
-        ready = []
+        due: dict[str, tuple[_Open, CloseCode]] = {}
         for one in open_now:
             if one.arrived is None:
                 one.arrived = looked_at  # more of a study that was open at start may lie in the inbox
             one.judged, one.quiet_s = looked_at, max(0.0, min(looked_at, unsettled[one.source]) - one.arrived)
             code = self._due(one, looked_at, unsettled[one.source], quiet[one.source])
-            if code is not None and (read := self._ripe(one, code, quiet[one.source])) is not None:
-                wait_s = self._wait_s(one, quiet[one.source])
-                ready.append((read, code, _reason(code, read, wait_s=wait_s, deadline_s=self._settings().deadline_s)))
-        return bool(self._close(ready, actor=ACTOR))
+            if code is not None:
+                due[one.study_id] = one, code
+        closed = False
+        for some in self._most_urgent_first(due):
+            ready = []
+            for one, code in some:
+                if (read := self._ripe(one, code, quiet[one.source])) is not None:
+                    wait_s = self._wait_s(one, quiet[one.source])
+                    reason = _reason(code, read, wait_s=wait_s, deadline_s=self._settings().deadline_s)
+                    ready.append((read, code, reason))
+            closed = bool(self._close(ready, actor=ACTOR)) or closed
+        return closed
+
+    def _most_urgent_first(self, due: Mapping[str, tuple[_Open, CloseCode]]) -> Iterator[list[tuple[_Open, CloseCode]]]:
+        """Yield a few at a time, so that the first need not wait until all have been read."""
+        if not due:
+            return
+        with self._database.read() as connection:
+            order = [study.study_id for study in studies.studies_in(connection, StudyState.RECEIVING)]
+        ranks = {study_id: rank for rank, study_id in enumerate(order)}
+        ordered = [due[study_id] for study_id in sorted(due, key=lambda study_id: ranks.get(study_id, len(order)))]
+        for start in range(0, len(ordered), _AT_ONCE):
+            yield ordered[start : start + _AT_ONCE]
 
     def close_all(self) -> None:
         """Close every open study now: all that was given has been read."""

@@ -208,14 +208,16 @@ def test_a_later_urgent_instance_raises_what_is_open_and_the_next_version_of_wha
 
 
 def test_the_urgent_are_closed_first(site: HeaderSite) -> None:
-    for study, priority in (("1.2.1", "LOW"), ("1.2.2", "STAT"), ("1.2.3", "ROUTINE")):
-        site.put(1, study=study, requested_procedure_priority=priority)
-    site.take(3)
-    site.intake.flush()
+    terms = ["LOW", "ROUTINE", "HIGH", "STAT"] * 4
+    for number, term in enumerate(terms):
+        site.put(1, study=f"1.2.{number + 1}", requested_procedure_priority=term)
+    site.take(len(terms))
+    assert site.intake.closing.close_due(time.monotonic() + 2 * LONG, lambda _: float("inf"))
     by_id = {study.study_id: study.priority for study in site.studies()}
     with site.database.read() as connection:
         rows = connection.exec_driver_sql("SELECT subject FROM audit WHERE action = 'study.close' ORDER BY seq")
-        assert [by_id[subject] for (subject,) in rows] == [50, 0, -20]
+        order = [by_id[subject] for (subject,) in rows]
+    assert order == [50] * 4 + [30] * 4 + [0] * 4 + [-20] * 4
 
 
 def test_a_sender_and_an_inbox_lend_their_priority(site: HeaderSite) -> None:
