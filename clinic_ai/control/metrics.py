@@ -37,6 +37,7 @@ class ApplianceCollector(Collector):
         yield from self._machine()
         yield from self._network()
         yield from self._disk()
+        yield from self._inboxes()
 
     def _work(self) -> Iterable[Metric]:
         with self._services.database.read() as connection:
@@ -66,6 +67,15 @@ class ApplianceCollector(Collector):
         yield _one("clinic_ai_network_associations", "Associations open now.", network.open)
         yield _one("clinic_ai_network_objects", "Objects received since the daemon started.", network.stored)
         yield _one("clinic_ai_network_refused", "Associations refused since the daemon started.", network.refused)
+
+    def _inboxes(self) -> Iterable[Metric]:
+        states, now = self._services.inboxes.states(), time.time()
+        online = {state.name: int(state.online) for state in states}
+        yield _by("clinic_ai_inbox_online", "1 if an inbox is there and can be read.", "inbox", online)
+        waiting = {state.name: state.waiting for state in states}
+        yield _by("clinic_ai_inbox_waiting_files", "Files that lie in an inbox.", "inbox", waiting)
+        oldest = {state.name: 0 if state.oldest_at is None else max(0, int(now - state.oldest_at)) for state in states}
+        yield _by("clinic_ai_inbox_oldest_seconds", "Since when the oldest of them has lain there.", "inbox", oldest)
 
     def _disk(self) -> Iterable[Metric]:
         disk = self._services.disk.state()

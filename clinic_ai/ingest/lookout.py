@@ -405,13 +405,16 @@ class Lookout:
             post.held_alerted = False
             self._withdraw(post, "inbox_held_open")
 
-    def _note_odd(self, post: _Post, entries: Iterable[Entry]) -> None:
+    def _note_odd(self, post: _Post, entries: Sequence[Entry]) -> None:
         """Note, once each, what is no regular file; it is never opened."""
-        for entry in entries:
-            post.watch.leave_alone(entry, math.inf)
-            with self._database.write() as connection:
+        if not entries:
+            return
+        with self._database.write() as connection:
+            for entry in entries:
                 if not ledger.ignored_before(connection, sighting(entry)):
                     ledger.ignore(connection, sighting(entry), entry.odd, ODD[entry.odd], ODD_REMEDY[entry.odd])
+        for entry in entries:
+            post.watch.leave_alone(entry, math.inf)
 
     # ------------------------------------------------------------ what others ask
 
@@ -427,12 +430,11 @@ class Lookout:
 
     def next_look_in(self) -> float:
         """Return the seconds after which another look may bring something, infinity if nothing is known to wait."""
-        pause = math.inf
+        pause, now = math.inf, time.monotonic()
         for post in self._posts.values():
-            if post.look.cut:
-                return 0.0
-            if len(post.watch) and not post.inbox.whole:
-                pause = min(pause, max(0.05, post.inbox.settle_s / 2))
+            if post.look.cut or (len(post.watch) and not post.inbox.whole):
+                settle_s = 0.0 if post.look.cut else post.inbox.settle_s / 2
+                pause = min(pause, max(0.05, settle_s, post.not_before - now))
         return pause
 
     def hinted_roots(self) -> list[Path]:
