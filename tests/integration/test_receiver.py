@@ -27,6 +27,7 @@ from receiving_room import (
     read,
     slices,
     store,
+    storescu,
 )
 
 from clinic_ai.disk.room import Shortage
@@ -310,10 +311,17 @@ def test_with_tls_a_sender_needs_a_certificate(tmp_path: Path, changing: Callabl
         tls_ca=str(tmp_path / "sender.pem"),
     )
     trust = ["+cf", f"{tmp_path}/appliance.pem"]
+    known = ["+tls", f"{tmp_path}/sender.key", f"{tmp_path}/sender.pem", *trust]
+    scans = slices(tmp_path / "ct", 3, seed=70, side=256)
+    before = set(room.kept())
 
-    assert echo(room.port, "+tls", f"{tmp_path}/sender.key", f"{tmp_path}/sender.pem", *trust).returncode == 0
+    assert echo(room.port, *known).returncode == 0
+    assert storescu(room.port, scans, *known).wait() == 0
+    room.wait(lambda: len(set(room.kept()) - before) == 3, "3 slices stored")
+    assert {data_set(kept) for kept in set(room.kept()) - before} == {data_set(scan) for scan in scans}
     assert echo(room.port, "+tla", *trust).returncode != 0
     assert echo(room.port, "-to", "5", "-ta", "5").returncode != 0
+    room.wait(lambda: "no_request" in refusals(room), "the refusal in the audit")
 
 
 def test_tls_files_that_cannot_be_used_are_an_alert(changing: Callable[..., ReceivingRoom]) -> None:

@@ -170,9 +170,10 @@ def dcmsend(port: int, files: Sequence[Path]) -> subprocess.Popen[bytes]:
     return _begin([dcmtk("dcmsend"), "-aet", PEER.ae_title, "-aec", OURS, "127.0.0.1", str(port), *map(str, files)])
 
 
-def storescu(port: int, files: Sequence[Path]) -> subprocess.Popen[bytes]:
+def storescu(port: int, files: Sequence[Path], *options: str) -> subprocess.Popen[bytes]:
     """Begin to send files by the other program of DCMTK."""
-    return _begin([dcmtk("storescu"), "-aet", PEER.ae_title, "-aec", OURS, "127.0.0.1", str(port), *map(str, files)])
+    command = [dcmtk("storescu"), *options, "-aet", PEER.ae_title, "-aec", OURS]
+    return _begin([*command, "127.0.0.1", str(port), *map(str, files)])
 
 
 def gdcmscu(port: int, files: Sequence[Path]) -> subprocess.Popen[bytes]:
