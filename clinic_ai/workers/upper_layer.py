@@ -24,6 +24,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -218,6 +219,21 @@ class _Calls(queue.Queue[Any]):
         self._wake()
 
 
+class Reading(DULServiceProvider):
+    """The reading thread. It says when it ends: else a connection that is gone would be waited for until a time-out."""
+
+    def __init__(self, association: Association, wake: Callable[[], None]) -> None:
+        super().__init__(association)
+        self.to_user_queue = _Calls(wake)
+
+    def run_reactor(self) -> None:
+        """Read and write until the connection is over."""
+        try:
+            super().run_reactor()
+        finally:
+            self.to_user_queue.put(None)  # type: ignore[arg-type]  # pynetdicom takes it for the end of a time-out
+
+
 class Conversation(Association):
     """An association that somebody else began."""
 
@@ -226,7 +242,8 @@ class Conversation(Association):
     def __init__(self, ae: AE, begin: Begin, over: Callable[[Association], None]) -> None:
         super().__init__(ae, "acceptor")
         self.dimse = Messages(self, begin)
-        self.dul.to_user_queue = _Calls(self.dimse.wake)
+        self.dul = Reading(self, self.dimse.wake)
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout  # they are kept in ``dul`` too
         self._over = over
 
     def run_reactor(self) -> None:

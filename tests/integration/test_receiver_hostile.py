@@ -79,6 +79,17 @@ def test_who_dribbles_is_cut_off(room: ReceivingRoom, ready: bool) -> None:
         assert _dribble(sender, struct.pack(">BxL", 4, 1000) + b"\0" * 60)
 
 
+def test_connections_that_end_at_once_keep_no_place(tmp_path: Path) -> None:
+    """A port scanner, say: where each kept its place for a time-out, senders would be turned away that long."""
+    with ReceivingRoom(tmp_path / "h", timeout_s=600.0, max_associations=1) as patient:
+        for _ in range(3 * WAITING):
+            with RawSender(patient.port) as sender:
+                sender.send(b"GET / HTTP/1.0\r\n\r\n")
+        patient.wait(lambda: patient.receiver.view().refused >= 3 * WAITING, "the end of all connections", timeout_s=20)
+        scan = read(slices(tmp_path / "ct", 1, side=16))
+        patient.wait(lambda: store(patient.port, scan) == [SUCCESS], "a good sender served", timeout_s=20)
+
+
 def test_who_says_nothing_is_cut_off_and_audited(room: ReceivingRoom) -> None:
     before = counted(room, "association.refused", "no_request")
     with RawSender(room.port) as sender:
