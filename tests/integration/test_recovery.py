@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from intake_site import Site
 from scans import write_ct_slice
+from sqlalchemy.exc import OperationalError
 
 from clinic_ai.domain import Fate
 from clinic_ai.ingest.quarantine import Quarantine, Reason
+from clinic_ai.ingest.spool import Spool
 from clinic_ai.settings import InboxSettings, Settings
 from clinic_ai.store import ledger
 from clinic_ai.store.ledger import Outcome, Sighting
@@ -192,4 +196,67 @@ def test_an_inbox_on_another_file_system(tmp_path: Path) -> None:
         site.settle(1)
         assert os.listdir(name) == []
     filed_once(site)
+    site.close()
+
+
+def test_a_pass_that_fails_after_the_quarantine_took_a_file_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "h")
+    (site.home.inbox / "junk.txt").write_text("no scan")
+    write_ct_slice(site.home.inbox / "a.dcm", seed=1)
+    decide, left = ledger.decide, [1]
+
+    def full_once(*arguments: Any) -> None:
+        if left and left.pop():
+            raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+        decide(*arguments)
+
+    monkeypatch.setattr(ledger, "decide", full_once)
+    with pytest.raises(OperationalError):
+        site.cycle_until(lambda: False)
+    assert list(site.home.quarantine.glob("*/file"))
+    site.settle(2)
+    assert site.fates() == {Fate.STORED: 1, Fate.QUARANTINED: 1}
+    assert os.listdir(site.home.spool) == []
+    site.close()
+
+
+def test_a_file_the_disk_cannot_read_back_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path / "h")
+    for number in range(3):
+        write_ct_slice(site.home.inbox / f"{number}.dcm", seed=number)
+    sync_and_hash = Spool.sync_and_hash
+
+    def bad_sector(spool: Spool, file_id: int) -> tuple[str, int]:
+        if file_id == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return sync_and_hash(spool, file_id)
+
+    monkeypatch.setattr(Spool, "sync_and_hash", bad_sector)
+    rows = site.settle(3)
+    assert site.fates() == {Fate.STORED: 2, Fate.QUARANTINED: 1}
+    (bad,) = [row for row in rows.values() if row.fate is Fate.QUARANTINED]
+    assert (bad.reason_code, bool(bad.reason and bad.remedy)) == ("disk_failed", True)
+    site.close()
+
+
+def test_a_file_that_somebody_took_from_the_spool_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "h")
+    for number in range(3):
+        write_ct_slice(site.home.inbox / f"{number}.dcm", seed=number)
+    take = Spool.take
+
+    def robbed(spool: Spool, *arguments: Any) -> Any:
+        taken = take(spool, *arguments)
+        spool.path(2).unlink(missing_ok=True)
+        return taken
+
+    monkeypatch.setattr(Spool, "take", robbed)
+    with pytest.raises(FileNotFoundError):
+        site.cycle_until(lambda: False)
+    site.settle(3)
+    assert site.fates() == {Fate.STORED: 2, Fate.VANISHED: 1}
     site.close()

@@ -90,7 +90,7 @@ def _of_ledger(files: list[sqlite3.Row], drops: list[Drop]) -> list[str]:
         if row["fate"] in {"CLAIMING", "CLAIMED"}:
             found.append(f"file {row['file_id']} ({row['name']}) has no final fate but {row['fate']}")
     for drop in drops:
-        its = rows.pop(drop.name, [])
+        its = [row for row in rows.pop(drop.name, []) if row["reason_code"] != "cannot_take" or not drop.kept]
         if drop.kept and len(its) != 1:
             found.append(f"{drop.name} is in the ledger {len(its)} times")
         for row in its:
