@@ -45,6 +45,9 @@ settle_s = 0.2
 rescan_s = 0.3
 quiet_period_s = 1.0
 
+[disk]
+reserve_mb = 100
+
 [log]
 format = "json"
 """

@@ -66,14 +66,16 @@ def verify(
     """Read stored scans and results and compare each with its hash. Exit code 1 if one is missing or damaged."""
     from clinic_ai.cli.output import Exit, print_json, say, size
 
-    chosen = random.sample(range(SLICES), max(1, round(SLICES * share / 100)))
+    chosen = sorted(random.sample(range(SLICES), max(1, round(SLICES * share / 100))))
+    slices = [f"{number:02x}" for number in chosen]
     objects, read = 0, 0
     faults: list[FaultRow] = []
     with client_of(home) as client:
-        for number in sorted(chosen):
-            found = client.verify_objects(f"{number:02x}")
+        while slices:
+            found = client.verify_objects(slices)
             objects, read = objects + found.objects, read + found.size_bytes
             faults += found.faults
+            slices = slices[found.slices :]
     if as_json:
         print_json({"objects": objects, "size_bytes": read, "faults": faults})
     else:

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from clinic_ai import __version__
 from clinic_ai.control import desk, file_desk, folders, metrics, problems
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
-from clinic_ai.control.disk_views import DiskView, RemovalRow, SliceChoice, VerifiedView
+from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
@@ -178,9 +178,9 @@ def get_retention_plan(services: Having) -> list[RemovalRow]:
 
 
 @_machine.post("/v1/disk/verify")
-def verify_objects(order: SliceChoice, services: Having, person: Administrator) -> VerifiedView:  # noqa: ARG001 - the role
-    """Read the stored objects of a slice and compare each with its hash."""
-    return VerifiedView.model_validate(services.disk.verify(order.prefix))
+def verify_objects(order: SlicesChoice, services: Having, person: Administrator) -> VerifiedView:  # noqa: ARG001 - the role
+    """Read the stored objects of slices and compare each with its hash; stops after some seconds and says where."""
+    return VerifiedView.model_validate(services.disk.verify(order.prefixes))
 
 
 @_machine.post("/v1/reload")

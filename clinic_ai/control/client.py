@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from clinic_ai.control.disk_views import DiskView, RemovalRow, SliceChoice, VerifiedView
+from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.views import (
@@ -112,9 +112,12 @@ class Client:
         """Return what retention would remove now."""
         return tuple(self._get("/v1/disk/plan", list[RemovalRow]))
 
-    def verify_objects(self, prefix: str) -> VerifiedView:
-        """Let the daemon compare with their hash the stored objects whose hash begins with two digits."""
-        return self._post("/v1/disk/verify", SliceChoice(prefix=prefix), VerifiedView, timeout_s=LONG_S)
+    def verify_objects(self, prefixes: Sequence[str]) -> VerifiedView:
+        """Let the daemon compare with their hash the stored objects whose hash begins with these pairs of digits.
+
+        It stops after some seconds; ``slices`` says how many of them it has done.
+        """
+        return self._post("/v1/disk/verify", SlicesChoice(prefixes=tuple(prefixes)), VerifiedView, timeout_s=LONG_S)
 
     def metrics(self) -> str:
         """Return the figures for Prometheus."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from clinic_ai.control.views import Order, View
 
@@ -58,10 +58,12 @@ class RemovalRow(View):
     why: str
 
 
-class SliceChoice(Order):
-    """The objects to verify: those whose hash begins with these two hexadecimal digits, about a 256th of all."""
+class SlicesChoice(Order):
+    """The objects to verify: those whose hash begins with one of these, each about a 256th of all."""
 
-    prefix: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}$")]
+    prefixes: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}$")], ...], Field(min_length=1, max_length=256)
+    ]
 
 
 class FaultRow(View):
@@ -75,8 +77,9 @@ class FaultRow(View):
 
 
 class VerifiedView(View):
-    """How many objects were read and compared with their hash, and what was wrong."""
+    """How many slices were done, how many objects that were, and what was wrong with them."""
 
+    slices: int
     objects: int
     size_bytes: int
     faults: tuple[FaultRow, ...]

@@ -169,8 +169,8 @@ class DiskPort(Protocol):
     def plan(self) -> Sequence[Removal]:
         """Return what retention would remove now."""
 
-    def verify(self, prefix: str) -> Verified:
-        """Compare the objects of a slice with their hashes."""
+    def verify(self, prefixes: Sequence[str]) -> Verified:
+        """Compare the objects of slices with their hashes, for some seconds."""
 
 
 class GuardPort(Protocol):

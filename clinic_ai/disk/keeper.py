@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from clinic_ai.store.objects import SLICES, ObjectStore
 log = structlog.get_logger()
 
 STEP_S = 2.0
+VERIFY_S = 5.0
+"""How long one request for verifying is worked at."""
 COUNT_BUDGET_S = 0.02
 """Processor time in seconds that one step may spend on counting: about a percent of a core."""
 COUNT_PAUSE_S = 600.0
@@ -164,9 +166,9 @@ class Keeper:
         """Return what retention would remove now."""
         return self._retention.plan()
 
-    def verify(self, prefix: str) -> Verified:
-        """Read and compare every object of a slice; see ``store.objects.SLICES``."""
-        return self._verifier.verify(prefix)
+    def verify(self, prefixes: Sequence[str]) -> Verified:
+        """Compare with their hashes the objects of slices, for some seconds; see ``store.objects.SLICES``."""
+        return self._verifier.verify(prefixes, for_s=VERIFY_S)
 
     # ------------------------------------------------------------ room
 

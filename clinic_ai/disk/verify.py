@@ -6,7 +6,9 @@ again stores it anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -52,8 +54,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in a part of the store."""
+    """What was found in a part of the store: so many slices of it, all their objects."""
 
+    slices: int = 0
     objects: int = 0
     size_bytes: int = 0
     faults: tuple[Fault, ...] = ()
@@ -66,17 +69,24 @@ class Verifier:
         self._database = database
         self._objects = objects
 
-    def verify(self, prefix: str, stopped: Callable[[], bool] = lambda: False) -> Verified:
-        """Verify every needed object whose hash begins with ``prefix`` (two hexadecimal digits)."""
-        objects, size, faults = 0, 0, []
-        for bytes_read, fault in self.one_by_one(prefix):
-            objects, size = objects + 1, size + bytes_read
-            if fault is not None:
-                faults.append(fault)
-            if stopped():
+    def verify(self, prefixes: Sequence[str], *, for_s: float = math.inf) -> Verified:
+        """Verify every needed object whose hash begins with one of these, slice after slice.
+
+        No slice is begun after ``for_s`` seconds, so that whoever asked hears how far it came.
+        """
+        slices, objects, size = 0, 0, 0
+        faults: list[Fault] = []
+        until = time.monotonic() + for_s
+        for prefix in prefixes:
+            for bytes_read, fault in self.one_by_one(prefix):
+                objects, size = objects + 1, size + bytes_read
+                if fault is not None:
+                    faults.append(fault)
+            slices += 1
+            if time.monotonic() >= until:
                 break
         self.withdraw_repaired()
-        return Verified(objects, size, tuple(faults))
+        return Verified(slices, objects, size, tuple(faults))
 
     def one_by_one(self, prefix: str) -> Iterator[tuple[int, Fault | None]]:
         """Yield, for each needed object of a slice, the bytes that were read and what is wrong with it."""

@@ -172,6 +172,11 @@ def test_the_rule_in_the_docs_is_valid() -> None:
             'write for example "anna"',
         ),
         (
+            "disk.reserve_mb = 2000\nretention.when_free_below_mb = 1500",
+            "line 2: retention.when_free_below_mb: 1500 is not more than disk.reserve_mb, where new files wait already; "
+            "write more than 2000",
+        ),
+        (
             "ingest.quiet_period_s = 60\ningest.deadline_s = 30",
             "line 2: ingest.deadline_s: 30 is shorter than ingest.quiet_period_s; write 60 or more",
         ),

@@ -12,7 +12,6 @@ from shelf import Shelf
 from clinic_ai.disk import keeper as module
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
-from clinic_ai.store.objects import SLICES
 
 PLENTY = 1 << 40
 
@@ -142,12 +141,14 @@ def test_every_class_with_a_quota_says_what_to_do(kept: Kept) -> None:
 def test_objects_are_read_at_the_pace_that_was_asked_for(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     store = kept.store
     store.add_study([b"1" * 1000, b"2" * 1000])
-    for sha256 in store.keep(b"1" * 1000, b"2" * 1000):
+    hashes = store.keep(b"1" * 1000, b"2" * 1000)
+    for sha256 in hashes:
         place = store.objects.path(sha256)
         place.chmod(0o600)
         place.write_bytes(b"damaged")
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "SLICES", tuple(sha256[:2] for sha256 in hashes))
     monkeypatch.setattr(module, "COUNT_PAUSE_S", 1e9)
     monkeypatch.setattr(module, "RETENTION_PAUSE_S", 1e9)
     kept.keeper = kept.restarted()
@@ -155,11 +156,11 @@ def test_objects_are_read_at_the_pace_that_was_asked_for(kept: Kept, monkeypatch
     def found() -> int:
         return len(store.audited("object.damaged"))
 
-    kept.steps(len(SLICES) + 10)
+    kept.steps(6)
     assert found() == 0  # switched off
     store.configure(disk={"verify_mb_per_hour": 1})
-    kept.steps(len(SLICES) + 10)
+    kept.steps(6)
     assert found() == 1  # 7 bytes read, which is 24 milliseconds' worth
     clock[0] += 1.0
-    kept.steps(len(SLICES) + 10)
+    kept.steps(6)
     assert found() == 2
