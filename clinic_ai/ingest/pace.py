@@ -6,9 +6,10 @@ made it so). For a quiet period q, each study costs q seconds, and a study that 
 seconds more: its result is superseded and made again. The q with the least mean cost is taken, of those that would
 have covered one of the pauses with ``MARGIN`` to spare, and of the least one.
 
-So a single odd pause moves nothing unless it is cheap to cover: against ``PRIOR_STUDIES`` imagined studies without a
-pause, the first study that went on after 12 s raises 5 s to 18 s, the first one that went on after 50 s does not;
-five of them do. What does not happen again within some fifty studies is forgotten, at the latest after ``WINDOW``.
+So a pause is covered if it comes often enough for what covering it costs: 13 s more for every study pay if one study in
+23 needs them. ``PRIOR_STUDIES`` imagined studies without a pause keep the first few real ones from deciding: the first
+study of all that went on after 12 s raises 5 s to 18 s, the first that went on after 50 s does not, five of them do. A
+single odd pause among many moves nothing, and what does not come again is forgotten, at the latest after ``WINDOW``.
 
 Pauses are of the monotonic clock: setting the clock teaches nothing.
 """

@@ -156,6 +156,8 @@ def _facts(text: Text, row: StudyRow) -> None:
     arrived = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.opened_at))
     closed = f"; closed: {row.closed_reason}" if row.closed_reason else ""
     _line(text, "Arrived", f"{arrived}{closed}")
+    if row.priority_reason:
+        _line(text, "Priority", f"{row.priority}: {row.priority_reason}")
 
 
 def _version(text: Text, version: VersionView) -> None:

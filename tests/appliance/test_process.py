@@ -58,4 +58,5 @@ def test_its_marks_stand_wherever_a_result_does(tmp_path: Path, scan: Path) -> N
     out, _ = start(tmp_path, str(scan)).communicate(timeout=60)
     [study] = json.loads(out)["studies"]
     assert study["statements"]
+    assert (study["closed_code"], study["closed_reason"]) == ("process", "all that was given had been read, 1 instance")
     assert study["marks"] == json.loads(Path(study["result"]).read_text())["guard"]["marks"] != []
