@@ -99,9 +99,9 @@ def _feed(home: Home, daemon: psutil.Process, files: int) -> list[tuple[int, int
 
 
 def _cpu(daemon: psutil.Process) -> float:
-    """Return the CPU seconds of the daemon and of the children that live."""
-    members = [daemon, *(child for kind in children_of(daemon).values() for child in kind)]
-    return sum(sum(member.cpu_times()[:2]) for member in members)
+    """Return the CPU seconds of the daemon and of its children, those that ended included."""
+    living = (child for kind in children_of(daemon).values() for child in kind)
+    return sum(daemon.cpu_times()[:4]) + sum(sum(child.cpu_times()[:2]) for child in living)
 
 
 def _figures(daemon: psutil.Process) -> str:
