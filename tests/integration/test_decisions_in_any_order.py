@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from intake_site import Site
 
 from clinic_ai.domain import Fate, FileDecision, FileKind, InstanceHeader, PatientIdentity
@@ -42,6 +42,27 @@ def one_of(rows: Sequence[LedgerEntry], pick: int) -> LedgerEntry | None:
 def choice_for(row: LedgerEntry, pick: int) -> FileDecision:
     choices = undecided.choices_of(row.reason_code)
     return choices[pick % len(choices)]
+
+
+def scan(study: int, uid: int, patient: str, content: int) -> str:
+    header = InstanceHeader(
+        kind=FileKind.DICOM,
+        modality="CT",
+        study_instance_uid=f"1.2.{study}",
+        series_instance_uid=f"1.2.{study}.1",
+        sop_instance_uid=f"1.2.{study}.1.{uid}" if uid else "",
+        identity=PatientIdentity(patient_id=patient),
+    )
+    return f"{header.model_dump_json()}\n{content}"
+
+
+SCANS = st.builds(
+    scan,
+    study=st.sampled_from([1, 1, 2]),
+    uid=st.integers(0, 2),
+    patient=st.sampled_from(["A", "A", "B", ""]),
+    content=st.integers(1, 3),
+)
 
 
 class Crash(BaseException):
@@ -123,47 +144,50 @@ class Clinic(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ what may happen
 
+    @initialize(contents=st.permutations([scan(1, 1, "A", 1), scan(1, 1, "A", 2), scan(1, 2, "B", 1), "broken\n1"]))
+    def something_waits(self, contents: list[str]) -> None:
+        self.files_come(contents)
+
+    @rule(contents=st.lists(SCANS | st.sampled_from(["broken\n1", "broken\n2"]), min_size=1, max_size=6))
+    def files_come(self, contents: list[str]) -> None:
+        folder = self.path / f"drop {self.sent}"
+        folder.mkdir()
+        for number, text in enumerate(contents):
+            (folder / f"{number}.dcm").write_text(text)
+        self.sent += len(contents)
+        self.site.intake.take([folder], "hand")
+
     @rule(
-        study=st.integers(1, 2),
-        uid=st.integers(0, 2),
-        patient=st.sampled_from(["A", "B", ""]),
-        content=st.integers(1, 3),
+        pick=PICK,
+        how=st.sampled_from(["accept", "accept", "accept all", "discard"]),
+        fails_at=st.sampled_from([0, 0, 0, 0, 1, 2, 3]),
     )
-    def a_file_comes(self, study: int, uid: int, patient: str, content: int) -> None:
-        header = InstanceHeader(
-            kind=FileKind.DICOM,
-            modality="CT",
-            study_instance_uid=f"1.2.{study}",
-            series_instance_uid=f"1.2.{study}.1",
-            sop_instance_uid=f"1.2.{study}.1.{uid}" if uid else "",
-            identity=PatientIdentity(patient_id=patient),
-        )
-        self.take(f"{header.model_dump_json()}\n{content}")
-
-    @rule(content=st.integers(1, 2))
-    def a_broken_file_comes(self, content: int) -> None:
-        self.take(f"broken\n{content}")
-
-    def take(self, text: str) -> None:
-        self.sent += 1
-        (self.path / "file.dcm").write_text(text)
-        self.site.intake.take([self.path / "file.dcm"], "hand")
-
-    @rule(pick=PICK, everything=st.booleans())
-    def a_person_accepts(self, pick: int, everything: bool) -> None:
+    def a_person_decides(self, pick: int, how: str, fails_at: int) -> None:
+        """Maybe the power fails meanwhile: before the commit (1), after it (2), or when a place was removed (3)."""
         chosen = one_of(self.waiting(), pick)
         if chosen is None:
             return
-        decision = choice_for(chosen, pick)
-        study_id = chosen.study_id if everything and chosen.reason_code in undecided.CONFLICTS else None
-        self.site.intake.decisions.accept([chosen.file_id], study_id, decision, "eva")
+        decisions, decision = self.site.intake.decisions, choice_for(chosen, pick)
+        study_id = chosen.study_id if how == "accept all" and chosen.reason_code in undecided.CONFLICTS else None
+        with self.power(fails_at):
+            if how == "discard":
+                decisions.discard([chosen.file_id], None, "not wanted", "eva")
+            else:
+                decisions.accept([chosen.file_id], study_id, decision, "eva")
 
-    @rule(pick=PICK)
-    def a_person_discards(self, pick: int) -> None:
-        chosen = one_of(self.waiting(), pick)
-        if chosen is None:
-            return
-        self.site.intake.decisions.discard([chosen.file_id], None, "not wanted", "eva")
+    @rule(fails_at=st.just(0) | st.integers(1, 40))
+    def decisions_are_carried_out(self, fails_at: int) -> None:
+        with self.power(fails_at):
+            self.site.intake.cycle()
+
+    @contextlib.contextmanager
+    def power(self, fails_at: int) -> Iterator[None]:
+        """Let the power fail at a step, and the daemon start again; never, if ``fails_at`` is 0."""
+        try:
+            with crash_at(fails_at):
+                yield
+        except Crash:
+            self.the_daemon_restarts()
 
     @rule(pick=PICK, decision=st.sampled_from(FileDecision))
     def a_person_decides_what_cannot_be_decided(self, pick: int, decision: FileDecision) -> None:
@@ -179,10 +203,6 @@ class Clinic(RuleBasedStateMachine):
         raise AssertionError("it was accepted")
 
     @rule()
-    def time_passes(self) -> None:
-        self.site.intake.cycle()
-
-    @rule()
     def studies_are_complete(self) -> None:
         self.site.intake.flush()
         with self.site.database.read() as connection:
@@ -194,27 +214,6 @@ class Clinic(RuleBasedStateMachine):
     def the_daemon_restarts(self) -> None:
         self.site.close()
         self.open()
-
-    @rule(step=st.integers(1, 30))
-    def the_power_fails_while_decisions_are_carried_out(self, step: int) -> None:
-        try:
-            with crash_at(step):
-                self.site.intake.cycle()
-        except Crash:
-            self.the_daemon_restarts()
-
-    @rule(pick=PICK, step=st.integers(1, 6), discards=st.booleans())
-    def the_power_fails_while_a_person_decides(self, pick: int, step: int, discards: bool) -> None:
-        chosen = one_of(self.waiting(), pick)
-        if chosen is None:
-            return
-        decision = choice_for(chosen, pick)
-        with contextlib.suppress(Crash), crash_at(step):
-            if discards:
-                self.site.intake.decisions.discard([chosen.file_id], None, "not wanted", "eva")
-            else:
-                self.site.intake.decisions.accept([chosen.file_id], None, decision, "eva")
-        self.the_daemon_restarts()
 
     # ------------------------------------------------------------ what always holds
 
