@@ -119,7 +119,7 @@ def _carry(client: FolderClient, medium: Medium, survey: Survey, source: str) ->
         )
         begun = client.begin_import(order)
         _send_all(client, medium, survey, begun, sent)
-        view = client.end_import(begun.import_id, sent.files, len(sent.unreadable))
+        view = client.end_import(begun.import_id, sent.files, len(survey.unreadable) + len(sent.unreadable))
         return sent, _wait(client, view)
     except NoDaemon as error:
         if not sent.files:

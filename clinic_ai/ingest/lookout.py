@@ -45,8 +45,8 @@ PATIENCE_S = 5.0
 """How long a pass waits for one inbox before it goes on with the others."""
 SILENCE_S = 30.0
 """An inbox whose thread has not got on for this long does not answer."""
-HOLD_S = 1.0
-"""Pause before a file is tried again that somebody had open for writing."""
+HOLD_S, LONGEST_HOLD_S = 1.0, 30.0
+"""Pause before a file is tried again that somebody had open for writing; it grows with how long they have."""
 HELD_TOO_LONG_S = 600.0
 """After this long people are told that a file is held open, and studies no longer wait for it."""
 TRY_AGAIN_S = 60.0
@@ -192,7 +192,8 @@ class Lookout:
 
     def _retire(self, post: _Post) -> None:
         post.arm.close()
-        self._withdraw(post, "inbox_offline")
+        if post.alerted:
+            self._withdraw(post, "inbox_offline")
         if post.held_alerted:
             self._withdraw(post, "inbox_held_open")
 
@@ -256,7 +257,8 @@ class Lookout:
             self._elsewhere(post, error)
             return None
         except OSError as error:
-            self._offline(post, unreadable(post.inbox, error))
+            if not post.inbox.whole:  # such a folder is removed when nothing lies in it any more
+                self._offline(post, unreadable(post.inbox, error))
             return None
         post.looked_at, post.look = errand.started_at, found.look
         self._online(post, found.file_system)
@@ -306,7 +308,7 @@ class Lookout:
         if post.trouble is not None:
             log.info("inbox.online", source=post.inbox.source)
         post.trouble, post.found = None, None
-        if post.alerted is not False:  # also an alert that was left open when the daemon ended
+        if post.alerted is not False and not post.inbox.whole:  # also an alert left open when the daemon ended
             post.alerted = False
             self._withdraw(post, "inbox_offline")
 
@@ -374,8 +376,9 @@ class Lookout:
             post = self._posts.get(_key(entry.inbox))
             if post is None:
                 continue
-            if now - post.held.setdefault(entry.raw_name, now) < HELD_TOO_LONG_S:
-                post.watch.hold(entry, now + HOLD_S)
+            held_s = now - post.held.setdefault(entry.raw_name, now)
+            if held_s < HELD_TOO_LONG_S:
+                post.watch.hold(entry, now + min(max(HOLD_S, held_s / 4), LONGEST_HOLD_S))
             else:
                 post.watch.leave_alone(entry, now + TRY_AGAIN_S)
                 overdue.setdefault(_key(entry.inbox), []).append(entry)
