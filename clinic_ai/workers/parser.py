@@ -138,6 +138,7 @@ _LONG_PIXEL_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"})
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 # What pydicom raises on bytes that are no data set: there is no common base, and the list grew with fuzzing.
+_NO_HEADER = "It begins like DICOM, but its header cannot be read."
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -177,15 +178,20 @@ def _parse_one(path: str, task: ParseTask) -> ParsedFile:
             header = read_header(file, os.fstat(file.fileno()).st_size, task.max_pixels)
             pixels = _digest(file, header) if task.digest_pixels else None
     except InputError as error:
-        return ParsedFile(path=path, problem=Problem(code=error.code, sentence=error.message, remedy=error.remedy))
+        refusal = error
     except OSError as error:
-        problem = Problem(
-            code="unreadable",
-            sentence=f"The file could not be read: {error.strerror or 'input/output error'}.",
-            remedy="Check the disk and the owner of the file, then drop it again.",
-        )
-        return ParsedFile(path=path, problem=problem)
-    return ParsedFile(path=path, header=header, pixels=pixels)
+        refusal = _cut_off(_NO_HEADER) if error.errno is None else _not_read(error)  # without: pydicom's, of a sequence
+    else:
+        return ParsedFile(path=path, header=header, pixels=pixels)
+    return ParsedFile(path=path, problem=Problem(code=refusal.code, sentence=refusal.message, remedy=refusal.remedy))
+
+
+def _not_read(error: OSError) -> InputError:
+    return InputError(
+        "unreadable",
+        f"The file could not be read: {error.strerror}.",
+        remedy="Check the disk and the owner of the file, then drop it again.",
+    )
 
 
 def _digest(file: BinaryIO, header: InstanceHeader) -> str | None:
@@ -284,7 +290,7 @@ def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceH
         cut = any(map(_is_cut, (*meta.values(), *dataset.values())))  # before any value is looked at
         dicomdir = _DICOMDIR in {_text(meta, "MediaStorageSOPClassUID", 64), _text(dataset, "SOPClassUID", 64)}
     except _UNREADABLE as error:
-        raise _cut_off("It begins like DICOM, but its header cannot be read.") from error
+        raise _cut_off(_NO_HEADER) from error
     if cut:
         raise _cut_off("The file ends inside its DICOM header.")
     if dicomdir:

@@ -1,137 +1,19 @@
-"""Files that mean harm, each made here: quarantined with a reason or filed rightly, and the next good one is filed."""
+"""Files that mean harm, each made by ``hostile``: quarantined with a reason or filed rightly, and the next is filed."""
 
 from __future__ import annotations
 
-import io
-import itertools
 import os
 import struct
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import pydicom
 import pytest
+from hostile import QUARANTINED, STORED, png, slice_bytes
 from intake_site import Site
-from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scans import write_ct_slice
 
 from clinic_ai.domain import Fate
 from clinic_ai.store import studies
-
-SEEDS = itertools.count()
-
-
-def slice_bytes(**changes: object) -> bytes:
-    """Return a CT slice of a study of its own, some attributes changed; values are written as they are."""
-    buffer = io.BytesIO()
-    with tempfile.NamedTemporaryFile() as file:
-        write_ct_slice(Path(file.name), seed=next(SEEDS))
-        dataset = pydicom.dcmread(file.name)
-    with pydicom.config.disable_value_validation():
-        for keyword, value in changes.items():
-            setattr(dataset, keyword, value)
-        dataset.save_as(buffer)
-    return buffer.getvalue()
-
-
-def element(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
-    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr
-    size = len(value) if length is None else length
-    long = vr in {b"OB", b"OW", b"SQ", b"UN", b"UT"}
-    return head + (struct.pack("<xxL", size) if long else struct.pack("<H", size)) + value
-
-
-def before_pixels(extra: bytes) -> bytes:
-    whole = slice_bytes()
-    at = whole.rindex(struct.pack("<HH", 0x7FE0, 0x0010) + b"OW")
-    return whole[:at] + extra + whole[at:]
-
-
-def without_meta(whole: bytes) -> bytes:
-    return whole[132 + 12 + struct.unpack_from("<L", whole, 140)[0] :]
-
-
-def deflate_bomb() -> bytes:
-    """Return a deflated object of some hundred kilobytes that unpacks to 700 MiB."""
-    whole = slice_bytes()
-    meta = pydicom.dcmread(io.BytesIO(whole)).file_meta
-    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    out = pydicom.filebase.DicomBytesIO()
-    out.write(whole[:132])
-    pydicom.filewriter.write_file_meta_info(out, meta)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    out.write(packer.compress(without_meta(whole)) + packer.flush(zlib.Z_FULL_FLUSH))
-    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
-    out.write(block * 700 + packer.flush())
-    return out.getvalue()
-
-
-def nested(depth: int) -> bytes:
-    """Return a slice whose ContentSequence is nested ``depth`` times, all lengths undefined."""
-    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    ends = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
-    opening = element(0x0040A730, b"SQ", b"", 0xFFFFFFFF) + item
-    return before_pixels(opening * depth + ends * depth)
-
-
-def png_bomb() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("1", (8, 8)).save(buffer, "PNG")
-    content = bytearray(buffer.getvalue())
-    content[16:24] = struct.pack(">LL", 100_000, 100_000)
-    content[29:33] = struct.pack(">L", zlib.crc32(content[12:29]))
-    return bytes(content)
-
-
-def png(cut: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (64, 64), 7).save(buffer, "PNG")
-    return buffer.getvalue()[: -cut or None]
-
-
-def jpeg(cut: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (64, 64), 7).save(buffer, "JPEG")
-    return buffer.getvalue()[: -cut or None]
-
-
-QUARANTINED: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "zero bytes": ("empty", lambda: b""),
-    "cut inside the pixels": ("damaged", lambda: slice_bytes()[:-100]),
-    "cut before the pixels": ("damaged", lambda: slice_bytes()[:700]),
-    "cut inside the file meta": ("damaged", lambda: slice_bytes()[:150]),
-    "deflate bomb": ("deflate_bomb", deflate_bomb),
-    "huge dimensions": ("too_many_pixels", lambda: slice_bytes(Rows=65535, Columns=65535, NumberOfFrames="9999")),
-    "unknown transfer syntax": (
-        "transfer_syntax",
-        lambda: slice_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.99999.9.9.9\0"),
-    ),
-    "PNG bomb": ("too_many_pixels", png_bomb),
-    "half a PNG": ("damaged", lambda: png(cut=20)),
-    "half a JPEG": ("damaged", lambda: jpeg(cut=10)),
-    "text": ("not_an_image", lambda: b"MZ this is no scan" * 100),
-    "two thousand nested sequences": ("damaged", lambda: nested(2000)),
-    "a value of four gigabytes": (
-        "damaged",
-        lambda: slice_bytes()[:-8400] + element(0x00204000, b"UT", b"x", 0xFFFFFFF0),
-    ),
-}
-
-STORED: dict[str, Callable[[], bytes]] = {
-    "nested sequences": lambda: nested(100),
-    "program in the preamble": lambda: b"MZ" + slice_bytes()[2:],
-    "no preamble and no meta": lambda: without_meta(slice_bytes()),
-    "path instead of UID": lambda: slice_bytes(StudyInstanceUID="../../etc/x", SOPInstanceUID="../../../tmp/y"),
-    "empty UIDs": lambda: slice_bytes(StudyInstanceUID="", SeriesInstanceUID="", SOPInstanceUID=""),
-    "unknown character set": lambda: slice_bytes(SpecificCharacterSet="ISO_IR 9999"),
-    "HTML and control characters": lambda: slice_bytes(PatientName="<script>\x1b[31m\x07\u202e", PatientID="a\x00b\nc"),
-    "garbage numbers": lambda: slice_bytes().replace(b"IS\x02\x001 ", b"IS\x02\x00x!"),
-    "a PNG called DICOM": png,
-    "a JPEG called DICOM": jpeg,
-}
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +120,15 @@ def test_a_value_longer_than_any_should_be_is_not_read(site: Site) -> None:
         study = studies.get_study(connection, row.study_id or "")
         (instance,) = studies.instances_of(connection, study.study_id, study.version)
     assert instance.header.study_description == ""
+
+
+@pytest.mark.parametrize("uids", [{}, {"StudyInstanceUID": "", "SeriesInstanceUID": "", "SOPInstanceUID": ""}])
+def test_two_patients_in_one_folder_are_two_studies(site: Site, uids: dict[str, object]) -> None:
+    folder = f"two patients {len(uids)}"
+    (site.home.inbox / folder).mkdir()
+    for name in ("one", "other"):
+        (site.home.inbox / folder / name).write_bytes(slice_bytes(**uids))  # each of a patient of its own
+    site.cycle_until(lambda: sum(row.name.startswith(f"{folder}/") for row in site.files()) == 2)
+    rows = [row for row in site.files() if row.name.startswith(f"{folder}/")]
+    assert {row.fate for row in rows} == {Fate.STORED}
+    assert len({row.study_id for row in rows}) == 2
