@@ -83,6 +83,22 @@ def test_study_show_prints_reason_remedy_and_result(room: Room, run: Run) -> Non
     assert (code, SECRET in out, "test.rule" in out) == (Exit.FAILED, False, True)
 
 
+def test_a_study_is_closed_and_let_go_first_or_last(room: Room, run: Run) -> None:
+    study_id = room.add_study(state="RECEIVING")
+    code, out, _ = run("study", "priority", study_id, "-20", "--json")
+    assert code == Exit.DONE
+    assert "priority -20 now" in json.loads(out)["sentence"]
+    code, out, _ = run("study", "close", study_id)
+    assert code == Exit.DONE
+    assert "is closed" in out
+    assert run("study", "close", study_id)[0] == Exit.CONFLICT
+    assert run("study", "priority", study_id, "101")[0] == Exit.USAGE
+    code, out, _ = run("study", "show", study_id)
+    shown = re.sub(r"\s+", " ", out)
+    assert "-20: set by " in shown
+    assert "closed it, 1 instance" in shown
+
+
 def test_retry_and_reroute_say_what_will_happen(room: Room, run: Run) -> None:
     study_id = room.add_study(state="UNROUTED")
     code, out, _ = run("study", "retry", study_id)
