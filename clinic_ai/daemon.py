@@ -25,6 +25,7 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
+from clinic_ai.heap import share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
 from clinic_ai.ingest.comparison import Comparer
 from clinic_ai.ingest.imports import Imports
@@ -348,6 +349,7 @@ def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> i
 
     Raise ClinicError, in one sentence, if the home, its settings, its lock or a socket cannot be used.
     """
+    share_one_heap()
     keep_capabilities()
     add_new_folders(home)
     check_home(home)

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from harness import QUICK, Daemon, rows, wait_until
 from scans import write_ct_slice
 
+from clinic_ai.control.client import Client
 from clinic_ai.home import Home
 
 
@@ -111,6 +113,22 @@ def test_both_sockets_are_for_the_owner_and_the_group(home: Home, start: Callabl
     start()
     for place in (home.control_socket, home.monitor_socket):
         assert os.stat(place).st_mode & 0o777 == 0o660
+
+
+def test_all_threads_of_the_daemon_share_one_heap(home: Home, start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    with Client(home) as client:
+        client.status()
+    assert psutil.Process(daemon.process.pid).num_threads() > 5
+    maps = [line.split() for line in Path(f"/proc/{daemon.process.pid}/maps").read_text().splitlines()]
+    spans = [[int(end, 16) for end in columns[0].split("-")] for columns in maps]
+    reserved = 64 << 20  # glibc gives each further heap that much address space, at a multiple of it
+    heaps = [
+        hex(start)
+        for (start, _), (_, end), columns in zip(spans, spans[1:], maps, strict=False)
+        if columns[1].startswith("rw") and start % reserved == 0 and end - start == reserved
+    ]
+    assert heaps == []
 
 
 def test_a_broken_policy_pack_lets_studies_in_and_nothing_out(
