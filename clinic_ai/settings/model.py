@@ -40,7 +40,9 @@ SourceName = Annotated[
     Form("a name of letters, digits, spaces, dots, underscores and hyphens", "room 1"),
 ]
 FolderPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$"), Form("a folder", "inbox")]
-PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$"), Form("one line of text", "IT, 4711")]
+PlainText = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$"), Form("one line of text", "IT, 4711")
+]
 CodeString = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Z0-9 _]{0,16}$"),

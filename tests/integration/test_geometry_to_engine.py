@@ -113,7 +113,10 @@ def test_a_study_of_more_frames_than_can_be_told_is_refused_in_words_and_harms_n
 def open_study_of(site: Site, objects: int) -> str:
     """Store a study of so many enhanced objects, each of 4096 frames that say where they lie."""
     frames = tuple(
-        FramePlane(image_position_patient=(-173.2812500001, -180.1234567891, 0.6251234567 * n), image_orientation_patient=AXIAL)
+        FramePlane(
+            image_position_patient=(-173.2812500001, -180.1234567891, 0.6251234567 * n),
+            image_orientation_patient=AXIAL,
+        )
         for n in range(MAX_FRAMES)
     )
     with site.database.write() as connection:

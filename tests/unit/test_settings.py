@@ -173,8 +173,8 @@ def test_the_rule_in_the_docs_is_valid() -> None:
         ),
         (
             "disk.reserve_mb = 2000\nretention.when_free_below_mb = 1500",
-            "line 2: retention.when_free_below_mb: 1500 is not more than disk.reserve_mb, where new files wait already; "
-            "write more than 2000",
+            "line 2: retention.when_free_below_mb: 1500 is not more than disk.reserve_mb, where new files wait "
+            "already; write more than 2000",
         ),
         (
             "ingest.quiet_period_s = 60\ningest.deadline_s = 30",
