@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ def _process(at_s: float, what: str, process: psutil.Process) -> Iterator[Readin
 def _home(home: Home) -> Iterator[tuple[str, float]]:
     yield "database_bytes", _size(home.database)
     yield "wal_bytes", _size(home.database.with_name(home.database.name + "-wal"))
-    files = [size for place in home.path.rglob("*") if (size := _size(place)) >= 0]
+    # Not rglob: it raises where a folder goes while it is walked, as job directories do.
+    places = (Path(folder, name) for folder, _, names in os.walk(home.path) for name in names)
+    files = [size for place in places if (size := _size(place)) >= 0]
     yield "all_bytes", sum(files)
     yield "files", len(files)
 
