@@ -193,9 +193,7 @@ def hurry(connection: Connection, study_id: str, version: int) -> None:
 def shift_priority(connection: Connection, study_id: str, version: int, by: int) -> None:
     """Add to the priority of all jobs of a study version, also of those done: what follows from them inherits it."""
     connection.execute(
-        update(jobs)
-        .where(jobs.c.study_id == study_id, jobs.c.version == version)
-        .values(priority=jobs.c.priority + by)
+        update(jobs).where(jobs.c.study_id == study_id, jobs.c.version == version).values(priority=jobs.c.priority + by)
     )
 
 
