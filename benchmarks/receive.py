@@ -1,6 +1,6 @@
 """Objects per second over C-STORE, beside the least that any receiver in Python has to do.
 
-    python benchmarks/receive.py [--slices 300] [--rounds 5] [--associations 1 8] [--directory DIR]
+    python benchmarks/receive.py [--slices 600] [--rounds 5] [--associations 1 8] [--directory DIR]
 
 CT slices of 512 × 512 at 16 bit are sent by DCMTK's dcmsend, by 1 association and by 8 at a time, to:
 
@@ -33,7 +33,7 @@ from parts.slices import ct_slices
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slices", type=int, default=300)
+    parser.add_argument("--slices", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--associations", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--directory", type=Path, default=None, help="where to work; the disk to be measured")

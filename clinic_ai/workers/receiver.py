@@ -54,7 +54,7 @@ WAITING = 20
 """Connections beyond network.max_associations whose request is still read, to be refused in words."""
 LOOK_BYTES = 1 << 20
 """Bytes of an object after which it is looked again whether the disk has room."""
-GATHER_S = 0.25
+GATHER_S = 0.1
 """How long a report waits for more once there is something to tell."""
 
 _REFUSALS = {

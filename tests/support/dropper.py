@@ -1,6 +1,8 @@
 """A clinic that never stops sending: drops files of all sorts into inboxes, in all the ways that senders have.
 
 Everything follows from the seed, apart from the clock. Each file is written down before it comes into view.
+
+``python -m dropper ASIDE DROPS SEED PAUSE STOP INBOX…`` drops bursts, PAUSE seconds apart, until there is a file STOP.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -106,3 +109,15 @@ def _second_name(aside: Path, place: Path, content: bytes) -> None:
 
 
 _WAYS: list[Callable[[Path, Path, bytes], None]] = [_rename, _rename, _hidden, _in_place, _second_name]
+
+
+def send(dropper: Dropper, pause_s: float, stop: Path) -> None:
+    """Drop bursts until there is a file ``stop``."""
+    while not stop.exists():
+        dropper.burst()
+        time.sleep(pause_s)
+
+
+if __name__ == "__main__":
+    aside, drops, seed, pause_s, stop, *inboxes = sys.argv[1:]
+    send(Dropper([Path(i) for i in inboxes], Path(aside), Drops(Path(drops)), int(seed)), float(pause_s), Path(stop))

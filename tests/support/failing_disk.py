@@ -38,7 +38,7 @@ from clinic_ai.ingest import lookout
 from clinic_ai.settings import DiskSettings, IngestSettings, Settings
 from clinic_ai.store import alerts
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
 MIB = 1 << 20
 SETTINGS = Settings(
     ingest=IngestSettings.model_validate({"settle_s": 0.05, "quiet_period_s": 0.1, "rescan_s": 0.1}),

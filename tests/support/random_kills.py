@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from dropper import Dropper
+from dropper import Dropper, send
 from intake_site import Site
 from reaper import Reaper
 from whole import Drops, faults
@@ -28,7 +28,7 @@ from whole import Drops, faults
 from clinic_ai.home import Home, init_home, lock_home
 from clinic_ai.settings import InboxSettings, IngestSettings, Settings
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
 LIFE_S = 1800
 QUICK = IngestSettings.model_validate({"settle_s": 0.05, "quiet_period_s": 0.2, "rescan_s": 0.1})
 BURST_S = 0.25
@@ -66,13 +66,6 @@ def _idle(site: Site) -> bool:
     return not site.receiving() and not any(path.is_file() for path in lying)
 
 
-def send(dropper: Dropper, stop: Path) -> None:
-    """Drop bursts until there is a file ``stop``."""
-    while not stop.exists():
-        dropper.burst()
-        time.sleep(BURST_S)
-
-
 def kill_outside(pid: int, how: str, delay_s: float) -> None:
     """Kill a life after a while: alone, with all its children, or some time after its parser."""
     life = psutil.Process(pid)
@@ -103,7 +96,7 @@ class Journal:
         self.died: Counter[str] = Counter()
         self._stop = path / "stop"
         dropper = Dropper([self.home.inbox, far], path / "aside", self.drops, seed)
-        self._sender = fork(lambda: send(dropper, self._stop))
+        self._sender = fork(lambda: send(dropper, BURST_S, self._stop))
 
     def kill_once(self, dice: random.Random) -> None:
         """Live once, to a random end."""

@@ -64,14 +64,17 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def faults(home: Home, drops: Iterable[Drop], *, delivered: bool = True) -> list[str]:
-    """Return all that is not as it must be, in words; ``delivered`` is whether studies went on to a result."""
+def faults(home: Home, drops: Iterable[Drop], *, delivered: bool = True, network: str = "") -> list[str]:
+    """Return all that is not as it must be, in words.
+
+    ``delivered`` is whether studies went on to a result; ``network`` is a peer whose objects are not in ``drops``.
+    """
     drops = list(drops)
     with closing(sqlite3.connect(f"file:{home.database}?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
         files = connection.execute("SELECT * FROM files").fetchall()
         found = [
-            *_of_ledger(files, drops),
+            *_of_ledger(files, drops, network),
             *_of_bytes(home, files, _without_originals(connection)),
             *_of_studies(connection, drops, delivered=delivered),
             *_of_audit(connection),
@@ -81,12 +84,13 @@ def faults(home: Home, drops: Iterable[Drop], *, delivered: bool = True) -> list
     return found + _leftovers(home) + _of_chain(home)
 
 
-def _of_ledger(files: list[sqlite3.Row], drops: list[Drop]) -> list[str]:
+def _of_ledger(files: list[sqlite3.Row], drops: list[Drop], network: str) -> list[str]:
     """Every file that was dropped has one final fate, and nothing else has any."""
     found = []
     rows = defaultdict(list)
     for row in files:
-        rows[row["name"]].append(row)
+        if row["source"] != network:
+            rows[row["name"]].append(row)
         if row["fate"] in {"CLAIMING", "CLAIMED"}:
             found.append(f"file {row['file_id']} ({row['name']}) has no final fate but {row['fate']}")
     for drop in drops:
