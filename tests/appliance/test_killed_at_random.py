@@ -63,15 +63,16 @@ def modality(home: Home, tmp_path: Path) -> Iterator[Modality]:
 
 
 def kill(daemon: Daemon, dice: random.Random, killed: Counter[str]) -> str:
-    """Kill something at a random instant: the daemon, all there is, or the child whose kind was killed least."""
-    what = dice.choice(("daemon", "everything", "a child", "a child", "a child"))
-    if what == "a child":
-        wait_until(lambda: bool(daemon.children()), "the first child", 120)
-    time.sleep(dice.uniform(0.0, 3.0))  # the instant is what is random here, there is nothing to wait for
-    itself, children = psutil.Process(daemon.process.pid), {kind: daemon.children(kind) for kind in KINDS}
-    if what == "a child":
-        what = min((kind for kind in KINDS if children[kind]), key=lambda kind: killed[kind], default="daemon")
-    victims = children.get(what, [itself, *daemon.children()] if what == "everything" else [itself])
+    """Kill something at a random instant and return what: the daemon, all there is, or children of a kind."""
+    what = dice.choice(("daemon", "everything", "children", "children"))
+    if what == "children":
+        what = min(KINDS, key=lambda kind: killed[kind])
+        wait_until(lambda: bool(daemon.children(what)), f"the next {what}", 120)
+        time.sleep(dice.uniform(0.0, 0.3))  # the instants are what is random here, there is nothing to wait for
+        victims = daemon.children(what)
+    else:
+        time.sleep(dice.uniform(0.0, 4.0))
+        victims = [psutil.Process(daemon.process.pid), *(daemon.children() if what == "everything" else [])]
     for victim in victims:
         try:
             victim.kill()
