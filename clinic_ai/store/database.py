@@ -19,6 +19,8 @@ from sqlalchemy.exc import DatabaseError
 from clinic_ai.errors import HomeError
 
 BUSY_TIMEOUT_S = 30
+CACHE_KIB = 1024
+"""What one connection keeps of the database. The kernel keeps the whole of it anyway, once and not eight times."""
 
 
 class Database:
@@ -32,6 +34,7 @@ class Database:
             hide_parameters=True,  # an error message must not carry a patient's name
             pool_size=8,
             max_overflow=8,
+            pool_use_lifo=True,  # each connection fills a page cache of its own: use few of them
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
@@ -74,7 +77,7 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
         "foreign_keys=ON",
         "trusted_schema=OFF",
         f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
-        "cache_size=-4096",
+        f"cache_size=-{CACHE_KIB}",
         "journal_size_limit=33554432",
     ):
         connection.execute(f"PRAGMA {pragma}")
