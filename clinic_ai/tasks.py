@@ -28,8 +28,8 @@ class ParseTask(Word):
     paths: tuple[str, ...]
     max_pixels: int = 400_000_000
     """Largest Rows × Columns × NumberOfFrames."""
-    digest_pixels: bool = False
-    """Whether to hash the image data too, to compare files."""
+    digest: bool = False
+    """Whether to hash image data and data set too, to compare files."""
 
 
 class Problem(Word):
@@ -48,6 +48,8 @@ class ParsedFile(Word):
     problem: Problem | None = None
     pixels: Sha256 | None = None
     """SHA-256 of the image data as they lie in the file, if it was asked for and there are any to be compared."""
+    dataset: Sha256 | None = None
+    """SHA-256 of all but preamble and file meta information, with the transfer syntax, if it was asked for."""
 
 
 class ParseResult(Word):

@@ -135,7 +135,7 @@ class Comparer:
                 kept = None
                 if stored is not None and self._objects.has(stored.sha256):
                     path = self._objects.path(stored.sha256)
-                    kept = reader.read([path], self._settings(), digest_pixels=True)[0]
+                    kept = reader.read([path], self._settings(), digest=True)[0]
             finally:
                 reader.close()
         instance = Instance(sha256=entry.sha256 or "", size_bytes=entry.size_bytes, header=header)
@@ -148,7 +148,7 @@ class Comparer:
         return Comparison(instance, stored, differing, _pixels(arrived, kept))
 
     def _read(self, reader: HeaderReader, file_id: int, seen_at: float) -> ParsedFile:
-        return reader.read([self._quarantine.file(file_id, seen_at)], self._settings(), digest_pixels=True)[0]
+        return reader.read([self._quarantine.file(file_id, seen_at)], self._settings(), digest=True)[0]
 
 
 def _header(parsed: ParsedFile) -> InstanceHeader:

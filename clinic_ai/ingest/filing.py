@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 from sqlalchemy import Connection
@@ -175,10 +176,14 @@ class Filing:
             groups = _grouped(connection, arrivals)
             for key, members in groups.items():
                 sorted_groups[key] = assemble.sort_out(members, _known(connection, key, members))
-                rejected += [
-                    _Rejected(claims[arrival.file_id], problem, key)
-                    for arrival, problem in sorted_groups[key].conflicts
-                ]
+            beside = self._beside(connection, sorted_groups)
+        alike = self._alike(beside)
+        for key, found in sorted_groups.items():
+            rejected += [
+                _Rejected(claims[arrival.file_id], problem, key)
+                for arrival, problem in found.conflicts
+                if arrival.file_id not in alike
+            ]
         kept = [a for found in sorted_groups.values() for a in (*found.new, *found.duplicates)]
         self._objects.adopt_files([(self._spool.path(arrival.file_id), arrival.sha256) for arrival in kept])
         for item in rejected:
@@ -190,9 +195,10 @@ class Filing:
                 for key, found in sorted_groups.items()
                 if (some := self._add(connection, key, found, site_key)) is not None
             ]
+            _note_alike(connection, sorted_groups, alike)
             _record_rejected(connection, rejected)
-        for arrival in kept:
-            self._spool.discard(arrival.file_id)
+        for file_id in (*(arrival.file_id for arrival in kept), *alike):
+            self._spool.discard(file_id)
         for item in rejected:
             why = item.problem
             place = self._quarantine.place(item.claim.file_id, item.claim.seen_at)
@@ -200,6 +206,31 @@ class Filing:
         closed = any(members[0].header.kind is not FileKind.DICOM for members in groups.values())
         log.info("ingest.filed", files=len(kept) + len(rejected), quarantined=len(rejected), studies=len(groups))
         return Filed(tuple(added), closed)
+
+    def _beside(self, connection: Connection, groups: Mapping[str, Sorted]) -> dict[int, Path]:
+        """Return for each file that comes under a UID that is known where the bytes are that have it, if they are."""
+        beside = {}
+        for key, found in groups.items():
+            others = [arrival for arrival, problem in found.conflicts if problem.code == assemble.SAME_UID]
+            if not others:
+                continue
+            group = studies.find_group(connection, key)
+            coming = {arrival.header.sop_instance_uid: self._spool.path(arrival.file_id) for arrival in found.new}
+            for arrival in others:
+                uid = arrival.header.sop_instance_uid
+                stored = studies.instance_by_uid(connection, group.study_id, uid) if group else None
+                if stored is not None and self._objects.has(stored.sha256):
+                    beside[arrival.file_id] = self._objects.path(stored.sha256)
+                elif stored is None and uid in coming:
+                    beside[arrival.file_id] = coming[uid]
+        return beside
+
+    def _alike(self, beside: Mapping[int, Path]) -> frozenset[int]:
+        """Return those files in the spool that have the same data set as the file given for each."""
+        arrived = [self._spool.path(number) for number in beside]
+        read = self._reader.read([*arrived, *beside.values()], self._settings(), digest=True)
+        pairs = zip(beside, read, read[len(beside) :], strict=False)
+        return frozenset(number for number, one, other in pairs if one.dataset and one.dataset == other.dataset)
 
     def _add(self, connection: Connection, key: str, found: Sorted, site_key: bytes) -> Added | None:
         """Add the arrivals of one study; return them if it got new instances and is open."""
@@ -316,6 +347,16 @@ def _known(connection: Connection, key: str, members: Sequence[Arrival]) -> Know
     return Known(frozenset(hashes), frozenset(uids), group.identity.patient_id)
 
 
+def _note_alike(connection: Connection, groups: Mapping[str, Sorted], alike: Collection[int]) -> None:
+    """Decide the fate of files that say again, with another file meta information, what a study has."""
+    for key, found in groups.items():
+        numbers = [arrival.file_id for arrival, _ in found.conflicts if arrival.file_id in alike]
+        group = studies.find_group(connection, key) if numbers else None
+        if group is not None:
+            outcomes = [Outcome(number, Fate.DUPLICATE, *_ALIKE, study_id=group.study_id) for number in numbers]
+            ledger.decide(connection, outcomes)
+
+
 def _arrival(claim: Claim, parsed: ParsedFile) -> Arrival | _Rejected:
     if parsed.header is None:
         return _Rejected(claim, parsed.problem or _NO_ANSWER)
@@ -411,6 +452,11 @@ _CHANGED = Problem(
     code="changed_in_quarantine",
     sentence="Its bytes changed after a person had decided about them.",
     remedy="Look at it again with `clinic-ai file show`; then accept or discard what is there now.",
+)
+_ALIKE = (
+    "same_object",
+    "The study has this object already. Only what the sender wrote before the data set (preamble, file meta "
+    "information) is different, and is not kept.",
 )
 _REPLACED_BEFORE = "The study had exactly these bytes; a person accepted others in their place."
 _DISK_FAILED = Problem(

@@ -34,18 +34,18 @@ class HeaderReader:
         self._child: Child | None = None
         self._read = 0
 
-    def read(self, paths: Sequence[Path], settings: IngestSettings, *, digest_pixels: bool = False) -> list[ParsedFile]:
-        """Return the header or the problem of each file, in order; with ``digest_pixels`` their hashes of the pixels.
+    def read(self, paths: Sequence[Path], settings: IngestSettings, *, digest: bool = False) -> list[ParsedFile]:
+        """Return the header or the problem of each file, in order; with ``digest`` their hashes of pixels and data set.
 
         Raise ChildError if no child can be brought to work at all, which is not the files' fault.
         """
         if not paths:
             return []
         try:
-            return self._call(paths, settings, settings.parser_timeout_s, digest_pixels=digest_pixels)
+            return self._call(paths, settings, settings.parser_timeout_s, digest=digest)
         except ChildError as error:
             log.warning("parser.failed", files=len(paths), error=type(error).__name__)
-        return [self._read_suspect(path, settings, digest_pixels=digest_pixels) for path in paths]
+        return [self._read_suspect(path, settings, digest=digest) for path in paths]
 
     def close(self) -> None:
         """End the child."""
@@ -53,23 +53,21 @@ class HeaderReader:
             self._child.close()
             self._child = None
 
-    def _read_suspect(self, path: Path, settings: IngestSettings, *, digest_pixels: bool) -> ParsedFile:
+    def _read_suspect(self, path: Path, settings: IngestSettings, *, digest: bool) -> ParsedFile:
         self._working_child(settings)  # raises if the machine is the trouble
         try:
             limit_s = min(ONE_FILE_TIMEOUT_S, settings.parser_timeout_s)
-            return self._call([path], settings, limit_s, digest_pixels=digest_pixels)[0]
+            return self._call([path], settings, limit_s, digest=digest)[0]
         except ChildError as error:
             if self._crew.closed:
                 raise  # we are stopping and killed it ourselves: no fault of the file
             return ParsedFile(path=str(path), problem=_problem(error))
 
     def _call(
-        self, paths: Sequence[Path], settings: IngestSettings, timeout_s: float, *, digest_pixels: bool
+        self, paths: Sequence[Path], settings: IngestSettings, timeout_s: float, *, digest: bool
     ) -> list[ParsedFile]:
         child = self._working_child(settings)
-        task = ParseTask(
-            paths=tuple(str(path) for path in paths), max_pixels=settings.max_pixels, digest_pixels=digest_pixels
-        )
+        task = ParseTask(paths=tuple(str(path) for path in paths), max_pixels=settings.max_pixels, digest=digest)
         result = child.call("parse", task, ParseResult, timeout_s=timeout_s)
         self._read += len(paths)
         if [file.path for file in result.files] != list(task.paths):

@@ -9,12 +9,9 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import struct
-import unicodedata
 import warnings
 import zlib
-from collections.abc import Iterable
 from typing import BinaryIO
 
 from clinic_ai.confinement import confine
@@ -35,10 +32,19 @@ from clinic_ai.errors import InputError
 from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.wire import Call, Method, serve
 from clinic_ai.workers import planes
-from clinic_ai.workers.pixel_digest import pixel_digest
+from clinic_ai.workers.after_pixels import LONG_VRS, junk_after_pixels
+from clinic_ai.workers.digests import dataset_digest, pixel_digest
+from clinic_ai.workers.values import (
+    MAX_VALUE_BYTES,
+    UID_FORM,
+    UNREADABLE,
+    announced_of,
+    charset_remark,
+    number_of,
+    text_of,
+    uid_of,
+)
 
-MAX_VALUE_BYTES = 4096
-"""A longer header value is not read; the standard allows none of those we want more than 64 characters."""
 MAX_READ_BYTES = 32 << 20
 """Read in one piece at most; nothing we want of a header is nearly as long."""
 MAX_INFLATED_BYTES = 512 << 20
@@ -85,8 +91,6 @@ _ANNOUNCED = {
     "number_of_series_related_instances": "NumberOfSeriesRelatedInstances",
     "number_of_study_related_series": "NumberOfStudyRelatedSeries",
 }
-MAX_ANNOUNCED = 100_000
-"""A larger number of instances or series is not believed."""
 _CODES = frozenset(
     {
         "modality",
@@ -116,7 +120,8 @@ _WANTED: list[BaseTag | int] = [
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", _DEFLATED.decode(), "1.2.840.10008.1.2.2"})
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", _DEFLATED.decode(), _BIG_ENDIAN})
 _COMPRESSED = frozenset(
     {
         "1.2.840.10008.1.2.1.98",  # encapsulated uncompressed
@@ -128,30 +133,13 @@ _COMPRESSED = frozenset(
         *(f"1.2.840.10008.1.2.4.{n}" for n in range(100, 109)),  # MPEG-2, MPEG-4, HEVC
     }
 )
-_NOT_COMPARED = frozenset({_DEFLATED.decode(), "1.2.840.10008.1.2.2"})
+_NOT_COMPARED = frozenset({_DEFLATED.decode(), _BIG_ENDIAN})
 """Deflated and big endian: the same pixels are other bytes there."""
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _END_MARKS = {FileKind.PNG: b"IEND\xaeB`\x82", FileKind.JPEG: b"\xff\xd9"}
-_LONG_PIXEL_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"})
-_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# What pydicom raises on bytes that are no data set: there is no common base, and the list grew with fuzzing.
 _NO_HEADER = "It begins like DICOM, but its header cannot be read."
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-    pydicom.errors.BytesLengthException,
-    pydicom.errors.InvalidDicomError,
-)
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.simplefilter("ignore")  # pydicom's warnings quote values, and these are of patients
@@ -176,13 +164,13 @@ def _parse_one(path: str, task: ParseTask) -> ParsedFile:
     try:
         with _Bounded(io.FileIO(path)) as file:
             header = read_header(file, os.fstat(file.fileno()).st_size, task.max_pixels)
-            pixels = _digest(file, header) if task.digest_pixels else None
+            pixels, dataset = _digests(file, header) if task.digest else (None, None)
     except InputError as error:
         refusal = error
     except OSError as error:
         refusal = _cut_off(_NO_HEADER) if error.errno is None else _not_read(error)  # without: pydicom's, of a sequence
     else:
-        return ParsedFile(path=path, header=header, pixels=pixels)
+        return ParsedFile(path=path, header=header, pixels=pixels, dataset=dataset)
     return ParsedFile(path=path, problem=Problem(code=refusal.code, sentence=refusal.message, remedy=refusal.remedy))
 
 
@@ -194,15 +182,18 @@ def _not_read(error: OSError) -> InputError:
     )
 
 
-def _digest(file: BinaryIO, header: InstanceHeader) -> str | None:
-    """Return the hash of the pixels of a file whose header was read, None if they cannot be compared as they lie."""
-    if header.kind is not FileKind.DICOM or not header.rows or header.transfer_syntax_uid in _NOT_COMPARED:
-        return None
-    file.seek(0)
+def _digests(file: BinaryIO, header: InstanceHeader) -> tuple[str | None, str | None]:
+    """Return the hashes of pixels and data set of a file whose header was read, None for what cannot be compared."""
+    if header.kind is not FileKind.DICOM:
+        return None, None
     try:
-        return pixel_digest(file, _read(file)) or None
-    except _UNREADABLE:
-        return None
+        dataset = dataset_digest(file, header.transfer_syntax_uid)
+        if not header.rows or header.transfer_syntax_uid in _NOT_COMPARED:
+            return None, dataset
+        file.seek(0)
+        return pixel_digest(file, _read(file)) or None, dataset
+    except UNREADABLE:
+        return None, None
 
 
 def read_header(file: BinaryIO, size: int, max_pixels: int) -> InstanceHeader:
@@ -288,8 +279,8 @@ def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceH
         dataset, source, size = _read_inflated(file) if _DEFLATED in head else (_read(file), file, size)
         meta = dataset.file_meta
         cut = any(map(_is_cut, (*meta.values(), *dataset.values())))  # before any value is looked at
-        dicomdir = _DICOMDIR in {_text(meta, "MediaStorageSOPClassUID", 64), _text(dataset, "SOPClassUID", 64)}
-    except _UNREADABLE as error:
+        dicomdir = _DICOMDIR in {text_of(meta, "MediaStorageSOPClassUID", 64), text_of(dataset, "SOPClassUID", 64)}
+    except UNREADABLE as error:
         raise _cut_off(_NO_HEADER) from error
     if cut:
         raise _cut_off("The file ends inside its DICOM header.")
@@ -308,19 +299,19 @@ def _dicom(file: BinaryIO, size: int, head: bytes, max_pixels: int) -> InstanceH
 
 
 def _header(dataset: Dataset, meta: Dataset, remarks: list[str]) -> InstanceHeader:
-    if (charset := _charset_remark(dataset)) is not None:
+    if (charset := charset_remark(dataset)) is not None:
         remarks.append(charset)
-    texts = {field: _text(dataset, keyword, cap, remarks) for field, (keyword, cap) in _TEXTS.items()}
-    texts["transfer_syntax_uid"] = _text(meta, "TransferSyntaxUID", 64)
+    texts = {field: text_of(dataset, keyword, cap, remarks) for field, (keyword, cap) in _TEXTS.items()}
+    texts["transfer_syntax_uid"] = text_of(meta, "TransferSyntaxUID", 64)
     for field in _CODES:
         texts[field] = texts[field].upper()
-    uids = {field: _uid(dataset, keyword, remarks) for field, keyword in _UIDS.items()}
-    uids["sop_class_uid"] = uids["sop_class_uid"] or _uid(meta, "MediaStorageSOPClassUID", [])
+    uids = {field: uid_of(dataset, keyword, remarks) for field, keyword in _UIDS.items()}
+    uids["sop_class_uid"] = uids["sop_class_uid"] or uid_of(meta, "MediaStorageSOPClassUID", [])
     if not uids["sop_class_uid"] and not texts["modality"]:
         raise _cut_off("It begins like DICOM, but says neither what kind of object it is nor of which modality.")
     if not texts["transfer_syntax_uid"]:
         remarks.append("It does not name its transfer syntax; it was guessed.")
-    numbers = {keyword: _number(dataset, keyword) for keyword in _NUMBERS}
+    numbers = {keyword: number_of(dataset, keyword) for keyword in _NUMBERS}
     rows, columns = numbers["Rows"] or 0, numbers["Columns"] or 0
     has_pixels = rows > 0 and columns > 0
     frames = numbers["NumberOfFrames"]
@@ -329,16 +320,16 @@ def _header(dataset: Dataset, meta: Dataset, remarks: list[str]) -> InstanceHead
         **uids,
         "kind": FileKind.DICOM,
         "sop_class_name": UID(uids["sop_class_uid"]).name if uids["sop_class_uid"] else "",
-        "laterality": (_text(dataset, "ImageLaterality", 16) or _text(dataset, "Laterality", 16)).upper(),
-        **{field: _announced(dataset, keyword) for field, keyword in _ANNOUNCED.items()},
-        "acquisition_number": _number(dataset, "AcquisitionNumber"),
+        "laterality": (text_of(dataset, "ImageLaterality", 16) or text_of(dataset, "Laterality", 16)).upper(),
+        **{field: announced_of(dataset, keyword) for field, keyword in _ANNOUNCED.items()},
+        "acquisition_number": number_of(dataset, "AcquisitionNumber"),
         "series_number": numbers["SeriesNumber"],
         "instance_number": numbers["InstanceNumber"],
         "rows": rows if has_pixels else 0,
         "columns": columns if has_pixels else 0,
         "frames": max(1 if frames is None else frames, 1) if has_pixels else 0,
         "bits_stored": numbers["BitsStored"] or 0,
-        "identity": PatientIdentity(**{f: _text(dataset, keyword, cap) for f, (keyword, cap) in _IDENTITY.items()}),
+        "identity": PatientIdentity(**{f: text_of(dataset, keyword, cap) for f, (keyword, cap) in _IDENTITY.items()}),
         "remarks": tuple(remarks),
     }
     return InstanceHeader.model_validate(values)
@@ -346,7 +337,7 @@ def _header(dataset: Dataset, meta: Dataset, remarks: list[str]) -> InstanceHead
 
 def _check_transfer_syntax(uid: str) -> None:
     if uid and uid not in _NATIVE and uid not in _COMPRESSED:
-        known = UID(uid).name if _UID.fullmatch(uid) else "not a UID"
+        known = UID(uid).name if UID_FORM.fullmatch(uid) else "not a UID"
         raise InputError(
             "transfer_syntax",
             f"Its transfer syntax ({known}) is not one this appliance takes.",
@@ -355,7 +346,7 @@ def _check_transfer_syntax(uid: str) -> None:
 
 
 def _check_pixels(source: BinaryIO, size: int, dataset: Dataset, header: InstanceHeader) -> None:
-    """Raise InputError if the object ends before its pixels do; ``source`` stands where they begin."""
+    """Raise InputError if the object ends before its pixels do, or long after; ``source`` stands where they begin."""
     here = source.tell()
     if here > size:
         raise _cut_off("The file ends inside its DICOM header.")
@@ -366,15 +357,22 @@ def _check_pixels(source: BinaryIO, size: int, dataset: Dataset, header: Instanc
     start = source.read(12)
     if len(start) < 8:
         raise _cut_off("It is an image by its header, but the file ends before the pixels.")
-    if header.transfer_syntax_uid not in _NATIVE:
-        return  # how long compressed pixels should be, only decoding tells
-    bits, samples = _number(dataset, "BitsAllocated") or 0, _number(dataset, "SamplesPerPixel") or 1
+    if header.transfer_syntax_uid in _NATIVE:  # how long compressed pixels should be, only decoding tells
+        expected = _bytes_of_pixels(dataset, header)
+        left = size - here - (12 if start[4:6] in LONG_VRS else 8)
+        if left < expected:
+            raise _cut_off(f"The file ends inside the image: {left} of {expected} bytes of pixels are there.")
+    if header.transfer_syntax_uid != _BIG_ENDIAN:
+        source.seek(here)
+        junk = junk_after_pixels(source, size, implicit_vr=bool(dataset.original_encoding[0]))
+        if junk:
+            raise _cut_off(f"After the image of the file come {junk} bytes that are no DICOM.")
+
+
+def _bytes_of_pixels(dataset: Dataset, header: InstanceHeader) -> int:
+    bits, samples = number_of(dataset, "BitsAllocated") or 0, number_of(dataset, "SamplesPerPixel") or 1
     expected = header.rows * header.columns * header.frames * samples * bits // 8
-    if header.photometric == "YBR_FULL_422":
-        expected = expected * 2 // 3
-    left = size - here - (12 if start[4:6] in _LONG_PIXEL_VRS else 8)
-    if left < expected:
-        raise _cut_off(f"The file ends inside the image: {left} of {expected} bytes of pixels are there.")
+    return expected * 2 // 3 if header.photometric == "YBR_FULL_422" else expected
 
 
 def _is_cut(element: object) -> bool:
@@ -430,83 +428,6 @@ def _read_inflated(file: BinaryIO) -> tuple[Dataset, BinaryIO, int]:
 
 def _cut_off(sentence: str) -> InputError:
     return InputError("damaged", sentence, remedy="Send it again from where it came; the copy here is kept as it is.")
-
-
-# ---------------------------------------------------------------- values
-
-
-def _text(dataset: Dataset, keyword: str, cap: int, remarks: list[str] | None = None) -> str:
-    """Return the (first) value as clean text, empty if there is none or it cannot be read."""
-    try:
-        value = _value(dataset, keyword)
-        text = "" if value is None else str(value)
-    except _UNREADABLE:
-        if remarks is not None:
-            remarks.append(f"Its {keyword} could not be read.")
-        return ""
-    return clean(text, cap)
-
-
-def _value(dataset: Dataset, keyword: str) -> object:
-    tag = Tag(keyword)
-    if tag not in dataset:
-        return None
-    raw = dataset.get_item(tag, keep_deferred=True)  # without this, it reads what was left out
-    if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
-        return None  # too long to be read (deferred)
-    value = dataset[tag].value
-    if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-        return value[0] if len(value) else None
-    return value
-
-
-def _uid(dataset: Dataset, keyword: str, remarks: list[str]) -> str:
-    text = _text(dataset, keyword, 256)
-    if not text:
-        remarks.append(f"Its {keyword} is missing or empty.")
-    elif len(text) > 64 or not _UID.fullmatch(text):
-        remarks.append(f"Its {keyword} is not a UID and was left out.")
-        return ""
-    return text
-
-
-def _number(dataset: Dataset, keyword: str) -> int | None:
-    try:
-        value = _value(dataset, keyword)
-        number = None if value is None or value == "" else int(value)  # type: ignore[call-overload]
-    except _UNREADABLE:
-        return None
-    return number if number is None or abs(number) < 1 << 53 else None
-
-
-def _announced(dataset: Dataset, keyword: str) -> int | None:
-    """Return how many there are in all by the header; None if it does not say, or says what cannot be."""
-    number = _number(dataset, keyword)
-    return number if number is not None and 0 < number <= MAX_ANNOUNCED else None
-
-
-def _charset_remark(dataset: Dataset) -> str | None:
-    named = _text(dataset, "SpecificCharacterSet", 64)
-    if named and named.replace("_", " ").strip() not in {
-        name.replace("_", " ") for name in pydicom.charset.python_encoding
-    }:
-        return "It names a character set that does not exist; names may look wrong."
-    return None
-
-
-def clean(text: str, cap: int) -> str:
-    """Return ``text`` without control and direction-changing characters, trimmed, at most ``cap`` characters."""
-    if not text.isprintable():
-        text = "".join(_kept(text))
-    return text.strip()[:cap]
-
-
-def _kept(text: str) -> Iterable[str]:
-    for character in text[:MAX_VALUE_BYTES]:
-        if unicodedata.category(character) in {"Cc", "Cs"} or character in _BIDIRECTIONAL:
-            yield " " if character in "\r\n\t" else ""
-        else:
-            yield character
 
 
 METHODS = {"parse": Method(params=ParseTask, function=parse)}

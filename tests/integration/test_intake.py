@@ -91,6 +91,30 @@ def test_contradictions_go_to_quarantine_with_their_reason(site: Site) -> None:
         assert ledger_hash(place / "file") == reason["sha256"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_the_same_object_with_another_file_meta_information_is_no_contradiction(
+    site: Site, tmp_path: Path, together: bool
+) -> None:
+    write_ct_slice(tmp_path / "a.dcm", seed=1, study="1.2.3")
+    sent = pydicom.dcmread(tmp_path / "a.dcm")
+    sent.preamble = b"II*\0".ljust(128, b"\0")
+    sent.file_meta.SourceApplicationEntityTitle = "SCANNER"
+    sent.save_as(tmp_path / "b.dcm")
+    shutil.copy(tmp_path / "a.dcm", site.home.inbox)
+    if not together:
+        site.settle(1)
+    shutil.copy(tmp_path / "b.dcm", site.home.inbox)
+    site.settle(2)
+    assert site.fates() == {Fate.STORED: 1, Fate.DUPLICATE: 1}
+    (again,) = [row for row in site.files() if row.fate is Fate.DUPLICATE]
+    (study,) = site.studies()
+    assert (again.reason_code, again.study_id) == ("same_object", study.study_id)
+    assert [*site.home.quarantine.iterdir()] == [*site.home.spool.iterdir()] == []
+    sent.PixelData = sent.PixelData[2:] + b"\0\0"
+    sent.save_as(site.home.inbox / "c.dcm")
+    assert site.settle(3)["c.dcm"].reason_code == "same_uid_other_bytes"
+
+
 def test_a_quarantined_file_names_who_looks_after_its_source(site: Site) -> None:
     owner = site.settings.inbox[0].model_copy(update={"owner": "Radiology desk, 4711"})
     site.settings = site.settings.model_copy(update={"inbox": (owner,)})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from scans import write_ct_slice
 
 from clinic_ai.confinement import Confinement
@@ -140,3 +143,66 @@ def test_rubbish_is_never_an_image(child: Child, place: Path, rubbish: bytes, st
     answer = parse(child, place / "x", start + rubbish)
     assert answer.problem is not None or start
     assert child.alive
+
+
+# ---------------------------------------------------------------- what follows the pixels
+
+
+def element(tag: int, vr: bytes, value: bytes) -> bytes:
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr
+    return head + (struct.pack("<HI", 0, len(value)) if vr in {b"OB", b"OW"} else struct.pack("<H", len(value))) + value
+
+
+RAW_DATA = element(0x7FE10010, b"LO", b"GEMS_Ultrasound_1 ") + element(0x7FE11001, b"OB", bytes(1 << 20))
+PADDING = element(0xFFFCFFFC, b"OB", bytes(256 << 10))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize(
+    ("tail", "usable"),
+    [
+        (bytes(60_000), True),
+        (bytes(20 << 20), False),
+        (b"\x7f" * (1 << 20), False),
+        (RAW_DATA + PADDING, True),
+        (RAW_DATA + PADDING[:-1000], False),
+        (PADDING + RAW_DATA, False),
+        (b"".join(element(0x7FE10100 + n, b"OB", bytes(90)) for n in range(20_000)), False),
+    ],
+    ids=["a block of zeros", "zeros", "junk", "elements", "cut elements", "falling tags", "countless elements"],
+)
+def test_only_elements_follow_the_pixels(
+    child: Child, place: Path, originals: dict[str, bytes], syntax: UID, tail: bytes, usable: bool
+) -> None:
+    if syntax == ImplicitVRLittleEndian and b"OB" in tail:
+        tail = tail.replace(b"OB\0\0", b"").replace(b"LO\x12\0", b"\x12\0\0\0")  # the same without their VR
+    dataset = pydicom.dcmread(io.BytesIO(originals["dicom"]))
+    if syntax == RLELossless:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    parsed = parse(child, place / "x", buffer.getvalue() + tail)
+    assert (parsed.header is not None) == usable
+    if parsed.problem is not None:
+        assert "After the image of the file come" in parsed.problem.sentence
+
+
+@pytest.mark.parametrize(("tail", "usable"), [(bytes(100), True), (PADDING, True), (bytes(256 << 20), False)])
+def test_only_elements_follow_the_pixels_of_a_deflated_object(
+    child: Child, place: Path, originals: dict[str, bytes], tail: bytes, usable: bool
+) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(originals["dicom"]))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset)
+    whole = buffer.getvalue()
+    buffer = io.BytesIO(whole)
+    pydicom.filereader.read_preamble(buffer, force=False)
+    pydicom.filereader._read_file_meta_info(buffer)
+    start = buffer.tell()
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    unpacked = zlib.decompress(whole[start:], -zlib.MAX_WBITS)
+    packed = packer.compress(unpacked + tail) + packer.flush()
+    parsed = parse(child, place / "x", whole[:start] + packed)
+    assert (parsed.header is not None) == usable
