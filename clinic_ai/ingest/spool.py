@@ -24,13 +24,12 @@ import structlog
 
 from clinic_ai.disk.room import Room
 from clinic_ai.ingest.leases import Lease, lease_holds, take_lease
-from clinic_ai.ingest.watch import Entry, Inbox
+from clinic_ai.ingest.watch import FOLDER, Entry, Inbox, descend
 from clinic_ai.store.objects import fsync_directory, hash_descriptor
 
 log = structlog.get_logger()
 
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = _NO_FOLLOW | os.O_DIRECTORY
 _FILE = _NO_FOLLOW | os.O_NONBLOCK  # opening a FIFO that took a file's place must not wait for a writer
 _PIECE = 1 << 20
 _NO_ANSWER = frozenset(
@@ -308,24 +307,20 @@ def outcome_of(error: OSError) -> Taken:
 
 
 def _open_folder(inbox: Inbox, folder: bytes) -> int:
-    """Open a folder below an inbox step by step, so that no link put in the way is followed.
+    """Open a folder below an inbox, following no link.
 
     Raise _Offline if the inbox is not there, or on another device than when it was looked at.
     """
     try:
-        descriptor = os.open(inbox.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(inbox.root, FOLDER)
     except FileNotFoundError as error:
         raise _Offline from error
-    if inbox.device and os.fstat(descriptor).st_dev != inbox.device:
-        os.close(descriptor)
-        raise _Offline
-    for step in filter(None, folder.split(b"/")):
-        try:
-            inner = os.open(step, _FOLDER, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        descriptor = inner
-    return descriptor
+    try:
+        if inbox.device and os.fstat(root).st_dev != inbox.device:
+            raise _Offline
+        return descend(root, folder)
+    finally:
+        os.close(root)
 
 
 def _fsync_quietly(descriptor: int) -> None:

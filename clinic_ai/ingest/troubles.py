@@ -11,11 +11,13 @@ ODD = {
     "link": "It is a symbolic link; links are never followed.",
     "special": "It is a pipe, socket or device and not a file; it was not opened.",
     "too_deep": f"It lies more than {MAX_DEPTH} folders deep; such folders are not looked into.",
+    "closed": "The appliance may not look at it; if it is a folder, what lies in it is not seen.",
 }
 ODD_REMEDY = {
     "link": "Put the file itself into the inbox.",
     "special": "Remove it from the inbox.",
     "too_deep": "Move the folder further up.",
+    "closed": "Let the group of the appliance read, write and enter the folder; what lies there is then taken.",
 }
 HELD_OPEN = "The sender holds it open for writing; it may not be whole."
 HELD_OPEN_REMEDY = "Let the sender close it, or end the program that holds it; it is then taken."

@@ -7,6 +7,7 @@ same inode, size and time of change. Links are never followed, odd things never 
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import math
 import os
@@ -30,6 +31,7 @@ MAX_RESTED = 5_000
 MAX_DEPTH = 50
 """Folders inside folders that are looked into."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CLOSED = frozenset({errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Entry:
     changed_at: float = 0.0
     """Time of its last change of any kind (``st_ctime``), which is when it came here or later; UTC seconds."""
     odd: str = ""
-    """What it is if it is not a regular file: ``link``, ``too_deep`` or ``special``."""
+    """What it is if it is not a regular file: ``link``, ``too_deep``, ``special``, or ``closed`` to the appliance."""
 
     @property
     def name(self) -> str:
@@ -111,10 +113,12 @@ def look(
         beat()
         try:
             found = _scan(root, folder)
-        except OSError:
+        except OSError as error:
             if not folder:
                 raise
-            continue  # it was removed meanwhile, or is not ours to read; the next look tries again
+            if error.errno in _CLOSED:
+                yield Entry(inbox, folder, 0, 0, 0, odd="closed")
+            continue  # else it was removed meanwhile; the next look tries again
         try:
             for entry in found:
                 if ignore.match(entry.name):
@@ -143,8 +147,23 @@ class _Scan:
         os.close(self._descriptor)
 
 
+def descend(root: int, folder: bytes) -> int:
+    """Return a descriptor of a folder below the open folder ``root``, to be closed. Raise OSError if it is none.
+
+    It is opened step by step: no link put in the way is followed, and its path may be longer than the kernel takes.
+    """
+    descriptor = os.open(b".", FOLDER, dir_fd=root)
+    for step in filter(None, folder.split(b"/")):
+        try:
+            inner = os.open(step, FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
+
+
 def _scan(root: int, folder: bytes) -> _Scan:
-    descriptor = os.open(folder or b".", FOLDER | os.O_NOFOLLOW, dir_fd=root)
+    descriptor = descend(root, folder)
     try:
         return _Scan(descriptor)
     except OSError:
@@ -155,8 +174,8 @@ def _scan(root: int, folder: bytes) -> _Scan:
 def _entry(inbox: Inbox, raw_name: bytes, entry: os.DirEntry[str]) -> Entry | None:
     try:
         status = entry.stat(follow_symlinks=False)
-    except OSError:
-        return None  # gone
+    except OSError as error:  # in a folder that may be read and not entered, names are all there is to see
+        return Entry(inbox, raw_name, 0, 0, 0, odd="closed") if error.errno in _CLOSED else None  # else it is gone
     mode = status.st_mode
     odd = (
         "" if stat.S_ISREG(mode) else "link" if stat.S_ISLNK(mode) else "too_deep" if stat.S_ISDIR(mode) else "special"

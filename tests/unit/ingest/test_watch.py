@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from privilege import ordinary
 
 from clinic_ai.ingest import watch
 from clinic_ai.ingest.watch import Entry, Hints, Inbox, Watch
@@ -55,6 +58,56 @@ def test_folders_too_deep_are_told_and_not_entered(inbox: Inbox) -> None:
     deep.mkdir(parents=True)
     (deep / "x.dcm").write_bytes(b"x")
     assert [entry.odd for entry in look(inbox).values()] == ["too_deep"]
+
+
+def test_paths_longer_than_the_kernel_takes_are_looked_into(inbox: Inbox) -> None:
+    root, folder = os.open(inbox.root, watch.FOLDER), b""
+    for _ in range(watch.MAX_DEPTH):
+        inside = watch.descend(root, folder)
+        os.mkdir(b"d" * 255, dir_fd=inside)
+        os.close(inside)
+        folder = folder + b"/" + b"d" * 255 if folder else b"d" * 255
+    inside = watch.descend(root, folder)
+    os.close(os.open(b"x.dcm", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=inside))
+    os.close(inside)
+    os.close(root)
+    assert [(name.rpartition(b"/")[2], entry.odd) for name, entry in look(inbox).items()] == [(b"x.dcm", "")]
+
+
+def test_a_link_that_takes_the_place_of_a_folder_further_up_is_not_followed(inbox: Inbox, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "b").mkdir(parents=True)
+    os.symlink("elsewhere", tmp_path / "a")
+    root = os.open(inbox.root, watch.FOLDER)
+    try:
+        with pytest.raises(NotADirectoryError):
+            watch.descend(root, b"a/b")
+    finally:
+        os.close(root)
+
+
+LOOKER = """
+import sys
+from pathlib import Path
+from clinic_ai.ingest import watch
+for entry in watch.look(watch.Inbox("inbox", Path(sys.argv[1]), 1.0), watch.ignore_pattern(())):
+    print(entry.name, entry.odd)
+"""
+
+
+def test_folders_that_the_appliance_may_not_read_or_enter_are_told(inbox: Inbox) -> None:
+    for name in ("unreadable", "not to be entered"):
+        (inbox.root / name).mkdir()
+        (inbox.root / name / "x.dcm").write_bytes(b"x")
+    (inbox.root / "unreadable").chmod(0o300)
+    (inbox.root / "not to be entered").chmod(0o600)
+    try:
+        looked = subprocess.run(
+            ordinary([sys.executable, "-c", LOOKER, str(inbox.root)]), capture_output=True, text=True, check=True
+        )
+    finally:
+        for folder in inbox.root.iterdir():
+            folder.chmod(0o700)
+    assert sorted(looked.stdout.splitlines()) == ["not to be entered/x.dcm closed", "unreadable closed"]
 
 
 def test_any_name_the_file_system_allows_is_found_and_can_be_shown(inbox: Inbox) -> None:
