@@ -1,0 +1,102 @@
+"""The words of the appliance: frozen, validated, without input or output.
+
+Units are in the names or the docstrings: times are UTC seconds since the epoch (``…_at``) or seconds
+(``…_s``), sizes are bytes, probabilities lie in 0..1, image axes are (row, column) unless said otherwise.
+Field names follow the DICOM keywords they come from (PS3.6).
+"""
+
+from clinic_ai.domain.analyses import (
+    AdapterRef,
+    Analysis,
+    Answer,
+    Finding,
+    ModelRef,
+    ModelState,
+    Presence,
+    ProducedFile,
+    Refusal,
+    ValidationFigures,
+)
+from clinic_ai.domain.instances import (
+    Cosines,
+    Fate,
+    FileDecision,
+    FileKind,
+    Finite,
+    FramePlane,
+    Instance,
+    InstanceHeader,
+    OwnUid,
+    PatientIdentity,
+    PlaneGeometry,
+    Vector,
+)
+from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement
+from clinic_ai.domain.studies import CloseCode, Study, StudyFacts, StudyState, Urgency, WaitReason
+from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
+from clinic_ai.domain.work import (
+    Alert,
+    Artefact,
+    ArtefactState,
+    Delivery,
+    DeliveryState,
+    Job,
+    JobKind,
+    JobState,
+    RunState,
+    StoredFile,
+)
+
+__all__ = [
+    "AdapterRef",
+    "Alert",
+    "Analysis",
+    "Answer",
+    "Artefact",
+    "ArtefactState",
+    "Audience",
+    "CloseCode",
+    "Cosines",
+    "Decision",
+    "Delivery",
+    "DeliveryState",
+    "Fate",
+    "FileDecision",
+    "FileKind",
+    "FileName",
+    "Finding",
+    "Finite",
+    "FramePlane",
+    "GuardAction",
+    "GuardVerdict",
+    "Instance",
+    "InstanceHeader",
+    "Job",
+    "JobKind",
+    "JobState",
+    "Key",
+    "ModelRef",
+    "ModelState",
+    "OwnUid",
+    "PatientIdentity",
+    "PlaneGeometry",
+    "Presence",
+    "Probability",
+    "ProducedFile",
+    "Refusal",
+    "Released",
+    "RunState",
+    "Sha256",
+    "Statement",
+    "StoredFile",
+    "Study",
+    "StudyFacts",
+    "StudyState",
+    "Urgency",
+    "ValidationFigures",
+    "Vector",
+    "WaitReason",
+    "Word",
+    "Words",
+    "new_id",
+]

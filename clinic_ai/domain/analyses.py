@@ -1,0 +1,123 @@
+"""Models and what they say of a study, before anybody else may read it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from clinic_ai.domain.words import FileName, Key, Probability, Sha256, Word, Words
+
+
+class AdapterRef(Word):
+    """A LoRA adapter over a base model."""
+
+    name: str
+    version: str
+    digest: Sha256
+
+
+class ModelRef(Word):
+    """A model as a job pins it; ``digest`` is the SHA-256 of its manifest, which pins every file."""
+
+    plugin: Key
+    slot: Key = "main"
+    name: str
+    version: str
+    digest: Sha256
+    adapter: AdapterRef | None = None
+    reference: bool = True
+    """A reference model ships with the appliance and is not for clinical use."""
+
+    def label(self) -> str:
+        """Return ``plugin/name/version`` with the first twelve digits of the digest."""
+        return f"{self.plugin}/{self.name}/{self.version} ({self.digest[:12]})"
+
+
+class ModelState(StrEnum):
+    """Where a model stands in the registry; see ``states.MODEL``."""
+
+    IMPORTED = "IMPORTED"
+    CANDIDATE = "CANDIDATE"
+    ACTIVE = "ACTIVE"
+    RETIRED = "RETIRED"
+    REJECTED = "REJECTED"
+
+
+class Presence(StrEnum):
+    """What the operating point says of a calibrated probability."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNCERTAIN = "uncertain"
+
+
+class ValidationFigures(Word):
+    """How a condition was validated; ``auroc_low``/``auroc_high`` bound the 95 % interval."""
+
+    dataset: str
+    positives: int
+    negatives: int
+    auroc: Probability
+    auroc_low: Probability
+    auroc_high: Probability
+    sensitivity: Probability | None = None
+    specificity: Probability | None = None
+
+
+class Finding(Word):
+    """One condition judged on one image. ``probability`` is calibrated; ``condition`` is a key of codes.toml."""
+
+    condition: Key
+    label: str
+    probability: Probability
+    threshold: Probability
+    presence: Presence
+    instance_sha256: Sha256
+    heatmap: FileName | None = None
+    laterality: Literal["left", "right", "bilateral", ""] = ""
+    model: str = ""
+    """``slot`` of the model that judged it."""
+    validation: ValidationFigures | None = None
+
+
+class Answer(Word):
+    """An answer to a question about an image; its text is unguarded."""
+
+    question: Words
+    text: Words
+    confidence: Probability | None = None
+
+
+class Refusal(Word):
+    """An image a plugin will not judge, and why, in words."""
+
+    instance_sha256: Sha256
+    code: Key
+    sentence: str
+
+
+class ProducedFile(Word):
+    """A file a child made in its job directory. ``extent`` is (top, left, bottom, right) in 0..1 of the image."""
+
+    name: FileName
+    role: Literal["heatmap", "mask", "picture", "data"]
+    media_type: Literal["image/png", "image/jpeg", "application/json", "application/dicom", "application/pdf"]
+    instance_sha256: Sha256 | None = None
+    extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
+    caption: str = ""
+
+
+class Analysis(Word):
+    """What an engine says of a study. No word of it may leave before the guard released it."""
+
+    plugin: Key
+    plugin_version: str
+    models: tuple[ModelRef, ...]
+    findings: tuple[Finding, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    remarks: tuple[Words, ...] = ()
+    files: tuple[ProducedFile, ...] = ()
+    timings_ms: dict[str, float] = Field(default_factory=dict)

@@ -1,0 +1,70 @@
+"""What the guard is asked and what it answers: the only text that may go out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from clinic_ai.domain.analyses import Finding
+from clinic_ai.domain.words import Audience, Key, Sha256, Word, Words
+
+
+class Statement(Word):
+    """One sentence somebody would like to say, with the evidence it rests on. Unguarded."""
+
+    statement_id: Key
+    kind: Literal["finding", "answer", "remark", "refusal", "notice"]
+    text: Words
+    finding: Finding | None = None
+    """The finding a sentence of kind ``finding`` words."""
+
+
+class GuardAction(StrEnum):
+    """What the guard does; listed from mildest to strictest, the strictest of all rules wins."""
+
+    ALLOW = "allow"
+    ANNOTATE = "annotate"
+    HEDGE = "hedge"
+    REDACT = "redact"
+    REPLACE = "replace"
+    HOLD = "hold"
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """Return the place in the lattice, 0 the mildest."""
+        return list(GuardAction).index(self)
+
+
+class Decision(Word):
+    """One rule that spoke about one statement."""
+
+    statement_id: str
+    rule: str
+    action: GuardAction
+    reason: str
+    spans: tuple[tuple[int, int], ...] = ()
+    """Character offsets in the statement's text that made the rule fire."""
+
+
+class Released(Word):
+    """Text that may go out. Only ``guard.engine`` makes it; renderers, delivery, API and terminal take nothing else."""
+
+    statement_id: str
+    audience: Audience
+    text: str
+    annotations: tuple[str, ...] = ()
+    policy_hash: Sha256
+
+
+class GuardVerdict(Word):
+    """What the guard says of all statements of one artefact; ``released`` is empty unless everything may go out."""
+
+    audience: Audience
+    action: GuardAction
+    decisions: tuple[Decision, ...]
+    released: tuple[Released, ...]
+    marks: tuple[str, ...] = ()
+    """Sentences that stand on every page, such as the investigational mark."""
+    policy_hash: Sha256
+    policy_name: str
