@@ -21,7 +21,7 @@ from clinic_ai.tasks import ParsedFile
 class PlainReader(HeaderReader):
     """Takes the content of a file for its header."""
 
-    def read(self, paths: Sequence[Path], settings: IngestSettings) -> list[ParsedFile]:
+    def read(self, paths: Sequence[Path], settings: IngestSettings, *, digest: bool = False) -> list[ParsedFile]:
         return [
             ParsedFile(path=str(path), header=InstanceHeader.model_validate_json(path.read_bytes())) for path in paths
         ]
