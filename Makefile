@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INPUT ?=
 HOME_DIR ?=
 DURATION ?= 3600
+JOBS ?= logical
 BENCHMARKS := idle guard end_to_end ingest receive listing growth
 
 RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray
@@ -21,8 +22,8 @@ run: $(VENV)/.run  ## run the daemon in the foreground; HOME_DIR=DIR picks its h
 	@$(BIN)/clinic-ai init --home "$(or $(HOME_DIR),home)"
 	@$(BIN)/clinic-ai run --home "$(or $(HOME_DIR),home)"
 
-test: $(VENV)/.dev  ## the whole suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## the whole suite; JOBS=1 runs one test at a time
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(VENV)/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .
