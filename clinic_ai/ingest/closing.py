@@ -357,7 +357,7 @@ class Closing:
         if not self._settings().adaptive_quiet:
             return fresh
         for read, code in closed:
-            one = self._open.get(read.study.study_id)
+            one = self._kept(read)
             if one is None or code not in _TEACH:
                 continue
             if one.pause_s is None and not one.broken:
@@ -372,9 +372,17 @@ class Closing:
             fresh[one.source] = learned(pace, seen)
         return fresh
 
+    def _kept(self, read: _Read) -> _Open | None:
+        """Return what is kept of the version that was read; the next one may be open by the time it is asked for."""
+        one = self._open.get(read.study.study_id)
+        return one if one is not None and one.version == read.study.version else None
+
     def _remember(self, read: _Read, code: CloseCode) -> None:
-        one = self._open.pop(read.study.study_id, None)
-        if one is None or one.arrived is None or one.pause_s is None or code not in _TEACH:
+        one = self._kept(read)
+        if one is None:
+            return
+        del self._open[one.study_id]
+        if one.arrived is None or one.pause_s is None or code not in _TEACH:
             return
         self._recent[one.study_id] = _Closed(one.version, one.arrived, code)
         while len(self._recent) > MAX_RECENT:

@@ -277,6 +277,35 @@ def test_what_is_added_while_a_study_is_read_is_not_left_out(site: HeaderSite, m
     assert (study.state, study.facts.slices) == (StudyState.CLOSED, 3)
 
 
+def test_what_is_filed_just_after_a_person_closed_a_study_is_not_forgotten(
+    site: HeaderSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing is committed, and the next version is open before the closing is noted in memory."""
+    site.put(1, 2)
+    site.take(2)
+    study_id = site.newest().study_id
+    closing = site.intake.closing
+    lock, looks = closing._lock, []
+
+    class Late:
+        def __enter__(self) -> None:
+            if not looks:
+                looks.append(1)
+                filing = threading.Thread(target=lambda: (site.put(3), site.take(3)))
+                filing.start()
+                filing.join()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    monkeypatch.setattr(closing, "_lock", Late())
+    closing.close(study_id, "anna")
+    assert (site.newest().version, site.newest().state) == (2, StudyState.RECEIVING)
+    site.reload(quiet_period_s=0.1)
+    assert site.until_closed().version == 2
+
+
 def test_a_pass_over_many_open_studies_asks_the_database_nothing_of_them(site: HeaderSite) -> None:
     for study in range(20):
         site.put(1, 2, study=f"1.2.{study + 1}")
