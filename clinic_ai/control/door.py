@@ -7,8 +7,10 @@ import threading
 import time
 import traceback
 
+import anyio
 import structlog
 from anyio import to_thread
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_ai.control.people import Peer, Person, role_of, user_name
@@ -20,6 +22,8 @@ from clinic_ai.store import audit
 log = structlog.get_logger()
 
 MAX_BODY_BYTES = 64 * 1024
+BODY_S = 30.0
+"""A request whose body has not come in this time is answered without it: its place is for others."""
 READING = frozenset({"GET", "HEAD"})
 REPEAT_S = 60.0
 """The same refusal is written down once in this time, so that a loop cannot fill the disk."""
@@ -77,7 +81,7 @@ class Door:
         try:
             refusal = await to_thread.run_sync(self._examine, scope)
             answer: ASGIApp = self._app if refusal is None else response(refusal)
-            await answer(scope, receive, watch)
+            await answer(scope, receive if _brings_a_file(scope) else _in_time(receive), watch)
         except Exception as error:  # noqa: BLE001 - boundary of the room: one bad request must not end the others
             # The text of a foreign exception may hold personal data; where it happened does not.
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -107,8 +111,33 @@ class Door:
                 error="NotAllowed",
             )
         scope["state"]["person"] = Person(name=name, uid=peer.uid, role=role)
-        whole_file = method == "PUT" and _OF_AN_IMPORT.fullmatch(scope["path"]) is not None
-        return _oversized(scope, self._services.settings().ingest.max_file_mb << 20 if whole_file else MAX_BODY_BYTES)
+        file_bytes = self._services.settings().ingest.max_file_mb << 20
+        return _oversized(scope, file_bytes if _brings_a_file(scope) else MAX_BODY_BYTES)
+
+
+def _brings_a_file(scope: Scope) -> bool:
+    """Return whether the body is a file of an import, which may be large and has time limits of its own."""
+    return scope["method"] == "PUT" and _OF_AN_IMPORT.fullmatch(scope["path"]) is not None
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Return ``receive`` so that it raises HTTPException if the body takes too long; what follows it may take any."""
+    until = anyio.current_time() + BODY_S
+    whole = False
+
+    async def limited() -> Message:
+        nonlocal whole
+        if whole:
+            return await receive()
+        try:
+            with anyio.fail_after(until - anyio.current_time()):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, "The request came to a halt.") from error
+        whole = not message.get("more_body", False)
+        return message
+
+    return limited
 
 
 def _oversized(scope: Scope, limit: int) -> ProblemView | None:

@@ -14,7 +14,7 @@ import pytest
 from control_room import NAME, SECRET, Room
 from sqlalchemy import text
 
-from clinic_ai.control import server
+from clinic_ai.control import door, server
 from clinic_ai.control.client import Client, NoDaemon
 from clinic_ai.control.door import MAX_BODY_BYTES
 from clinic_ai.control.people import user_name
@@ -226,6 +226,14 @@ def test_large_and_unmeasured_requests_are_refused(room: Room) -> None:
     assert b" 400 " in raw(path, "GET / HTTP/1.1\r\nX: " + "a" * 100_000 + "\r\n\r\n").split(b"\r\n")[0]
     with room.client() as client:
         assert client.status().version
+
+
+def test_a_request_whose_body_does_not_come_gives_its_place_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "BODY_S", 0.1)
+    start = "POST /v1/models/import HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    answer = raw(room.home.control_socket, start + "Content-Length: 1000\r\n\r\n", b"{")
+    assert b" 408 " in answer.split(b"\r\n")[0]
+    assert b"came to a halt" in answer
 
 
 def test_connections_beyond_the_limit_are_cut_and_the_others_stay(room: Room) -> None:
