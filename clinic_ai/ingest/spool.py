@@ -36,8 +36,11 @@ _NO_ANSWER = frozenset(
     {errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
 )
 """What a share says whose server is gone, and a disk that was pulled out."""
+_NEVER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY})
+"""What is said of a name that was certainly not removed."""
 _COPY = ".copy-"
 _ORPHAN = ".orphan-"
+_ODD = ".odd-"
 
 
 class Taken(StrEnum):
@@ -89,7 +92,8 @@ class Spool:
                 except _Offline:
                     results.append(Taken.OFFLINE)
                 except OSError as error:
-                    results.append(outcome_of(error))
+                    # What came in before something failed may lie nowhere else.
+                    results.append(Taken.TAKEN if self.path(file_id).is_file() else outcome_of(error))
             fsync_directory(self.root)
             for descriptor in touched.values():
                 _fsync_quietly(descriptor)
@@ -182,7 +186,7 @@ class Spool:
             return Taken.CHANGED
         if entry.inbox.whole and status.st_nlink == 1:  # nobody else can reach it, and its writer was done with it
             try:
-                return self._rename(folder, name, file_id)
+                return self._rename(folder, name, file_id, status)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -203,12 +207,13 @@ class Spool:
         ours = os.geteuid() == status.st_uid  # our children are not root even if we are, and must be able to read it
         if lease is Lease.GRANTED and ours and status.st_nlink == 1:
             try:
-                taken = self._rename(folder, name, file_id)
+                taken = self._rename(folder, name, file_id, status)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
             else:
-                return taken if lease_holds(descriptor) else self._give_back(folder, name, file_id, descriptor, beat)
+                broken = taken is Taken.TAKEN and not lease_holds(descriptor)
+                return self._give_back(folder, name, file_id, descriptor, beat) if broken else taken
         self._copy(descriptor, file_id, beat)
         try:
             if lease is Lease.GRANTED and not lease_holds(descriptor):
@@ -216,21 +221,45 @@ class Spool:
             # Opened anew, for only that makes an NFS client ask its server (nfs(5), close-to-open).
             if _shape_of(folder, name) != _shape(status):
                 return self._drop(file_id, Taken.CHANGED)
-            os.unlink(name, dir_fd=folder)
         except OSError:
             self._drop(file_id, Taken.REFUSED)
             raise
+        return self._remove_original(folder, name, file_id, status)
+
+    def _remove_original(self, folder: int, name: bytes, file_id: int, seen: os.stat_result) -> Taken:
+        try:
+            os.unlink(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno in _NEVER or _lies_there(folder, name, seen):
+                self._drop(file_id, Taken.REFUSED)
+                raise
+            # A share may say so after its server has removed it: then the copy is all there is.
         return Taken.TAKEN
 
-    def _rename(self, folder: int, name: bytes, file_id: int) -> Taken:
+    def _rename(self, folder: int, name: bytes, file_id: int, seen: os.stat_result) -> Taken:
+        """Rename a file in; what took its place in the last microseconds is put back, for nobody looked at it."""
         target = self.path(file_id)
         if target.exists():
             raise FileExistsError(errno.EEXIST, "the spool has a file of this number already")
         os.rename(name, target, src_dir_fd=folder)
-        if stat.S_ISREG(target.lstat().st_mode):
-            return Taken.TAKEN
-        target.unlink()  # a link or device that took the file's place in the last microseconds
+        found = target.lstat()
+        if stat.S_ISREG(found.st_mode):
+            return Taken.TAKEN if found.st_ino == seen.st_ino else self._put_back(folder, name, file_id)
+        if stat.S_ISDIR(found.st_mode):
+            try:
+                os.rename(target, name, dst_dir_fd=folder)
+            except OSError:  # and again something took its place
+                target.rename(self.root / f"{_ODD}{file_id}")
+        else:
+            target.unlink()  # a link, pipe or device
         return Taken.GONE
+
+    def _put_back(self, folder: int, name: bytes, file_id: int) -> Taken:
+        try:
+            os.link(self.path(file_id), name, dst_dir_fd=folder)
+        except FileExistsError:
+            return Taken.TAKEN  # the next one of its name is there already: this one has no other place
+        return self._drop(file_id, Taken.CHANGED)
 
     def _give_back(self, folder: int, name: bytes, file_id: int, descriptor: int, beat: Callable[[], None]) -> Taken:
         """Put a file back that somebody began to open for writing while it was renamed; they wait for our lease."""
@@ -238,8 +267,7 @@ class Spool:
         try:
             os.link(target, name, dst_dir_fd=folder)
         except FileExistsError:  # the next one of its name is there already: keep this one, out of their reach
-            target.unlink()
-            self._copy(descriptor, file_id, beat)
+            self._copy(descriptor, file_id, beat)  # which takes the place of what they could still change
             return Taken.TAKEN
         return self._drop(file_id, Taken.HELD_OPEN)
 
@@ -292,6 +320,14 @@ def _shape_of(folder: int, name: bytes) -> tuple[int, int, int]:
         return _shape(os.fstat(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _lies_there(folder: int, name: bytes, seen: os.stat_result) -> bool:
+    """Return whether a file certainly was not removed."""
+    try:
+        return _shape_of(folder, name) == _shape(seen)
+    except OSError:
+        return False
 
 
 def outcome_of(error: OSError) -> Taken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -218,6 +219,87 @@ def test_a_file_that_cannot_be_removed_leaves_no_copy_behind(share: Path, monkey
     monkeypatch.undo()
     assert os.listdir(share / "spool") == []
     assert os.listdir(share / "inbox") == ["a"]
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ETIMEDOUT, errno.ENOENT])
+def test_a_copy_is_kept_when_the_share_removed_the_file_and_said_that_it_could_not(
+    share: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """As NFS does if the answer of the server is lost."""
+    _break_unlink(monkeypatch, error, removes=True)
+    assert taken(share, "a") is Taken.TAKEN
+    assert (share / "spool" / "1").read_bytes() == b"x" * 3_000_000
+    assert os.listdir(share / "inbox") == []
+
+
+@pytest.mark.parametrize(("error", "result"), [(errno.EIO, Taken.REFUSED), (errno.ETIMEDOUT, Taken.OFFLINE)])
+def test_no_copy_is_kept_of_a_file_that_is_there_yet(
+    share: Path, monkeypatch: pytest.MonkeyPatch, error: int, result: Taken
+) -> None:
+    _break_unlink(monkeypatch, error, removes=False)
+    assert taken(share, "a") is result
+    assert os.listdir(share / "spool") == []
+    assert os.listdir(share / "inbox") == ["a"]
+
+
+def _break_unlink(monkeypatch: pytest.MonkeyPatch, error: int, *, removes: bool) -> None:
+    unlink = os.unlink
+
+    def fail(path: Any, *, dir_fd: int | None = None) -> None:
+        if removes or dir_fd is None:
+            unlink(path, dir_fd=dir_fd)
+        if dir_fd is not None:
+            raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "unlink", fail)
+
+
+def _swap_before_rename(monkeypatch: pytest.MonkeyPatch, swap: Callable[[], object]) -> None:
+    """Let something happen between the last look at a file and its renaming."""
+    rename, swaps = os.rename, []
+
+    def late(source: Any, target: Any, **folders: int) -> None:
+        if not swaps:
+            swaps.append(swap())
+        rename(source, target, **folders)
+
+    monkeypatch.setattr(os, "rename", late)
+
+
+def test_a_file_that_took_the_place_of_the_one_looked_at_is_put_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Writer(place / "inbox" / "b") as sender:
+        sender.do("open")
+        sender.write(b"half of the nex")
+        _swap_before_rename(monkeypatch, lambda: (place / "inbox" / "b").replace(place / "inbox" / "a"))
+        assert taken(place, "a") is Taken.CHANGED
+        sender.write(b"t one")
+        sender.do("close")
+    assert os.listdir(place / "spool") == []
+    assert (place / "inbox" / "a").read_bytes() == b"half of the next one"
+
+
+def test_a_folder_that_took_the_place_of_a_file_is_put_back(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swap() -> None:
+        (place / "inbox" / "a").unlink()
+        (place / "inbox" / "a").mkdir()
+        (place / "inbox" / "a" / "inner").write_bytes(b"y")
+
+    _swap_before_rename(monkeypatch, swap)
+    assert taken(place, "a") is Taken.GONE
+    assert os.listdir(place / "spool") == []
+    assert (place / "inbox" / "a" / "inner").read_bytes() == b"y"
+
+
+def test_what_came_in_and_cannot_be_given_back_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(spool, "lease_holds", lambda _: False)  # somebody begins to write while it is renamed
+    monkeypatch.setattr(os, "link", full)
+    assert taken(place, "a") is Taken.TAKEN
+    assert (place / "spool" / "1").stat().st_size == 3_000_000
 
 
 def test_a_sender_that_opens_a_file_while_it_is_renamed_gets_it_back(
