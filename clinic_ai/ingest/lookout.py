@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import structlog
 
+from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.ingest import watch
 from clinic_ai.ingest.arms import Arm, Beat, Errand
@@ -37,7 +38,7 @@ from clinic_ai.ingest.troubles import (
 from clinic_ai.ingest.watch import Entry, Inbox, Look, Watch
 from clinic_ai.store import alerts, audit, ledger, mounts
 from clinic_ai.store.database import Database
-from clinic_ai.store.ledger import Sighting
+from clinic_ai.store.ledger import Outcome, Sighting
 
 log = structlog.get_logger()
 
@@ -413,9 +414,10 @@ class Lookout:
         if not entries:
             return
         with self._database.write() as connection:
-            for entry in entries:
-                if not ledger.ignored_before(connection, sighting(entry)):
-                    ledger.ignore(connection, sighting(entry), entry.odd, ODD[entry.odd], ODD_REMEDY[entry.odd])
+            new = [entry for entry in entries if not ledger.ignored_before(connection, sighting(entry))]
+            numbers = ledger.begin_claims(connection, [sighting(entry) for entry in new])
+            told = [(number, entry.odd) for number, entry in zip(numbers, new, strict=True)]
+            ledger.decide(connection, [Outcome(n, Fate.IGNORED, odd, ODD[odd], ODD_REMEDY[odd]) for n, odd in told])
         for entry in entries:
             post.watch.leave_alone(entry, math.inf)
 

@@ -28,6 +28,8 @@ MAX_TRACKED = 20_000
 """Files of one inbox watched for coming to rest at the same time; further ones are looked at when these have gone."""
 MAX_RESTED = 5_000
 """Files that one look brings; the others lie well where they are."""
+MAX_ODD = 1_000
+"""Things that are no files that one look brings: to note a hundred thousand links at once would hold up everything."""
 MAX_DEPTH = 50
 """Folders inside folders that are looked into."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -195,7 +197,7 @@ class Look:
     rested: tuple[Entry, ...] = ()
     """Regular files that have come to rest."""
     odd: tuple[Entry, ...] = ()
-    """What is no regular file, as far as nobody was told of it."""
+    """What is no regular file, as far as nobody was told of it; the rest of very many in the next looks."""
     files: int = 0
     """Regular files that lie there, those left alone too."""
     oldest_at: float = math.inf
@@ -234,7 +236,8 @@ class Watch:
             if alone is not None and alone[0] == entry.mtime_ns and alone[1] > now:
                 left_alone[entry.raw_name] = alone
             elif entry.odd:
-                odd.append(entry)
+                if len(odd) < MAX_ODD:
+                    odd.append(entry)
             elif len(seen) >= MAX_TRACKED:
                 cut = True
             else:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,20 @@ def test_one_look_brings_no_more_than_it_may(inbox: Inbox, monkeypatch: pytest.M
     seen.forget(look.rested)
     look = seen.look(inbox, many[2:], 1.1)
     assert (look.rested, look.cut) == (tuple(many[2:]), False)
+
+
+def test_very_many_odd_things_come_in_several_looks_and_keep_no_file_waiting(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "MAX_ODD", 2)
+    seen = Watch()
+    many = [replace(entry(inbox, b"%d" % n), odd="link") for n in range(3)] + [entry(inbox)]
+    first = seen.look(inbox, many, 0.0)
+    assert (first.odd, first.cut, seen.oldest()) == (tuple(many[:2]), False, 0.0)
+    for odd in first.odd:
+        seen.leave_alone(odd, math.inf)
+    second = seen.look(inbox, many, 1.0)
+    assert (second.odd, second.rested) == ((many[2],), (many[3],))
 
 
 def test_what_is_left_alone_is_passed_over_until_its_time_or_a_change(inbox: Inbox) -> None:
