@@ -67,7 +67,7 @@ class SlicesChoice(Order):
 
 
 class FaultRow(View):
-    """A stored object that is missing or damaged, and what to do."""
+    """A stored object that is missing, damaged or unreadable, and what to do."""
 
     sha256: str
     fault: str

@@ -6,6 +6,7 @@ again stores it anew.
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ CODE = "object_damaged"
 
 @dataclass(frozen=True)
 class Fault:
-    """An object that is ``missing`` or ``damaged``, and the studies that need it."""
+    """An object that is ``missing``, ``damaged`` or ``unreadable``, and the studies that need it."""
 
     sha256: str
     kind: Kind
@@ -38,8 +39,7 @@ class Fault:
     def sentence(self) -> str:
         """Say what is wrong."""
         whose = f" of study {', '.join(self.studies)}" if self.studies else ""
-        damaged = "is missing" if self.fault == "missing" else "is damaged: its bytes do not have their hash any more"
-        return f"The stored {_NAMES[self.kind]} {self.sha256[:12]}{whose} {damaged}."
+        return f"The stored {_NAMES[self.kind]} {self.sha256[:12]}{whose} {_FAULTS[self.fault]}."
 
     @property
     def remedy(self) -> str:
@@ -99,9 +99,12 @@ class Verifier:
             except (NotFound, FileNotFoundError):
                 yield 0, self._missing(sha256)
                 continue
-            if not whole:
-                self._objects.set_aside(sha256)
-            yield size, None if whole else self._tell(sha256, kind, "damaged")
+            except OSError as error:
+                if error.errno not in _READ_ERRORS:
+                    raise
+                yield 0, self._put_aside(sha256, kind, "unreadable")
+                continue
+            yield size, None if whole else self._put_aside(sha256, kind, "damaged")
 
     def withdraw_repaired(self) -> None:
         """Close the alerts about studies that have all their objects again."""
@@ -128,6 +131,11 @@ class Verifier:
                 return None
         return self._tell(sha256, kind, "missing")
 
+    def _put_aside(self, sha256: str, kind: Kind, what: str) -> Fault:
+        fault = self._tell(sha256, kind, what)  # first: a disk that cannot read may not rename either
+        self._objects.set_aside(sha256)
+        return fault
+
     def _tell(self, sha256: str, kind: Kind, what: str) -> Fault:
         with self._database.write() as connection:
             fault = Fault(sha256, kind, what, tuple(references.studies_needing(connection, sha256)))
@@ -139,4 +147,11 @@ class Verifier:
         return fault
 
 
+_READ_ERRORS = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+"""What the kernel says of a sector that cannot be read, and a file system of one whose check sum is wrong."""
+_FAULTS = {
+    "missing": "is missing",
+    "damaged": "is damaged: its bytes do not have their hash any more",
+    "unreadable": "cannot be read: the disk answers with an error",
+}
 _NAMES = {Kind.ORIGINAL: "original", Kind.RESULT: "result", Kind.COPY: "de-identified copy"}

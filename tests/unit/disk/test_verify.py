@@ -48,6 +48,27 @@ def test_damaged_and_missing_objects_are_told_with_study_and_remedy_until_they_a
     assert store.alerts() == {}
 
 
+def test_what_the_disk_cannot_read_is_told_and_the_rest_is_verified(store: Shelf) -> None:
+    study = store.add_study([b"one"])
+    place = store.objects.path(sha(b"one"))
+    place.unlink()
+    place.symlink_to("/proc/self/mem")  # its first page is not mapped: the kernel says EIO, as of a bad sector
+    with_same_prefix = next(
+        content for number in range(100_000) if sha(content := b"%d" % number)[:2] == sha(b"one")[:2]
+    )
+    store.add_study([with_same_prefix])
+    verifier = Verifier(store.database, store.objects)
+    found = verifier.verify([sha(b"one")[:2]])
+    (fault,) = found.faults
+    assert (found.objects, fault.fault, fault.studies) == (2, "unreadable", (study,))
+    assert "cannot be read" in fault.sentence
+    assert store.alerts().keys() == {(CODE, study)}
+    assert not store.objects.has(sha(b"one"))  # so that a resend stores it anew
+    store.keep(b"one")
+    verifier.withdraw_repaired()
+    assert store.alerts() == {}
+
+
 def test_what_retention_removed_is_not_missing(store: Shelf) -> None:
     study = store.add_study([b"one"])
     store.objects.path(sha(b"one")).unlink()
