@@ -323,6 +323,7 @@ class Appliance:
             inboxes=self.intake.lookout,
             imports=self.imports,
             closing=self.intake.closing,
+            deidentifier=self.deidentifier,
             disk=self.keeper,
             catalogue=self.catalogue,
             settings=lambda: self.settings,

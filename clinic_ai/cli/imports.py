@@ -1,8 +1,7 @@
-"""``clinic-ai import`` and ``clinic-ai study export``: media in, originals out, with the rights of who types it."""
+"""``clinic-ai import``: media in, with the rights of who types it."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -75,33 +74,6 @@ def import_medium(
             say("The rest is filed while you do other things; `clinic-ai status` says what it waits for.")
     if sent.unreadable or sent.too_large or view.remarks or view.pending:
         raise typer.Exit(Exit.FAILED)
-
-
-def export_study(
-    study_id: Annotated[str, typer.Argument(metavar="STUDY", help="Id of the study, as `study list` shows it.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to; it is made if need be.")],
-    into: Annotated[bool, typer.Option("--into", help="Also into a folder that is not empty.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the originals of a study, as they arrived, into a folder. For clinicians: they say who the patient is.
-
-    Only the preamble of DICOM files is zeroed. The audit says who exported what.
-    """
-    from clinic_ai.cli.output import print_json, say, size
-    from clinic_ai.errors import Conflict
-
-    if directory.is_dir() and any(directory.iterdir()) and not into:
-        raise Conflict(f"{directory} is not empty.", remedy="Name a new folder, or say --into.")
-    with folder_client_of(home) as client:
-        view = client.export_study(study_id)
-        for row in view.originals:
-            _write(directory / row.place, client.original(study_id, row.sha256), row.size_bytes)
-    total = sum(row.size_bytes for row in view.originals)
-    if as_json:
-        print_json({"study_id": study_id, "version": view.version, "files": [row.place for row in view.originals]})
-    else:
-        say(f"{len(view.originals)} files, {size(total)}, of {study_id} version {view.version} are in {directory}.")
 
 
 # ---------------------------------------------------------------- carrying
@@ -186,40 +158,6 @@ def _wait(client: FolderClient, view: ImportView) -> ImportView:
             moved = time.monotonic()
         view = now
     return view
-
-
-def _write(place: Path, pieces: Iterator[bytes], size: int) -> None:
-    """Write a file as a whole or not at all. Raise HomeError if it cannot be written or did not come whole."""
-    from clinic_ai.errors import HomeError
-
-    temporary = place.with_name(f".{place.name}.part")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            raise FileExistsError(None, "there is a file of this name")
-        with temporary.open("wb") as out:
-            for piece in pieces:
-                out.write(piece)
-            written = out.tell()
-            out.flush()
-            os.fsync(out.fileno())
-        if written == size:
-            temporary.rename(place)
-            _sync(place.parent)
-    except OSError as error:
-        raise HomeError(f"{place} cannot be written: {error.strerror}.", remedy="Name another folder.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    if written != size:
-        raise HomeError(f"{place} did not come whole.", remedy="Export the study again.")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Progress:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clinic_ai.cli.exports import export_study
 from clinic_ai.cli.files import print_files
-from clinic_ai.cli.imports import export_study
 from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
 
 if TYPE_CHECKING:

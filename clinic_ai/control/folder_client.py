@@ -9,6 +9,7 @@ import httpx
 
 from clinic_ai.control.client import LONG_S, Client, refused, segment
 from clinic_ai.control.folder_views import (
+    CopiesView,
     ExportView,
     HereView,
     ImportEnd,
@@ -72,7 +73,21 @@ class FolderClient(Client):
 
     def original(self, study_id: str, sha256: str) -> Iterator[bytes]:
         """Yield the bytes of an original as they may leave. Raise NotFound or HomeError."""
-        path = f"/v1/studies/{segment(study_id, 'study')}/originals/{sha256}"
+        return self._bytes_of(f"/v1/studies/{segment(study_id, 'study')}/originals/{sha256}")
+
+    def deidentify_study(self, study_id: str) -> CopiesView:
+        """Have de-identified copies of a study made; this is written into the audit.
+
+        Raise NotFound, Conflict if no file of it has one, ChildError or HomeError if none can be made just now.
+        """
+        path = f"/v1/studies/{segment(study_id, 'study')}/export/deidentified"
+        return self._post(path, None, CopiesView, timeout_s=LONG_S)
+
+    def copy(self, study_id: str, sha256: str) -> Iterator[bytes]:
+        """Yield the bytes of the de-identified copy of an original. Raise NotFound, Conflict or HomeError."""
+        return self._bytes_of(f"/v1/studies/{segment(study_id, 'study')}/copies/{sha256}")
+
+    def _bytes_of(self, path: str) -> Iterator[bytes]:
         with self._talking(), self._http.stream("GET", path, timeout=SYNC_S) as answer:
             if answer.status_code != httpx.codes.OK:
                 answer.read()

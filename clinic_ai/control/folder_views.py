@@ -104,6 +104,38 @@ class ExportView(View):
     originals: tuple[OriginalRow, ...]
 
 
+class CopyRow(View):
+    """A de-identified copy, under a name of ours; ``sha256`` is of its original, ``size_bytes`` of the copy."""
+
+    place: str
+    sha256: Sha256
+    size_bytes: int
+
+
+class NoteRow(View):
+    """What is said of some files of a de-identified export, by the places they have, or would have."""
+
+    code: str
+    sentence: str
+    remedy: str
+    places: tuple[str, ...]
+
+
+class CopiesView(View):
+    """The de-identified copies of the newest version of a study.
+
+    They belong into one folder named ``folder``, which tells nothing of the patient. ``left_out`` says which files have
+    no copy that may leave, and why; ``look_at`` what a person should look for in the others.
+    """
+
+    study_id: str
+    version: int
+    folder: str
+    copies: tuple[CopyRow, ...]
+    left_out: tuple[NoteRow, ...]
+    look_at: tuple[NoteRow, ...]
+
+
 def encoded(raw_name: bytes) -> str:
     """Return the name of a file as it is sent."""
     return base64.urlsafe_b64encode(raw_name).decode()

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from clinic_ai.control import desk, export_desk
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having
 from clinic_ai.control.folder_views import (
+    CopiesView,
     ExportView,
     HereView,
     ImportEnd,
@@ -29,6 +30,7 @@ from clinic_ai.control.folder_views import (
     decoded,
 )
 from clinic_ai.control.people import Peer
+from clinic_ai.control.services import Services
 from clinic_ai.control.views import DoneView, InboxRow
 from clinic_ai.domain import Sha256
 from clinic_ai.errors import Conflict, InputError, NotAllowed
@@ -179,10 +181,38 @@ def get_original(
     person: Clinician,  # noqa: ARG001 - the role
 ) -> StreamingResponse:
     """Return the bytes of one original as they may leave, see ``store.outgoing``."""
+    _refuse_monitor(request, "Originals")
+    size = export_desk.original_size(services, study_id, sha256)
+    return _stream(services, sha256, size)
+
+
+@router.post("/v1/studies/{study_id}/export/deidentified")
+def deidentify_study(study_id: str, services: Having, person: Clinician) -> CopiesView:
+    """Make de-identified copies of a study, return what there is to fetch of them, and note who asked."""
+    return export_desk.deidentify(services, study_id, person)
+
+
+@router.get("/v1/studies/{study_id}/copies/{sha256}", response_class=StreamingResponse)
+def get_copy(
+    study_id: str,
+    sha256: Sha256,
+    request: Request,
+    services: Having,
+    person: Clinician,  # noqa: ARG001 - the role
+) -> StreamingResponse:
+    """Return the bytes of the de-identified copy of one original, given by the hash of the original."""
+    _refuse_monitor(request, "De-identified copies")
+    copy, size = export_desk.copy_of(services, study_id, sha256)
+    return _stream(services, copy, size)
+
+
+def _refuse_monitor(request: Request, what: str) -> None:
     peer: Peer = request.state.peer
     if peer.readonly:
-        raise NotAllowed("Originals leave by the control socket only.", remedy="Ask there.")
-    size = export_desk.original_size(services, study_id, sha256)
+        raise NotAllowed(f"{what} leave by the control socket only.", remedy="Ask there.")
+
+
+def _stream(services: Services, sha256: str, size: int) -> StreamingResponse:
     pieces = outgoing(ObjectStore(services.home.objects), sha256)
     first = next(pieces, b"")  # what is missing or damaged is said while there can still be an answer
     return StreamingResponse(

@@ -24,7 +24,7 @@ from clinic_ai.processes import Crew
 from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
-from clinic_ai.tasks import CaseReport, PackInfo
+from clinic_ai.tasks import CaseReport, DeidentifiedFile, PackInfo
 
 
 class ExecutionPort(Protocol):
@@ -157,6 +157,13 @@ class ImportsPort(Protocol):
         """Note that all was sent that could be read. Raise NotFound."""
 
 
+class DeidentifierPort(Protocol):
+    """What people may ask of the deidentifier."""
+
+    def copies(self, originals: Mapping[str, Path]) -> dict[str, DeidentifiedFile]:
+        """Return, for each original by its SHA-256, its copy, or why there is none. Raise ChildError or HomeError."""
+
+
 class DiskPort(Protocol):
     """What people may ask of the keeper of the disk."""
 
@@ -202,6 +209,7 @@ class Services:
     comparer: ComparerPort
     inboxes: InboxesPort
     imports: ImportsPort
+    deidentifier: DeidentifierPort
     disk: DiskPort
     catalogue: PluginCatalogue
     settings: Callable[[], Settings]

@@ -205,9 +205,8 @@ def control_room(path: Path) -> Iterator[Room]:
     catalogue = PluginCatalogue({"echo": ECHO}, [])
     registry = Registry(home, database, catalogue.manifests, crew)
     guard = Guard(crew, home.policies / shared.settings.guard.pack, archive=home.state / "policies")
-    runs = Runs(
-        home, database, registry, catalogue.manifests, crew, shared.settings, open_deidentifier(home, database, crew)
-    )
+    deidentifier = open_deidentifier(home, database, crew)
+    runs = Runs(home, database, registry, catalogue.manifests, crew, shared.settings, deidentifier)
     execution = Execution(
         database=database,
         settings=lambda: shared.settings,
@@ -256,6 +255,7 @@ def control_room(path: Path) -> Iterator[Room]:
         closing=closing,
         inboxes=lookout,
         imports=imports,
+        deidentifier=deidentifier,
         disk=Keeper(
             home=home,
             settings=lambda: shared.settings,
