@@ -359,14 +359,23 @@ class Intake:
     def _report(self, error: Exception) -> None:
         """Say what stopped a pass; never the text of a foreign error, it may hold personal data."""
         log.error("ingest.failed", error=type(error).__name__, at=places(error))
-        if not isinstance(error, ClinicError):
-            return
         code = PARSER_UNAVAILABLE if isinstance(error, ChildError) else STOPPED
+        told = error if isinstance(error, ClinicError) else _unforeseen(error)
         try:
             with self._database.write() as connection:
-                alerts.raise_alert(connection, code, SUBJECT, error.message, error.remedy)
+                alerts.raise_alert(connection, code, SUBJECT, told.message, told.remedy)
         except Exception as second:  # noqa: BLE001 - the alert may fail for the very reason it tells of
             log.error("ingest.alert_failed", error=type(second).__name__)
+
+
+def _unforeseen(error: Exception) -> HomeError:
+    """Return what people are told of an error that is not ours, without its text."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return HomeError(
+        f"What comes in is not filed: {said or f'an error nobody foresaw ({type(error).__name__})'}. Nothing is lost.",
+        remedy="It is tried again by itself. If this stays, `clinic-ai doctor` looks for the cause; the log names the "
+        "place as ingest.failed.",
+    )
 
 
 def _renamed(entry: Entry, raw_name: bytes) -> Entry:

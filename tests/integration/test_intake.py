@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -244,6 +245,39 @@ def test_the_thread_takes_files_on_the_kernels_hint_and_stops_when_told(tmp_path
         thread.join(20)
         site.close()
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EISDIR, "Is a directory", "JONES^ANNA"), "Is a directory"),
+        (ValueError("JONES^ANNA"), "an error nobody foresaw (ValueError)"),
+    ],
+)
+def test_people_are_told_when_passes_fail_for_a_reason_nobody_foresaw_but_not_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    site = Site(tmp_path / "h")
+    stop = threading.Event()
+    cycle, told = site.intake.cycle, list[str]()
+
+    def found() -> list[str]:
+        with site.database.read() as connection:
+            return [alert.sentence for alert in alerts.open_alerts(connection) if alert.code == "ingest_stopped"]
+
+    def fail_once() -> bool:
+        if not told:
+            told.append("")
+            raise error
+        told.extend(found())
+        stop.set()
+        return cycle()
+
+    monkeypatch.setattr(site.intake, "cycle", fail_once)
+    site.intake.run(stop)
+    assert told[1:] == [f"What comes in is not filed: {words}. Nothing is lost."]
+    assert found() == []  # the pass after it went well
+    site.close()
 
 
 def test_the_room_is_light() -> None:
