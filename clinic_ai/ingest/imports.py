@@ -100,9 +100,10 @@ class Imports:
         self._room.require(source=source)
         import_id = "I-" + base64.b32encode(bytes.fromhex(listing))[:8].decode()
         prefix = f"{import_id}/".encode()
-        with self._database.write() as connection:
+        with self._database.read() as connection:  # it reads the whole ledger, and nobody may wait for that to write
             before = imports.files_below(connection, source, prefix)
             first = min((row.file_id for row in before), default=imports.next_number(connection))
+        with self._database.write() as connection:
             details = {"import": import_id, "files": files, "bytes": size_bytes, "here_already": len(before)}
             audit.record(connection, actor=by, action="import.begun", subject=source, details=details)
         begun = _Import(import_id, source, first)
@@ -141,7 +142,10 @@ class Imports:
             folders = _make(place.parent, self._folder)
             temporary.rename(place)
         for folder in folders:
-            fsync_directory(folder)
+            try:
+                fsync_directory(folder)
+            except FileNotFoundError:
+                pass  # ingest has taken the file, which synced it where it is now, and the empty folder was removed
         self._on_received()
 
     def state(self, import_id: str) -> ImportState:

@@ -83,7 +83,7 @@ def summary_below(connection: Connection, source: str, prefix: bytes, first: int
 
 
 def next_number(connection: Connection) -> int:
-    """Return the number of the next file of the ledger, in a write transaction."""
+    """Return a number before which all files of the ledger are that are there now."""
     return int(connection.execute(select(func.max(files.c.file_id))).scalar() or 0) + 1
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clinic_ai.disk.room import Room
 from clinic_ai.errors import HomeError, InputError, NotFound
+from clinic_ai.ingest import imports as imports_module
 from clinic_ai.ingest.imports import Imports, Listed, imported
 from clinic_ai.ingest.watch import Inbox
+from clinic_ai.store import imports as store_imports
 from clinic_ai.store import ledger
 from clinic_ai.store.database import Database
 from clinic_ai.store.ledger import Fate, Outcome, Sighting
@@ -170,3 +173,36 @@ def test_folders_go_when_nothing_lies_in_them(table: Table) -> None:
     (table.folder / "imports" / place).unlink()  # ingest took it
     assert not table.imports.state(import_id).waiting
     assert [path.name for path in (table.folder / "imports").iterdir()] == [".arriving"]
+
+
+def test_a_file_that_is_taken_at_once_is_received_all_the_same(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ingest takes it, and its folder is removed as empty, before the folder is synced."""
+    import_id = table.begin()
+    sync = imports_module.fsync_directory
+
+    def late(folder: Path) -> None:
+        for name in table.lying():
+            (table.folder / "imports" / name).unlink()
+        table.imports.tidy()
+        sync(folder)
+
+    monkeypatch.setattr(imports_module, "fsync_directory", late)
+    table.send(import_id, b"A/1", b"one")
+    assert (table.received, table.lying()) == (1, [])
+
+
+def test_nobody_waits_to_write_while_the_ledger_is_read_for_an_import(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = store_imports.files_below
+    written = []
+
+    def slow(*arguments: Any) -> list[store_imports.Known]:
+        found = read(*arguments)
+        with table.database.write() as connection:
+            written.append(ledger.begin_claims(connection, [Sighting("ct", "a", b"a", 1, 2)]))
+        return found
+
+    monkeypatch.setattr(store_imports, "files_below", slow)
+    table.begin()
+    assert written == [[1]]
