@@ -17,6 +17,7 @@ import io
 import ipaddress
 import logging
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -30,7 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from pydicom.uid import UID
+from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
@@ -63,6 +64,9 @@ _REFUSALS = {
     "no_data": (CANNOT_UNDERSTAND, "The command came without a data set."),
 }
 """Status and comment, of at most 64 characters, for an object that is refused (PS3.4 B.2.3, PS3.7 C)."""
+_NOT_TAKEN = re.compile(r"1\.2\.840\.10008\.1\.2\.(7\..*|4\.(204|205|1..\.1))")
+PREFERRED = frozenset(str(syntax) for syntax in AllTransferSyntaxes if not _NOT_TAKEN.fullmatch(syntax))
+"""Transfer syntaxes that ingest takes; of what a sender offers, the first of these is agreed on."""
 _NOT_CALLED = (0x01, 0x01, 0x07)  # rejected for good, by the service user: called AE title not recognised
 _NOT_KNOWN = (0x01, 0x01, 0x03)  # the same: calling AE title not recognised
 
@@ -291,6 +295,9 @@ class Receiver:
         elif peer is None:
             self._reject(association, caller, "unknown_peer", _NOT_KNOWN)
         else:
+            # pynetdicom agrees on the first that is offered, which may be one of the vendor's own.
+            for context in request.presentation_context_definition_list:
+                context.transfer_syntax = sorted(context.transfer_syntax, key=lambda syntax: syntax not in PREFERRED)
             with self._lock:
                 self._open[association] = _Open(caller)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from harness import QUICK, Daemon
 from pydicom import dcmread
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
+from pynetdicom import AE
 from receiving_room import (
     OURS,
     PEER,
@@ -34,6 +36,7 @@ from clinic_ai.disk.room import Shortage
 from clinic_ai.domain import Fate
 from clinic_ai.home import init_home
 from clinic_ai.settings import PeerSettings
+from clinic_ai.workers import parser, receiver
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
 
@@ -90,6 +93,29 @@ def test_the_bytes_are_stored_as_they_came(room: ReceivingRoom, tmp_path: Path) 
     sent, kept = dcmread(path), dcmread(stored)
     assert kept.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
     assert data_set(stored) == data_set(path)
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [
+        (["1.2.840.113619.5.2", ImplicitVRLittleEndian, ExplicitVRLittleEndian], ImplicitVRLittleEndian),
+        ([JPEGLosslessSV1, ImplicitVRLittleEndian], JPEGLosslessSV1),
+        (["1.2.840.113619.5.2"], "1.2.840.113619.5.2"),
+    ],
+    ids=["one of the vendor's first", "all can be taken", "none can be taken"],
+)
+def test_of_the_transfer_syntaxes_offered_the_first_that_can_be_taken_is_agreed_on(
+    room: ReceivingRoom, offered: list[str], agreed: str
+) -> None:
+    ae = AE(PEER.ae_title)
+    ae.add_requested_context(CTImageStorage, offered)
+    association = ae.associate("127.0.0.1", room.port, ae_title=OURS)
+    assert [context.transfer_syntax for context in association.accepted_contexts] == [[agreed]]
+    association.release()
+
+
+def test_no_transfer_syntax_is_preferred_that_is_not_taken() -> None:
+    assert receiver.PREFERRED <= parser._NATIVE | parser._COMPRESSED
 
 
 @needs_dcmtk
