@@ -257,7 +257,7 @@ class _Copy:
         form = _FORMS.get(element.VR)
         if form is not None and not all(form.fullmatch(text) for text in texts):
             return False
-        if element.tag.group == 0x0028 or element.keyword == "Modality":
+        if form is not None and (element.tag.group == 0x0028 or element.keyword == "Modality"):
             return len(texts) < 16  # without these there is no image, whatever the patient's name is
         return len(texts) <= 64 and all(map(str.isascii, texts)) and not self._names_somebody(texts)
 

@@ -203,6 +203,7 @@ class TestNothingLeaks:
                 CodingSchemeDesignator="SCT",
                 BodyPartExamined="QX7LEAK",
                 FilterType="OF-QX7LEAKS",
+                RescaleType="QX7LEAK",
                 ScanOptions=["HELIX", "QX7LEAK_2"],
                 AnatomicRegionSequence=Sequence([public, own]),
             ),
@@ -210,6 +211,7 @@ class TestNothingLeaks:
         )
         assert "BodyPartExamined" not in copy
         assert "ScanOptions" not in copy
+        assert "RescaleType" not in copy
         assert [item.CodeValue for item in copy.AnatomicRegionSequence] == ["51185008"]
 
 
@@ -231,6 +233,7 @@ class TestWhatIsKept:
             "SliceThickness": 2.5,
             "RescaleSlope": 1,
             "RescaleIntercept": -1024,
+            "RescaleType": "HU",
             "InstanceNumber": 7,
             "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
             "BodyPartExamined": "CHEST",
