@@ -35,7 +35,11 @@ def sweep_job_directories(database: Database, folder: Path, *, grace_s: float = 
         at_work = jobs.leased(connection)
     before, swept = time.time() - grace_s, 0
     for place in folder.iterdir():
-        if place.name not in at_work and place.stat().st_mtime < before:
+        try:
+            young = place.lstat().st_mtime >= before
+        except FileNotFoundError:
+            continue  # an attempt that has just ended removed its own
+        if place.name not in at_work and not young:
             shutil.rmtree(place, ignore_errors=True)  # the next round tries again
             swept += 1
     return swept

@@ -120,3 +120,15 @@ def test_what_an_attempt_could_not_remove_is_swept_but_not_under_a_job_at_work(s
     assert sweep_job_directories(store.database, store.home.jobs) == 0  # they are young
     assert sweep_job_directories(store.database, store.home.jobs, grace_s=AT_ONCE) == 2
     assert [place.name for place in store.home.jobs.iterdir()] == ["J-0002"]
+
+
+def test_a_job_directory_that_goes_while_it_is_looked_at_stops_nothing(
+    store: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("J-0001", "J-0002"):
+        (store.home.jobs / name).mkdir()
+    listed = list(store.home.jobs.iterdir())
+    listed[0].rmdir()
+    monkeypatch.setattr(type(store.home.jobs), "iterdir", lambda _: iter(listed))
+    assert sweep_job_directories(store.database, store.home.jobs, grace_s=AT_ONCE) == 1
+    assert not listed[1].exists()
