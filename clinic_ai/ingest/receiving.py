@@ -119,7 +119,8 @@ class Receiver:
         self._trouble = ""
         self._port = 0
         self._open = self._stored = self._refused = 0
-        self._no_room = False
+        self._no_room = True
+        """Whether there may be an alert that the disk takes no objects; an earlier start may have left one."""
         self._said: dict[tuple[str, str], float] = {}  # address and reason of a refusal → when it was written down
 
     def step(self) -> bool:

@@ -15,6 +15,7 @@ from raw_sender import ABORT, CALLING, REJECT, RawSender
 from receiving_room import ReceivingRoom, associate, data_set, read, slices, store
 
 from clinic_ai.domain import Fate
+from clinic_ai.store import alerts
 from clinic_ai.workers.receiver import WAITING
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
@@ -189,6 +190,14 @@ def test_a_command_that_says_to_have_no_data_set_is_refused(room: ReceivingRoom)
         sender.send(sender.data(sender.fragment(command.replace(with_data, without), command=True)))
         assert sender.answer()[0] == CANNOT_UNDERSTAND
         sender.release()
+
+
+def test_an_alert_of_an_earlier_start_ends_when_objects_come_in_again(tmp_path: Path) -> None:
+    with ReceivingRoom(tmp_path / "h") as again:
+        with again.database.write() as connection:
+            alerts.raise_alert(connection, "no_room_to_receive", "network", "An object was refused.", "Free space.")
+        assert store(again.port, read(slices(tmp_path / "ct", 1, side=16))) == [SUCCESS]
+        again.wait(lambda: "no_room_to_receive" not in again.alerts(), "no alert any more")
 
 
 def test_a_disk_that_fails_is_told_and_ends_no_association(room: ReceivingRoom, tmp_path: Path) -> None:
