@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 MAX_BATCH = 200
 """Files taken at once whatever the settings say: each of their folders is held open meanwhile."""
+FULL_REST_S = 5.0
+"""Longest pause after a pass in which the disk had no room for some file."""
 _NAP_S = 0.5
 PARSER_UNAVAILABLE, STOPPED = "parser_unavailable", "ingest_stopped"
 SUBJECT = "ingest"
@@ -167,7 +169,8 @@ class Intake:
                 failures, alerted = failures + 1, True
                 self.closing.disturb()
                 self._report(error)
-                self._rest(stop, min(60.0, 2.0**failures))
+                # A pass that only had no room for some file did all the rest; nobody else is to wait for that file.
+                self._rest(stop, min(FULL_REST_S if self._full else 60.0, 2.0**failures))
                 continue
             failures = 0
             if alerted:

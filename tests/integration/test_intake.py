@@ -18,9 +18,10 @@ from intake_site import Site
 from PIL import Image
 from scans import write_ct_slice
 
+from clinic_ai.disk.room import Shortage
 from clinic_ai.domain import CloseCode, Fate
 from clinic_ai.errors import NotFound
-from clinic_ai.ingest import lookout
+from clinic_ai.ingest import intake, lookout
 from clinic_ai.store import alerts, audit, ledger, studies
 
 
@@ -277,6 +278,28 @@ def test_people_are_told_when_passes_fail_for_a_reason_nobody_foresaw_but_not_it
     site.intake.run(stop)
     assert told[1:] == [f"What comes in is not filed: {words}. Nothing is lost."]
     assert found() == []  # the pass after it went well
+    site.close()
+
+
+def test_a_file_for_which_there_is_no_room_keeps_nobody_waiting_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "h")
+    write_ct_slice(tmp_path / "x", seed=1)
+    os.link(tmp_path / "x", site.home.inbox / "x")  # has to be copied
+    shortage = Shortage("There is no room.", "Make some.")
+    monkeypatch.setattr(site.intake.room, "shortage", lambda size_bytes=0, **_: shortage if size_bytes else None)
+    monkeypatch.setattr(intake, "FULL_REST_S", 1.0)
+    stop, rests = threading.Event(), list[float]()
+
+    def rest(_: threading.Event, rest_s: float) -> None:
+        rests.append(rest_s)
+        if len(rests) == 4:
+            stop.set()
+
+    monkeypatch.setattr(site.intake, "_rest", rest)
+    site.intake.run(stop)
+    assert rests == [1.0] * 4
     site.close()
 
 
