@@ -35,9 +35,23 @@ class Sent:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
+def source_name(name: str) -> str:
+    """Return the name if a source may bear it. Raise BadParameter if not."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from clinic_ai.settings.model import SourceName
+
+    try:
+        return TypeAdapter(SourceName).validate_python(name)
+    except ValidationError as error:
+        raise typer.BadParameter("It has to be letters, digits, spaces, dots, underscores and hyphens.") from error
+
+
 def import_medium(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the medium; it is only read.")],
-    source: Annotated[str, typer.Option(metavar="NAME", help="Source of the studies, for routing rules.")] = "import",
+    source: Annotated[
+        str, typer.Option(metavar="NAME", help="Source of the studies, for routing rules.", callback=source_name)
+    ] = "import",
     everything: Annotated[bool, typer.Option("--all", help="Also programs and pictures of a viewer.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and import nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

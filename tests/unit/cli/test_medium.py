@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import typer
 
+from clinic_ai.cli import imports
 from clinic_ai.cli import medium as media
 from clinic_ai.cli.medium import DICOMDIR, LINKS, PICTURES, PROGRAMS, SPECIAL, Medium, MediumFile
 from clinic_ai.errors import NotFound
@@ -122,3 +124,13 @@ def test_a_name_that_is_no_text_is_read_as_it_is(tmp_path: Path) -> None:
 def test_what_is_no_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="cannot be imported"):
         Medium(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["../../x", ".arriving", "a/b", "a\nb", "", "x" * 65])
+def test_a_source_that_can_have_no_such_name_is_said_before_anything_is_read(name: str) -> None:
+    with pytest.raises(typer.BadParameter, match="letters, digits"):
+        imports.source_name(name)
+
+
+def test_a_source_may_be_called_in_any_language() -> None:
+    assert imports.source_name("Röntgen 2.OG") == "Röntgen 2.OG"
