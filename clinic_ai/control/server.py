@@ -26,8 +26,9 @@ from clinic_ai.home import Home
 THREADS = 8
 """Requests that are worked on at the same time; each may hold a connection to the database."""
 MAX_CONNECTIONS = 64
-MAX_HELD = 256
-"""Connections held open, each beyond them is cut: whoever opens thousands must not use up the daemon's files."""
+"""Connections to one socket that are answered; each socket has its own, so that no monitor keeps a clinician out."""
+MAX_HELD = 128
+"""Connections to one socket held open, each beyond them is cut: nobody is to use up the daemon's files."""
 FIRST_REQUEST_S = 30.0
 """A connection that has not sent a whole request in this time is cut."""
 MAX_HEAD_BYTES = 16 * 1024
@@ -35,15 +36,13 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
 
-def _protocol_for(monitor: Path) -> type[H11Protocol]:
+def _protocol_for(*, readonly: bool) -> type[H11Protocol]:
     """Return the protocol that leaves the peer of each connection in ``scope["state"]`` of its requests."""
-    readonly_name = str(monitor)
 
     class PeerProtocol(H11Protocol):
         def connection_made(self, transport: Any) -> None:
             """Ask the kernel who is there, before a byte is read."""
-            connection = transport.get_extra_info("socket")
-            peer = peer_of(connection, readonly=connection.getsockname() == readonly_name)
+            peer = peer_of(transport.get_extra_info("socket"), readonly=readonly)
             self.app_state = {**self.app_state, "peer": peer}  # a new dict: the old one is shared by all connections
             super().connection_made(transport)
             if len(self.connections) > MAX_HELD:
@@ -76,10 +75,45 @@ class ControlServer:
         self._home = home
         self._group = group
         self._app = create_app(services)
-        self._server = _Server(
+        self._servers = [
+            (home.control_socket, self._server_of(readonly=False)),
+            (home.monitor_socket, self._server_of(readonly=True)),
+        ]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._sockets: list[socket.socket] = []
+        self._bound: list[Path] = []
+
+    def start(self) -> None:
+        """Bind both sockets and serve. Raise HomeError if one is taken, cannot be made or its path is too long."""
+        try:
+            for path, _ in self._servers:
+                self._sockets.append(bind(path, self._group))
+                self._bound.append(path)
+        except HomeError:
+            self._unbind()
+            raise
+        self._thread.start()
+        if not all(server.listening.wait(START_TIMEOUT_S) for _, server in self._servers):
+            self.stop()
+            raise HomeError("The control sockets did not start to listen.", remedy="See the log for the reason.")
+
+    def stop(self) -> None:
+        """Answer what was asked, end the streams, close and remove the sockets."""
+        for _, server in self._servers:
+            server.should_exit = True
+        loop = self._loop
+        if loop is not None and self._thread.is_alive():
+            loop.call_soon_threadsafe(self._app.state.feed.close)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_TIMEOUT_S)
+        self._unbind()
+
+    def _server_of(self, *, readonly: bool) -> _Server:
+        return _Server(
             uvicorn.Config(
                 self._app,
-                http=_protocol_for(home.monitor_socket),
+                http=_protocol_for(readonly=readonly),
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
@@ -93,34 +127,6 @@ class ControlServer:
                 timeout_graceful_shutdown=3,
             )
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-        self._sockets: list[socket.socket] = []
-        self._bound: list[Path] = []
-
-    def start(self) -> None:
-        """Bind both sockets and serve. Raise HomeError if one is taken, cannot be made or its path is too long."""
-        try:
-            for path in (self._home.control_socket, self._home.monitor_socket):
-                self._sockets.append(bind(path, self._group))
-                self._bound.append(path)
-        except HomeError:
-            self._unbind()
-            raise
-        self._thread.start()
-        if not self._server.listening.wait(START_TIMEOUT_S):
-            self.stop()
-            raise HomeError("The control sockets did not start to listen.", remedy="See the log for the reason.")
-
-    def stop(self) -> None:
-        """Answer what was asked, end the streams, close and remove the sockets."""
-        self._server.should_exit = True
-        loop = self._loop
-        if loop is not None and self._thread.is_alive():
-            loop.call_soon_threadsafe(self._app.state.feed.close)
-        if self._thread.ident is not None:
-            self._thread.join(STOP_TIMEOUT_S)
-        self._unbind()
 
     def _run(self) -> None:
         asyncio.run(self._serve())
@@ -128,7 +134,8 @@ class ControlServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         to_thread.current_default_thread_limiter().total_tokens = THREADS
-        await self._server.serve(sockets=self._sockets)
+        pairs = zip(self._servers, self._sockets, strict=True)
+        await asyncio.gather(*(server.serve(sockets=[bound]) for (_, server), bound in pairs))
 
     def _unbind(self) -> None:
         for path in self._bound:

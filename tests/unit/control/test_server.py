@@ -18,7 +18,7 @@ from clinic_ai.control import door, server
 from clinic_ai.control.client import Client, NoDaemon
 from clinic_ai.control.door import MAX_BODY_BYTES
 from clinic_ai.control.people import user_name
-from clinic_ai.control.server import MAX_HELD
+from clinic_ai.control.server import MAX_CONNECTIONS, MAX_HELD
 from clinic_ai.control.sockets import bind
 from clinic_ai.domain import GuardAction
 from clinic_ai.errors import HomeError, NotAllowed
@@ -251,6 +251,17 @@ def test_connections_beyond_the_limit_are_cut_and_the_others_stay(room: Room) ->
     for knock in held:
         knock.close()
     assert room.client().status().home
+
+
+def test_whoever_crowds_the_monitor_socket_keeps_nobody_from_the_control_socket(room: Room) -> None:
+    held = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CONNECTIONS)]
+    for knock in held:
+        knock.connect(str(room.home.monitor_socket))
+    crowded = raw(room.home.monitor_socket, "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 503 " in crowded.split(b"\r\n")[0]
+    assert room.client().status().home
+    for knock in held:
+        knock.close()
 
 
 def test_a_connection_that_asks_nothing_is_cut(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
