@@ -19,6 +19,7 @@ from clinic_ai.states import FILE, step
 from clinic_ai.store.tables import file_counts, files
 
 PENDING = tuple(fate for fate in Fate if fate.pending)
+_WAITING = text("fate = 'QUARANTINED'")  # no parameter: else SQLite cannot use the index of quarantined files
 _AT_ONCE = 500
 """Rows asked for by number in one statement."""
 
@@ -259,13 +260,13 @@ def undecided(connection: Connection, study_id: str) -> list[LedgerEntry]:
 def undecided_counts(connection: Connection) -> list[tuple[str, str | None, str, int]]:
     """Return how many files lie in quarantine, by source, study and code of the reason."""
     columns = (files.c.source, files.c.study_id, files.c.reason_code)
-    query = select(*columns, func.count()).where(files.c.fate == Fate.QUARANTINED.value).group_by(*columns)
+    query = select(*columns, func.count()).where(_WAITING).group_by(*columns)
     return [(row[0], row[1], row[2], int(row[3])) for row in connection.execute(query)]
 
 
 def quarantined_bytes(connection: Connection) -> dict[str, int]:
     """Return how many bytes lie in quarantine, by source."""
-    query = select(files.c.source, func.sum(files.c.size_bytes)).where(files.c.fate == Fate.QUARANTINED.value)
+    query = select(files.c.source, func.sum(files.c.size_bytes)).where(_WAITING)
     return {str(source): int(size) for source, size in connection.execute(query.group_by(files.c.source))}
 
 

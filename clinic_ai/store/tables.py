@@ -49,6 +49,15 @@ files = Table(
     Index(None, "fate"),
     Index(None, "study_id"),
     Index("ignored_files", "raw_name", "source", sqlite_where=text("fate = 'IGNORED'")),  # each is noted once
+    Index(  # what waits for people is counted, without a look at the rows, with each batch of which some is refused
+        "quarantined_files",
+        "fate",  # always the same, but else SQLite takes the index of all fates
+        "source",
+        "study_id",
+        "reason_code",
+        "size_bytes",
+        sqlite_where=text("fate = 'QUARANTINED'"),
+    ),
 )
 
 file_counts = Table(

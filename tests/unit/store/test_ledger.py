@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
@@ -109,6 +109,21 @@ def test_what_is_ignored_is_known_again(database: Database) -> None:
         ledger.ignore(c, sighting(), "link", "It is a link.", "Put the file there.")
         assert ledger.ignored_before(c, sighting())
         assert not ledger.ignored_before(c, sighting(b"other"))
+
+
+def test_what_waits_for_people_is_counted_without_a_look_at_the_rows(database: Database) -> None:
+    sightings = [Sighting(source, "", str(n).encode(), 10, 0) for n, source in enumerate("aab")]
+    asked: list[str] = []
+    with database.write() as c:
+        numbers = ledger.begin_claims(c, sightings)
+        ledger.confirm_claims(c, [(number, "0" * 64, 10) for number in numbers])
+        ledger.decide(c, [Outcome(number, Fate.QUARANTINED, "empty") for number in numbers[1:]])
+        event.listen(c, "before_cursor_execute", lambda *said: asked.append(said[2]))
+        assert ledger.undecided_counts(c) == [("a", None, "empty", 1), ("b", None, "empty", 1)]
+        assert ledger.quarantined_bytes(c) == {"a": 10, "b": 10}
+        for statement in tuple(asked):
+            plan = c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").all()
+            assert [row.detail for row in plan] == ["SEARCH files USING COVERING INDEX quarantined_files (fate=?)"]
 
 
 def test_lists_newest_first_by_fate_study_and_page(database: Database) -> None:

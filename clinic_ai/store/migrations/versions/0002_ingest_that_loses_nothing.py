@@ -57,6 +57,12 @@ def upgrade() -> None:
         batch_op.create_index(
             "ignored_files", ["raw_name", "source"], unique=False, sqlite_where=sa.text("fate = 'IGNORED'")
         )
+        batch_op.create_index(
+            "quarantined_files",
+            ["fate", "source", "study_id", "reason_code", "size_bytes"],
+            unique=False,
+            sqlite_where=sa.text("fate = 'QUARANTINED'"),
+        )
 
     with op.batch_alter_table("instances", schema=None) as batch_op:
         batch_op.add_column(sa.Column("last_version", sa.Integer(), nullable=True))
