@@ -106,10 +106,10 @@ def original_size(services: Services, study_id: str, sha256: str) -> int:
     """Return the size in bytes of an original of the newest version of a study. Raise NotFound if it has none such."""
     with services.database.read() as connection:
         study = studies.get_study(connection, study_id)
-        for instance in studies.instances_of(connection, study_id, study.version):
-            if instance.sha256 == sha256:
-                return instance.size_bytes
-    raise _no_original(study_id, sha256)
+        size = originals.size_of(connection, study_id, study.version, sha256)
+    if size is None:
+        raise _no_original(study_id, sha256)
+    return size
 
 
 def placed(instances: Iterable[Instance]) -> list[tuple[str, Instance]]:

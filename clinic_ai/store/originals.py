@@ -17,6 +17,7 @@ from clinic_ai.domain import ArtefactState, DeliveryState, Fate, JobState, Study
 from clinic_ai.errors import Conflict
 from clinic_ai.store import audit
 from clinic_ai.store.references import needed
+from clinic_ai.store.studies import in_version
 from clinic_ai.store.tables import artefacts, deidentified, deliveries, files, instances, jobs, studies
 
 
@@ -35,6 +36,12 @@ class Original:
 
     sha256: str
     size_bytes: int
+
+
+def size_of(connection: Connection, study_id: str, version: int, sha256: str) -> int | None:
+    """Return the size in bytes of an original of a version of a study, None if it has none such."""
+    query = select(instances.c.size_bytes).where(*in_version(study_id, version), instances.c.sha256 == sha256)
+    return connection.execute(query).scalar()
 
 
 def delivered_studies(

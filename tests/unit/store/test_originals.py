@@ -122,6 +122,21 @@ def test_a_removal_is_recorded_and_its_objects_are_needed_no_more(store: Shelf) 
         originals.note_removed(connection, study, own, why="age")
 
 
+def test_a_size_is_told_of_what_a_version_has_and_of_nothing_else(store: Shelf) -> None:
+    study_id = store.add_study([b"one", b"three"])
+    store.add_study([b"elsewhere"])
+    one, three, elsewhere = store.keep(b"one", b"three", b"elsewhere")
+    with store.database.write() as connection:
+        statement = text("UPDATE instances SET first_version = 2 WHERE sha256 = :three")
+        connection.execute(statement, {"three": three})
+        sizes = {
+            (digest, version): originals.size_of(connection, study_id, version, digest)
+            for digest in (one, three, elsewhere)
+            for version in (1, 2)
+        }
+    assert {key: size for key, size in sizes.items() if size is not None} == {(one, 1): 3, (one, 2): 3, (three, 2): 5}
+
+
 def test_a_later_version_needs_what_it_has_and_says_what_it_lacks(store: Shelf) -> None:
     study_id = store.add_study([b"one", b"two"])
     with store.database.write() as connection:
