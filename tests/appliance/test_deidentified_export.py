@@ -41,7 +41,7 @@ def instance(number: int, **more: object) -> FileDataset:
         ProtocolName=marked.MARK,
         InstitutionName=f"{marked.MARK} clinic",
         ReferringPhysicianName=f"{marked.MARK}^Doctor",
-        AccessionNumber=f"{marked.MARK}-4711",
+        AccessionNumber=f"{marked.MARK}-{marked.NUMBER}",
         ContentDate=f"{marked.DAY}06",
         BodyPartExamined="CHEST",
         PixelData=bytes(number + n for n in range(48)),

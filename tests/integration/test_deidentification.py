@@ -204,7 +204,7 @@ def drop_slices(site: Site, *, burned_in: bool = False) -> list[str]:
         path = site.home.inbox / f"{number}.dcm"
         write_ct_slice(path, seed=number, study=f"{marked.ROOT}.1", instance=number, side=8)
         dataset = pydicom.dcmread(path)
-        dataset.PatientID, dataset.PatientName = f"{marked.MARK}-4711", f"{marked.MARK}^Ada"
+        dataset.PatientID, dataset.PatientName = f"{marked.MARK}-{marked.NUMBER}", f"{marked.MARK}^Ada"
         dataset.StudyDescription = dataset.SeriesDescription = dataset.StationName = f"{marked.MARK} thorax"
         dataset.StudyDate = f"{marked.DAY}05"
         dataset.FrameOfReferenceUID = f"{marked.ROOT}.2"

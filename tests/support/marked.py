@@ -15,6 +15,7 @@ from clinic_ai.tasks import DeidentifiedFile, DeidentifyFile, DeidentifyTask
 from clinic_ai.workers.deidentifier import deidentify
 
 MARK = "Qx7leak"
+NUMBER = "47K11"  # with a letter: digits alone come up by chance in the UID of a copy
 """Capital and small letters: no code string has both."""
 ROOT = "1.2.999.77"
 """Every UID of the marked file begins with it."""
@@ -66,7 +67,7 @@ def image(**more: object) -> FileDataset:
     ds.StudyInstanceUID = f"{ROOT}.3"
     ds.SeriesInstanceUID = f"{ROOT}.4"
     ds.PatientName = f"{MARK}^Ada"
-    ds.PatientID = f"{MARK}-4711"
+    ds.PatientID = f"{MARK}-{NUMBER}"
     ds.PatientBirthDate = f"{DAY}05"
     ds.StudyDate = f"{DAY}06"
     ds.Modality = "CT"
@@ -115,7 +116,7 @@ def traces(content: bytes) -> list[str]:
     small = content.lower()
     marks = {
         f"{text} ({encoding})": text.lower().encode(encoding)
-        for text in (MARK, ROOT, DAY, "4711")
+        for text in (MARK, ROOT, DAY, NUMBER)
         for encoding in ENCODINGS
     }
     return [name for name, mark in marks.items() if mark in small]
