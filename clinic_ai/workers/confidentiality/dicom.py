@@ -45,6 +45,21 @@ _COMPRESSED = frozenset(
 )
 """Not video: a stream may hold sound."""
 _FORMS = {"CS": re.compile(r"[A-Z0-9_ ]{0,16}", re.ASCII), "AS": re.compile(r"(\d{3}[DWMY])?", re.ASCII)}
+_DEFINED_TERMS = {
+    keyword: frozenset(terms.split("|"))
+    for keyword, terms in {
+        # Of PS3.3 C.7.3.1.1.1 those of images; those of two letters no name is looked for in.
+        "Modality": "BDUS|BMD|DMS|IVOCT|IVUS|OCT|OPM|OPT|OPTBSV|OPTENF|OSS|RTDOSE|RTIMAGE|SEG",
+        "PhotometricInterpretation": "MONOCHROME1|MONOCHROME2|PALETTE COLOR|RGB|HSV|ARGB|CMYK|XYB|YBR_FULL|"
+        "YBR_FULL_422|YBR_PARTIAL_422|YBR_PARTIAL_420|YBR_ICT|YBR_RCT",
+        "LossyImageCompressionMethod": "ISO_10918_1|ISO_14495_1|ISO_15444_1|ISO_15444_2|ISO_15444_15|ISO_18181_1",
+        "PixelIntensityRelationship": "LIN|LOG|DISP",
+        "VOILUTFunction": "LINEAR|LINEAR_EXACT|SIGMOID",
+        "BurnedInAnnotation": "YES|NO",
+        "RecognizableVisualFeatures": "YES|NO",
+    }.items()
+}
+"""What the standard lets these say; a name of a patient that is one of them is no reason to leave it out."""
 _CODE_VALUE = re.compile(r"[A-Z0-9.\-]{1,16}", re.ASCII)
 _SCHEMES = frozenset({"SCT", "SRT", "SNM3", "DCM", "UCUM", "LN", "RADLEX", "FMA", "UMLS", "NCIt", "MSH", "NEU", "UNS"})
 """Public coding schemes (PS3.16 section 8); in a scheme of the clinic's own a value may mean a person."""
@@ -257,8 +272,8 @@ class _Copy:
         form = _FORMS.get(element.VR)
         if form is not None and not all(form.fullmatch(text) for text in texts):
             return False
-        if form is not None and (element.tag.group == 0x0028 or element.keyword == "Modality"):
-            return len(texts) < 16  # without these there is no image, whatever the patient's name is
+        if _DEFINED_TERMS.get(element.keyword, frozenset()).issuperset(texts):
+            return len(texts) < 16  # without these it is another image, whatever the patient's name is
         return len(texts) <= 64 and all(map(str.isascii, texts)) and not self._names_somebody(texts)
 
     def _names_somebody(self, texts: list[str]) -> bool:

@@ -117,7 +117,7 @@ class TestNothingLeaks:
                     items=(inside,),
                 )
             if inner is not None:
-                dataset.AnatomicRegionSequence = Sequence([inner])
+                dataset.add_new("AnatomicRegionSequence", "SQ", Sequence([inner]))  # whatever VR it has by now
             inner = dataset
         assert isinstance(inner, FileDataset)
         made(inner, tmp_path)
@@ -204,6 +204,9 @@ class TestNothingLeaks:
                 BodyPartExamined="QX7LEAK",
                 FilterType="OF-QX7LEAKS",
                 RescaleType="QX7LEAK",
+                VOILUTFunction="QX7LEAK",
+                LossyImageCompressionMethod=["ISO_10918_1", "QX7LEAK"],
+                Modality="QX7LEAK",
                 ScanOptions=["HELIX", "QX7LEAK_2"],
                 AnatomicRegionSequence=Sequence([public, own]),
             ),
@@ -212,6 +215,9 @@ class TestNothingLeaks:
         assert "BodyPartExamined" not in copy
         assert "ScanOptions" not in copy
         assert "RescaleType" not in copy
+        assert "VOILUTFunction" not in copy
+        assert "LossyImageCompressionMethod" not in copy
+        assert "Modality" not in copy
         assert [item.CodeValue for item in copy.AnatomicRegionSequence] == ["51185008"]
 
 
@@ -245,6 +251,17 @@ class TestWhatIsKept:
         for keyword, value in kept.items():
             assert copy[keyword].value == value, keyword
         assert copy.PixelData == bytes(range(48))
+
+    def test_what_the_standard_says_although_the_patient_is_called_so(self, tmp_path: Path) -> None:
+        said = {
+            "Modality": "OPT",
+            "PhotometricInterpretation": "MONOCHROME2",
+            "VOILUTFunction": "SIGMOID",
+            "LossyImageCompressionMethod": ["ISO_10918_1", "ISO_15444_1"],
+        }
+        copy = made(marked.image(PatientName="OPT^SIGMOID^MONOCHROME2", PatientID="10918", **said), tmp_path)
+        for keyword, value in said.items():
+            assert copy[keyword].value == value, keyword
 
     def test_it_says_what_was_done(self, tmp_path: Path) -> None:
         copy = made(marked.image(), tmp_path)
