@@ -2,8 +2,8 @@
 
 A file is written aside, compared with its hash, synced, and only then gets its name in
 ``state/imports/<source>/<import>/``, which is an inbox like the folder of a peer: nothing half-received is ever taken.
-An import is named after what lies on the medium, so that the same medium is the same import, and what came before a
-crash is not sent twice.
+An import is named after its source and what lies on the medium, so that the same medium is the same import, and what
+came before a crash is not sent twice.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from clinic_ai.store.objects import fsync_directory
 ARRIVING = ".arriving"
 MAX_STEPS = 40
 """Folders inside folders of a medium."""
+MAX_AT_ONCE = 16
+"""Imports that are remembered; of each is known what was received before, which is much for a large medium."""
 _NAME_BYTES = 255
 _PATH_BYTES = 3000
 
@@ -81,6 +83,7 @@ class Imports:
         self._max_file_bytes = max_file_bytes
         self._on_received = on_received
         self._imports: dict[str, _Import] = {}
+        self._beginning = threading.Lock()
         self._naming = threading.Lock()
         """Held while folders are made for a file and while empty ones are removed."""
 
@@ -98,7 +101,8 @@ class Imports:
         Raise HomeError if there is no room for it.
         """
         self._room.require(source=source)
-        import_id = "I-" + base64.b32encode(bytes.fromhex(listing))[:8].decode()
+        both = hashlib.sha256(source.encode() + b"\0" + bytes.fromhex(listing)).digest()
+        import_id = "I-" + base64.b32encode(both)[:8].decode()
         prefix = f"{import_id}/".encode()
         with self._database.read() as connection:  # it reads the whole ledger, and nobody may wait for that to write
             before = imports.files_below(connection, source, prefix)
@@ -110,7 +114,11 @@ class Imports:
         for row in before:
             if row.fate not in {Fate.VANISHED, Fate.IGNORED}:
                 begun.here[row.raw_name.removeprefix(prefix)] = (row.size_bytes, row.mtime_ns)
-        self._imports[import_id] = begun
+        with self._beginning:
+            self._imports.pop(import_id, None)
+            self._imports[import_id] = begun
+            for oldest in list(self._imports)[:-MAX_AT_ONCE]:
+                del self._imports[oldest]
         return self.state(import_id)
 
     def here_already(self, import_id: str, files: Sequence[Listed]) -> list[int]:
@@ -149,7 +157,7 @@ class Imports:
         self._on_received()
 
     def state(self, import_id: str) -> ImportState:
-        """Return how an import stands. Raise NotFound if this run of the daemon knows nothing of it."""
+        """Return how an import stands. Raise NotFound if nothing is known of it, or not any more."""
         one = self._get(import_id)
         tree = self._folder / one.source / import_id
         waiting = _has_file(tree)  # before the ledger: what is taken in between is in the ledger then
@@ -162,6 +170,7 @@ class Imports:
     def finish(self, import_id: str, sent: int, unreadable: int, by: str) -> None:
         """Note that a person's command line has sent all it could. Raise NotFound."""
         one = self._get(import_id)
+        one.here = {}  # nobody asks any more, and the next one to begin it looks again
         with self._database.write() as connection:
             details = {"import": import_id, "sent": sent, "unreadable": unreadable}
             audit.record(connection, actor=by, action="import.sent", subject=one.source, details=details)
@@ -177,7 +186,7 @@ class Imports:
         one = self._imports.get(import_id)
         if one is None:
             raise NotFound(
-                f"The daemon knows no import {import_id}; it was started again meanwhile.",
+                f"The daemon knows no import {import_id}; it was started again meanwhile, or began many others.",
                 remedy="Run the same `clinic-ai import` again; nothing is imported twice.",
             )
         return one

@@ -12,7 +12,7 @@ import pytest
 from clinic_ai.disk.room import Room
 from clinic_ai.errors import HomeError, InputError, NotFound
 from clinic_ai.ingest import imports as imports_module
-from clinic_ai.ingest.imports import Imports, Listed, imported
+from clinic_ai.ingest.imports import MAX_AT_ONCE, Imports, Listed, imported
 from clinic_ai.ingest.watch import Inbox
 from clinic_ai.store import imports as store_imports
 from clinic_ai.store import ledger
@@ -206,3 +206,24 @@ def test_nobody_waits_to_write_while_the_ledger_is_read_for_an_import(
     monkeypatch.setattr(store_imports, "files_below", slow)
     table.begin()
     assert written == [[1]]
+
+
+def test_one_medium_under_two_sources_is_two_imports(table: Table) -> None:
+    first = table.imports.begin("cd", LISTING, 1, 4, "anna").import_id
+    second = table.imports.begin("stick", LISTING, 1, 4, "ben").import_id
+    table.send(first, b"a", b"scan")
+    assert table.lying() == [f"cd/{first}/a"]
+    assert table.imports.here_already(first, [Listed(b"a", 4, 12_345)]) == [0]
+    assert table.imports.here_already(second, [Listed(b"a", 4, 12_345)]) == []
+    assert [table.imports.state(one).source for one in (first, second)] == ["cd", "stick"]
+
+
+def test_imports_that_nobody_ends_are_forgotten_but_not_what_they_sent(table: Table) -> None:
+    import_id = table.begin()
+    table.send(import_id, b"a", b"scan")
+    for number in range(MAX_AT_ONCE):
+        table.imports.begin(f"cd {number}", LISTING, 1, 4, "ben")
+    with pytest.raises(NotFound, match="many others"):
+        table.imports.state(import_id)
+    assert table.begin() == import_id
+    assert table.imports.here_already(import_id, [Listed(b"a", 4, 12_345)]) == [0]
