@@ -18,6 +18,7 @@ from clinic_ai.confinement import Confinement
 from clinic_ai.disk.room import Room
 from clinic_ai.errors import ChildError, ClinicError
 from clinic_ai.home import Home
+from clinic_ai.ingest.refusals import Refusals
 from clinic_ai.ingest.watch import Inbox
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import NetworkSettings, PeerSettings, Settings
@@ -37,9 +38,6 @@ HANG_S = 30.0
 """A child that does not report for this long hangs, and is replaced."""
 SHORTEST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 60.0
-SAY_AGAIN_S = 60.0
-"""The same refusal of the same caller is written down at most this often, with its count."""
-_CALLERS = 1000
 
 REASONS = {
     "unknown_address": "no peer may call from its address",
@@ -121,7 +119,7 @@ class Receiver:
         self._open = self._stored = self._refused = 0
         self._no_room = True
         """Whether there may be an alert that the disk takes no objects; an earlier start may have left one."""
-        self._said: dict[tuple[str, str], float] = {}  # address and reason of a refusal → when it was written down
+        self._associations, self._objects = Refusals(), Refusals()
 
     def step(self) -> bool:
         """Listen, and wait for news for half a second; return whether there is any point in doing so again."""
@@ -250,18 +248,21 @@ class Receiver:
         self._open = report.open
         self._stored += report.stored
         self._refused += sum(refusal.count for refusal in report.refusals)
-        due = [refusal for refusal in report.refusals if self._worth_saying(refusal)]
-        objects = [refusal for refusal in report.objects if self._worth_saying(refusal)]
-        if report.opened or report.ended or due or report.objects or (self._no_room and report.stored):
+        now = time.monotonic()
+        due = self._associations.worth_saying(report.refusals, now)
+        objects = self._objects.worth_saying(report.objects, now)
+        if report.opened or report.ended or due or objects or report.objects or (self._no_room and report.stored):
             with self._database.write() as connection:
                 _record(connection, report, due, objects)
                 self._note_objects(connection, report)
         for refusal in due:
-            why = REASONS.get(refusal.reason, "")
-            log.warning("network.refused", reason=refusal.reason, sentence=why, **_who(refusal.caller))
+            why, count = REASONS.get(refusal.reason, ""), refusal.count
+            log.warning("network.refused", reason=refusal.reason, sentence=why, count=count, **_who(refusal.caller))
         for refusal in objects:
-            why = REASONS.get(refusal.reason, "")
-            log.warning("network.object_refused", reason=refusal.reason, sentence=why, **_who(refusal.caller))
+            why, count = REASONS.get(refusal.reason, ""), refusal.count
+            log.warning(
+                "network.object_refused", reason=refusal.reason, sentence=why, count=count, **_who(refusal.caller)
+            )
         if report.stored:
             self._on_received()
 
@@ -290,16 +291,6 @@ class Receiver:
                 f"An object of {peer} was refused: it is larger than {self._wanted.max_file_mb} MiB.",
                 "If it is a scan, raise ingest.max_file_mb in clinic.toml and send it again.",
             )
-
-    def _worth_saying(self, refusal: Refusal) -> bool:
-        """Return whether to write a refusal down: the first of its kind at once, then one line a minute."""
-        key, now = (refusal.caller.address, refusal.reason), time.monotonic()
-        if len(self._said) > _CALLERS:
-            self._said.clear()
-        if key in self._said and now - self._said[key] < SAY_AGAIN_S:
-            return False
-        self._said[key] = now
-        return True
 
 
 def _record(connection: Connection, report: AttendReport, refusals: list[Refusal], objects: list[Refusal]) -> None:
