@@ -139,7 +139,7 @@ class AttendReport(Word):
     open: int = 0
 
 
-DEIDENTIFICATION_PROFILE = 1
+DEIDENTIFICATION_PROFILE = 2
 """Counts up whenever the same original gives another copy; part of what copies are remembered by."""
 
 

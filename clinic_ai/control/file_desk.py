@@ -19,6 +19,7 @@ from clinic_ai.control.views import FilePage, FileRow
 from clinic_ai.domain import Fate, FileDecision, Instance
 from clinic_ai.errors import ClinicError
 from clinic_ai.ingest import undecided
+from clinic_ai.ingest.assemble import NOT_KEPT
 from clinic_ai.ingest.decisions import OPTIONS
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.store import ledger
@@ -108,7 +109,7 @@ def _place(services: Services, entry: LedgerEntry) -> str:
     quarantine = Quarantine(home.quarantine)
     if entry.fate is Fate.QUARANTINED and quarantine.holds(entry.file_id, entry.seen_at):
         return str(quarantine.file(entry.file_id, entry.seen_at))
-    if entry.fate in {Fate.STORED, Fate.DUPLICATE} and entry.sha256:
+    if entry.fate in {Fate.STORED, Fate.DUPLICATE} and entry.sha256 and entry.reason_code not in NOT_KEPT:
         return str(home.objects / entry.sha256[:2] / entry.sha256[2:])
     return ""
 

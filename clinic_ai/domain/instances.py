@@ -132,7 +132,7 @@ class Fate(StrEnum):
     """Its bytes lie in the spool, synced and hashed; or a person let it out of the quarantine, and they soon do."""
     STORED = "STORED"
     DUPLICATE = "DUPLICATE"
-    """The same bytes of the same study were there already."""
+    """It was there already: the same bytes of the same study, the same data set, or what waits for a decision."""
     QUARANTINED = "QUARANTINED"
     DISCARDED = "DISCARDED"
     """It was quarantined, and a person decided that it is not wanted."""

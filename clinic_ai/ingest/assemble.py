@@ -43,6 +43,10 @@ MODALITIES = frozenset(_GENERAL | _HEART_AND_VESSELS | _EYE | _OTHER)
 SAME_UID = "same_uid_other_bytes"
 OTHER_PATIENT = "other_patient"
 """Codes of the contradictions that a person decides."""
+SAME_OBJECT = "same_object"
+IN_QUARANTINE = "in_quarantine"
+NOT_KEPT = frozenset({SAME_OBJECT, IN_QUARANTINE})
+"""Codes of duplicates whose own bytes are kept nowhere: the study has their data set, the quarantine the bytes."""
 
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 
@@ -71,7 +75,7 @@ class Known:
 
     hashes: frozenset[str] = frozenset()
     uids: frozenset[str] = frozenset()
-    patient_id: str = ""
+    identity: PatientIdentity = field(default_factory=PatientIdentity)
 
 
 @dataclass(frozen=True)
@@ -132,14 +136,14 @@ def group(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
 def sort_out(arrivals: Sequence[Arrival], known: Known) -> Sorted:
     """Say what becomes of each arrival of one study: new, the same bytes again, or a contradiction."""
     result = Sorted()
-    hashes, uids, patient_id = set(known.hashes), set(known.uids), known.patient_id
+    hashes, uids, identity = set(known.hashes), set(known.uids), known.identity
     for arrival in arrivals:
         header = arrival.header
         if arrival.sha256 in hashes:
             result.duplicates.append(arrival)
             continue
         # The patient first: whatever a person decides about a UID, two patients are never put into one study.
-        if patient_id and header.identity.patient_id not in {"", patient_id}:
+        if other_patient(identity, header.identity):
             result.conflicts.append((arrival, _OTHER_PATIENT))
             continue
         uid = header.sop_instance_uid
@@ -154,8 +158,28 @@ def sort_out(arrivals: Sequence[Arrival], known: Known) -> Sorted:
         result.new.append(arrival)
         hashes.add(arrival.sha256)
         uids.add(uid)
-        patient_id = patient_id or header.identity.patient_id
+        identity = merged_identity(identity, [arrival])
     return result
+
+
+def other_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
+    """Return whether two headers of one study are of different patients.
+
+    A Patient ID decides where both have one: names are spelt in many ways. Where one has none, another birth date,
+    another sex or a name without a part in common is another patient; nothing said contradicts nothing.
+    """
+    if one.patient_id and other.patient_id:
+        return one.patient_id != other.patient_id
+    names = _parts(one.patient_name), _parts(other.patient_name)
+    return (
+        (one.birth_date != other.birth_date and bool(one.birth_date and other.birth_date))
+        or {one.sex.upper(), other.sex.upper()} == {"F", "M"}
+        or (all(names) and names[0].isdisjoint(names[1]))
+    )
+
+
+def _parts(name: str) -> frozenset[str]:
+    return frozenset(re.split(r"[\^=\s,]+", name.casefold())) - {""}
 
 
 def merged_identity(identity: PatientIdentity, arrivals: Iterable[Arrival]) -> PatientIdentity:
@@ -176,7 +200,8 @@ _SAME_UID = Problem(
 )
 _OTHER_PATIENT = Problem(
     code=OTHER_PATIENT,
-    sentence="It names another Patient ID than the other objects with its Study Instance UID.",
+    sentence="It names another patient (Patient ID, or where one has none: name, birth date or sex) than the other "
+    "objects with its Study Instance UID.",
     remedy="Find out at the sender whose images these are; then a clinician accepts it (--own-study) or discards it "
     "and the study is sent again.",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,19 +132,14 @@ class Filing:
         small = [claim for claim in batch if claim.size_bytes <= limit]
         # The child reads headers while our threads sync and hash the same files.
         reading = self._threads.submit(self._reader.read, [self._spool.path(c.file_id) for c in small], settings)
-        claims, rejected = self._hash(batch)
+        claims, rejected = self._hash(small)
+        rejected += [_too_large(claim, limit) for claim in batch if claim.size_bytes > limit]
         with self._database.write() as connection:
             _confirm(connection, [claim for claim in claims if not claim.changed])
         parsed = {claim.file_id: file for claim, file in zip(small, reading.result(), strict=True)}
         arrivals = []
         for claim in claims:
-            found: Arrival | _Rejected
-            if claim.changed:
-                found = _Rejected(claim, _CHANGED)
-            elif claim.file_id in parsed:
-                found = _arrival(claim, parsed[claim.file_id])
-            else:
-                found = _too_large(claim, limit)
+            found = _Rejected(claim, _CHANGED) if claim.changed else _arrival(claim, parsed[claim.file_id])
             if isinstance(found, Arrival):
                 arrivals.append(found)
             else:
@@ -177,12 +172,13 @@ class Filing:
             for key, members in groups.items():
                 sorted_groups[key] = assemble.sort_out(members, _known(connection, key, members))
             beside = self._beside(connection, sorted_groups)
-        alike = self._alike(beside)
+            waiting_already = _waiting_already(connection, sorted_groups)
+        alike = self._alike(beside) - waiting_already.keys()
         for key, found in sorted_groups.items():
             rejected += [
                 _Rejected(claims[arrival.file_id], problem, key)
                 for arrival, problem in found.conflicts
-                if arrival.file_id not in alike
+                if arrival.file_id not in alike and arrival.file_id not in waiting_already
             ]
         kept = [a for found in sorted_groups.values() for a in (*found.new, *found.duplicates)]
         self._objects.adopt_files([(self._spool.path(arrival.file_id), arrival.sha256) for arrival in kept])
@@ -195,9 +191,9 @@ class Filing:
                 for key, found in sorted_groups.items()
                 if (some := self._add(connection, key, found, site_key)) is not None
             ]
-            _note_alike(connection, sorted_groups, alike)
+            _note_not_kept(connection, sorted_groups, {**dict.fromkeys(alike, _ALIKE), **waiting_already})
             _record_rejected(connection, rejected)
-        for file_id in (*(arrival.file_id for arrival in kept), *alike):
+        for file_id in (*(arrival.file_id for arrival in kept), *alike, *waiting_already):
             self._spool.discard(file_id)
         for item in rejected:
             why = item.problem
@@ -323,14 +319,15 @@ def _grouped(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, l
     apart: dict[str, bool] = {}
     for key, members in assemble.group(arrivals).items():
         group = studies.find_group(connection, key)
-        patient_id = group.identity.patient_id if group else ""
+        identity = group.identity if group else PatientIdentity()
         for arrival in members:
-            its_key, its_patient = key, arrival.header.identity.patient_id
-            if its_patient and (patient_id not in {"", its_patient} or arrival.decision is FileDecision.OWN_STUDY):
-                own = key_for_patient(key, its_patient)
+            its_key, its = key, arrival.header.identity
+            own_study = arrival.decision is FileDecision.OWN_STUDY
+            if own_study or assemble.other_patient(identity, its):
+                own = key_for_patient(key, its.patient_id or repr(its.model_dump(exclude={"accession_number"})))
                 if own not in apart:
                     apart[own] = studies.find_group(connection, own) is not None
-                if apart[own] or arrival.decision is FileDecision.OWN_STUDY:
+                if apart[own] or own_study:
                     its_key = own
             header = with_own_uids(arrival.header, its_key, arrival.sha256)
             groups.setdefault(its_key, []).append(replace(arrival, header=header))
@@ -344,16 +341,38 @@ def _known(connection: Connection, key: str, members: Sequence[Arrival]) -> Know
     hashes = studies.known_hashes(connection, group.study_id, [arrival.sha256 for arrival in members])
     named = [arrival.header.sop_instance_uid for arrival in members if arrival.header.sop_instance_uid]
     uids = studies.known_uids(connection, group.study_id, named)
-    return Known(frozenset(hashes), frozenset(uids), group.identity.patient_id)
+    return Known(frozenset(hashes), frozenset(uids), group.identity)
 
 
-def _note_alike(connection: Connection, groups: Mapping[str, Sorted], alike: Collection[int]) -> None:
-    """Decide the fate of files that say again, with another file meta information, what a study has."""
+def _waiting_already(connection: Connection, groups: Mapping[str, Sorted]) -> dict[int, tuple[str, str]]:
+    """Return which files wait for a person's decision in the quarantine already, byte by byte, and what to say.
+
+    Senders repeat what they are not sure of, night by night; one copy is enough to decide about.
+    """
+    found = {}
+    for key, sorted_out in groups.items():
+        group = studies.find_group(connection, key) if sorted_out.conflicts else None
+        if group is None:
+            continue
+        there = {row.sha256: row.file_id for row in ledger.undecided(connection, group.study_id)}
+        for arrival, _ in sorted_out.conflicts:
+            if arrival.sha256 in there:
+                said = (
+                    f"Exactly these bytes wait for a decision in quarantine already, as file {there[arrival.sha256]}."
+                )
+                found[arrival.file_id] = (assemble.IN_QUARANTINE, said)
+    return found
+
+
+def _note_not_kept(
+    connection: Connection, groups: Mapping[str, Sorted], reasons: Mapping[int, tuple[str, str]]
+) -> None:
+    """Decide the fate of files that say again what a study has or a person is to decide about."""
     for key, found in groups.items():
-        numbers = [arrival.file_id for arrival, _ in found.conflicts if arrival.file_id in alike]
+        numbers = [arrival.file_id for arrival, _ in found.conflicts if arrival.file_id in reasons]
         group = studies.find_group(connection, key) if numbers else None
         if group is not None:
-            outcomes = [Outcome(number, Fate.DUPLICATE, *_ALIKE, study_id=group.study_id) for number in numbers]
+            outcomes = [Outcome(n, Fate.DUPLICATE, *reasons[n], study_id=group.study_id) for n in numbers]
             ledger.decide(connection, outcomes)
 
 
@@ -454,7 +473,7 @@ _CHANGED = Problem(
     remedy="Look at it again with `clinic-ai file show`; then accept or discard what is there now.",
 )
 _ALIKE = (
-    "same_object",
+    assemble.SAME_OBJECT,
     "The study has this object already. Only what the sender wrote before the data set (preamble, file meta "
     "information) is different, and is not kept.",
 )

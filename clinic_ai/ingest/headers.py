@@ -6,6 +6,7 @@ it works: so one hostile file costs itself and nothing else, and trouble of the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ FILES_PER_CHILD = 20_000
 START_TIMEOUT_S = 60.0
 ONE_FILE_TIMEOUT_S = 10.0
 """Longest time the header of a single suspect may take; a sane one takes a thousandth of it."""
+PATIENCE_S = 30.0
+"""When the suspects of a batch have taken so long, each further one gets ``SHORT_S``: others wait behind them."""
+SHORT_S = 1.0
 
 
 class HeaderReader:
@@ -45,7 +49,7 @@ class HeaderReader:
             return self._call(paths, settings, settings.parser_timeout_s, digest=digest)
         except ChildError as error:
             log.warning("parser.failed", files=len(paths), error=type(error).__name__)
-        return [self._read_suspect(path, settings, digest=digest) for path in paths]
+        return self._read_suspects(paths, settings, digest=digest)
 
     def close(self) -> None:
         """End the child."""
@@ -53,10 +57,17 @@ class HeaderReader:
             self._child.close()
             self._child = None
 
-    def _read_suspect(self, path: Path, settings: IngestSettings, *, digest: bool) -> ParsedFile:
+    def _read_suspects(self, paths: Sequence[Path], settings: IngestSettings, *, digest: bool) -> list[ParsedFile]:
+        patient_until = time.monotonic() + PATIENCE_S
+        found = []
+        for path in paths:
+            limit_s = ONE_FILE_TIMEOUT_S if time.monotonic() < patient_until else SHORT_S
+            found.append(self._read_suspect(path, settings, min(limit_s, settings.parser_timeout_s), digest=digest))
+        return found
+
+    def _read_suspect(self, path: Path, settings: IngestSettings, limit_s: float, *, digest: bool) -> ParsedFile:
         self._working_child(settings)  # raises if the machine is the trouble
         try:
-            limit_s = min(ONE_FILE_TIMEOUT_S, settings.parser_timeout_s)
             return self._call([path], settings, limit_s, digest=digest)[0]
         except ChildError as error:
             if self._crew.closed:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from clinic_ai.domain import Fate, FileDecision
 from clinic_ai.errors import HomeError
 from clinic_ai.ingest import decisions, undecided
+from clinic_ai.ingest.assemble import NOT_KEPT
 from clinic_ai.ingest.filing import Claim
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.spool import Spool
@@ -23,7 +25,7 @@ from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.store import ledger
 from clinic_ai.store.database import Database
 from clinic_ai.store.ledger import LedgerEntry, Outcome, Sighting
-from clinic_ai.store.objects import ObjectStore
+from clinic_ai.store.objects import ObjectStore, is_full
 
 log = structlog.get_logger()
 
@@ -49,11 +51,7 @@ def recover(
         pending = ledger.pending(connection)
     found = _Found()
     for row in pending:
-        try:
-            _find(row, found, inboxes, offline, spool=spool, quarantine=quarantine, objects=objects)
-        except HomeError as error:
-            log.warning("ingest.not_recovered", file=row.file_id, sentence=error.message)
-            continue  # the disk is full; each pass of the intake tries it again
+        _find(row, found, inboxes, offline, spool=spool, quarantine=quarantine, objects=objects)
     _write(found, pending, database)
     decisions.tidy(database=database, quarantine=quarantine)
     _empty_spool_of_finished(spool.numbers(), spool, quarantine, database, objects)
@@ -65,11 +63,12 @@ def recover(
 
 def look_again(
     claims: Sequence[Claim], *, spool: Spool, quarantine: Quarantine, database: Database, objects: ObjectStore
-) -> list[Claim]:
-    """Return those of ``claims`` that are still to be filed, after filing some of them failed half-way.
+) -> tuple[list[Claim], bool]:
+    """Return those of ``claims`` that can be filed now, and whether there was no room to take others back.
 
-    It may leave all that a crash may leave: a file in the quarantine of which the ledger does not say so, or one in
-    the spool whose fate is written. Raise HomeError if the disk is full; doing it again goes on.
+    That is, after people accepted them, or after filing some of them failed half-way. It may leave all that a crash
+    may leave: a file in the quarantine of which the ledger does not say so, or one in the spool whose fate is written.
+    Those for which there was no room stay CLAIMED where they are; doing it again goes on.
     """
     with database.read() as connection:
         rows = ledger.get_files(connection, [claim.file_id for claim in claims])
@@ -80,16 +79,17 @@ def look_again(
     _write(found, pending, database)
     _empty_spool_of_finished(rows.keys() & spool.numbers(), spool, quarantine, database, objects)
     there = {claim.file_id for claim in found.claims}
-    return [claim for claim in claims if claim.file_id in there]
+    return [claim for claim in claims if claim.file_id in there], found.full
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
-    """What is to be filed, what nobody touched yet, and the fates of the others."""
+    """What is to be filed, what nobody touched yet, the fates of others, and whether some did not fit on the disk."""
 
     claims: list[Claim] = field(default_factory=list)
     untouched: list[int] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    full: bool = False
 
 
 def _find(
@@ -102,7 +102,28 @@ def _find(
     quarantine: Quarantine,
     objects: ObjectStore,
 ) -> None:
-    """Look where the bytes of a file are that is on its way. Raise HomeError if they cannot be taken back."""
+    """Look where the bytes of a file are that is on its way, and take them back to the spool.
+
+    One for which there is no room there is left CLAIMED; each pass of the intake tries it again.
+    """
+    try:
+        _take_back(row, found, inboxes, offline, spool=spool, quarantine=quarantine, objects=objects)
+    except HomeError as error:
+        log.warning("ingest.not_recovered", file=row.file_id, sentence=error.message)
+        found.full = True
+
+
+def _take_back(
+    row: LedgerEntry,
+    found: _Found,
+    inboxes: Sequence[Inbox],
+    offline: Collection[str],
+    *,
+    spool: Spool,
+    quarantine: Quarantine,
+    objects: ObjectStore,
+) -> None:
+    """Do what ``_find`` says. Raise HomeError if the disk is full."""
     inbox = _inbox_of(row, inboxes)
     if spool.path(row.file_id).exists():
         quarantine.remove(row.file_id, row.seen_at)
@@ -115,14 +136,30 @@ def _find(
         found.claims.extend(claim_of(back, inbox) for back in there)
         found.outcomes.extend(untaken)
     elif row.sha256 is not None and objects.has(row.sha256):
-        os.link(objects.path(row.sha256), spool.path(row.file_id))
+        _link(objects.path(row.sha256), spool, row.file_id)
         found.claims.append(claim_of(row, inbox))
     elif row.fate is Fate.CLAIMING and inbox is not None and _lies_in(inbox, row):
         found.untouched.append(row.file_id)
     elif row.fate is Fate.CLAIMING and row.source in offline:
         found.untouched.append(row.file_id)  # nowhere here, so it lies where it lay, and is seen again
+    elif row.fate is Fate.CLAIMING and row.source == ORPHAN_SOURCE and spool.sets_aside(row.name):
+        found.untouched.append(row.file_id)  # set aside, it was not given its number any more; it gets another one
+    elif row.decision:
+        found.outcomes.append(decisions.gone(row))
     else:
         found.outcomes.append(Outcome(row.file_id, Fate.VANISHED, "gone", "It was gone before it could be taken."))
+
+
+def _link(place: Path, spool: Spool, file_id: int) -> None:
+    try:
+        os.link(place, spool.path(file_id))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise HomeError(
+            f"The disk of {spool.root} is full; a file that is stored already cannot be filed to its end.",
+            remedy="Free space on that disk; the appliance goes on by itself.",
+        ) from error
 
 
 def _write(found: _Found, pending: Sequence[LedgerEntry], database: Database) -> None:
@@ -156,6 +193,7 @@ def _empty_spool_of_finished(
             continue
         row = rows[0]
         kept = row.fate in {Fate.STORED, Fate.DUPLICATE} and row.sha256 is not None and objects.has(row.sha256)
+        kept = kept or row.reason_code in NOT_KEPT
         if kept or (row.fate is Fate.QUARANTINED and quarantine.holds(number, row.seen_at)):
             spool.path(number).unlink()
 

@@ -202,11 +202,13 @@ def read_header(file: BinaryIO, size: int, max_pixels: int) -> InstanceHeader:
     file.seek(0)
     if not head:
         raise InputError("empty", "The file is empty (0 bytes).", remedy="Send it again from where it came.")
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if head[128:132] == b"DICM":  # first: a preamble may hold the head of another format (PS3.10 7.1)
+        header = _dicom(file, size, head, max_pixels)
+    elif head.startswith(b"\x89PNG\r\n\x1a\n"):
         header = _image(file, FileKind.PNG)
     elif head.startswith(b"\xff\xd8\xff"):
         header = _image(file, FileKind.JPEG)
-    elif head[128:132] == b"DICM" or _bare_dicom(head):
+    elif _bare_dicom(head):
         header = _dicom(file, size, head, max_pixels)
     else:
         raise InputError(

@@ -19,7 +19,7 @@ from PIL import Image
 from scans import write_ct_slice
 
 from clinic_ai.disk.room import Shortage
-from clinic_ai.domain import CloseCode, Fate
+from clinic_ai.domain import CloseCode, Fate, FileDecision
 from clinic_ai.errors import NotFound
 from clinic_ai.ingest import intake, lookout
 from clinic_ai.store import alerts, audit, ledger, studies
@@ -115,6 +115,35 @@ def test_the_same_object_with_another_file_meta_information_is_no_contradiction(
     sent.PixelData = sent.PixelData[2:] + b"\0\0"
     sent.save_as(site.home.inbox / "c.dcm")
     assert site.settle(3)["c.dcm"].reason_code == "same_uid_other_bytes"
+
+
+def test_a_contradiction_that_is_sent_again_and_again_is_kept_once(site: Site, tmp_path: Path) -> None:
+    write_ct_slice(site.home.inbox / "a.dcm", seed=1, study="1.2.3", instance=1)
+    site.settle(1)
+    write_ct_slice(tmp_path / "stranger.dcm", seed=2, study="1.2.3", instance=2)
+    for number in range(3):
+        shutil.copy(tmp_path / "stranger.dcm", site.home.inbox / f"{number}.dcm")
+        files = site.settle(number + 2)
+    assert site.fates() == {Fate.STORED: 1, Fate.QUARANTINED: 1, Fate.DUPLICATE: 2}
+    assert files["2.dcm"].reason_code == "in_quarantine"
+    assert f"as file {files['0.dcm'].file_id}." in files["2.dcm"].reason
+    assert len([*site.home.quarantine.iterdir()]) == 1
+    assert [*site.home.spool.iterdir()] == []
+
+
+def test_nobody_without_a_patient_id_slips_into_the_study_of_another(site: Site) -> None:
+    write_ct_slice(site.home.inbox / "a.dcm", seed=1, study="1.2.3", instance=1)
+    site.settle(1)
+    write_ct_slice(site.home.inbox / ".b.dcm", seed=1, study="1.2.3", instance=2)
+    other = pydicom.dcmread(site.home.inbox / ".b.dcm")
+    other.PatientID, other.PatientName, other.PatientBirthDate = "", "AAA^OTHER", "18500101"
+    (site.home.inbox / ".b.dcm").unlink()
+    other.save_as(site.home.inbox / "b.dcm")
+    row = site.settle(2)["b.dcm"]
+    assert (row.fate, row.reason_code) == (Fate.QUARANTINED, "other_patient")
+    site.intake.decisions.accept([row.file_id], None, FileDecision.OWN_STUDY, "tester")
+    site.cycle_until(lambda: len(site.studies()) == 2 and not site.receiving())
+    assert {study.identity.patient_name for study in site.studies()} == {"PHANTOM^Number 1", "AAA^OTHER"}
 
 
 def test_a_quarantined_file_names_who_looks_after_its_source(site: Site) -> None:

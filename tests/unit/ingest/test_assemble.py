@@ -75,7 +75,26 @@ def test_two_patients_in_one_study_are_a_conflict_but_a_missing_number_is_not() 
     nameless = Arrival(
         3, nameless.sha256, 1, "inbox", "a", nameless.header.model_copy(update={"identity": PatientIdentity()})
     )
-    assert assemble.sort_out([nameless], Known(patient_id="A")).new == [nameless]
+    assert assemble.sort_out([nameless], Known(identity=PatientIdentity(patient_id="A"))).new == [nameless]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "different"),
+    [
+        ({"patient_id": "A", "birth_date": "19700101"}, {"patient_id": "A", "birth_date": "19700102"}, False),
+        ({"patient_id": "A", "patient_name": "DOE^JANE"}, {"patient_name": "DOE^JANE^^DR"}, False),
+        ({"patient_id": "A", "patient_name": "DOE^JANE"}, {"patient_name": "Jane Doe"}, False),
+        ({"patient_id": "A", "patient_name": "DOE^JANE"}, {"patient_name": "AAA^OTHER"}, True),
+        ({"patient_id": "A", "birth_date": "19700101"}, {"birth_date": "18500101"}, True),
+        ({"patient_id": "A", "sex": "F"}, {"sex": "O"}, False),
+        ({"sex": "F"}, {"sex": "m"}, True),
+        ({"patient_id": "A", "sex": "F"}, {"patient_id": "B", "sex": "F"}, True),
+        ({"patient_id": "A", "patient_name": "^^"}, {"patient_name": "DOE"}, False),
+    ],
+)
+def test_who_is_another_patient(one: dict[str, str], other: dict[str, str], different: bool) -> None:
+    pair = PatientIdentity(**one), PatientIdentity(**other)
+    assert assemble.other_patient(*pair) is assemble.other_patient(*reversed(pair)) is different
 
 
 def test_without_uids_two_patients_in_one_folder_stay_apart() -> None:

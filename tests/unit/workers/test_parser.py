@@ -100,6 +100,15 @@ def as_bytes(dataset: pydicom.Dataset) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0"])
+def test_a_preamble_may_hold_the_head_of_another_format(
+    child: Child, place: Path, originals: dict[str, bytes], start: bytes
+) -> None:
+    header = parse(child, place / "x", start.ljust(128, b"\0") + originals["dicom"][128:]).header
+    assert header is not None
+    assert header.kind == "dicom"
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_reads_what_a_picture_is(child: Child, place: Path, originals: dict[str, bytes], kind: str) -> None:
     header = parse(child, place / "x", originals[kind]).header
