@@ -25,7 +25,7 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
-from clinic_ai.heap import share_one_heap
+from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
 from clinic_ai.ingest.comparison import Comparer
 from clinic_ai.ingest.imports import Imports
@@ -54,6 +54,7 @@ STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
 RENDERER_IDLE_S = 60.0
 REST_S = 60.0
+GIVE_BACK_S = 60.0
 """How long a plugin rests whose engine died too often."""
 
 
@@ -384,9 +385,13 @@ def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> i
 
 def _wait(appliance: Appliance, stopping: threading.Event, reloading: threading.Event) -> None:
     beat = watchdog_interval_s()
+    give_back_after = time.monotonic() + GIVE_BACK_S
     while not stopping.wait(timeout=min(beat or 1.0, 1.0)):
         if beat is not None:
             notify("WATCHDOG=1")
+        if time.monotonic() >= give_back_after:
+            give_back()
+            give_back_after = time.monotonic() + GIVE_BACK_S
         if reloading.is_set():
             reloading.clear()
             notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

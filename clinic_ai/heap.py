@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import ctypes
 
+LARGE_BYTES = 128 << 10
+"""What is as large as this gets pages of its own, which go back when it is freed. glibc begins with this size too, but
+raises it up to 32 MiB as such blocks come and go; then the odd large answer to a client tears holes into the heap."""
+
+_M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 """From glibc's malloc.h; see mallopt(3)."""
 
@@ -20,4 +25,14 @@ def share_one_heap() -> bool:
     Return whether the C library knows how; one without ``mallopt`` (musl) has one heap anyway.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_ARENA_MAX, 1) == 1
+    return mallopt is not None and mallopt(_M_ARENA_MAX, 1) == mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES) == 1
+
+
+def give_back() -> None:
+    """Give the whole pages of the heap that nothing uses back to the kernel; it takes a millisecond or two.
+
+    glibc does so by itself only at the end of the heap, and something always lies there.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

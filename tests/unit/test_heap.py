@@ -45,3 +45,27 @@ def heaps(how: str) -> int:
 def test_threads_share_one_heap_where_each_would_have_its_own() -> None:
     assert heaps("own") > 1
     assert heaps("shared") == 1
+
+
+HOLES = """
+from pathlib import Path
+from clinic_ai.heap import give_back, share_one_heap
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+assert share_one_heap()
+held = [bytes(3000) for _ in range(20_000)]
+del held[:-1]  # the last one lies at the end of the heap
+before = resident_mb()
+give_back()
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's heap keeps what lies below something in use"
+)
+def test_what_is_free_in_the_middle_of_the_heap_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, timeout=60, check=True)
+    assert float(done.stdout) > 40
