@@ -30,6 +30,7 @@ settle_s = 0.01
 [ingest]
 rescan_s = 0.1
 quiet_period_s = 0.1
+adaptive_quiet = false
 
 [execution]
 backoff_s = [0.01]
