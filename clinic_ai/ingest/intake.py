@@ -22,7 +22,7 @@ from clinic_ai.errors import ChildError, ClinicError, HomeError, NotFound
 from clinic_ai.home import Home
 from clinic_ai.ingest import watch
 from clinic_ai.ingest.closing import Closing
-from clinic_ai.ingest.decisions import Decisions, bring_back
+from clinic_ai.ingest.decisions import Decisions
 from clinic_ai.ingest.filing import Claim, Filing
 from clinic_ai.ingest.headers import HeaderReader
 from clinic_ai.ingest.imports import imported
@@ -190,15 +190,21 @@ class Intake:
         entries = list(self._given(paths, source))
         numbers: list[int] = []
         with self._busy:
+            self._full = False
             for batch in _batches(iter(entries), self._batch_size()):
                 numbers += self._copy_in(batch)
                 self._work_off(time.monotonic())
+            if self._full:
+                raise self._no_space()
         return numbers
 
     def flush(self) -> None:
-        """Close every study that is still open: all that was given has been read."""
+        """Close every study that is still open: all that was given has been read. Raise what ``cycle`` raises."""
         with self._busy:
+            self._full = False
             self._work_off(time.monotonic())
+            if self._full:
+                raise self._no_space()  # a study that waits for one of its files is not complete
             self.closing.close_all()
 
     def close(self) -> None:
@@ -278,17 +284,17 @@ class Intake:
         return numbers
 
     def _take_accepted(self) -> None:
-        """Take what people accepted out of the quarantine, to be filed like what came from an inbox."""
+        """Take what people accepted out of the quarantine, to be filed like what came from an inbox.
+
+        With it comes what a start or a failed pass could not take back for want of room.
+        """
         on_the_way = {claim.file_id for claim in self._backlog}
         with self._database.read() as connection:
             rows = [row for row in ledger.claimed(connection) if row.file_id not in on_the_way]
         if not rows:
             return
-        there, outcomes = bring_back(rows, spool=self._spool, quarantine=self._quarantine)
         inboxes = {inbox.source: inbox for inbox in self._inboxes()}
-        self._backlog += [claim_of(row, inboxes.get(row.source)) for row in there]
-        with self._database.write() as connection:
-            ledger.decide(connection, outcomes)
+        self._backlog += self._still_to_file([claim_of(row, inboxes.get(row.source)) for row in rows])
 
     # ------------------------------------------------------------ filing
 
@@ -312,16 +318,22 @@ class Intake:
     def _look_again(self) -> None:
         """Find out how far the pass came that failed, as a start does after a crash."""
         before = len(self._backlog)
-        self._backlog = look_again(
-            self._backlog,
+        self._backlog = self._still_to_file(self._backlog)
+        self._doubtful = False
+        if len(self._backlog) < before:
+            self.closing.recover()  # what was written of these may have opened a study
+
+    def _still_to_file(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Return those that lie in the spool now; note whether the disk has no room for others."""
+        there, full = look_again(
+            claims,
             spool=self._spool,
             quarantine=self._quarantine,
             database=self._database,
             objects=self._objects,
         )
-        self._doubtful = False
-        if len(self._backlog) < before:
-            self.closing.recover()  # what was written of these may have opened a study
+        self._full = self._full or full
+        return there
 
     # ------------------------------------------------------------ waiting
 

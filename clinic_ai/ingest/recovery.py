@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
@@ -125,18 +124,22 @@ def _take_back(
 ) -> None:
     """Do what ``_find`` says. Raise HomeError if the disk is full."""
     inbox = _inbox_of(row, inboxes)
-    if spool.path(row.file_id).exists():
+    stored = row.sha256 is not None and objects.has(row.sha256)
+    if not row.decision and spool.path(row.file_id).exists():
         quarantine.remove(row.file_id, row.seen_at)
         if inbox is not None and row.fate is Fate.CLAIMING:
             spool.finish_move(row.file_id, _entry(row, inbox))
         found.claims.append(claim_of(row, inbox))
-    elif quarantine.holds(row.file_id, row.seen_at):
-        # Put there before the crash, or accepted by a person and not yet taken out: judging it again says which.
+    elif row.decision or quarantine.holds(row.file_id, row.seen_at):
+        # Put there before the crash, or accepted by a person: judging it again says which.
         there, untaken = decisions.bring_back([row], spool=spool, quarantine=quarantine)
+        if stored and any(outcome.fate is Fate.VANISHED for outcome in untaken):
+            _link(row, spool, objects)
+            there, untaken = [row], []
         found.claims.extend(claim_of(back, inbox) for back in there)
         found.outcomes.extend(untaken)
-    elif row.sha256 is not None and objects.has(row.sha256):
-        _link(objects.path(row.sha256), spool, row.file_id)
+    elif stored:
+        _link(row, spool, objects)
         found.claims.append(claim_of(row, inbox))
     elif row.fate is Fate.CLAIMING and inbox is not None and _lies_in(inbox, row):
         found.untouched.append(row.file_id)
@@ -144,15 +147,14 @@ def _take_back(
         found.untouched.append(row.file_id)  # nowhere here, so it lies where it lay, and is seen again
     elif row.fate is Fate.CLAIMING and row.source == ORPHAN_SOURCE and spool.sets_aside(row.name):
         found.untouched.append(row.file_id)  # set aside, it was not given its number any more; it gets another one
-    elif row.decision:
-        found.outcomes.append(decisions.gone(row))
     else:
         found.outcomes.append(Outcome(row.file_id, Fate.VANISHED, "gone", "It was gone before it could be taken."))
 
 
-def _link(place: Path, spool: Spool, file_id: int) -> None:
+def _link(row: LedgerEntry, spool: Spool, objects: ObjectStore) -> None:
+    """Let the stored bytes of a file lie in the spool again. Raise HomeError if the disk is full."""
     try:
-        os.link(place, spool.path(file_id))
+        os.link(objects.path(row.sha256 or ""), spool.path(row.file_id))
     except OSError as error:
         if not is_full(error):
             raise

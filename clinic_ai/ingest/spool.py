@@ -144,6 +144,10 @@ class Spool:
             self.path(number).rename(self.root / f"{_ORPHAN}{number}")
         return sorted(self.root.glob(f"{_ORPHAN}*"))
 
+    def sets_aside(self, name: str) -> bool:
+        """Return whether ``orphans`` set a file aside under this name, and it still has it."""
+        return name in {place.name for place in self.root.glob(f"{_ORPHAN}*")}
+
     def sweep(self) -> None:
         """Make the folder, and remove copies that a crash cut short: their originals are still there."""
         self.root.mkdir(parents=True, exist_ok=True)

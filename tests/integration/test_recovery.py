@@ -16,7 +16,8 @@ from intake_site import Site
 from scans import write_ct_slice
 from sqlalchemy.exc import OperationalError
 
-from clinic_ai.domain import Fate
+from clinic_ai.domain import Fate, FileDecision
+from clinic_ai.errors import HomeError
 from clinic_ai.ingest.quarantine import Quarantine, Reason
 from clinic_ai.ingest.spool import Spool
 from clinic_ai.settings import InboxSettings, Settings
@@ -259,4 +260,75 @@ def test_a_file_that_somebody_took_from_the_spool_holds_up_no_other(
         site.cycle_until(lambda: False)
     site.settle(3)
     assert site.fates() == {Fate.STORED: 2, Fate.VANISHED: 1}
+    site.close()
+
+
+def test_a_start_on_a_disk_too_full_for_a_link_goes_on_and_files_it_later(
+    wreck: Wreck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_in_the_store(wreck)
+    link = os.link
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    site = wreck.restart()
+    with pytest.raises(HomeError, match="is full"):
+        site.intake.cycle()
+    assert site.fates() == {Fate.CLAIMED: 1}
+    monkeypatch.setattr(os, "link", link)
+    filed_once(site)
+
+
+def test_an_accepted_file_without_room_keeps_no_study_open(wreck: Wreck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the quarantine on a disk of its own, which it has to be copied from."""
+    hashed(wreck)
+    quarantine = Quarantine(wreck.home.quarantine)
+    quarantine.put(wreck.home.spool / str(wreck.number), SEEN_AT, wreck.reason("parser_timeout"))
+    with wreck.site.database.write() as c:
+        ledger.decide(c, [Outcome(wreck.number, Fate.QUARANTINED, "parser_timeout")])
+    site = wreck.restart()
+    site.intake.decisions.accept([wreck.number], None, FileDecision.AGAIN, "ada")
+    bring_back = Spool.bring_back
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Spool, "bring_back", full)
+    write_ct_slice(site.home.inbox / "b.dcm", seed=2)
+    failed = 0
+    while not site.closed:  # else the test's time limit ends it
+        try:
+            site.intake.cycle()
+        except HomeError:
+            failed += 1
+    assert failed
+    assert site.fates() == {Fate.STORED: 1, Fate.CLAIMED: 1}
+    monkeypatch.setattr(Spool, "bring_back", bring_back)
+    site.settle(2)
+    assert site.fates() == {Fate.STORED: 2}
+
+
+def test_a_crash_before_a_file_of_the_spool_got_its_number_leaves_no_false_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "h")
+    write_ct_slice(site.home.spool / "17", seed=1)  # of a database from a backup
+    site.close()
+    rename = Path.rename
+
+    def killed(place: Path, target: Path) -> Path:
+        if place.name.startswith(".orphan-"):
+            raise KeyboardInterrupt
+        return rename(place, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Site(tmp_path / "h")
+    monkeypatch.setattr(Path, "rename", rename)
+    site = Site(tmp_path / "h")
+    rows = site.settle(1)
+    assert [row.source for row in rows.values()] == ["recovered"]
+    assert site.fates() == {Fate.STORED: 1}
     site.close()
