@@ -31,7 +31,7 @@ from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import received
 from clinic_ai.ingest.recovery import claim_of, look_again, recover
 from clinic_ai.ingest.spool import Spool, Taken, outcome_of
-from clinic_ai.ingest.taking import CANNOT_TAKE, CANNOT_TAKE_REMEDY, Batch, Taking, claim_of_entry
+from clinic_ai.ingest.taking import Batch, Taking, cannot_take, claim_of_entry, too_large
 from clinic_ai.ingest.troubles import ODD, ODD_REMEDY
 from clinic_ai.ingest.watch import Entry, Inbox
 from clinic_ai.lanes import places
@@ -97,7 +97,9 @@ class Intake:
             ignore=lambda: watch.ignore_pattern(settings().ingest.ignore),
             wake=self.wake,
         )
-        self._taking = Taking(database=database, spool=self._spool, lookout=self.lookout)
+        self._taking = Taking(
+            database=database, spool=self._spool, lookout=self.lookout, max_file_bytes=self._max_file_bytes
+        )
         self._hints = watch.Hints(self._wake)
         self._busy = threading.Lock()
         self._stop = threading.Event()
@@ -224,6 +226,9 @@ class Intake:
         media = imported(self._home.imports, inboxes)
         return sorted([*senders, *media, *inboxes], key=lambda inbox: -inbox.priority)
 
+    def _max_file_bytes(self) -> int:
+        return self._settings().ingest.max_file_mb << 20
+
     def _batch_size(self) -> int:
         return min(MAX_BATCH, self._settings().ingest.batch)
 
@@ -274,9 +279,13 @@ class Intake:
             try:
                 self._spool.copy_in(number, path)
             except OSError as error:
-                if outcome_of(error) is Taken.NO_SPACE:
+                limit = self._max_file_bytes()
+                if outcome_of(error) is not Taken.NO_SPACE:
+                    outcomes.append(cannot_take(number))
+                elif entry.size_bytes > limit:
+                    outcomes.append(too_large(number, entry.size_bytes, limit))
+                else:
                     raise self._no_space() from error
-                outcomes.append(Outcome(number, Fate.IGNORED, "cannot_take", CANNOT_TAKE, CANNOT_TAKE_REMEDY))
             else:
                 self._backlog.append(claim_of_entry(number, entry, now))
         with self._database.write() as connection:

@@ -7,7 +7,7 @@ until it comes back, or until the next start looks where their bytes lie.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,10 @@ from clinic_ai.store.ledger import Outcome
 
 CANNOT_TAKE = "The file cannot be taken: it cannot be read, or the appliance may not remove it from its folder."
 CANNOT_TAKE_REMEDY = "Let the group of the appliance read the file and write in its folder; it is tried again."
+
+TOO_LARGE_REMEDY = (
+    "If it is a scan, free space on the disk of the appliance or raise ingest.max_file_mb in clinic.toml."
+)
 
 _Claims = Sequence[tuple[int, Entry]]
 
@@ -45,8 +49,11 @@ class _OnTheWay:
 class Taking:
     """Takes batches of files, each from one inbox. One thread calls it."""
 
-    def __init__(self, *, database: Database, spool: Spool, lookout: Lookout) -> None:
+    def __init__(
+        self, *, database: Database, spool: Spool, lookout: Lookout, max_file_bytes: Callable[[], int]
+    ) -> None:
         self._database = database
+        self._max_file_bytes = max_file_bytes
         self._spool = spool
         self._lookout = lookout
         self._late: list[_OnTheWay] = []
@@ -79,10 +86,18 @@ class Taking:
             results = [
                 Taken.TAKEN if self._spool.path(number).exists() else Taken.NO_SPACE for number, _ in back.claims
             ]
+        limit, large = self._max_file_bytes(), list[tuple[int, Entry]]()
         by_result: dict[Taken, list[tuple[int, Entry]]] = {result: [] for result in Taken}
         for claim, result in zip(back.claims, results, strict=True):
-            by_result[result].append(claim)
-        self._write_untaken(by_result)
+            # One that would be quarantined for its size is not worth waiting for room.
+            if result is Taken.NO_SPACE and claim[1].size_bytes > limit:
+                large.append(claim)
+            else:
+                by_result[result].append(claim)
+        outcomes = [cannot_take(number) for number, _ in by_result[Taken.REFUSED]]
+        outcomes += [too_large(number, entry.size_bytes, limit) for number, entry in large]
+        by_result[Taken.REFUSED] += large
+        self._write_untaken(by_result, outcomes)
         self._late.remove(back)
         self._lookout.taken(entry for result in (Taken.TAKEN, Taken.GONE) for _, entry in by_result[result])
         self._lookout.refused(entry for _, entry in by_result[Taken.REFUSED])
@@ -90,7 +105,7 @@ class Taking:
         taken = tuple(claim_of_entry(number, entry, back.seen_at) for number, entry in by_result[Taken.TAKEN])
         return Batch(taken, bool(by_result[Taken.NO_SPACE]))
 
-    def _write_untaken(self, by_result: dict[Taken, list[tuple[int, Entry]]]) -> None:
+    def _write_untaken(self, by_result: dict[Taken, list[tuple[int, Entry]]], outcomes: Sequence[Outcome]) -> None:
         untouched = [
             number
             for result in (Taken.NO_SPACE, Taken.CHANGED, Taken.HELD_OPEN, Taken.OFFLINE)
@@ -105,12 +120,22 @@ class Taking:
             ledger.decide(
                 connection,
                 [Outcome(number, Fate.VANISHED, "gone", "It was gone before it could be taken.") for number, _ in gone]
-                + [
-                    Outcome(number, Fate.IGNORED, "cannot_take", CANNOT_TAKE, CANNOT_TAKE_REMEDY)
-                    for number, _ in refused
-                    if number not in said
-                ],
+                + [outcome for outcome in outcomes if outcome.file_id not in said],
             )
+
+
+def cannot_take(file_id: int) -> Outcome:
+    """Return what is said of a file that the file system does not let us take."""
+    return Outcome(file_id, Fate.IGNORED, "cannot_take", CANNOT_TAKE, CANNOT_TAKE_REMEDY)
+
+
+def too_large(file_id: int, size_bytes: int, limit: int) -> Outcome:
+    """Return what is said of a file for whose copy there is no room, and that is larger than what is filed at most."""
+    sentence = (
+        f"The file has {size_bytes >> 20} MiB; this appliance takes at most {limit >> 20} MiB. It stays where it lies, "
+        "for there is no room to copy it."
+    )
+    return Outcome(file_id, Fate.IGNORED, "too_large", sentence, TOO_LARGE_REMEDY)
 
 
 def claim_of_entry(number: int, entry: Entry, seen_at: float) -> Claim:
