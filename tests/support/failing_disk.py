@@ -41,7 +41,9 @@ from clinic_ai.store import alerts
 PATIENCE_S = 600.0
 MIB = 1 << 20
 SETTINGS = Settings(
-    ingest=IngestSettings.model_validate({"settle_s": 0.05, "quiet_period_s": 0.1, "rescan_s": 0.1}),
+    ingest=IngestSettings.model_validate(
+        {"settle_s": 0.05, "quiet_period_s": 0.1, "rescan_s": 0.1, "adaptive_quiet": False}
+    ),
     disk=DiskSettings(reserve_mb=0),  # so that the disk itself says no
 )
 

@@ -28,6 +28,7 @@ settle_s = 0.1
 [ingest]
 rescan_s = 0.2
 quiet_period_s = 0.3
+adaptive_quiet = false
 gap_wait_s = 0.3
 
 [execution]

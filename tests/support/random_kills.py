@@ -30,7 +30,9 @@ from clinic_ai.settings import InboxSettings, IngestSettings, Settings
 
 PATIENCE_S = 600.0
 LIFE_S = 1800
-QUICK = IngestSettings.model_validate({"settle_s": 0.05, "quiet_period_s": 0.2, "rescan_s": 0.1})
+QUICK = IngestSettings.model_validate(
+    {"settle_s": 0.05, "quiet_period_s": 0.2, "rescan_s": 0.1, "adaptive_quiet": False}
+)
 BURST_S = 0.25
 """Pause between two bursts of the sender."""
 

@@ -89,7 +89,7 @@ def _of_ledger(files: list[sqlite3.Row], drops: list[Drop], network: str) -> lis
     found = []
     rows = defaultdict(list)
     for row in files:
-        if row["source"] != network:
+        if row["source"] != network and row["reason_code"] != "closed":  # that is a folder nobody may look into
             rows[row["name"]].append(row)
         if row["fate"] in {"CLAIMING", "CLAIMED"}:
             found.append(f"file {row['file_id']} ({row['name']}) has no final fate but {row['fate']}")
