@@ -30,7 +30,7 @@ from parts.daemons import started, stopped
 from clinic_ai.control.client import Client
 from clinic_ai.domain import Fate, StudyState
 from clinic_ai.home import Home, init_home
-from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
+from clinic_ai.store import alerts, artefacts, groups, jobs, ledger, studies
 from clinic_ai.store.database import Database
 
 ROUNDS = 9
@@ -111,7 +111,7 @@ def _store(home: Home) -> None:
         ask("files, 100 in quarantine", lambda: ledger.list_files(connection, limit=100, fates=[Fate.QUARANTINED]))
         ask("files of one study", lambda: ledger.list_files(connection, study_id=newest.study_id, limit=1000))
         ask("files on their way", lambda: ledger.pending(connection))
-        ask("200 hashes known", lambda: studies.known_hashes(connection, newest.study_id, RECEIVING_HASH))
+        ask("200 hashes known", lambda: groups.known_hashes(connection, newest.study_id, RECEIVING_HASH))
         ask("jobs by state", lambda: jobs.counts(connection))
         ask("artefacts by state", lambda: artefacts.counts(connection))
         ask("open alerts", lambda: alerts.open_alerts(connection))

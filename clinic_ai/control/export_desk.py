@@ -11,7 +11,7 @@ from clinic_ai.control.services import Services
 from clinic_ai.deidentification import BURNED_IN
 from clinic_ai.domain import FileKind, Instance
 from clinic_ai.errors import Conflict, NotFound
-from clinic_ai.store import audit, originals, studies
+from clinic_ai.store import audit, groups, originals, studies
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import DeidentifiedFile, Problem
 
@@ -90,7 +90,7 @@ def copy_of(services: Services, study_id: str, sha256: str) -> tuple[str, int]:
     Raise NotFound if the study has no such original, Conflict if it has no copy that may leave.
     """
     with services.database.read() as connection:
-        known = studies.known_hashes(connection, study_id, [sha256])
+        known = groups.known_hashes(connection, study_id, [sha256])
     if not known:
         raise _no_original(study_id, sha256)
     store = ObjectStore(services.home.objects)

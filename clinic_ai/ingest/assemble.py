@@ -117,6 +117,12 @@ def grouping_key(arrival: Arrival) -> str:
     return f"folder:{_hashed(arrival.source, arrival.folder, header.study_date, *who.values())}"
 
 
+def nameless(header: InstanceHeader) -> bool:
+    """Return whether an object names neither study nor series nor patient nor day: only its folder says anything."""
+    said = (header.study_instance_uid, header.series_instance_uid, header.study_date)
+    return header.kind is FileKind.DICOM and not any((*said, *header.identity.model_dump(exclude={"sex"}).values()))
+
+
 def _hashed(*parts: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

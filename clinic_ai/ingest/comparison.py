@@ -17,7 +17,7 @@ from clinic_ai.ingest.headers import HeaderReader
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.processes import Crew
 from clinic_ai.settings import IngestSettings
-from clinic_ai.store import ledger, studies
+from clinic_ai.store import groups, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import ParsedFile
@@ -131,7 +131,7 @@ class Comparer:
                 header = _header(arrived)
                 with self._database.read() as connection:
                     whose = studies.get_study(connection, entry.study_id).identity
-                    stored = studies.instance_by_uid(connection, entry.study_id, header.sop_instance_uid)
+                    stored = groups.instance_by_uid(connection, entry.study_id, header.sop_instance_uid)
                 kept = None
                 if stored is not None and self._objects.has(stored.sha256):
                     path = self._objects.path(stored.sha256)

@@ -19,12 +19,12 @@ from sqlalchemy import Connection
 
 from clinic_ai import waiting
 from clinic_ai.domain import CloseCode, Fate, FileDecision, FileKind, PatientIdentity, StudyState
-from clinic_ai.ingest import assemble, undecided
-from clinic_ai.ingest.assemble import Arrival, Known, Sorted
+from clinic_ai.ingest import assemble, matching, undecided
+from clinic_ai.ingest.assemble import Arrival, Sorted
 from clinic_ai.ingest.closing import Added
 from clinic_ai.ingest.facts import facts_of
 from clinic_ai.ingest.headers import HeaderReader
-from clinic_ai.ingest.identifiers import key_for_patient, study_uid, with_own_uids
+from clinic_ai.ingest.identifiers import study_uid
 from clinic_ai.ingest.quarantine import Quarantine, Reason, utc
 from clinic_ai.ingest.restoring import restore
 from clinic_ai.ingest.spool import Spool
@@ -32,6 +32,7 @@ from clinic_ai.ingest.urgency import priority_of, raised_by, urgency_of
 from clinic_ai.settings import IngestSettings
 from clinic_ai.store import audit, ledger, meta, originals, studies
 from clinic_ai.store.database import Database
+from clinic_ai.store.groups import find_group, instance_by_uid, replaced_hashes
 from clinic_ai.store.ledger import Outcome
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import ParsedFile, Problem
@@ -168,11 +169,11 @@ class Filing:
     def _store(self, arrivals: list[Arrival], rejected: list[_Rejected], claims: dict[int, Claim]) -> Filed:
         sorted_groups = {}
         with self._database.read() as connection:
-            groups = _grouped(connection, arrivals)
+            groups = matching.grouped(connection, arrivals)
             for key, members in groups.items():
-                sorted_groups[key] = assemble.sort_out(members, _known(connection, key, members))
+                sorted_groups[key] = assemble.sort_out(members, matching.known(connection, key, members))
             beside = self._beside(connection, sorted_groups)
-            waiting_already = _waiting_already(connection, sorted_groups)
+            waiting_already = matching.waiting_already(connection, sorted_groups)
         alike = self._alike(beside) - waiting_already.keys()
         for key, found in sorted_groups.items():
             rejected += [
@@ -191,7 +192,9 @@ class Filing:
                 for key, found in sorted_groups.items()
                 if (some := self._add(connection, key, found, site_key)) is not None
             ]
-            _note_not_kept(connection, sorted_groups, {**dict.fromkeys(alike, _ALIKE), **waiting_already})
+            matching.note_not_kept(
+                connection, sorted_groups, {**dict.fromkeys(alike, matching.ALIKE), **waiting_already}
+            )
             _record_rejected(connection, rejected)
         for file_id in (*(arrival.file_id for arrival in kept), *alike, *waiting_already):
             self._spool.discard(file_id)
@@ -210,11 +213,11 @@ class Filing:
             others = [arrival for arrival, problem in found.conflicts if problem.code == assemble.SAME_UID]
             if not others:
                 continue
-            group = studies.find_group(connection, key)
+            group = find_group(connection, key)
             coming = {arrival.header.sop_instance_uid: self._spool.path(arrival.file_id) for arrival in found.new}
             for arrival in others:
                 uid = arrival.header.sop_instance_uid
-                stored = studies.instance_by_uid(connection, group.study_id, uid) if group else None
+                stored = instance_by_uid(connection, group.study_id, uid) if group else None
                 if stored is not None and self._objects.has(stored.sha256):
                     beside[arrival.file_id] = self._objects.path(stored.sha256)
                 elif stored is None and uid in coming:
@@ -230,7 +233,7 @@ class Filing:
 
     def _add(self, connection: Connection, key: str, found: Sorted, site_key: bytes) -> Added | None:
         """Add the arrivals of one study; return them if it got new instances and is open."""
-        group = studies.find_group(connection, key)
+        group = find_group(connection, key)
         if not found.new:
             if group is not None:
                 self._note_duplicates(connection, found.duplicates, group.study_id)
@@ -310,72 +313,6 @@ class Filing:
         )
 
 
-def _grouped(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
-    """Return the arrivals by grouping key, under UIDs of ours where they have none.
-
-    Another patient's objects join the study that a person made of such ones before; else they stay, as a conflict.
-    """
-    groups: dict[str, list[Arrival]] = {}
-    apart: dict[str, bool] = {}
-    for key, members in assemble.group(arrivals).items():
-        group = studies.find_group(connection, key)
-        identity = group.identity if group else PatientIdentity()
-        for arrival in members:
-            its_key, its = key, arrival.header.identity
-            own_study = arrival.decision is FileDecision.OWN_STUDY
-            if own_study or assemble.other_patient(identity, its):
-                own = key_for_patient(key, its.patient_id or repr(its.model_dump(exclude={"accession_number"})))
-                if own not in apart:
-                    apart[own] = studies.find_group(connection, own) is not None
-                if apart[own] or own_study:
-                    its_key = own
-            header = with_own_uids(arrival.header, its_key, arrival.sha256)
-            groups.setdefault(its_key, []).append(replace(arrival, header=header))
-    return groups
-
-
-def _known(connection: Connection, key: str, members: Sequence[Arrival]) -> Known:
-    group = studies.find_group(connection, key)
-    if group is None:
-        return Known()
-    hashes = studies.known_hashes(connection, group.study_id, [arrival.sha256 for arrival in members])
-    named = [arrival.header.sop_instance_uid for arrival in members if arrival.header.sop_instance_uid]
-    uids = studies.known_uids(connection, group.study_id, named)
-    return Known(frozenset(hashes), frozenset(uids), group.identity)
-
-
-def _waiting_already(connection: Connection, groups: Mapping[str, Sorted]) -> dict[int, tuple[str, str]]:
-    """Return which files wait for a person's decision in the quarantine already, byte by byte, and what to say.
-
-    Senders repeat what they are not sure of, night by night; one copy is enough to decide about.
-    """
-    found = {}
-    for key, sorted_out in groups.items():
-        group = studies.find_group(connection, key) if sorted_out.conflicts else None
-        if group is None:
-            continue
-        there = {row.sha256: row.file_id for row in ledger.undecided(connection, group.study_id)}
-        for arrival, _ in sorted_out.conflicts:
-            if arrival.sha256 in there:
-                said = (
-                    f"Exactly these bytes wait for a decision in quarantine already, as file {there[arrival.sha256]}."
-                )
-                found[arrival.file_id] = (assemble.IN_QUARANTINE, said)
-    return found
-
-
-def _note_not_kept(
-    connection: Connection, groups: Mapping[str, Sorted], reasons: Mapping[int, tuple[str, str]]
-) -> None:
-    """Decide the fate of files that say again what a study has or a person is to decide about."""
-    for key, found in groups.items():
-        numbers = [arrival.file_id for arrival, _ in found.conflicts if arrival.file_id in reasons]
-        group = studies.find_group(connection, key) if numbers else None
-        if group is not None:
-            outcomes = [Outcome(n, Fate.DUPLICATE, *reasons[n], study_id=group.study_id) for n in numbers]
-            ledger.decide(connection, outcomes)
-
-
 def _arrival(claim: Claim, parsed: ParsedFile) -> Arrival | _Rejected:
     if parsed.header is None:
         return _Rejected(claim, parsed.problem or _NO_ANSWER)
@@ -414,7 +351,7 @@ def _patient_key(site_key: bytes, identity: PatientIdentity, key: str, first: Ar
 
 def _duplicates(connection: Connection, arrivals: Sequence[Arrival], study_id: str) -> list[Outcome]:
     """Return what is said of bytes that the study has, or that a person replaced: a resend does not undo that."""
-    gone = studies.replaced_hashes(connection, study_id, [arrival.sha256 for arrival in arrivals])
+    gone = replaced_hashes(connection, study_id, [arrival.sha256 for arrival in arrivals])
     known = ("duplicate", "The study has exactly these bytes already.")
     if originals.removed_at(connection, study_id) is not None:
         known = ("restored", "The study has this image; its bytes, which retention had removed, are stored again.")
@@ -434,7 +371,7 @@ def _confirm(connection: Connection, claims: Sequence[Claim]) -> None:
 
 
 def _record_rejected(connection: Connection, rejected: Sequence[_Rejected]) -> None:
-    groups = {item.key: studies.find_group(connection, item.key) for item in rejected if item.key}
+    groups = {item.key: find_group(connection, item.key) for item in rejected if item.key}
     contradicted = {key: group.study_id for key, group in groups.items() if group is not None}
     _confirm(connection, [item.claim for item in rejected if item.problem is _CHANGED])
     ledger.decide(
@@ -471,11 +408,6 @@ _CHANGED = Problem(
     code="changed_in_quarantine",
     sentence="Its bytes changed after a person had decided about them.",
     remedy="Look at it again with `clinic-ai file show`; then accept or discard what is there now.",
-)
-_ALIKE = (
-    assemble.SAME_OBJECT,
-    "The study has this object already. Only what the sender wrote before the data set (preamble, file meta "
-    "information) is different, and is not kept.",
 )
 _REPLACED_BEFORE = "The study had exactly these bytes; a person accepted others in their place."
 _DISK_FAILED = Problem(

@@ -34,17 +34,6 @@ NOT_URGENT = Urgency()
 
 
 @dataclass(frozen=True)
-class Group:
-    """The newest version of the study that a grouping key names, as the assembler needs it."""
-
-    study_id: str
-    version: int
-    state: StudyState
-    identity: PatientIdentity
-    urgency: Urgency = NOT_URGENT
-
-
-@dataclass(frozen=True)
 class NewInstance:
     """An instance to be added; ``file_id`` is its row in the ledger."""
 
@@ -78,7 +67,7 @@ def versions_of(connection: Connection, study_id: str) -> list[Study]:
 def instances_of(connection: Connection, study_id: str, version: int) -> tuple[Instance, ...]:
     """Return the instances of a version, by series and instance number whatever the order they arrived in."""
     query = select(instances).where(*in_version(study_id, version))
-    return tuple(sorted((_instance(row) for row in connection.execute(query)), key=_reading_order))
+    return tuple(sorted((instance_of_row(row) for row in connection.execute(query)), key=_reading_order))
 
 
 def list_studies(
@@ -191,62 +180,6 @@ def set_wait(connection: Connection, study_id: str, version: int, wait: WaitReas
 
 
 # ---------------------------------------------------------------- assembling (for ingest)
-
-
-def find_group(connection: Connection, grouping_key: str) -> Group | None:
-    """Return the newest version of the study with this key, None if it was never seen."""
-    row = connection.execute(
-        select(
-            studies.c.study_id,
-            studies.c.version,
-            studies.c.state,
-            studies.c.identity,
-            studies.c.urgency,
-        )
-        .where(studies.c.grouping_key == grouping_key)
-        .order_by(studies.c.version.desc())
-        .limit(1)
-    ).first()
-    if row is None:
-        return None
-    return Group(
-        row.study_id,
-        row.version,
-        StudyState(row.state),
-        PatientIdentity.model_validate_json(row.identity),
-        Urgency.model_validate_json(row.urgency),
-    )
-
-
-def known_hashes(connection: Connection, study_id: str, hashes: Sequence[str]) -> set[str]:
-    """Return those of ``hashes`` that the study has or had. At most some hundreds are asked at a time."""
-    query = select(instances.c.sha256).where(instances.c.study_id == study_id, instances.c.sha256.in_(hashes))
-    return set(connection.execute(query).scalars())
-
-
-def known_uids(connection: Connection, study_id: str, uids: Sequence[str]) -> set[str]:
-    """Return those SOP Instance UIDs that the study has now."""
-    query = select(instances.c.sop_instance_uid).where(
-        instances.c.study_id == study_id, instances.c.last_version.is_(None), instances.c.sop_instance_uid.in_(uids)
-    )
-    return set(connection.execute(query).scalars())
-
-
-def replaced_hashes(connection: Connection, study_id: str, hashes: Sequence[str]) -> set[str]:
-    """Return those of ``hashes`` that the study had and a person replaced."""
-    query = select(instances.c.sha256).where(
-        instances.c.study_id == study_id, instances.c.last_version.is_not(None), instances.c.sha256.in_(hashes)
-    )
-    return set(connection.execute(query).scalars())
-
-
-def instance_by_uid(connection: Connection, study_id: str, uid: str) -> Instance | None:
-    """Return the object that has this SOP Instance UID in the study now."""
-    query = select(instances).where(
-        instances.c.study_id == study_id, instances.c.last_version.is_(None), instances.c.sop_instance_uid == uid
-    )
-    row = connection.execute(query).first()
-    return None if row is None else _instance(row)
 
 
 def end_instances(connection: Connection, study_id: str, version: int, replacements: Mapping[str, str]) -> int:
@@ -480,7 +413,7 @@ def _study(row: Row[tuple[object, ...]]) -> Study:
     )
 
 
-def _instance(row: Row[tuple[object, ...]]) -> Instance:
+def instance_of_row(row: Row[tuple[object, ...]]) -> Instance:
     found = row._mapping
     return Instance(
         sha256=found["sha256"],

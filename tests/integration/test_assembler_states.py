@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from clinic_ai.domain import CloseCode, Fate, StudyState
 from clinic_ai.ingest.completeness import assess
 from clinic_ai.ingest.urgency import TERMS
-from clinic_ai.store import arrivals, audit, ledger, studies
+from clinic_ai.store import arrivals, audit, groups, ledger, studies
 
 LONG = 3600.0
 ANNOUNCED = 4
@@ -109,7 +109,7 @@ class Assembler(RuleBasedStateMachine):
         with site().database.read() as connection:
             assert not ledger.counts(connection)[Fate.CLAIMED]
             for study, numbers in self.given.items():
-                group = studies.find_group(connection, f"dicom:{self.uid(study)}")
+                group = groups.find_group(connection, f"dicom:{self.uid(study)}")
                 assert group is not None
                 every = studies.versions_of(connection, group.study_id)
                 newest = every[-1]

@@ -139,7 +139,7 @@ class TestChildren:
         assert there.header is not None
         assert here.header.identity != there.header.identity
         assert here.header.study_instance_uid != there.header.study_instance_uid
-        monkeypatch.setattr(deidentification, "DEIDENTIFICATION_PROFILE", 2)
+        monkeypatch.setattr(deidentification, "DEIDENTIFICATION_PROFILE", deidentification.DEIDENTIFICATION_PROFILE + 1)
         path.unlink()  # so that making it anew fails
         (anew,) = open_deidentifier(home, database, crew).copies(originals).values()
         assert anew.problem is not None

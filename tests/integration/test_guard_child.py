@@ -147,7 +147,8 @@ def test_a_new_pack_that_does_not_load_leaves_the_old_one(bench: Bench, pack: Pa
     assert bench.guard.policy_hash == before
     assert_released(bench.judge())
     os.kill(bench.pid, signal.SIGKILL)  # a new child must judge by the old pack too
-    assert_held(bench.judge())
+    first = bench.judge()  # held, or of a new child if the death was noticed before
+    assert first.action is GuardAction.HOLD or first.policy_hash == before
     assert_released(bench.judge())
     assert bench.guard.policy_hash == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,32 @@ def by_series(found: tuple[Instance, ...]) -> dict[str, list[int | None]]:
     for instance in found:
         series.setdefault(instance.header.series_instance_uid, []).append(instance.header.instance_number)
     return series
+
+
+def test_who_names_nobody_is_not_put_with_those_of_another_day(site: Site, tmp_path: Path) -> None:
+    nobody = dict.fromkeys(("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "StudyDate"), "")
+    for n in range(1, 8):
+        write(tmp_path / f"{n}.dcm", instance=n, **nobody)
+
+    def drop(*numbers: int) -> None:
+        for n in numbers:
+            shutil.copy(tmp_path / f"{n}.dcm", site.home.inbox / f"{n}.dcm")
+        known = len(site.files())
+        site.settle(known + len(numbers))
+
+    drop(1, 2, 3)
+    drop(4, 5)  # the first study is closed by now: these may be of anybody
+    drop(1, 5)  # and these are known
+    drop(6, 7, 2)
+    assert site.fates() == {Fate.STORED: 7, Fate.DUPLICATE: 3}
+    found = {study.study_id: instances(site, study) for study in site.studies()}
+    assert sorted(sorted(i.header.instance_number or 0 for i in its) for its in found.values()) == [
+        [1, 2, 3],
+        [4, 5],
+        [6, 7],
+    ]
+    assert {study.version for study in site.studies()} == {1}
+    assert len({study.study_instance_uid for study in site.studies()}) == 3
 
 
 def test_two_orientations_of_one_folder_are_one_study_of_two_series(site: Site) -> None:

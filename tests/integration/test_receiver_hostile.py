@@ -30,7 +30,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceivingRoom]:
         pytest.MonkeyPatch.context() as patch,
         ReceivingRoom(path, ingest={"max_file_mb": 1}, timeout_s=TIMEOUT_S, max_associations=2) as room,
     ):
-        patch.setattr("clinic_ai.ingest.receiving.SAY_AGAIN_S", 0.0)  # each refusal in the audit
+        patch.setattr("clinic_ai.ingest.refusals.SAY_AGAIN_S", 0.0)  # each refusal in the audit
         yield room
 
 
@@ -125,7 +125,7 @@ def test_a_flood_of_connections_is_turned_away(room: ReceivingRoom) -> None:
 
 
 def test_the_same_refusal_is_written_down_once_a_minute(room: ReceivingRoom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clinic_ai.ingest.receiving.SAY_AGAIN_S", 60.0)
+    monkeypatch.setattr("clinic_ai.ingest.refusals.SAY_AGAIN_S", 60.0)
     refused = room.receiver.view().refused
     for number in range(3):
         assert store(room.port, [], title="STRANGER") == []

@@ -103,6 +103,15 @@ def test_without_uids_two_patients_in_one_folder_stay_apart() -> None:
     assert "A" not in assemble.grouping_key(one).removeprefix("folder:").upper().split("P")
 
 
+def test_who_names_nobody_is_nameless() -> None:
+    nobody = picture(1).header.model_copy(update={"kind": FileKind.DICOM, "sop_instance_uid": "1.2.3"})
+    assert assemble.nameless(nobody)
+    for field, value in (("study_date", "20260101"), ("series_instance_uid", "1.2"), ("study_instance_uid", "1.2")):
+        assert not assemble.nameless(nobody.model_copy(update={field: value}))
+    assert not assemble.nameless(nobody.model_copy(update={"identity": PatientIdentity(birth_date="19700101")}))
+    assert not assemble.nameless(picture(1).header)
+
+
 def test_our_own_study_uid_is_valid_and_follows_from_the_key() -> None:
     arrival = picture(1)
     uid = study_uid(arrival.header, assemble.grouping_key(arrival))

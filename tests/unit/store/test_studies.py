@@ -11,7 +11,7 @@ from clinic_ai import waiting
 from clinic_ai.domain import CloseCode, FileKind, InstanceHeader, PatientIdentity, StudyFacts, StudyState
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.states import STUDY
-from clinic_ai.store import ledger, studies
+from clinic_ai.store import groups, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.tables import audit
 from clinic_ai.store.tables import studies as table
@@ -99,14 +99,14 @@ def test_late_instances_make_a_version_that_holds_all_and_supersedes_when_it_clo
 
 
 def test_a_group_is_found_with_what_it_has(c: Connection) -> None:
-    assert studies.find_group(c, "dicom:1.2.3") is None
+    assert groups.find_group(c, "dicom:1.2.3") is None
     study_id = open_study(c)
     add(c, study_id, 1, 1)
-    assert studies.find_group(c, "dicom:1.2.3") == studies.Group(
+    assert groups.find_group(c, "dicom:1.2.3") == groups.Group(
         study_id, 1, StudyState.RECEIVING, PatientIdentity(patient_id="17")
     )
-    assert studies.known_hashes(c, study_id, [f"{1:064x}", f"{2:064x}"]) == {f"{1:064x}"}
-    assert studies.known_uids(c, study_id, ["1.1", "1.2"]) == {"1.1"}
+    assert groups.known_hashes(c, study_id, [f"{1:064x}", f"{2:064x}"]) == {f"{1:064x}"}
+    assert groups.known_uids(c, study_id, ["1.1", "1.2"]) == {"1.1"}
     studies.set_identity(c, study_id, 1, PatientIdentity(patient_id="18"), patient_key="b" * 64, pseudonym="P-B")
     assert studies.get_study(c, study_id).pseudonym == "P-B"
     assert studies.patient_key(c, study_id) == "b" * 64
