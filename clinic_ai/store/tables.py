@@ -208,8 +208,44 @@ artefacts = Table(
     Column("policy_hash", Text, nullable=False),
     Column("signed_by", Text, nullable=False, server_default=""),
     Column("created_at", Float, nullable=False),
+    Column("review_id", Text, nullable=False, server_default=""),  # the decision it came of; triggers want it of FINAL
+    Column("revision", Integer, nullable=False, server_default="0"),  # 0: the software's; then the signed ones
     Index(None, "study_id", "version"),
     Index(None, "state"),
+    Index("one_artefact_per_review", "review_id", unique=True, sqlite_where=text("review_id != ''")),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    # What a named person decided about an artefact; triggers keep all but consent and job as it was written.
+    Column("review_id", Text, primary_key=True),
+    Column("artefact_id", Text, ForeignKey("artefacts.artefact_id"), nullable=False),
+    Column("study_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("decision", Text, nullable=False),  # accept | amend | reject
+    Column("reviewer", Text, nullable=False),
+    Column("actor", Text, nullable=False),  # the Unix user, by the socket's peer credentials
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("digest", Text, nullable=False),  # of what the reviewer was shown
+    Column("document", Text, nullable=False),  # the words before and after, and their difference
+    Column("consent", Integer, nullable=False),  # whether it may be learned from
+    Column("job_id", Text, ForeignKey("jobs.job_id")),  # which renders and releases what was signed
+    Column("decided_at", Float, nullable=False),
+    UniqueConstraint("artefact_id"),
+    Index(None, "job_id"),
+    Index(None, "study_id", "version"),
+)
+
+review_labels = Table(
+    "review_labels",
+    metadata,
+    # What a person says an image shows; an empty hash: the study as a whole.
+    Column("review_id", Text, ForeignKey("reviews.review_id"), primary_key=True),
+    Column("instance_sha256", Text, primary_key=True),
+    Column("condition", Text, primary_key=True),
+    Column("presence", Text, nullable=False),
+    Column("corrected", Integer, nullable=False),  # 0: it is what the software said
 )
 
 deliveries = Table(
