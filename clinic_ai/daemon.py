@@ -98,6 +98,7 @@ class Appliance:
             guard=self.guard,
             models=self.registry,
             settings=lambda: self.settings,
+            manifests=self._manifests,
         )
         analyses = AnalyseRunner(
             database=self.database,

@@ -5,13 +5,17 @@ Plugins see none of it.
 
 from __future__ import annotations
 
+from clinic_ai.contract import Condition
 from clinic_ai.domain import (
     Audience,
     CloseCode,
+    Distance,
     Finding,
     GuardVerdict,
+    ImageFacts,
     InstanceHeader,
     Key,
+    Mask,
     ModelRef,
     PatientIdentity,
     Probability,
@@ -221,16 +225,29 @@ class CaseReport(Word):
     problems: tuple[str, ...] = ()
 
 
+class PluginScope(Word):
+    """What studies a plugin was made for; without claims it never said."""
+
+    plugin: Key
+    claims: tuple[Condition, ...] = ()
+
+
 class GuardSubject(Word):
     """What statements are checked against.
 
     ``validated`` is false while any model lacks a clinical record, ``reference`` true unless every model is
-    known not to be a reference model.
+    known not to be a reference model. ``facts`` has modality, body part and number of slices.
     """
 
     facts: StudyFacts
     identity: PatientIdentity = PatientIdentity()
     findings: tuple[Finding, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    image: ImageFacts = ImageFacts()
+    scopes: tuple[PluginScope, ...] = ()
+    """Of each plugin that judged the study."""
+    distances: tuple[Distance, ...] = ()
+    """As far as models handed any over."""
     validated: bool = False
     reference: bool = True
     signed_by: str = ""

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from clinic_ai import __version__
 from clinic_ai.analyses import JobDirectory, Models, adopt
 from clinic_ai.confinement import Confinement
+from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import (
     Analysis,
     ArtefactState,
@@ -32,12 +33,13 @@ from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.identifiers import remarks_of
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.results.document import result_document
+from clinic_ai.results.evidence import subject_of
 from clinic_ai.results.statements import findings_of, statements_of
 from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, artefacts, jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.tasks import GuardSubject, RenderImage, RenderResult, RenderTask
+from clinic_ai.tasks import RenderImage, RenderResult, RenderTask
 from clinic_ai.waiting import held, no_policy
 
 RENDER_TIMEOUT_S = 120.0
@@ -121,7 +123,9 @@ class ReportRunner:
         guard: Guard,
         models: Models,
         settings: Callable[[], Settings],
+        manifests: Callable[[], Mapping[str, PluginManifest]],
     ) -> None:
+        self._manifests = manifests
         self._database = database
         self._objects = objects
         self._directories = job_directories
@@ -169,7 +173,7 @@ class ReportRunner:
                 for file in jobs.files_of(connection, job_id)
             }
         analyses = [analysis for _, analysis in analysed]
-        verdict = self._judge(job, study, analyses)
+        verdict = self._judge(job, study, instances, analyses)
         files: tuple[StoredFile, ...] = ()
         if verdict.action.severity < GuardAction.HOLD.severity:
             files = self._render(job, study, instances, remarks, analyses, made, verdict)
@@ -186,14 +190,16 @@ class ReportRunner:
 
         return commit
 
-    def _judge(self, job: Job, study: Study, analyses: Sequence[Analysis]) -> GuardVerdict:
+    def _judge(
+        self, job: Job, study: Study, instances: Sequence[Instance], analyses: Sequence[Analysis]
+    ) -> GuardVerdict:
         used = [ref for analysis in analyses for ref in analysis.models]
-        subject = GuardSubject(
-            facts=study.facts,
-            identity=study.identity,
-            findings=findings_of(analyses),
+        subject = subject_of(
+            study,
+            instances,
+            analyses,
+            self._manifests(),
             validated=bool(used) and all(self._validated(ref) for ref in used),
-            reference=any(ref.reference for ref in used),
             language=self._settings().clinic.language,
         )
         in_force = policy_hash(self._guard)
