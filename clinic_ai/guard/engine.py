@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement
 from clinic_ai.guard.detectors import Flag, View
 from clinic_ai.guard.policy import Policy, Rule, RuleEntry
+from clinic_ai.guard.templates import Rendered
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardTask
 
@@ -80,25 +81,25 @@ def _judge_statement(policy: Policy, view: View) -> _Outcome:
     if view.audience is not Audience.CLINICIAN:
         name = "guard.allow_list" if view.audience is Audience.PATIENT else "guard.states_only"
         decisions.append(_decision(statement_id, name, GuardAction.REPLACE, "This audience reads templates only."))
-    text = _rewrite(policy, view, fired)
-    if text is None:
+    rendered = _rewrite(policy, view, fired)
+    if rendered is None:
         reason = "No template of this language can stand in place of the statement."
         decisions.append(_decision(statement_id, "guard.no_template", GuardAction.HOLD, reason))
         return _Outcome(tuple(decisions), None)
     # A hedge only adds a sentence of the pack; whatever is taken out or put in place makes a new text.
     altered = any(d.action in {GuardAction.REDACT, GuardAction.REPLACE} for d in decisions)
-    unsettled = _unsettled(policy, view, text, altered=altered)
+    unsettled = _unsettled(policy, view, rendered.text, altered=altered)
     if unsettled:
         decisions.append(_decision(statement_id, "guard.unsettled", GuardAction.HOLD, unsettled))
         return _Outcome(tuple(decisions), None)
-    return _Outcome(tuple(decisions), _release(policy, view, fired, text))
+    return _Outcome(tuple(decisions), _release(policy, view, fired, rendered))
 
 
 def _fire(rules: Iterable[Rule], view: View) -> list[_Fired]:
     return [_Fired(rule.entry, flag) for rule in rules if (flag := rule.judge(view)) is not None]
 
 
-def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> str | None:
+def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> Rendered | None:
     """Return the text as it may go out: the template, or the statement with what is to be removed taken out."""
     replacing = [f for f in fired if f.entry.action is GuardAction.REPLACE]
     if replacing or view.audience is not Audience.CLINICIAN:
@@ -106,17 +107,18 @@ def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> str | None:
     redacting = [f for f in fired if f.entry.action is GuardAction.REDACT]
     text = _cut(view.text.raw, redacting) if redacting else view.text.raw
     hedges = [f.entry.message for f in fired if f.entry.action is GuardAction.HEDGE]
-    return " ".join([text.rstrip(), *dict.fromkeys(hedges)]) if hedges else text
+    return Rendered(" ".join([text.rstrip(), *dict.fromkeys(hedges)]) if hedges else text)
 
 
-def _template(policy: Policy, view: View, replacing: list[_Fired]) -> str | None:
+def _template(policy: Policy, view: View, replacing: list[_Fired]) -> Rendered | None:
     templates = policy.templates_for(view.subject.language)
     statement = view.statement
     if templates is None or statement is None:
         return None
     named = [f.entry.template for f in replacing if f.entry.template is not None]
     name = named[0] if named else statement.kind
-    return templates.render(view.audience, name, statement.finding)
+    language = policy.language_of(view.subject.language)
+    return templates.fill(view.audience, name, statement.finding, language)
 
 
 def _cut(raw: str, redacting: list[_Fired]) -> str:
@@ -144,7 +146,17 @@ def _unsettled(policy: Policy, view: View, text: str, *, altered: bool) -> str:
     return f"The altered text still breaks: {', '.join(still)}." if still else ""
 
 
-def _release(policy: Policy, view: View, fired: list[_Fired], text: str) -> Released:
+def speak(policy: Policy, view: View, name: str) -> Released | None:
+    """Return a template of the pack by its name, or None if the language has none that may go out. Never raises."""
+    templates = policy.templates_for(view.subject.language)
+    language = policy.language_of(view.subject.language)
+    rendered = templates.fill(view.audience, name, None, language) if templates else None
+    if rendered is None or _unsettled(policy, view, rendered.text, altered=True):
+        return None
+    return _release(policy, view, [], rendered)
+
+
+def _release(policy: Policy, view: View, fired: list[_Fired], rendered: Rendered) -> Released:
     replaced = any(f.entry.action is GuardAction.REPLACE for f in fired)
     notes: list[str] = []
     if view.audience is Audience.CLINICIAN:
@@ -158,8 +170,9 @@ def _release(policy: Policy, view: View, fired: list[_Fired], text: str) -> Rele
     return Released(
         statement_id=_id(view),
         audience=view.audience,
-        text=text,
+        text=rendered.text,
         annotations=tuple(dict.fromkeys(notes)),
+        sources=rendered.sources,
         policy_hash=policy.digest,
     )
 

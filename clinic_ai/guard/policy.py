@@ -136,9 +136,14 @@ class Policy:
     templates: Mapping[str, Templates] = field(repr=False)
     cases: tuple[Case, ...] = field(repr=False)
 
+    def language_of(self, language: str) -> str:
+        """Return the language of the pack that stands for the asked one: ``en`` for ``en-GB``; empty if none does."""
+        asked = language.lower()
+        return next((name for name in (asked, asked.partition("-")[0]) if name in self.templates), "")
+
     def templates_for(self, language: str) -> Templates | None:
         """Return the templates of a language such as ``en`` or ``en-GB``, or None if the pack has none."""
-        return self.templates.get(language.lower()) or self.templates.get(language.lower().partition("-")[0])
+        return self.templates.get(self.language_of(language))
 
 
 def read_policy(directory: Path) -> Policy:

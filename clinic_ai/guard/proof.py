@@ -113,7 +113,12 @@ def _breaks(policy: Policy, language: str, audience: Audience, name: str, findin
     kind = next((k for k in KINDS if k == name), "notice")
     statement = Statement.model_validate({"statement_id": "template", "kind": kind, "text": text, "finding": finding})
     subject = GuardSubject(
-        facts=StudyFacts(), findings=(finding,), validated=True, reference=False, signed_by="a person"
+        facts=StudyFacts(),
+        findings=(finding,),
+        validated=True,
+        reference=False,
+        signed_by="a person",
+        language=language,
     )
     task = GuardTask(audience=audience, subject=subject, statements=(statement,), policy_hash=policy.digest)
     strict = {r.entry.id for r in policy.rules if r.entry.action.severity >= GuardAction.REDACT.severity}
