@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import disk, files, imports, inboxes, models, policy, studies, training
+from clinic_ai.cli import alerts, disk, files, imports, inboxes, models, policy, studies, training
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ for part in (
     files.files,
     inboxes.inbox,
     studies.route,
-    studies.alert,
+    alerts.alert,
     models.plugin,
     models.model,
     training.train,

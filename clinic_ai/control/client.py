@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from clinic_ai.control.alert_views import AckOrder, CriticalView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
@@ -96,9 +97,13 @@ class Client:
         """Return the alerts nobody acknowledged, newest first."""
         return self._get("/v1/alerts", list[Alert])
 
-    def acknowledge(self, alert_id: int) -> DoneView:
-        """Close an alert in one's own name."""
-        return self._post(f"/v1/alerts/{alert_id}/acknowledge", None, DoneView)
+    def critical(self) -> list[CriticalView]:
+        """Return the open alerts about critical findings, with what was found."""
+        return self._get("/v1/alerts/critical", list[CriticalView])
+
+    def acknowledge(self, alert_id: int, told_to: str = "") -> DoneView:
+        """Close an alert in one's own name, and say to whom it was told."""
+        return self._post(f"/v1/alerts/{alert_id}/acknowledge", AckOrder(told_to=told_to), DoneView)
 
     def reload(self) -> DoneView:
         """Let the daemon read clinic.toml and the policy pack again."""

@@ -232,7 +232,7 @@ reviews = Table(
     Column("consent", Integer, nullable=False),  # whether it may be learned from
     Column("job_id", Text, ForeignKey("jobs.job_id")),  # which renders and releases what was signed
     Column("decided_at", Float, nullable=False),
-    UniqueConstraint("artefact_id"),
+    Index(None, "artefact_id"),
     Index(None, "job_id"),
     Index(None, "study_id", "version"),
 )
@@ -351,6 +351,55 @@ alerts = Table(
     Column("acknowledged_by", Text),
     Column("acknowledged_at", Float),
     Index("one_open_alert_per_subject", "code", "subject", unique=True, sqlite_where=text("acknowledged_at IS NULL")),
+)
+
+critical_alerts = Table(
+    "critical_alerts",
+    metadata,
+    # What goes with an alert about a critical finding: how it repeats is fixed when it is raised.
+    Column("alert_id", Integer, ForeignKey("alerts.alert_id"), primary_key=True),
+    Column("study_id", Text, nullable=False),
+    Column("what", Text, nullable=False),  # condition:KEY or term:WORDS of clinic.toml; for clinicians only
+    Column("category", Integer, nullable=False),
+    Column("waits_s", Text, nullable=False),
+    Column("escalate_after", Integer, nullable=False),
+    Column("escalate_to", Text, nullable=False),
+    Column("raised_at", Float, nullable=False),
+    Column("notices", Integer, nullable=False, server_default="0"),
+    Column("next_at", Float, nullable=False),
+    Column("told_to", Text, nullable=False, server_default=""),
+    Index(None, "study_id", "what"),
+)
+
+critical_findings = Table(
+    "critical_findings",
+    metadata,
+    # Which version of a study showed it, and which alert tells of it: once told, a repeated job tells nothing new.
+    Column("study_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("alert_id", Integer, ForeignKey("alerts.alert_id"), nullable=False),
+    Column("job_id", Text, ForeignKey("jobs.job_id"), nullable=False),
+    Column("found_at", Float, nullable=False),
+    Index(None, "alert_id"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    # What is to leave by webhook and e-mail about a critical alert, until it has left.
+    Column("notice_id", Integer, primary_key=True),
+    Column("alert_id", Integer, ForeignKey("alerts.alert_id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("channel", Text, nullable=False),  # webhook | email
+    Column("state", Text, nullable=False),  # PENDING | SENT | DROPPED
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("not_before", Float, nullable=False, server_default="0"),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("done_at", Float),
+    UniqueConstraint("alert_id", "number", "channel"),
+    Index("pending_notices", "channel", "not_before", sqlite_where=text("state = 'PENDING'")),
 )
 
 audit = Table(
