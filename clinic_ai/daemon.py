@@ -18,6 +18,9 @@ from clinic_ai.confinement import keep_capabilities
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
+from clinic_ai.critical.channels import EMAIL, WEBHOOK
+from clinic_ai.critical.herald import Herald, Messenger
+from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
@@ -110,6 +113,7 @@ class Appliance:
             guard=self.guard,
             policy_hash=lambda: policy_hash(self.guard),
             deidentifier=self.deidentifier,
+            critical=lambda: self.settings.critical,
         )
         self.execution = Execution(
             database=self.database,
@@ -160,11 +164,15 @@ class Appliance:
             on_received=self.intake.wake,
             room=self.room,
         )
+        self.herald = Herald(self.database, lambda: self.settings, self.wake)
+        messengers = [Messenger(c, self.database, lambda: self.settings, home.path) for c in (WEBHOOK, EMAIL)]
         self._network = Lane("network", self.receiver.step, self.wake)
         self._lanes = [
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
             Lane("disk", self.keeper.step, self.wake),
+            Lane("critical", self.herald.step, self.wake),
+            *(Lane(messenger.channel, messenger.step, self.wake) for messenger in messengers),
         ]
         self._opened = False
         self._reloading = threading.Lock()
@@ -195,6 +203,7 @@ class Appliance:
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         self._refuse_unknown_conditions()
+        self._check_critical()
         for problem in self.catalogue.problems:
             self._alert("plugin_unusable", problem.sentence, "Repair or uninstall it; the other plugins work.")
         self.registry.install_reference_models("clinic-ai")
@@ -208,6 +217,13 @@ class Appliance:
                 del self.catalogue.manifests[manifest.name]
                 sentence = f"Plugin {manifest.name} judges {', '.join(unknown)}; the table of codes lacks that."
                 self.catalogue.problems.append(PluginProblem(manifest.name, sentence))
+
+    def _check_critical(self) -> None:
+        """Say which entries of the clinic's list can never be met; the others are in force."""
+        unknown = unknown_conditions(self.settings.critical, table())
+        if unknown:
+            sentence = f"[[critical]] of clinic.toml names {', '.join(unknown)}, which no finding is called."
+            self._alert("critical_unknown", sentence, "Write a key of codes.toml, see docs/critical-findings.md.")
 
     def _facts(self) -> dict[str, object]:
         return {"boot": self.boot_id, "policy": policy_hash(self.guard), "plugins": sorted(self.catalogue.manifests)}
@@ -286,9 +302,11 @@ class Appliance:
         with self.database.write() as connection:
             alerts.withdraw(connection, "settings_refused", "appliance")
             alerts.withdraw(connection, "policy_rejected", "appliance")
+            alerts.withdraw(connection, "critical_unknown", "appliance")
             record(
                 connection, actor="clinic-ai", action="settings.reloaded", subject="clinic.toml", details=self._facts()
             )
+        self._check_critical()
         self.wake()
         log.info("settings.reloaded")
         return ()
