@@ -18,10 +18,12 @@ from clinic_ai.settings.model import (
     QuotaSettings,
     ResultsSettings,
     RetentionSettings,
+    ReviewSettings,
     RoutingRule,
     RoutingSettings,
     Settings,
     TrainingSettings,
+    WebhookSettings,
 )
 from clinic_ai.settings.render import render_default, render_table
 
@@ -42,10 +44,12 @@ __all__ = [
     "QuotaSettings",
     "ResultsSettings",
     "RetentionSettings",
+    "ReviewSettings",
     "RoutingRule",
     "RoutingSettings",
     "Settings",
     "TrainingSettings",
+    "WebhookSettings",
     "load_settings",
     "parse_settings",
     "render_default",
