@@ -18,6 +18,8 @@ from clinic_ai.domain import Audience, GuardAction
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
+from clinic_ai.guard.detectors.asked import ASKED
+from clinic_ai.guard.intents import IntentCase, IntentEntry, QuestionFile
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.guard.templates import Templates, parse_templates
@@ -77,7 +79,19 @@ class PolicyFile(Entry):
     name: Name
     version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     summary: str = ""
-    rule: tuple[RuleEntry, ...] = Field(min_length=1)
+    extends: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    """A pack in the same folder that this one changes: what this one does not have is taken from there."""
+    without: tuple[RuleId, ...] = ()
+    """Rules of that pack that do not count here."""
+    rule: tuple[RuleEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> PolicyFile:
+        if not self.rule and self.extends is None:
+            raise ValueError("there is no rule")
+        if self.without and self.extends is None:
+            raise ValueError("only a pack that extends another can leave out its rules")
+        return self
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,18 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Intent:
+    """A kind of question that no model is asked, ready to judge."""
+
+    entry: IntentEntry
+    condition: Condition
+
+    def judge(self, view: View) -> Flag | None:
+        """Return why the question is of this kind, or None."""
+        return self.condition.judge(view) if view.audience in self.entry.audiences else None
+
+
+@dataclass(frozen=True)
 class Policy:
     """A pack. ``templates`` are by language, ``digest`` is the SHA-256 of the whole folder."""
 
@@ -135,6 +161,8 @@ class Policy:
     rules: tuple[Rule, ...] = field(repr=False)
     templates: Mapping[str, Templates] = field(repr=False)
     cases: tuple[Case, ...] = field(repr=False)
+    intents: tuple[Intent, ...] = field(default=(), repr=False)
+    question_cases: tuple[IntentCase, ...] = field(default=(), repr=False)
 
     def language_of(self, language: str) -> str:
         """Return the language of the pack that stands for the asked one: ``en`` for ``en-GB``; empty if none does."""
@@ -161,10 +189,23 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     rules = [rule for entry in head.rule if (rule := _rule(entry, lexicons, problems))] if head else []
     if head:
         problems += _missing(head.rule, templates)
+    # A pack without questions.toml answers no question: the guard holds each.
+    asked = _parse(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
+    intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
+    problems += _missing_answers(asked.intent if asked else (), templates)
     refuse_if(label, problems)
     if head is None or cases is None:
         raise AssertionError("a file that could not be parsed is a problem")
-    return Policy(head.name, head.version, pack_digest(files), tuple(rules), templates, cases.case)
+    return Policy(
+        name=head.name,
+        version=head.version,
+        digest=pack_digest(files),
+        rules=tuple(rules),
+        templates=templates,
+        cases=cases.case,
+        intents=tuple(intents),
+        question_cases=asked.case if asked else (),
+    )
 
 
 def refuse_if(label: str, problems: Sequence[str]) -> None:
@@ -248,23 +289,37 @@ def _rule(entry: RuleEntry, lexicons: Mapping[str, Lexicon], problems: list[str]
     return None
 
 
-def _condition(raw: object, lexicons: Mapping[str, Lexicon], depth: int) -> Condition:
+def _intent(entry: IntentEntry, lexicons: Mapping[str, Lexicon], problems: list[str]) -> Intent | None:
+    try:
+        return Intent(entry, _condition(entry.when, lexicons, MAX_DEPTH, {**CATALOGUE, **ASKED}))
+    except ValidationError as error:
+        problems += [
+            f"intent {entry.id}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)
+        ]
+    except ValueError as error:
+        problems.append(f"intent {entry.id}: {error}")
+    return None
+
+
+def _condition(
+    raw: object, lexicons: Mapping[str, Lexicon], depth: int, catalogue: Mapping[str, type[Detector]] = CATALOGUE
+) -> Condition:
     if not isinstance(raw, dict) or depth == 0:
         raise ValueError(f"a condition must be a table, nested at most {MAX_DEPTH} deep")
     if "detector" in raw:
         name = raw["detector"]
-        if name not in CATALOGUE:
-            raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(CATALOGUE))}")
-        detector = CATALOGUE[name].model_validate({k: v for k, v in raw.items() if k != "detector"})
+        if name not in catalogue:
+            raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(catalogue))}")
+        detector = catalogue[name].model_validate({k: v for k, v in raw.items() if k != "detector"})
         detector.bind(lexicons)
         return Condition("detector", detector)
     if len(raw) != 1:
         raise ValueError("a condition is one of: detector = …, all = […], any = […], not = {…}")
     ((operator, parts),) = raw.items()
     if operator == "not":
-        return Condition("not", parts=(_condition(parts, lexicons, depth - 1),))
+        return Condition("not", parts=(_condition(parts, lexicons, depth - 1, catalogue),))
     if operator in {"all", "any"} and isinstance(parts, list) and parts:
-        combined = tuple(_condition(part, lexicons, depth - 1) for part in parts)
+        combined = tuple(_condition(part, lexicons, depth - 1, catalogue) for part in parts)
         return Condition("all" if operator == "all" else "any", parts=combined)
     raise ValueError(f"{operator!r} is no condition; use detector, all, any or not")
 
@@ -283,3 +338,16 @@ def _missing(entries: Sequence[RuleEntry], templates: Mapping[str, Templates]) -
                 if entry.template is not None and entry.template not in file.of(audience):
                     problems.append(f"rule {entry.id}: {where} has no [{audience.value}] {entry.template}")
     return problems
+
+
+def _missing_answers(entries: Sequence[IntentEntry], templates: Mapping[str, Templates]) -> list[str]:
+    """Return answers to questions that a template file lacks, and intents given twice."""
+    ids = [entry.id for entry in entries]
+    twice = [f"intent {intent}: the id is given twice" for intent in sorted({i for i in ids if ids.count(i) > 1})]
+    return twice + [
+        f"intent {entry.id}: templates/{language}.toml has no [{audience.value}] {entry.template}"
+        for entry in entries
+        for language, file in templates.items()
+        for audience in entry.audiences
+        if entry.template not in file.of(audience)
+    ]

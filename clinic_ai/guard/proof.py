@@ -9,6 +9,7 @@ from clinic_ai.domain import Audience, Finding, GuardAction, Presence, Statement
 from clinic_ai.guard.cases import Case
 from clinic_ai.guard.engine import fired_rules, judge
 from clinic_ai.guard.policy import Policy, read_policy, refuse_if
+from clinic_ai.guard.questions import run_question_cases, uncovered_intents
 from clinic_ai.guard.templates import KINDS
 from clinic_ai.tasks import CaseOutcome, CaseReport, GuardSubject, GuardTask, PackInfo
 
@@ -20,16 +21,18 @@ _PROBABILITIES = (0.02, 0.15, 0.5, 0.8, 0.95)
 def load_policy(directory: Path) -> Policy:
     """Read a pack and run its cases. Raise PolicyError, naming every rule and case, if anything is wrong."""
     policy = read_policy(directory)
-    failed = [f"case {o.number} of rule {o.rule} ({o.kind}): {o.sentence}" for o in run_cases(policy) if not o.passed]
-    refuse_if(directory.name, [*_uncovered(policy), *failed, *_unfit_templates(policy)])
+    outcomes = (*run_cases(policy), *run_question_cases(policy))
+    failed = [f"case {o.number} of rule {o.rule} ({o.kind}): {o.sentence}" for o in outcomes if not o.passed]
+    refuse_if(directory.name, [*_uncovered(policy), *uncovered_intents(policy), *failed, *_unfit_templates(policy)])
     return policy
 
 
 def check_pack(directory: Path) -> CaseReport:
     """Return the outcome of every case of a pack. Raise PolicyError if the pack cannot even be read."""
     policy = read_policy(directory)
-    problems = (*_uncovered(policy), *_unfit_templates(policy))
-    return CaseReport(pack=pack_info(policy), outcomes=tuple(run_cases(policy)), problems=problems)
+    problems = (*_uncovered(policy), *uncovered_intents(policy), *_unfit_templates(policy))
+    outcomes = (*run_cases(policy), *run_question_cases(policy))
+    return CaseReport(pack=pack_info(policy), outcomes=outcomes, problems=problems)
 
 
 def pack_info(policy: Policy) -> PackInfo:
@@ -39,7 +42,7 @@ def pack_info(policy: Policy) -> PackInfo:
         version=policy.version,
         digest=policy.digest,
         rules=tuple(rule.entry.id for rule in policy.rules),
-        cases=len(policy.cases),
+        cases=len(policy.cases) + len(policy.question_cases),
     )
 
 

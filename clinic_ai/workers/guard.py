@@ -16,9 +16,11 @@ def main() -> None:
     channel, _ = confinement.confine()
     from clinic_ai.domain import GuardVerdict
     from clinic_ai.errors import PolicyError
+    from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
     from clinic_ai.guard.engine import judge
     from clinic_ai.guard.policy import Policy
     from clinic_ai.guard.proof import check_pack, load_policy, pack_info
+    from clinic_ai.guard.questions import ask
     from clinic_ai.tasks import CaseReport, GuardLoad, GuardTask, PackInfo
 
     class Desk:
@@ -35,6 +37,11 @@ def main() -> None:
                 raise PolicyError("The guard has no policy pack.", remedy="Load one first.")
             return judge(self.policy, params)
 
+        def ask(self, params: QuestionTask, _: wire.Call) -> QuestionVerdict:
+            if self.policy is None:
+                raise PolicyError("The guard has no policy pack.", remedy="Load one first.")
+            return ask(self.policy, params)
+
         def check(self, params: GuardLoad, _: wire.Call) -> CaseReport:
             return check_pack(Path(params.directory))
 
@@ -44,6 +51,7 @@ def main() -> None:
         {
             "load": wire.Method(GuardLoad, desk.load),
             "judge": wire.Method(GuardTask, desk.judge),
+            "ask": wire.Method(QuestionTask, desk.ask),
             "check": wire.Method(GuardLoad, desk.check),
         },
     )

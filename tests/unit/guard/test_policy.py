@@ -68,7 +68,7 @@ def test_a_case_that_fails_is_named(pack: Path, edit: Edit) -> None:
 
 
 def test_a_template_that_breaks_the_packs_own_rules_is_refused(pack: Path, edit: Edit) -> None:
-    edit("templates/en.toml", 'generic = "Your care team will explain this to you."', 'generic = "You have no cancer."')
+    edit("templates/en.toml", 'generic = "Your care team will explain this to you."', 'generic = "No cancer, says your care team."')
     assert "[patient] generic breaks rule alarming-diagnosis" in refusal(pack)
 
 
