@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from email import message_from_bytes, policy
@@ -84,6 +85,17 @@ class Mailbox:
         return "250 OK"
 
 
+class MailServer(Controller):
+    """Listens at a port that the kernel chose and nobody can take in between."""
+
+    def __init__(self, box: Mailbox) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        super().__init__(box, hostname="127.0.0.1", port=self.listening.getsockname()[1])
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self.listening)
+
+
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
     with control_room(tmp_path / "h") as served:
@@ -101,10 +113,9 @@ def web() -> Iterator[WebServer]:
 @pytest.fixture
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
     box = Mailbox()
-    controller = Controller(box, hostname="127.0.0.1", port=0)
+    controller = MailServer(box)
     controller.start()
-    assert controller.server is not None
-    yield box, controller.server.sockets[0].getsockname()[1]
+    yield box, controller.port
     controller.stop()
 
 
