@@ -2,9 +2,9 @@
 
     python benchmarks/guard.py [--reports FOLDER] [--repeat 2000]
 
-``--reports`` is a folder of real reports (see ``parts/reports.py``). Then their texts are timed too, and printed are how
+``--reports`` is a folder of real reports (see ``parts/reports.py``). Then their texts are timed, and printed are how
 often each clinician rule fires on them, and how many contradictions put into their sentences are flagged. Exit code 1 if
-the rule for degenerate text fires on more than 0.5 %. Without it text is made from the pack's own cases and words.
+the rule for degenerate text fires on more than 0.5 %. Else text is made from the pack's own cases and words.
 The floor is the cheapest thing a guard could do: cut the text into tokens and look each up in one word list.
 """
 
@@ -28,7 +28,7 @@ from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardSubject, GuardTask
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.parts.reports import Injector, Report, firing, read_reports  # noqa: E402
+from benchmarks.parts.reports import Injector, Report, firing, read_reports
 
 SIZE = 2000
 
@@ -96,10 +96,9 @@ def print_real(policy: Policy, directory: Path, by_file: dict[str, list[Report]]
         for kind in ("presence", "side", "size"):
             score = injector.score(kind, reports)
             if score.injected:
-                print(
-                    f"  {kind + ' contradicted':<30} {score.flagged / score.injected:7.2%} of {score.injected} flagged; "
-                    f"false flags on {score.false_flags / score.untouched:.2%} of {score.untouched} left alone"
-                )
+                share, wrong = score.flagged / score.injected, score.false_flags / score.untouched
+                print(f"  {kind + ' contradicted':<30} {share:7.2%} of {score.injected} flagged")
+                print(f"  {kind + ' left alone':<30} {wrong:7.2%} of {score.untouched} flagged all the same")
     total = sum(len(reports) for reports in by_file.values())
     print(f"\ndegenerate-text fires on {degenerate / total:.2%} of {total} real reports, at most {MOST_DEGENERATE:.1%}")
     return degenerate <= MOST_DEGENERATE * total

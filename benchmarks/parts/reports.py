@@ -132,7 +132,7 @@ class Injector:
         keys = [{m.key for m in self.names.find(Text(s))} for s in sentences]
         for key, present in report.labels.items():
             naming = [s for s, named in zip(sentences, keys, strict=True) if key in named]
-            # Labels were mined from whole reports; only where a word that denies agrees with them are they the sentence's.
+            # Labels were mined from whole reports: they count for a sentence if a denial in it agrees with them.
             if len(naming) == 1 and present is not bool(_DENIAL.search(naming[0])):
                 yield self._flags(naming[0], finding(key, present)), self._flags(naming[0], finding(key, not present))
 

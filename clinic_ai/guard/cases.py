@@ -69,10 +69,11 @@ class Case(BaseModel):
     identity: PatientIdentity = PatientIdentity()
     validated: bool = True
     reference: bool = False
-    signed_by: str = "a named person"
+    signed_by: str = ""
+    """Who signed; most rules look at drafts."""
     language: str = "en"
     action: GuardAction | None = None
-    """What the guard must do in the end, if the case says so."""
+    """What the guard must do in the end, if the case says so; marks of other rules on every page do not count."""
     released: str | None = None
     """The text that must go out, if the case says so."""
 

@@ -20,8 +20,9 @@ from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
 from clinic_ai.guard.detectors.asked import ASKED
 from clinic_ai.guard.intents import IntentCase, IntentEntry, QuestionFile
+from clinic_ai.guard.layers import inherited_cases, laid_over, load_toml
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
-from clinic_ai.guard.packfiles import pack_digest, read_pack_files
+from clinic_ai.guard.packfiles import BASE, pack_digest, read_pack_files
 from clinic_ai.guard.templates import Templates, parse_templates
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
@@ -182,13 +183,16 @@ def read_policy(directory: Path) -> Policy:
 def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     """Build a pack from its files; ``label`` names it in messages. Raise PolicyError with every problem."""
     problems: list[str] = []
-    lexicons = _lexicons(files, problems)
+    digest = pack_digest(files)
+    own = laid_over(files)
+    files = {**files, **own}
+    lexicons = _lexicons(own, problems)
     templates = _templates(files, problems)
     cases = _parse(files, "cases.toml", CaseFile, problems)
     head = _parse(files, "policy.toml", PolicyFile, problems)
-    rules = [rule for entry in head.rule if (rule := _rule(entry, lexicons, problems))] if head else []
-    if head:
-        problems += _missing(head.rule, templates)
+    entries, inherited = _rules(head, files, problems) if head else ((), ())
+    rules = [rule for entry in entries if (rule := _rule(entry, lexicons, problems))]
+    problems += _missing(entries, templates)
     # A pack without questions.toml answers no question: the guard holds each.
     asked = _parse(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
     intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
@@ -199,13 +203,31 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     return Policy(
         name=head.name,
         version=head.version,
-        digest=pack_digest(files),
+        digest=digest,
         rules=tuple(rules),
         templates=templates,
-        cases=cases.case,
+        cases=(*cases.case, *inherited),
         intents=tuple(intents),
         question_cases=asked.case if asked else (),
     )
+
+
+def _rules(
+    head: PolicyFile, files: Mapping[str, bytes], problems: list[str]
+) -> tuple[tuple[RuleEntry, ...], tuple[Case, ...]]:
+    """Return the rules that count, and the cases that come with those of the pack that is extended."""
+    if head.extends is None:
+        return head.rule, ()
+    base = _parse(files, BASE + "policy.toml", PolicyFile, problems)
+    cases = _parse(files, BASE + "cases.toml", CaseFile, problems)
+    if base is None or cases is None:
+        return head.rule, ()
+    own = {entry.id: entry for entry in head.rule}
+    known = {entry.id for entry in base.rule}
+    problems += [f"without: {head.extends} has no rule {rule}" for rule in sorted(set(head.without) - known)]
+    kept = [entry for entry in base.rule if entry.id not in head.without]
+    entries = [own.get(entry.id, entry) for entry in kept] + [e for e in head.rule if e.id not in known]
+    return tuple(entries), inherited_cases(cases.case, {entry.id for entry in kept} - set(own))
 
 
 def refuse_if(label: str, problems: Sequence[str]) -> None:
@@ -234,7 +256,7 @@ def _parse(files: Mapping[str, bytes], name: str, model: type[Model], problems: 
     if content is None:
         return None
     try:
-        return model.model_validate(tomllib.loads(content))
+        return model.model_validate(load_toml(files, name))
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{name} is not TOML: {error}")
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clinic_ai.domain import Audience, Finding, GuardAction, Presence, Statement, StudyFacts
+from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, Presence, Statement, StudyFacts
 from clinic_ai.guard.cases import Case
 from clinic_ai.guard.engine import fired_rules, judge
 from clinic_ai.guard.policy import Policy, read_policy, refuse_if
@@ -62,12 +62,23 @@ def _failure(policy: Policy, case: Case) -> str:
     if case.action is None and case.released is None:
         return ""
     verdict = judge(policy, task)
-    if case.action is not None and verdict.action is not case.action:
-        return f"the guard does {verdict.action.value!r}, expected {case.action.value!r}"
+    done = case_action(case, verdict)
+    if case.action is not None and done is not case.action:
+        return f"the guard does {done.value!r}, expected {case.action.value!r}"
     out = verdict.released[0].text if verdict.released else ""
     if case.released is not None and out != case.released:
         return f"the text that goes out is {out!r}, expected {case.released!r}"
     return ""
+
+
+def case_action(case: Case, verdict: GuardVerdict) -> GuardAction:
+    """Return what the guard does with a case, leaving out the marks that other rules put on every page."""
+    counting = (
+        d.action
+        for d in verdict.decisions
+        if d.statement_id or d.rule == case.rule or d.action is not GuardAction.ANNOTATE
+    )
+    return max(counting, key=lambda action: action.severity, default=GuardAction.ALLOW)
 
 
 def _uncovered(policy: Policy) -> list[str]:
