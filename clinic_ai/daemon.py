@@ -43,6 +43,8 @@ from clinic_ai.processes import Crew
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
 from clinic_ai.results.reporting import ReportRunner, policy_hash
+from clinic_ai.results.reviewing import Reviews
+from clinic_ai.results.signing import SignRunner
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
@@ -119,10 +121,11 @@ class Appliance:
             database=self.database,
             settings=lambda: self.settings,
             manifests=self._manifests,
-            runners=(analyses, self.reports),
+            runners=(analyses, self.reports, SignRunner(self.database, self.reports)),
             owner=self.boot_id,
             wake=self.wake,
         )
+        self.reviews = Reviews(self.database, self.objects, self.reports, lambda: self.settings.review, self.wake)
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
         self.intake = Intake(
@@ -250,7 +253,7 @@ class Appliance:
                 steps.callback(self._note_stop)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
-            steps.callback(self.reports.renderer.close)
+            steps.callback(self.reports.press.renderer.close)
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
@@ -313,7 +316,7 @@ class Appliance:
 
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
-        self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
+        self.reports.press.renderer.end_if_idle(RENDERER_IDLE_S)
         self.deidentifier.end_if_idle(RENDERER_IDLE_S)
         self.crew.bury_dead()
         return False
@@ -340,6 +343,7 @@ class Appliance:
             receiver=self.receiver,
             decisions=self.intake.decisions,
             comparer=self.comparer,
+            reviews=self.reviews,
             inboxes=self.intake.lookout,
             imports=self.imports,
             closing=self.intake.closing,

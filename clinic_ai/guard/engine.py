@@ -23,6 +23,8 @@ from clinic_ai.tasks import GuardTask
 _WHOLE = ""
 """Statement id of decisions about the artefact as a whole."""
 _MAX_SPANS = 100
+_OF_THE_PERSON = frozenset({3, 4, 5, 6, 7})
+"""Rows of the catalogue on which a clinician's own words stand against the model: evidence, certainty, history."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def judge(policy: Policy, task: GuardTask) -> GuardVerdict:
         for statement, text in zip(task.statements, texts, strict=True)
     ]
     whole = View(task.audience, task.subject, None, Text(""), texts)
-    fired = _fire(policy.rules, whole)
+    fired = _yielding(whole, _fire(policy.rules, whole))
     decisions = [d for outcome in outcomes for d in outcome.decisions]
     decisions += [_decision(_WHOLE, f.entry.id, f.entry.action, f.flag.reason) for f in fired]
     decisions += _ambiguous(task.statements)
@@ -73,7 +75,7 @@ def fired_rules(policy: Policy, task: GuardTask) -> frozenset[str]:
 
 
 def _judge_statement(policy: Policy, view: View) -> _Outcome:
-    fired = _fire(policy.rules, view)
+    fired = _yielding(view, _fire(policy.rules, view))
     statement_id = _id(view)
     decisions = [_decision(statement_id, f.entry.id, f.entry.action, f.flag.reason, f.flag.spans) for f in fired]
     if _strictest(decisions).severity >= GuardAction.HOLD.severity:
@@ -97,6 +99,23 @@ def _judge_statement(policy: Policy, view: View) -> _Outcome:
 
 def _fire(rules: Iterable[Rule], view: View) -> list[_Fired]:
     return [_Fired(rule.entry, flag) for rule in rules if (flag := rule.judge(view)) is not None]
+
+
+def _yielding(view: View, fired: list[_Fired]) -> list[_Fired]:
+    """Return the rules with those turned into notes that a named person's words stand above.
+
+    What a clinician has signed is that person's: where it disagrees with the model, that is noted and the words stay.
+    Blocks stay, and so does everything about the text as such: loops, personal data, hidden characters, length.
+    """
+    own = view.subject.own_words and view.subject.signed_by.strip()
+    if view.audience is not Audience.CLINICIAN or not own:
+        return fired
+    return [
+        replace(f, entry=f.entry.model_copy(update={"action": GuardAction.ANNOTATE}))
+        if f.entry.row in _OF_THE_PERSON and f.entry.action not in {GuardAction.ALLOW, GuardAction.BLOCK}
+        else f
+        for f in fired
+    ]
 
 
 def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> Rendered | None:

@@ -408,7 +408,7 @@ class ReviewSettings(Section):
 
     reviewers: tuple[PlainText, ...] = Field(
         (),
-        description="Names that clinicians may sign with, such as \"Dr. A. Example\"; empty: each signs with the name "
+        description='Names that clinicians may sign with, such as "Dr. A. Example"; empty: each signs with the name '
         "of the own Unix user.",
     )
     consent_default: bool = Field(

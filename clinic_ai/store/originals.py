@@ -104,7 +104,12 @@ def _open_artefact() -> ColumnElement[bool]:
         or_(
             made.c.state.in_(_UNDECIDED),
             pending,
-            and_(newest, or_(made.c.state.not_in(_RELEASED), ~any_sent, not_arrived)),
+            # One that a signed report took the place of within its version is settled by that one.
+            and_(
+                newest,
+                made.c.state != ArtefactState.SUPERSEDED.value,
+                or_(made.c.state.not_in(_RELEASED), ~any_sent, not_arrived),
+            ),
         ),
     )
 

@@ -46,9 +46,9 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name=op.f("fk_reviews_job_id_jobs")),
         sa.PrimaryKeyConstraint("review_id", name=op.f("pk_reviews")),
-        sa.UniqueConstraint("artefact_id", name=op.f("uq_reviews_artefact_id")),
     )
     with op.batch_alter_table("reviews", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_reviews_artefact_id"), ["artefact_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_reviews_job_id"), ["job_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_reviews_study_id_version"), ["study_id", "version"], unique=False)
 
