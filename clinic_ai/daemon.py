@@ -25,9 +25,10 @@ from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
 from clinic_ai.engines import Engines, EngineSettings
-from clinic_ai.errors import PolicyError, SettingsError
+from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
+from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
 from clinic_ai.ingest.comparison import Comparer
@@ -169,12 +170,14 @@ class Appliance:
         )
         self.herald = Herald(self.database, lambda: self.settings, self.wake)
         messengers = [Messenger(c, self.database, lambda: self.settings, home.path) for c in (WEBHOOK, EMAIL)]
+        self.heads = HeadKeeper(home, self.database)
         self._network = Lane("network", self.receiver.step, self.wake)
         self._lanes = [
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
             Lane("disk", self.keeper.step, self.wake),
             Lane("critical", self.herald.step, self.wake),
+            Lane("audit", self.heads.step, self.wake, idle_s=5.0),
             *(Lane(messenger.channel, messenger.step, self.wake) for messenger in messengers),
         ]
         self._opened = False
@@ -194,6 +197,10 @@ class Appliance:
         """
         self.database.open()
         self._opened = True
+        try:
+            self.heads.open()
+        except HomeError as error:  # studies go on: what is decided of them stands in the log, if unsigned
+            self._alert("audit_unsigned", error.message, error.remedy)
         self.objects.sweep()
         sweep_job_directories(self.home.jobs)
         self.imports.sweep()
@@ -273,6 +280,7 @@ class Appliance:
     def _note_stop(self) -> None:
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.stopped", subject=__version__)
+        self.heads.close()
 
     def reload(self) -> tuple[str, ...]:
         """Read clinic.toml and the policy pack again; keep what is in force if they are wrong.

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, func, insert, select
 from clinic_ai.store.tables import audit
 
 GENESIS = "0" * 64
+KEY = "document_sha256"
+"""The detail of a row that names the hash of the document it is about, where that stands in another table."""
 
 
 def record(
