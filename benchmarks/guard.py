@@ -2,8 +2,8 @@
 
     python benchmarks/guard.py [--reports FOLDER] [--repeat 2000]
 
-``--reports`` is a folder of real reports (see ``parts/reports.py``). Then their texts are timed, and printed are how
-often each clinician rule fires on them, and how many contradictions put into their sentences are flagged. Exit code 1 if
+``--reports`` is a folder of real reports (see ``parts/reports.py``). Then their texts are timed, and it prints how
+often each clinician rule fires on them, and how many contradictions put into sentences are flagged. Exit code 1 if
 the rule for degenerate text fires on more than 0.5 %. Else text is made from the pack's own cases and words.
 The floor is the cheapest thing a guard could do: cut the text into tokens and look each up in one word list.
 """

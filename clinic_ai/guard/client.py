@@ -22,7 +22,16 @@ from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.processes import Child, ChildSpec, Crew
-from clinic_ai.tasks import CaseReport, GuardLoad, GuardSubject, GuardTask, PackInfo
+from clinic_ai.tasks import (
+    CaseReport,
+    GuardCompare,
+    GuardLoad,
+    GuardSubject,
+    GuardTask,
+    PackDescription,
+    PackDifference,
+    PackInfo,
+)
 
 Alert = Callable[[str, str, str], None]
 """Takes a stable code, a sentence and a remedy; must not raise."""
@@ -109,10 +118,20 @@ class Guard:
 
         Raise PolicyError if it cannot even be read, and ChildError if reading it kills or hangs the child.
         """
+        return self._aside("check", GuardLoad(directory=str(directory.resolve())), CaseReport)
+
+    def describe(self, directory: Path) -> PackDescription:
+        """Return the rules of a pack with their coverage, from a child of its own. Raise as ``check`` does."""
+        return self._aside("describe", GuardLoad(directory=str(directory.resolve())), PackDescription)
+
+    def compare(self, old: Path, new: Path) -> PackDifference:
+        """Return what sets two packs apart, from a child of its own. Raise as ``check`` does."""
+        return self._aside("compare", GuardCompare(old=str(old.resolve()), new=str(new.resolve())), PackDifference)
+
+    def _aside(self, method: str, params: Word, answer: type[Answer]) -> Answer:
         child = self._crew.start(_SPEC)
         try:
-            folder = GuardLoad(directory=str(directory.resolve()))
-            return child.call("check", folder, CaseReport, timeout_s=LOAD_TIMEOUT_S)
+            return child.call(method, params, answer, timeout_s=LOAD_TIMEOUT_S)
         except ChildRefused as error:
             raise PolicyError(error.message, remedy=error.remedy) from error
         finally:

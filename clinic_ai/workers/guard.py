@@ -18,10 +18,19 @@ def main() -> None:
     from clinic_ai.errors import PolicyError
     from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
     from clinic_ai.guard.engine import judge
+    from clinic_ai.guard.inspection import compare_packs, describe_pack
     from clinic_ai.guard.policy import Policy
     from clinic_ai.guard.proof import check_pack, load_policy, pack_info
     from clinic_ai.guard.questions import ask
-    from clinic_ai.tasks import CaseReport, GuardLoad, GuardTask, PackInfo
+    from clinic_ai.tasks import (
+        CaseReport,
+        GuardCompare,
+        GuardLoad,
+        GuardTask,
+        PackDescription,
+        PackDifference,
+        PackInfo,
+    )
 
     class Desk:
         """The pack in force."""
@@ -45,6 +54,12 @@ def main() -> None:
         def check(self, params: GuardLoad, _: wire.Call) -> CaseReport:
             return check_pack(Path(params.directory))
 
+        def describe(self, params: GuardLoad, _: wire.Call) -> PackDescription:
+            return describe_pack(Path(params.directory))
+
+        def compare(self, params: GuardCompare, _: wire.Call) -> PackDifference:
+            return compare_packs(Path(params.old), Path(params.new))
+
     desk = Desk()
     wire.serve(
         channel,
@@ -53,6 +68,8 @@ def main() -> None:
             "judge": wire.Method(GuardTask, desk.judge),
             "ask": wire.Method(QuestionTask, desk.ask),
             "check": wire.Method(GuardLoad, desk.check),
+            "describe": wire.Method(GuardLoad, desk.describe),
+            "compare": wire.Method(GuardCompare, desk.compare),
         },
     )
 
