@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import alerts, audit, disk, files, imports, inboxes, models, policy, review, studies, training
+from clinic_ai.cli import alerts, audit, disk, files, guard, imports, inboxes, models, policy, review, studies, training
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ for part in (
     models.model,
     training.train,
     policy.policy,
+    guard.guard,
     review.review,
     disk.disk,
 ):

@@ -16,7 +16,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, metrics, problems, reviews
+from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, guard_desk, metrics, problems, reviews
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
@@ -78,7 +78,18 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.refusals = Refusals(services)
     app.state.feed = Feed(services.database)
-    for router in (_machine, _studies, folders.router, reviews.router, alert_desk.router, audit_desk.router, _models, _training, _guard):
+    for router in (
+        _machine,
+        _studies,
+        folders.router,
+        reviews.router,
+        alert_desk.router,
+        audit_desk.router,
+        guard_desk.router,
+        _models,
+        _training,
+        _guard,
+    ):
         app.include_router(router)
     app.add_exception_handler(ClinicError, _clinic_error)
     app.add_exception_handler(HTTPException, _http_error)

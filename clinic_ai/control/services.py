@@ -11,8 +11,10 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import Artefact, FileDecision, ModelRef, Study
+from clinic_ai.domain import Artefact, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
+from clinic_ai.guard.asking import QuestionVerdict
+from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.home import Home
 from clinic_ai.ingest.closing import PaceView
 from clinic_ai.ingest.comparison import Comparison
@@ -26,7 +28,7 @@ from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
-from clinic_ai.tasks import CaseReport, DeidentifiedFile, PackInfo
+from clinic_ai.tasks import CaseReport, DeidentifiedFile, GuardSubject, PackInfo
 
 
 class ExecutionPort(Protocol):
@@ -207,6 +209,12 @@ class GuardPort(Protocol):
 
     def check(self, directory: Path) -> CaseReport:
         """Run the cases of a pack in a child of its own. Raise PolicyError or ChildError."""
+
+    def judge(self, subject: GuardSubject, audience: Audience, statements: tuple[Statement, ...]) -> GuardVerdict:
+        """Return what would go out. Never raises."""
+
+    def ask(self, subject: QuestionSubject, audience: Audience, question: str) -> QuestionVerdict:
+        """Return whether a model may be asked this. Never raises."""
 
 
 @dataclass(frozen=True)

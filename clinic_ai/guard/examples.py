@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clinic_ai.domain import FileName, Sha256, StudyFacts
 from clinic_ai.guard.intents import HealthyExample
 
+FOLDER = "examples"
+"""Folder of the home that holds them."""
 MAX_FACTS_BYTES = 10_000
 MAX_IMAGE_BYTES = 50 << 20
 _PICTURES = frozenset({".png", ".jpg", ".jpeg"})
