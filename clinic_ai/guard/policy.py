@@ -19,6 +19,7 @@ from clinic_ai.errors import PolicyError
 from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
 from clinic_ai.guard.detectors.asked import ASKED
+from clinic_ai.guard.foreign import plugin_detector
 from clinic_ai.guard.intents import IntentCase, IntentEntry, QuestionFile
 from clinic_ai.guard.layers import inherited_cases, laid_over, load_toml
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
@@ -330,9 +331,12 @@ def _condition(
         raise ValueError(f"a condition must be a table, nested at most {MAX_DEPTH} deep")
     if "detector" in raw:
         name = raw["detector"]
-        if name not in catalogue:
+        if not isinstance(name, str):
+            raise ValueError("the name of a detector is a text")
+        known = plugin_detector(name) if "." in name else catalogue.get(name)
+        if known is None:
             raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(catalogue))}")
-        detector = catalogue[name].model_validate({k: v for k, v in raw.items() if k != "detector"})
+        detector = known.model_validate({k: v for k, v in raw.items() if k != "detector"})
         detector.bind(lexicons)
         return Condition("detector", detector)
     if len(raw) != 1:
