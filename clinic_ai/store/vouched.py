@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 
 from clinic_ai.store.audit import KEY, document_digest
 from clinic_ai.store.tables import analyses, artefacts, audit
@@ -60,7 +61,7 @@ def _details(text: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-_KINDS: tuple[tuple[str, str, str, Select[tuple[str, str]]], ...] = (
+_KINDS: tuple[tuple[str, str, str, Any], ...] = (
     ("The decision about artefact", "artefact", "artefact.", select(artefacts.c.artefact_id, artefacts.c.verdict)),
     ("The analysis of job", "job", "analysis.", select(analyses.c.job_id, analyses.c.document)),
 )
