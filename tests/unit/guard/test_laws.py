@@ -34,8 +34,8 @@ CONDITIONS = ["pneumonia", "pleural_effusion", "lung_nodule", "bone_fracture", "
 PHRASES = [
     "pleural effusion", "no", "left", "right", "both", "nodule", "12 mm", "2.3 x 1,4 cm", "3-5 mm", "two", "T8", "L4/5",
     "4th rib", "right upper lobe", "Findings:", "Impression:", "pneumonia", "is likely", "suspicious of", "1.", ";",
-    ",", "and", "but", "fracture", "<b>", "\u200b", "not observed", "history of", "\n", "0 mm", "999 cm", "c0", "rib 99",
-    "mm",
+    ",", "and", "but", "fracture", "<b>", "\u200b", "not observed", "history of", "\n", "0 mm", "999 cm", "c0",
+    "rib 99", "mm",
 ]  # fmt: skip
 texts = st.one_of(
     st.text(max_size=300),
