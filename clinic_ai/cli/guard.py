@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
-from clinic_ai.domain import Audience
 
 if TYPE_CHECKING:
-    from clinic_ai.domain import GuardVerdict
+    from clinic_ai.domain import Audience, GuardVerdict
     from clinic_ai.guard.asking import GuardCheck, QuestionVerdict
 
 guard = group("guard", "The guard: what would become of a text or a question.")
+
+
+class Reader(StrEnum):
+    """The audiences, said once more: help must not wait for the models of the domain."""
+
+    CLINICIAN = "clinician"
+    PATIENT = "patient"
+    TECHNICIAN = "technician"
 
 
 @guard.command(
     "check", epilog=example('guard check --audience patient --text "No cancer." --question "How big is it?"')
 )
 def check(
-    audience: Annotated[Audience, typer.Option(help="Who would read it.")],
+    reader: Annotated[Reader, typer.Option("--audience", help="Who would read it.")],
     text: Annotated[str | None, typer.Option(help="A draft.")] = None,
     question: Annotated[str | None, typer.Option(help="A question.")] = None,
     study: Annotated[str | None, typer.Option(metavar="ID", help="The study it is about; asks the daemon.")] = None,
@@ -34,8 +42,9 @@ def check(
 ) -> None:
     """Say what would become of a text and of a question. Exit code 1 if anything would be held or blocked."""
     from clinic_ai.cli.output import Exit, print_json
-    from clinic_ai.domain import GuardAction
+    from clinic_ai.domain import Audience, GuardAction
 
+    audience = Audience(reader.value)
     if text is None and question is None:
         raise typer.BadParameter("Give --text, --question or both.")
     if study is not None and pack is not None:

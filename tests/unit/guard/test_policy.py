@@ -63,12 +63,17 @@ def test_a_case_that_fails_is_named(pack: Path, edit: Edit) -> None:
     edit("lexicons/alarming.txt", "carcinom*\nadenocarcinom*\n", "")
     edit("lexicons/alarming.txt", "lymphom*\n", "")
     edit("lexicons/alarming.txt", "metasta*\n", "")
+    (pack / "lexicons" / "alarming-de.txt").write_text("bösartig*\n")  # the German words are near to the English ones
     message = refusal(pack)
     assert re.search(r"case \d+ of rule alarming-diagnosis \(mutation\): the rule does not fire and should", message)
 
 
 def test_a_template_that_breaks_the_packs_own_rules_is_refused(pack: Path, edit: Edit) -> None:
-    edit("templates/en.toml", 'generic = "Your care team will explain this to you."', 'generic = "No cancer, says your care team."')
+    edit(
+        "templates/en.toml",
+        'generic = "Your care team will explain this to you."',
+        'generic = "No cancer, says your care team."',
+    )
     assert "[patient] generic breaks rule alarming-diagnosis" in refusal(pack)
 
 
