@@ -107,6 +107,11 @@ class Text:
         return places
 
     @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """The folded words, each once."""
+        return frozenset(self.places)
+
+    @cached_property
     def sentences(self) -> tuple[tuple[int, int], ...]:
         """Ranges (first token, last token + 1) of the sentences that have any token."""
         starts = [token[1] for token in self.tokens]
