@@ -78,6 +78,7 @@ def _delivered() -> Select[str, int, float]:
         .join(deliveries, deliveries.c.artefact_id == artefacts.c.artefact_id)
         .where(
             studies.c.state == StudyState.DONE.value,
+            artefacts.c.state.in_(_RELEASED),
             studies.c.originals_removed_at.is_(None),
             ~exists().where(newer.c.study_id == studies.c.study_id, newer.c.version > studies.c.version),
             ~_open_artefact(),
