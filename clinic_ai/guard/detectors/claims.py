@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from typing import NamedTuple
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from clinic_ai.guard.detectors.quantities import SIDES, Size, count_before, sizes
 from clinic_ai.guard.lexicon import Lexicon, Match
 from clinic_ai.guard.text import Text
 from clinic_ai.guard.wording import ALL_WORDS
+
+Entry = TypeVar("Entry")
 
 WORDED = Lexicon((word, word) for word in ALL_WORDS)
 _BACK = 8
@@ -50,17 +52,27 @@ def _claims(text: Text, names: Lexicon, negations: Lexicon) -> tuple[Claim, ...]
     measured = sizes(text)
     starts = [token.start for token in text.tokens]
     placed = [(bisect_left(starts, text.span(s.start, s.end)[0]), s) for s in measured]
+    begins = [first for first, _ in text.sentences]
+
+    def by_sentence(places: Iterable[tuple[int, Entry]]) -> dict[int, list[Entry]]:
+        """Group what stands at a token by its sentence; most sentences have none of it."""
+        groups: dict[int, list[Entry]] = {}
+        for at, entry in places:
+            groups.setdefault(bisect_right(begins, at) - 1, []).append(entry)
+        return groups
+
+    names_in, lengths_in = by_sentence((m.first, m) for m in named), by_sentence((at, (at, s)) for at, s in placed)
+    hedges_in, cues_in = by_sentence((w.first, w) for w in worded), by_sentence((c.first, c) for c in cues)
     made: list[Claim] = []
-    for first, last in text.sentences:
-        here = [m for m in named if first <= m.first < last]
-        lengths = [(at, s) for at, s in placed if first <= at < last]
+    for number in sorted({*names_in, *lengths_in}):
+        first, last = text.sentences[number]
+        here, lengths = names_in.get(number, []), lengths_in.get(number, [])
         if not here:
             # "It measures 14 mm": of what was named last.
             if lengths and made and made[-1].match.last >= first - 40:
                 made[-1] = made[-1]._replace(sizes=made[-1].sizes + tuple(s for _, s in lengths))
             continue
-        hedged = any(first <= w.first < last for w in worded)
-        spoken = [c for c in cues if first <= c.first < last]
+        hedged, spoken = number in hedges_in, cues_in.get(number, [])
         for index, match in enumerate(here):
             low, high = _clause(text, here, index, first, last)
             sides = _sides(text.words[low:high]) or (_sides(text.words[first:last]) if len(here) == 1 else frozenset())
