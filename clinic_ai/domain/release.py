@@ -55,7 +55,7 @@ class Released(Word):
     text: str
     annotations: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    """What it was made of, if it is no draft: ids such as ``template:en/patient/finding`` and ``glossary:en/pneumonia``."""
+    """What it was made of, if it is no draft: ids such as ``template:en/patient/finding``."""
     policy_hash: Sha256
 
 

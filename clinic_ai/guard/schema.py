@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clinic_ai.guard.cases import CaseFile
-from clinic_ai.guard.detectors import CATALOGUE
+from clinic_ai.guard.detectors import CATALOGUE, Detector
+from clinic_ai.guard.detectors.asked import ASKED
+from clinic_ai.guard.intents import QuestionFile
 from clinic_ai.guard.policy import MAX_DEPTH, PolicyFile
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,9 +23,21 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def policy_schema() -> str:
     """Return the schema of ``policy.toml``: every detector with its parameters, without those that plugins add."""
     body = PolicyFile.model_json_schema()
-    definitions: dict[str, Any] = body["$defs"]
+    body["$defs"]["RuleEntry"]["properties"]["when"] = _conditions(body["$defs"], CATALOGUE)
+    return _text(body)
+
+
+def questions_schema() -> str:
+    """Return the schema of ``questions.toml``, whose conditions have detectors of their own beside those of rules."""
+    body = QuestionFile.model_json_schema()
+    body["$defs"]["IntentEntry"]["properties"]["when"] = _conditions(body["$defs"], {**CATALOGUE, **ASKED})
+    return _text(body)
+
+
+def _conditions(definitions: dict[str, Any], catalogue: Mapping[str, type[Detector]]) -> dict[str, Any]:
+    """Add what a condition may be to the definitions of a schema, and return the reference to it."""
     names = []
-    for name, model in sorted(CATALOGUE.items()):
+    for name, model in sorted(catalogue.items()):
         detector = model.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= detector.pop("$defs", {})
         detector["properties"] = {"detector": {"const": name}, **detector.get("properties", {})}
@@ -45,8 +60,7 @@ def policy_schema() -> str:
         "properties": {"detector": {"type": "string", "pattern": r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$"}},
         "required": ["detector"],
     }
-    definitions["RuleEntry"]["properties"]["when"] = condition
-    return _text(body)
+    return condition
 
 
 def cases_schema() -> str:
@@ -54,7 +68,11 @@ def cases_schema() -> str:
     return _text(CaseFile.model_json_schema())
 
 
-PUBLISHED = {"policy.schema.json": policy_schema, "cases.schema.json": cases_schema}
+PUBLISHED = {
+    "policy.schema.json": policy_schema,
+    "cases.schema.json": cases_schema,
+    "questions.schema.json": questions_schema,
+}
 """The files in ``docs/`` and what makes them."""
 
 

@@ -29,6 +29,13 @@ def valid(schema: str, table: dict[str, Any]) -> bool:
     return bool(jsonschema.Draft202012Validator(body).is_valid(table))
 
 
+def test_the_shipped_questions_follow_their_schema() -> None:
+    table = tomllib.loads((shipped_pack("default") / "questions.toml").read_text())
+    assert valid("questions.schema.json", table)
+    table["intent"][0]["when"] = {"detector": "flatt"}
+    assert not valid("questions.schema.json", table)
+
+
 @pytest.mark.parametrize("pack", ["default", "strict"])
 def test_shipped_packs_follow_the_schemas(pack: str) -> None:
     for part in ("policy", "cases"):
