@@ -12,7 +12,7 @@ from clinic_ai.control.asking import Clinician, Having, needs
 from clinic_ai.control.audit_views import AuditView
 from clinic_ai.control.views import Role
 from clinic_ai.heads import dicom_audit, exporting
-from clinic_ai.heads.keys import load_signer, public_key
+from clinic_ai.heads.keys import is_signed_aside, load_signer, public_key
 from clinic_ai.heads.verifying import examine
 from clinic_ai.store import audit
 
@@ -22,7 +22,7 @@ router = APIRouter(tags=["audit"])
 @router.post("/v1/audit/verify")
 def verify(services: Having, person: Clinician) -> AuditView:  # noqa: ARG001 - the role
     """Read the whole audit: chain, signed heads, and the decisions and analyses that it vouches for."""
-    found = examine(services.home, services.database)
+    found = examine(services.home, services.database, is_signed_aside)
     return AuditView.model_validate(
         {
             "rows": found.rows,

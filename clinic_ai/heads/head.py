@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from clinic_ai.domain import Sha256, Word
 from clinic_ai.errors import HomeError
-from clinic_ai.heads.keys import Signer, is_signed, load_signer, make_key, public_key, write_whole
+from clinic_ai.heads.keys import Signer, is_signed, is_signed_aside, load_signer, make_key, public_key, write_whole
 from clinic_ai.home import Home
 from clinic_ai.store import alerts, audit
 from clinic_ai.store.database import Database
@@ -26,7 +26,12 @@ log = structlog.get_logger()
 HEAD_S = 60.0
 """A log that has grown gets a new head after this many seconds at the latest."""
 BROKEN = "audit_broken"
+UNSIGNED = "audit_unsigned"
 REMEDY = "Run `clinic-ai audit verify`; it says which row and what to do. Nothing of the log is removed."
+
+
+Check = Callable[[bytes, str, str], bool]
+"""Whether a text has a signature by a public key."""
 
 
 class Head(Word):
@@ -43,9 +48,9 @@ class Head(Word):
         """Return the bytes that are signed."""
         return canonical(self.model_dump(exclude={"signature"}))
 
-    def holds(self, public: str | None) -> bool:
+    def holds(self, public: str | None, check: Check = is_signed) -> bool:
         """Return whether the key signed it; ``public`` is the key it has to be, None: the one it names."""
-        return public in {None, self.key} and is_signed(self.content(), self.signature, self.key)
+        return public in {None, self.key} and check(self.content(), self.signature, self.key)
 
 
 def canonical(value: object) -> bytes:
@@ -102,13 +107,18 @@ class HeadKeeper:
             return
         try:
             self.sign()
-        except OSError as error:  # a full disk must not keep the daemon from stopping
-            log.error("head.not_written", error=error.strerror)
+        except (OSError, HomeError) as error:  # a full disk must not keep the daemon from stopping
+            log.error("head.not_written", error=type(error).__name__)
 
     def step(self) -> bool:
         """Sign a head if one is due; always return False: there is never more to do at once."""
-        if self._signer is not None and not 0 <= self._clock() - self._signed_at < HEAD_S:
+        if self._signer is None or 0 <= self._clock() - self._signed_at < HEAD_S:
+            return False
+        try:
             self.sign()
+        except HomeError as error:
+            with self._database.write() as connection:
+                alerts.raise_alert(connection, UNSIGNED, "audit", error.message, error.remedy)
         return False
 
     def sign(self) -> None:
@@ -117,15 +127,15 @@ class HeadKeeper:
         with self._database.read() as connection:
             newest = audit.newest(connection)
             before = next((head for path, head in heads(self._home) if path == place), None)
-            fits = (
-                before is not None and before.holds(public) and audit.hash_at(connection, before.seq) == before.hash
-                if place.exists()
-                else True
-            )
+            there = None if before is None else audit.hash_at(connection, before.seq)
+        grown = newest is not None and (before is None or before.seq != newest.seq or before.hash != newest.hash)
+        fits = not place.exists() or (before is not None and there == before.hash)
+        if fits and grown and before is not None:  # a forged head must not be replaced by a good one
+            fits = before.holds(public, is_signed_aside)
         if not fits:
             self._put_aside(place)
         self._signed_at = self._clock()
-        if newest is None or (fits and before is not None and before.seq == newest.seq):
+        if newest is None or not (grown or not fits):
             return
         head = Head(seq=newest.seq, hash=newest.hash, at=self._signed_at, key=self.signer.public)
         head = head.model_copy(update={"signature": self.signer.sign(head.content())})

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clinic_ai.errors import HomeError
 from clinic_ai.home import Home
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+ASK_S = 60.0
+"""Longest time the process that signs may take."""
 
 
 class Signer:
-    """Signs with the private key of a home."""
+    """Signs with the private key of a home, in a process that ends at once."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
-        self.public = key.public_key().public_bytes_raw().hex()
+    def __init__(self, place: Path, public: str) -> None:
+        self._place = place
+        self.public = public
         """The public key: 64 hexadecimal digits."""
 
     def sign(self, content: bytes) -> str:
-        """Return the signature of some bytes: 128 hexadecimal digits."""
-        return self._key.sign(content).hex()
+        """Return the signature of some bytes: 128 hexadecimal digits. Raise HomeError if the key cannot be used."""
+        return _signed(self._place, content)["signature"]
 
 
 def key_file(home: Home) -> Path:
@@ -38,9 +40,6 @@ def public_file(home: Home) -> Path:
 
 def make_key(home: Home) -> None:
     """Make the key of a home that has none. Raise HomeError if heads are there that a lost key signed."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     place = key_file(home)
     if place.exists():
         return
@@ -50,12 +49,12 @@ def make_key(home: Home) -> None:
             remedy=f"Restore it from a backup of the home; if there is none, move {home.audit} aside, note why, "
             "and start again: a new key is made.",
         )
+    made = _ask({"make": True})
     try:
         home.audit.mkdir(mode=0o700, exist_ok=True)
-        key = Ed25519PrivateKey.generate()
         # First the private one: a public key without it says that one was lost.
-        write_whole(place, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        write_whole(public_file(home), (Signer(key).public + "\n").encode())
+        write_whole(place, made["pem"].encode())
+        write_whole(public_file(home), (made["public"] + "\n").encode())
     except OSError as error:
         raise HomeError(
             f"The key that signs the audit cannot be made in {home.audit}: {error.strerror}.",
@@ -65,19 +64,33 @@ def make_key(home: Home) -> None:
 
 def load_signer(home: Home) -> Signer:
     """Return what signs for a home. Raise HomeError if its key cannot be used."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     place = key_file(home)
+    return Signer(place, _signed(place, b"")["public"])
+
+
+def _signed(place: Path, content: bytes) -> dict[str, str]:
     try:
-        key = load_pem_private_key(place.read_bytes(), password=None)
-    except (OSError, ValueError) as error:
+        return _ask({"key": str(place), "sign": content.decode()})
+    except HomeError as error:
         raise HomeError(
-            f"The key {place} that signs the audit cannot be read.", remedy="Restore it from a backup of the home."
+            f"The key {place} that signs the audit cannot be used.", remedy="Restore it from a backup of the home."
         ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise HomeError(f"The key {place} is no Ed25519 key.", remedy="Restore it from a backup of the home.")
-    return Signer(key)
+
+
+def _ask(order: dict[str, object]) -> dict[str, str]:
+    """Have an order of ``signing`` done in a process of its own."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "clinic_ai.heads.signing"],
+            input=json.dumps(order).encode(),
+            capture_output=True,
+            timeout=ASK_S,
+            check=True,
+        )
+        found: dict[str, str] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise HomeError("The process that signs the audit failed.", remedy="See the log for other faults.") from error
+    return found
 
 
 def public_key(home: Home) -> str | None:
@@ -89,17 +102,15 @@ def public_key(home: Home) -> str | None:
 
 
 def is_signed(content: bytes, signature: str, public: str) -> bool:
-    """Return whether the holder of a key signed these bytes; both in lower-case hexadecimal digits."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    """Return whether the holder of a key signed these bytes; loads the cryptographic library."""
+    from clinic_ai.heads.signing import is_signed as check
 
-    if (signature, public) != (signature.lower(), public.lower()):
-        return False
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), content)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    return check(content, signature, public)
+
+
+def is_signed_aside(content: bytes, signature: str, public: str) -> bool:
+    """Return the same, found out in a process of its own, as the daemon does. Raise HomeError if that fails."""
+    return bool(_ask({"check": [content.decode(), signature, public]})["holds"])
 
 
 def write_whole(place: Path, content: bytes) -> None:

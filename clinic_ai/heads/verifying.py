@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clinic_ai.heads.head import heads
-from clinic_ai.heads.keys import public_key
+from clinic_ai.heads.head import Check, heads
+from clinic_ai.heads.keys import is_signed, public_key
 from clinic_ai.home import Home
 from clinic_ai.store import audit, vouched
 from clinic_ai.store.database import Database, integrity_problems
@@ -35,7 +35,7 @@ class Examined:
     findings: tuple[Finding, ...]
 
 
-def examine(home: Home, database: Database) -> Examined:
+def examine(home: Home, database: Database, check: Check = is_signed) -> Examined:
     """Read the whole audit and all that it vouches for; takes seconds for a million rows."""
     found = [Finding(None, f"The database is damaged: {words}.", RESTORE) for words in integrity_problems(database)[:5]]
     signed, public = 0, public_key(home)
@@ -47,7 +47,7 @@ def examine(home: Home, database: Database) -> Examined:
         if broken is not None:
             found.append(Finding(broken.seq, broken.sentence, RESTORE))
         for place, head in heads(home):
-            if head is None or not head.holds(public):
+            if head is None or not head.holds(public, check):
                 words = f"The signed head {place.name} was changed or is not of this home's key."
                 found.append(Finding(None, words, RESTORE))
             elif newest is None or head.seq > newest.seq:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from clinic_ai.cli.output import Exit
 from clinic_ai.errors import HomeError, NotAllowed
 from clinic_ai.heads.exporting import examine_lines, json_lines
-from clinic_ai.heads.head import BROKEN, HEAD_S, HeadKeeper, head_file
+from clinic_ai.heads.head import BROKEN, HEAD_S, UNSIGNED, HeadKeeper, canonical, head_file
 from clinic_ai.heads.keys import key_file, load_signer, make_key, public_file, public_key
 from clinic_ai.heads.verifying import examine
 from clinic_ai.store import alerts, audit
@@ -104,6 +104,32 @@ def test_a_head_is_signed_when_the_log_has_grown_and_it_is_time(room: Room) -> N
     keeper.step()
     assert head_file(room.home).stat().st_mtime_ns == before  # nothing was written meanwhile
     assert head_file(room.home).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_went_away_meanwhile_is_an_alert_and_stops_nothing(room: Room) -> None:
+    now = 1_800_000_000.0
+    keeper = HeadKeeper(room.home, room.database, lambda: now)
+    keeper.open()
+    write_rows(room.database)
+    key_file(room.home).write_text("rubbish")
+    now += HEAD_S
+    assert keeper.step() is False
+    keeper.close()
+    with room.database.read() as connection:
+        (alert,) = [alert for alert in alerts.open_alerts(connection) if alert.code == UNSIGNED]
+    assert "key.pem" in alert.sentence
+
+
+def test_a_forged_head_is_kept_as_evidence_and_not_replaced_by_a_good_one(room: Room) -> None:
+    write_rows(room.database)
+    HeadKeeper(room.home, room.database).open()
+    forged = json.loads(head_file(room.home).read_bytes())
+    forged["signature"] = "0" * 128
+    head_file(room.home).write_bytes(canonical(forged))
+    write_rows(room.database)
+    HeadKeeper(room.home, room.database).open()
+    assert list(room.home.audit.glob("head-*.json"))
+    assert any("was changed" in said for said in sentences(room))
 
 
 def test_a_log_that_was_cut_off_is_found_also_after_it_has_grown_again(room: Room) -> None:
