@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from clinic_ai.domain import Audience, GuardAction, Statement, StudyFacts
 from clinic_ai.errors import PolicyError
+from clinic_ai.guard.client import Guard
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.proof import load_policy
+from clinic_ai.processes import Crew
+from clinic_ai.tasks import GuardSubject
 
 MODULE = """
 from clinic_ai.guard.detectors import Detector, Flag
@@ -21,6 +25,8 @@ class Shouting(Detector):
     letters: int = 5
 
     def detect(self, view):
+        if "FALLS" in view.text.raw:
+            raise ZeroDivisionError("of a plugin")
         runs = [t for t in view.text.raw.split() if t.isupper() and len(t) >= self.letters]
         return Flag("a word in capitals") if runs else None
 
@@ -69,6 +75,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: clinic-ai-loud\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[clinic_ai]\nloud = clinic_ai_loud\nbroken = clinic_ai_not_there\n")
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))  # for the guard's child
     yield "clinic_ai_loud"
     sys.modules.pop("clinic_ai_loud", None)
 
@@ -108,3 +115,22 @@ def test_a_detector_that_is_not_there_refuses_the_pack_in_words(
         load_policy(pack_with(tmp_path, detector))
     assert "rule shouting" in caught.value.message
     assert problem in caught.value.message
+
+
+def test_a_detector_that_raises_holds_the_report(plugin: str, tmp_path: Path) -> None:
+    alerts: list[str] = []
+    crew = Crew()
+    guard = Guard(crew, pack_with(tmp_path, "loud.shouting"), on_alert=lambda code, *_: alerts.append(code))
+    try:
+        guard.load()
+        subject = GuardSubject(facts=StudyFacts(), validated=True, reference=False)
+        verdicts = [
+            guard.judge(subject, Audience.CLINICIAN, (Statement(statement_id="a_1", kind="answer", text=text),))
+            for text in ("The heart is of normal size.", "The patient FALLS.")
+        ]
+    finally:
+        guard.close()
+        crew.close()
+    assert [verdict.action for verdict in verdicts] == [GuardAction.ANNOTATE, GuardAction.HOLD]
+    assert [len(verdict.released) for verdict in verdicts] == [1, 0]
+    assert alerts == ["guard_unavailable"]
