@@ -234,7 +234,8 @@ def _of_decisions(connection: sqlite3.Connection) -> list[str]:
         f"{row['artefact_id']} is FINAL and nobody decided that"
         for row in connection.execute(
             "SELECT artefacts.artefact_id FROM artefacts LEFT JOIN reviews USING (review_id) "
-            "WHERE artefacts.revision > 0 AND (reviewer IS NULL OR reviewer = '' OR reviewer != signed_by OR decision NOT IN ('accept', 'amend'))"
+            "WHERE artefacts.revision > 0 AND "
+            "(reviewer IS NULL OR reviewer = '' OR reviewer != signed_by OR decision NOT IN ('accept', 'amend'))"
         )
     ]
     for row in connection.execute(
