@@ -282,6 +282,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/inboxes",
         "/v1/inboxes/accept",
         "/v1/plugins",
+        "/v1/guard/check",
         "/v1/policy",
         "/v1/policy/test",
         "/v1/reload",
