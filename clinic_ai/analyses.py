@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from clinic_ai.contract import AnalysisTask, LoadedModel, PluginManifest, SliceRef, TaskImage, VolumeInfo
+from clinic_ai.critical.matching import hits
 from clinic_ai.deidentification import BURNED_IN, Deidentifier
 from clinic_ai.domain import (
     Analysis,
@@ -34,7 +36,9 @@ from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.geometry import NoVolume, regular_volume
 from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
+from clinic_ai.settings import CriticalSettings
 from clinic_ai.store import jobs, studies
+from clinic_ai.store.critical import raise_alerts
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import GuardSubject
@@ -75,6 +79,7 @@ class AnalyseRunner:
         guard: Guard,
         policy_hash: Callable[[], str],
         deidentifier: Deidentifier,
+        critical: Callable[[], Sequence[CriticalSettings]] = tuple,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -85,6 +90,7 @@ class AnalyseRunner:
         self._guard = guard
         self._policy_hash = policy_hash
         self._deidentifier = deidentifier
+        self._critical = critical
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return the plugins that cannot work beside those ``at_work``, and why."""
@@ -151,8 +157,12 @@ class AnalyseRunner:
             }
         )
 
+        found = hits(self._critical(), analysis)
+
         def commit(connection: Connection) -> None:
             jobs.save_analysis(connection, job, analysis, files)
+            # With the result or not at all: nobody reads, renders or sends it before the alert is on record.
+            raise_alerts(connection, job.job_id, job.study_id, job.version, found, time.time())
 
         return commit
 

@@ -18,13 +18,17 @@ from clinic_ai.confinement import keep_capabilities
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
+from clinic_ai.critical.channels import EMAIL, WEBHOOK
+from clinic_ai.critical.herald import Herald, Messenger
+from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
 from clinic_ai.engines import Engines, EngineSettings
-from clinic_ai.errors import PolicyError, SettingsError
+from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
+from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
 from clinic_ai.ingest.comparison import Comparer
@@ -40,6 +44,8 @@ from clinic_ai.processes import Crew
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
 from clinic_ai.results.reporting import ReportRunner, policy_hash
+from clinic_ai.results.reviewing import Reviews
+from clinic_ai.results.signing import SignRunner
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
@@ -98,6 +104,7 @@ class Appliance:
             guard=self.guard,
             models=self.registry,
             settings=lambda: self.settings,
+            manifests=self._manifests,
         )
         analyses = AnalyseRunner(
             database=self.database,
@@ -109,15 +116,17 @@ class Appliance:
             guard=self.guard,
             policy_hash=lambda: policy_hash(self.guard),
             deidentifier=self.deidentifier,
+            critical=lambda: self.settings.critical,
         )
         self.execution = Execution(
             database=self.database,
             settings=lambda: self.settings,
             manifests=self._manifests,
-            runners=(analyses, self.reports),
+            runners=(analyses, self.reports, SignRunner(self.database, self.reports)),
             owner=self.boot_id,
             wake=self.wake,
         )
+        self.reviews = Reviews(self.database, self.objects, self.reports, lambda: self.settings.review, self.wake)
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
         self.intake = Intake(
@@ -159,11 +168,17 @@ class Appliance:
             on_received=self.intake.wake,
             room=self.room,
         )
+        self.herald = Herald(self.database, lambda: self.settings, self.wake)
+        messengers = [Messenger(c, self.database, lambda: self.settings, home.path) for c in (WEBHOOK, EMAIL)]
+        self.heads = HeadKeeper(home, self.database)
         self._network = Lane("network", self.receiver.step, self.wake)
         self._lanes = [
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
             Lane("disk", self.keeper.step, self.wake),
+            Lane("critical", self.herald.step, self.wake),
+            Lane("audit", self.heads.step, self.wake, idle_s=5.0),
+            *(Lane(messenger.channel, messenger.step, self.wake) for messenger in messengers),
         ]
         self._opened = False
         self._reloading = threading.Lock()
@@ -182,6 +197,10 @@ class Appliance:
         """
         self.database.open()
         self._opened = True
+        try:
+            self.heads.open()
+        except HomeError as error:  # studies go on: what is decided of them stands in the log, if unsigned
+            self._alert("audit_unsigned", error.message, error.remedy)
         self.objects.sweep()
         sweep_job_directories(self.home.jobs)
         self.imports.sweep()
@@ -194,6 +213,7 @@ class Appliance:
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         self._refuse_unknown_conditions()
+        self._check_critical()
         for problem in self.catalogue.problems:
             self._alert("plugin_unusable", problem.sentence, "Repair or uninstall it; the other plugins work.")
         self.registry.install_reference_models("clinic-ai")
@@ -207,6 +227,13 @@ class Appliance:
                 del self.catalogue.manifests[manifest.name]
                 sentence = f"Plugin {manifest.name} judges {', '.join(unknown)}; the table of codes lacks that."
                 self.catalogue.problems.append(PluginProblem(manifest.name, sentence))
+
+    def _check_critical(self) -> None:
+        """Say which entries of the clinic's list can never be met; the others are in force."""
+        unknown = unknown_conditions(self.settings.critical, table())
+        if unknown:
+            sentence = f"[[critical]] of clinic.toml names {', '.join(unknown)}, which no finding is called."
+            self._alert("critical_unknown", sentence, "Write a key of codes.toml, see docs/critical-findings.md.")
 
     def _facts(self) -> dict[str, object]:
         return {"boot": self.boot_id, "policy": policy_hash(self.guard), "plugins": sorted(self.catalogue.manifests)}
@@ -233,7 +260,7 @@ class Appliance:
                 steps.callback(self._note_stop)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
-            steps.callback(self.reports.renderer.close)
+            steps.callback(self.reports.press.renderer.close)
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
@@ -253,6 +280,7 @@ class Appliance:
     def _note_stop(self) -> None:
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.stopped", subject=__version__)
+        self.heads.close()
 
     def reload(self) -> tuple[str, ...]:
         """Read clinic.toml and the policy pack again; keep what is in force if they are wrong.
@@ -285,16 +313,18 @@ class Appliance:
         with self.database.write() as connection:
             alerts.withdraw(connection, "settings_refused", "appliance")
             alerts.withdraw(connection, "policy_rejected", "appliance")
+            alerts.withdraw(connection, "critical_unknown", "appliance")
             record(
                 connection, actor="clinic-ai", action="settings.reloaded", subject="clinic.toml", details=self._facts()
             )
+        self._check_critical()
         self.wake()
         log.info("settings.reloaded")
         return ()
 
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
-        self.reports.renderer.end_if_idle(RENDERER_IDLE_S)
+        self.reports.press.renderer.end_if_idle(RENDERER_IDLE_S)
         self.deidentifier.end_if_idle(RENDERER_IDLE_S)
         self.crew.bury_dead()
         return False
@@ -321,6 +351,7 @@ class Appliance:
             receiver=self.receiver,
             decisions=self.intake.decisions,
             comparer=self.comparer,
+            reviews=self.reviews,
             inboxes=self.intake.lookout,
             imports=self.imports,
             closing=self.intake.closing,

@@ -26,7 +26,7 @@ from clinic_ai.store import alerts, artefacts, jobs, originals, studies
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import is_full
-from clinic_ai.waiting import backing_off, day, failed, no_rule, originals_removed
+from clinic_ai.waiting import backing_off, day, failed, no_rule, not_signed, originals_removed
 from clinic_ai.wire import DISK_FULL
 
 log = structlog.get_logger()
@@ -83,7 +83,7 @@ class Execution:
         self._stranding = threading.Lock()
         self._lanes = [
             Lane("routing", self.route_closed, wake),
-            Lane("report", partial(self.step, JobKind.REPORT), wake),
+            Lane("report", self._report, wake),
         ]
         self._analysing: list[Lane] = []
 
@@ -107,6 +107,10 @@ class Execution:
 
     def _analyse(self, number: int) -> bool:
         return number < self._settings().execution.max_parallel_jobs and self.step(JobKind.ANALYSE)
+
+    def _report(self) -> bool:
+        # What a person has signed goes first: somebody waits for it.
+        return self.step(JobKind.SIGN) or self.step(JobKind.REPORT)
 
     def ask_to_stop(self) -> None:
         """Lease nothing more; what runs goes on."""
@@ -197,7 +201,7 @@ class Execution:
 
     def step(self, kind: JobKind) -> bool:
         """Lease and run one job of this kind; return whether there was one."""
-        if self._stopping:
+        if self._stopping or kind not in self._runners:
             return False
         self._return_stranded()
         job = self._lease(self._runners[kind])
@@ -351,6 +355,12 @@ class Execution:
 
     def _after_failure(self, connection: Connection, job: Job, wait: WaitReason, *, expected: bool = False) -> None:
         study = studies.get_study(connection, job.study_id, job.version)
+        if job.kind is JobKind.SIGN:
+            # What was delivered before stays in force; the decision stays on record and can be made again.
+            stuck = not_signed(wait.sentence)
+            studies.set_wait(connection, job.study_id, job.version, stuck)
+            alerts.raise_alert(connection, stuck.code, job.study_id, stuck.sentence, stuck.remedy)
+            return
         if study.state is not StudyState.ROUTED:
             return
         if not expected:
@@ -446,8 +456,12 @@ class Execution:
 
 
 def _wanted(connection: Connection, job: Job) -> bool:
-    """Return whether anybody waits for the job's result: not if late instances or a person made a newer version."""
-    return studies.get_study(connection, job.study_id, job.version).state is StudyState.ROUTED
+    """Return whether anybody waits for the job's result: not if late instances or a person made a newer version.
+
+    What a person signed was reported before, and its study may be done.
+    """
+    state = studies.get_study(connection, job.study_id, job.version).state
+    return state is StudyState.ROUTED or (job.kind is JobKind.SIGN and state is StudyState.DONE)
 
 
 def _say_wait(connection: Connection, study_id: str, version: int) -> None:

@@ -50,6 +50,7 @@ _FOLDERS: Mapping[str, int] = {
     "state/spool": _PRIVATE,
     "state/incoming": _PRIVATE,
     "state/imports": _PRIVATE,
+    "state/audit": _PRIVATE,
     "run": _READABLE,
 }
 
@@ -139,6 +140,11 @@ class Home:
     def objects(self) -> Path:
         """Stored originals, by SHA-256."""
         return self.state / "objects"
+
+    @property
+    def audit(self) -> Path:
+        """The key that signs the audit, and the signed heads: outside the database, which they vouch for."""
+        return self.state / "audit"
 
     @property
     def jobs(self) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from clinic_ai.domain import Artefact, ArtefactState, Job, JobState, Study, StudyState
 from clinic_ai.errors import InputError
 from clinic_ai.home import Home, init_home, lock_home
-from clinic_ai.settings import DiskSettings, QuotaSettings, RetentionSettings, Settings, load_settings
+from clinic_ai.settings import DiskSettings, NotifySettings, QuotaSettings, RetentionSettings, Settings, load_settings
 from clinic_ai.settings.model import InboxSettings
 from clinic_ai.store import artefacts, jobs, ledger, studies
 
@@ -211,8 +211,12 @@ def _own_settings(base: Settings, target: Path) -> Settings:
     inbox = (InboxSettings(name="process", path="inbox", settle_s=0.05),)
     network = base.network.model_copy(update={"enabled": False})
     # Its home is removed afterwards: nothing in it is to be kept, and nothing has to be kept free for later.
+    # Whoever runs it reads the result; nobody could acknowledge a notice of a home that is gone.
+    notify = {"notify": NotifySettings()}
     disk = {"disk": DiskSettings(reserve_mb=0), "retention": RetentionSettings(), "quota": QuotaSettings()}
-    return base.model_copy(update={"ingest": ingest, "results": results, "inbox": inbox, "network": network, **disk})
+    return base.model_copy(
+        update={"ingest": ingest, "results": results, "inbox": inbox, "network": network, **disk, **notify}
+    )
 
 
 def _copy_in(home: Home, sources: Sequence[Path], modality: str, body_part: str) -> dict[str, Path]:

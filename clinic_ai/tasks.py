@@ -5,13 +5,18 @@ Plugins see none of it.
 
 from __future__ import annotations
 
+from clinic_ai.contract import Condition
 from clinic_ai.domain import (
     Audience,
     CloseCode,
+    Distance,
     Finding,
+    GuardAction,
     GuardVerdict,
+    ImageFacts,
     InstanceHeader,
     Key,
+    Mask,
     ModelRef,
     PatientIdentity,
     Probability,
@@ -20,6 +25,7 @@ from clinic_ai.domain import (
     StudyFacts,
     Word,
 )
+from clinic_ai.domain.reviews import SignOff
 
 
 class ParseTask(Word):
@@ -221,19 +227,81 @@ class CaseReport(Word):
     problems: tuple[str, ...] = ()
 
 
+class RuleCoverage(Word):
+    """A rule, and the cases that prove it; ``fires_on`` counts all cases of the pack on which it fires, from 1."""
+
+    rule: str
+    row: int
+    hazard: str
+    audiences: tuple[Audience, ...]
+    action: GuardAction
+    firing: int
+    non_firing: int
+    mutations: int
+    fires_on: tuple[int, ...]
+
+
+class PackDescription(Word):
+    """A pack for people to look at: rules, number of terms in each word list, languages."""
+
+    pack: PackInfo
+    rules: tuple[RuleCoverage, ...]
+    terms: dict[str, int]
+    languages: tuple[str, ...]
+
+
+class GuardCompare(Word):
+    """Compare the policy packs in these two directories."""
+
+    old: str
+    new: str
+
+
+class PackChange(Word):
+    """A place in a pack, or a text it judges, and what is otherwise than in another pack."""
+
+    where: str
+    what: str
+
+
+class PackDifference(Word):
+    """What sets two packs apart: in what they say, and in what becomes of the ``cases`` texts of both."""
+
+    old: PackInfo
+    new: PackInfo
+    changes: tuple[PackChange, ...]
+    outcomes: tuple[PackChange, ...]
+    cases: int
+
+
+class PluginScope(Word):
+    """What studies a plugin was made for; without claims it never said."""
+
+    plugin: Key
+    claims: tuple[Condition, ...] = ()
+
+
 class GuardSubject(Word):
     """What statements are checked against.
 
     ``validated`` is false while any model lacks a clinical record, ``reference`` true unless every model is
-    known not to be a reference model.
+    known not to be a reference model. ``facts`` has modality, body part and number of slices.
     """
 
     facts: StudyFacts
     identity: PatientIdentity = PatientIdentity()
     findings: tuple[Finding, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    image: ImageFacts = ImageFacts()
+    scopes: tuple[PluginScope, ...] = ()
+    """Of each plugin that judged the study."""
+    distances: tuple[Distance, ...] = ()
+    """As far as models handed any over."""
     validated: bool = False
     reference: bool = True
     signed_by: str = ""
+    own_words: bool = False
+    """Whether the person named in ``signed_by`` has read the words and takes them for the own."""
     language: str = "en"
 
 
@@ -285,6 +353,8 @@ class RenderTask(Word):
     language: str
     output_directory: str
     software: str
+    sign_off: SignOff | None = None
+    """Who signed what is rendered; None for the software's own, which is preliminary."""
     decode: bool = True
     """False once a decoder killed the renderer on this study: the report then comes without pictures."""
 

@@ -130,7 +130,16 @@ def held(rule: str, reason: str) -> WaitReason:
     return WaitReason(
         code="held",
         sentence=f"The guard held the result (rule {rule}): {reason}",
-        remedy="A clinician has to look at it; nothing was delivered.",
+        remedy="Nothing was delivered. `clinic-ai review list` shows it; a clinician accepts, amends or rejects it.",
+    )
+
+
+def not_signed(why: str) -> WaitReason:
+    """A person signed a result, and the signed report could not be made."""
+    return WaitReason(
+        code="not_signed",
+        sentence=f"The signed report could not be made, so nothing is final: {why}",
+        remedy="`clinic-ai review list` shows it again; review it once more when the cause is gone.",
     )
 
 

@@ -1,7 +1,9 @@
-"""``clinic-ai policy``: what may be said. Needs no daemon: a pack is tested in a child of its own."""
+"""``clinic-ai policy``: what may be said. Needs no daemon: a pack is read and tested in a child of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,23 +12,43 @@ import typer
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 
 if TYPE_CHECKING:
-    from clinic_ai.tasks import CaseReport
+    from clinic_ai.guard.client import Guard
+    from clinic_ai.tasks import CaseReport, PackDescription
 
+_LISTED = 12
+"""So many cases are named; of more only the number is told."""
 policy = group("policy", "The policy pack: what may be said, to whom.")
+PackArgument = Annotated[
+    Path | None, typer.Argument(metavar="[DIR]", help="The pack; else the one that clinic.toml names.")
+]
+
+
+@policy.command("list", epilog=example("policy list policies/our-clinic"))
+def list_rules(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the rules of a pack: what each prevents, for whom, and what it does."""
+    from clinic_ai.cli.output import print_json, say
+
+    described = describe(_pack(directory, home))
+    if as_json:
+        print_json(described)
+        return
+    for rule in described.rules:
+        row = f"row {rule.row}" if rule.row else "own"
+        say(f"{rule.rule}: {rule.action.value}, {', '.join(a.value for a in rule.audiences)} ({row}). {rule.hazard}")
+    lists = ", ".join(f"{name} ({number})" for name, number in sorted(described.terms.items()))
+    say(f"Word lists: {lists}.")
+    say(f"Languages: {', '.join(described.languages)}.")
+    beside = _beside(_pack(directory, home))
+    if beside:
+        say(f"Packs beside it: {', '.join(beside)}.")
 
 
 @policy.command("test", epilog=example("policy test policies/our-clinic"))
-def run_cases(
-    directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="The pack; else the one that clinic.toml names.")
-    ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def run_cases(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Load a pack and run its cases. Exit code 1 if it would be refused."""
     from clinic_ai.cli.output import Exit, print_json, say
 
-    report = check_pack(directory or _configured(home))
+    report = check_pack(_pack(directory, home))
     failures = [outcome for outcome in report.outcomes if not outcome.passed]
     if as_json:
         print_json(report)
@@ -44,21 +66,88 @@ def run_cases(
         raise typer.Exit(Exit.FAILED)
 
 
+@policy.command("check", epilog=example("policy check policies/our-clinic"))
+def show_coverage(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Read a pack and show how well its cases cover each rule. Exit code 1 if a rule lacks a kind of case."""
+    from clinic_ai.cli.output import Exit, print_json, say
+
+    described = describe(_pack(directory, home))
+    bare = [r.rule for r in described.rules if not (r.firing and r.non_firing and r.mutations)]
+    if as_json:
+        print_json(described)
+    else:
+        for rule in described.rules:
+            hit = rule.fires_on
+            numbers = f"{len(hit)} cases" if len(hit) > _LISTED else f"cases {', '.join(map(str, hit)) or 'none'}"
+            say(
+                f"{rule.rule}: {rule.firing} firing, {rule.non_firing} non-firing, {rule.mutations} mutations; "
+                f"fires on {numbers}"
+            )
+        for name in bare:
+            say(f"Rule {name} lacks a kind of case: add one with kind firing, non_firing and mutation to cases.toml.")
+        say(
+            f"Pack {described.pack.name}: {len(described.rules)} rules, {described.pack.cases} cases. Run them: `test`."
+        )
+    if bare:
+        raise typer.Exit(Exit.FAILED)
+
+
+@policy.command("diff", epilog=example("policy diff policies/default policies/our-clinic"))
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The pack to compare with.")],
+    new: Annotated[Path | None, typer.Argument(metavar="[NEW]", help="The changed pack; else the one in use.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what one pack changes of another, and which of their texts would fare otherwise."""
+    from clinic_ai.cli.output import print_json, say
+
+    with _guard(old) as guard:
+        difference = guard.compare(old, _pack(new, home))
+    if as_json:
+        print_json(difference)
+        return
+    for change in difference.changes:
+        say(f"{change.where}: {change.what}")
+    for outcome in difference.outcomes:
+        say(f"Text {outcome.where}: {outcome.what}")
+    say(f"{len(difference.changes)} changes; {len(difference.outcomes)} of {difference.cases} texts fare otherwise.")
+
+
 def check_pack(directory: Path) -> CaseReport:
     """Run the cases of a pack in a child. Raise PolicyError if it cannot be read."""
+    with _guard(directory) as guard:
+        return guard.check(directory)
+
+
+def describe(directory: Path) -> PackDescription:
+    """Return the rules of a pack with their coverage, from a child. Raise PolicyError if it cannot be read."""
+    with _guard(directory) as guard:
+        return guard.describe(directory)
+
+
+@contextmanager
+def _guard(directory: Path) -> Iterator[Guard]:
     from clinic_ai.guard.client import Guard
     from clinic_ai.processes import Crew
 
     crew = Crew()
     guard = Guard(crew, directory)
     try:
-        return guard.check(directory)
+        yield guard
     finally:
         guard.close()
         crew.close()
 
 
-def _configured(home: Path | None) -> Path:
+def _beside(directory: Path) -> list[str]:
+    found = (p.parent for p in directory.resolve().parent.glob("*/policy.toml"))
+    return sorted(p.name for p in found if p != directory.resolve())
+
+
+def _pack(directory: Path | None, home: Path | None) -> Path:
+    if directory is not None:
+        return directory
     from clinic_ai.settings import load_settings
 
     place = home_of(home)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 study = group("study", "The studies: list them, see why one waits, try it again.")
 route = group("route", "Where a study goes, and why.")
-alert = group("alert", "What a person should look at.")
 
 MAX_STACKS = 20
 """Lines on series at most: a study of more is a radial acquisition or a mistake, and `--json` has all."""
@@ -156,36 +155,6 @@ def explain(
             (say_raw if line.startswith(" ") else say)(line)
     if not view.plugins:
         raise typer.Exit(Exit.FAILED)
-
-
-@alert.command("list", epilog=example("alert list"))
-def list_alerts(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List what nobody acknowledged yet. Exit code 1 if there is something."""
-    from clinic_ai.cli.output import Exit, age, print_json, table
-
-    with client_of(home) as client:
-        found = client.alerts()
-    if as_json:
-        print_json(found)
-    else:
-        now = time.time()
-        rows = ((str(a.alert_id), age(now - a.last_at), f"{a.count}×", f"{a.sentence} {a.remedy}") for a in found)
-        table(("id", "age", "times", "what, and what to do"), rows, empty="No open alerts.")
-    if found:
-        raise typer.Exit(Exit.FAILED)
-
-
-@alert.command("ack", epilog=example("alert ack 12"))
-def acknowledge(
-    alert_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the alert.")],
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Acknowledge an alert in your name."""
-    from clinic_ai.cli.output import print_done
-
-    with client_of(home) as client:
-        print_done(client.acknowledge(alert_id), as_json=as_json)
 
 
 # ---------------------------------------------------------------- routing a path

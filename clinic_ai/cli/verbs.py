@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import disk, files, imports, inboxes, models, policy, studies, training
+from clinic_ai.cli import alerts, audit, disk, files, guard, imports, inboxes, models, policy, review, studies, training
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -30,11 +30,14 @@ for part in (
     files.files,
     inboxes.inbox,
     studies.route,
-    studies.alert,
+    alerts.alert,
+    audit.audit,
     models.plugin,
     models.model,
     training.train,
     policy.policy,
+    guard.guard,
+    review.review,
     disk.disk,
 ):
     app.add_typer(part)
@@ -61,9 +64,11 @@ def common(
 def init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make a home directory, or complete one; nothing that is there is changed."""
     from clinic_ai.cli.output import print_json, say
+    from clinic_ai.heads.keys import make_key
     from clinic_ai.home import init_home
 
     made = init_home(home_of(home).path)
+    make_key(made)
     if as_json:
         print_json({"home": str(made.path), "settings": str(made.clinic_toml), "inbox": str(made.inbox)})
         return

@@ -16,7 +16,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import desk, file_desk, folders, metrics, problems
+from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, guard_desk, metrics, problems, reviews
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
@@ -46,9 +46,9 @@ from clinic_ai.control.views import (
     StudyView,
     VerifyView,
 )
-from clinic_ai.domain import Alert, Fate, FileDecision, StudyState
+from clinic_ai.domain import Fate, FileDecision, StudyState
 from clinic_ai.errors import ClinicError
-from clinic_ai.store import alerts, audit
+from clinic_ai.store import audit
 from clinic_ai.tasks import CaseReport
 
 __all__ = ["Services", "create_app"]
@@ -78,7 +78,18 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.refusals = Refusals(services)
     app.state.feed = Feed(services.database)
-    for router in (_machine, _studies, folders.router, _models, _training, _guard):
+    for router in (
+        _machine,
+        _studies,
+        folders.router,
+        reviews.router,
+        alert_desk.router,
+        audit_desk.router,
+        guard_desk.router,
+        _models,
+        _training,
+        _guard,
+    ):
         app.include_router(router)
     app.add_exception_handler(ClinicError, _clinic_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -139,21 +150,6 @@ def get_events(
 def get_plugins(services: Having) -> PluginsView:
     """Return the plugins and why some are not usable."""
     return desk.plugins(services)
-
-
-@_machine.get("/v1/alerts")
-def get_alerts(services: Having) -> list[Alert]:
-    """Return the alerts nobody acknowledged, newest first."""
-    with services.database.read() as connection:
-        return alerts.open_alerts(connection)
-
-
-@_machine.post("/v1/alerts/{alert_id}/acknowledge")
-def acknowledge(alert_id: Annotated[int, FromPath(ge=0, le=MAX_NUMBER)], services: Having, person: Anyone) -> DoneView:
-    """Close an alert in the name of the person who asks."""
-    with services.database.write() as connection:
-        alerts.acknowledge(connection, alert_id, person.name)
-    return DoneView(sentence=f"Alert {alert_id} is acknowledged by {person.name}.")
 
 
 @_machine.get("/v1/disk")

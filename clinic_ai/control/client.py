@@ -10,6 +10,8 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from clinic_ai.control.alert_views import AckOrder, CriticalView
+from clinic_ai.control.audit_views import AuditView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
@@ -96,9 +98,26 @@ class Client:
         """Return the alerts nobody acknowledged, newest first."""
         return self._get("/v1/alerts", list[Alert])
 
-    def acknowledge(self, alert_id: int) -> DoneView:
-        """Close an alert in one's own name."""
-        return self._post(f"/v1/alerts/{alert_id}/acknowledge", None, DoneView)
+    def critical(self) -> list[CriticalView]:
+        """Return the open alerts about critical findings, with what was found."""
+        return self._get("/v1/alerts/critical", list[CriticalView])
+
+    def acknowledge(self, alert_id: int, told_to: str = "") -> DoneView:
+        """Close an alert in one's own name, and say to whom it was told."""
+        return self._post(f"/v1/alerts/{alert_id}/acknowledge", AckOrder(told_to=told_to), DoneView)
+
+    def verify_audit(self) -> AuditView:
+        """Let the daemon read the whole audit and say what is not as it was written."""
+        return self._post("/v1/audit/verify", None, AuditView, timeout_s=LONG_S)
+
+    def audit_export(self, form: str, *, names: bool) -> Iterator[bytes]:
+        """Yield a copy of the audit; this is written into it. Raise NotAllowed if the person may not have names."""
+        options: dict[str, Any] = {"params": {"form": form, "names": names}, "timeout": LONG_S}
+        with self._talking(), self._http.stream("POST", "/v1/audit/export", **options) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise refused(answer)
+            yield from answer.iter_bytes()
 
     def reload(self) -> DoneView:
         """Let the daemon read clinic.toml and the policy pack again."""

@@ -32,29 +32,31 @@ _OF_AN_IMPORT = re.compile(r"/v1/imports/[A-Z0-9-]+/files")
 
 
 class Refusals:
-    """Writes refused requests into the audit, each kind once a minute."""
+    """Writes refused requests into the audit, each kind once a minute, with how many more there were since."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._seen: dict[tuple[str, str, str], float] = {}
+        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
         self._lock = threading.Lock()
 
     def note(self, name: str, method: str, path: str, reason: str) -> None:
         """Write down that ``name`` was refused."""
         key, now = (name, method, reason), time.monotonic()
         with self._lock:
-            if now - self._seen.get(key, -REPEAT_S) < REPEAT_S:
+            noted, more = self._seen.get(key, (-REPEAT_S, 0))
+            if now - noted < REPEAT_S:
+                self._seen[key] = (noted, more + 1)
                 return
             if len(self._seen) >= _REMEMBERED:
                 self._seen.clear()
-            self._seen[key] = now
+            self._seen[key] = (now, 0)
         with self._services.database.write() as connection:
             audit.record(
                 connection,
                 actor=name,
                 action="access.refused",
                 subject=path[:200],
-                details={"method": method, "reason": reason},
+                details={"method": method, "reason": reason, "since_the_last": more},
             )
         log.warning("access.refused", person=name, method=method, reason=reason)
 

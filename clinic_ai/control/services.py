@@ -11,8 +11,10 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import FileDecision, ModelRef, Study
+from clinic_ai.domain import Artefact, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
+from clinic_ai.guard.asking import QuestionVerdict
+from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.home import Home
 from clinic_ai.ingest.closing import PaceView
 from clinic_ai.ingest.comparison import Comparison
@@ -21,10 +23,12 @@ from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.results.reviewing import Order as ReviewOrder
+from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
-from clinic_ai.tasks import CaseReport, DeidentifiedFile, PackInfo
+from clinic_ai.tasks import CaseReport, DeidentifiedFile, GuardSubject, PackInfo
 
 
 class ExecutionPort(Protocol):
@@ -121,6 +125,22 @@ class DecisionsPort(Protocol):
         """Remove the bytes of quarantined files; return their numbers. Raise NotFound or Conflict."""
 
 
+class ReviewsPort(Protocol):
+    """What people may ask and decide about results that wait for them."""
+
+    def queue(self, limit: int) -> Sequence[Artefact]:
+        """Return what waits for a person."""
+
+    def name_of(self, user: str, wanted: str | None) -> str:
+        """Return the name a person signs with. Raise NotAllowed."""
+
+    def show(self, artefact_id: str, name: str) -> Shown:
+        """Return what ``name`` would sign. Raise NotFound or Conflict."""
+
+    def decide(self, order: ReviewOrder, *, user: str, name: str) -> str:
+        """Store a decision and what follows; return it in words. Raise NotFound, Conflict, or why it cannot be."""
+
+
 class ComparerPort(Protocol):
     """Compares quarantined files with what they contradict."""
 
@@ -190,6 +210,12 @@ class GuardPort(Protocol):
     def check(self, directory: Path) -> CaseReport:
         """Run the cases of a pack in a child of its own. Raise PolicyError or ChildError."""
 
+    def judge(self, subject: GuardSubject, audience: Audience, statements: tuple[Statement, ...]) -> GuardVerdict:
+        """Return what would go out. Never raises."""
+
+    def ask(self, subject: QuestionSubject, audience: Audience, question: str) -> QuestionVerdict:
+        """Return whether a model may be asked this. Never raises."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -207,6 +233,7 @@ class Services:
     closing: ClosingPort
     decisions: DecisionsPort
     comparer: ComparerPort
+    reviews: ReviewsPort
     inboxes: InboxesPort
     imports: ImportsPort
     deidentifier: DeidentifierPort

@@ -17,6 +17,7 @@ from clinic_ai.domain.analyses import (
     Refusal,
     ValidationFigures,
 )
+from clinic_ai.domain.evidence import Distance, ImageFacts, Mask
 from clinic_ai.domain.instances import (
     Cosines,
     Fate,
@@ -60,6 +61,7 @@ __all__ = [
     "Decision",
     "Delivery",
     "DeliveryState",
+    "Distance",
     "Fate",
     "FileDecision",
     "FileKind",
@@ -69,12 +71,14 @@ __all__ = [
     "FramePlane",
     "GuardAction",
     "GuardVerdict",
+    "ImageFacts",
     "Instance",
     "InstanceHeader",
     "Job",
     "JobKind",
     "JobState",
     "Key",
+    "Mask",
     "ModelRef",
     "ModelState",
     "OwnUid",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from clinic_ai.domain.evidence import Distance, Mask
 from clinic_ai.domain.words import FileName, Key, Probability, Sha256, Word, Words
 
 
@@ -120,4 +121,7 @@ class Analysis(Word):
     refusals: tuple[Refusal, ...] = ()
     remarks: tuple[Words, ...] = ()
     files: tuple[ProducedFile, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    """What its segmentations show; the guard holds the text against them."""
+    distances: tuple[Distance, ...] = ()
     timings_ms: dict[str, float] = Field(default_factory=dict)

@@ -54,6 +54,8 @@ class Released(Word):
     audience: Audience
     text: str
     annotations: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """What it was made of, if it is no draft: ids such as ``template:en/patient/finding``."""
     policy_hash: Sha256
 
 

@@ -11,10 +11,11 @@ from clinic_ai.domain.words import Audience, FileName, Sha256, Word
 
 
 class JobKind(StrEnum):
-    """What a job does: a plugin's analysis, or guarding, rendering and delivering a study version."""
+    """What a job does: a plugin's analysis; guarding, rendering and delivering a study version; the same, signed."""
 
     ANALYSE = "analyse"
     REPORT = "report"
+    SIGN = "sign"
 
 
 class JobState(StrEnum):
@@ -116,6 +117,10 @@ class Artefact(Word):
     files: tuple[StoredFile, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     signed_by: str = ""
+    review_id: str = ""
+    """The decision it came of; empty for the software's own."""
+    revision: int = 0
+    """0 for the software's own, then the signed ones of its version."""
     created_at: float
 
 

@@ -6,8 +6,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_ai.domain import Audience, Finding, GuardAction, PatientIdentity, Presence, Statement, StudyFacts
-from clinic_ai.tasks import GuardSubject, GuardTask
+from clinic_ai.contract import Condition
+from clinic_ai.domain import (
+    Audience,
+    Distance,
+    Finding,
+    GuardAction,
+    ImageFacts,
+    Mask,
+    PatientIdentity,
+    Presence,
+    Statement,
+    StudyFacts,
+)
+from clinic_ai.tasks import GuardSubject, GuardTask, PluginScope
 
 _NO_INSTANCE = "0" * 64
 
@@ -48,13 +60,20 @@ class Case(BaseModel):
     finding: CaseFinding | None = None
     """What a statement of kind ``finding`` words."""
     findings: tuple[CaseFinding, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    image: ImageFacts = ImageFacts(calibrated=True, priors=0, burned_in="no")
+    facts: StudyFacts = StudyFacts(slices=1)
+    claims: tuple[Condition, ...] = ()
+    """What the plugin that judged the images says it was made for."""
+    distances: tuple[Distance, ...] = ()
     identity: PatientIdentity = PatientIdentity()
     validated: bool = True
     reference: bool = False
-    signed_by: str = "a named person"
+    signed_by: str = ""
+    """Who signed; most rules look at drafts."""
     language: str = "en"
     action: GuardAction | None = None
-    """What the guard must do in the end, if the case says so."""
+    """What the guard must do in the end, if the case says so; marks of other rules on every page do not count."""
     released: str | None = None
     """The text that must go out, if the case says so."""
 
@@ -68,9 +87,13 @@ class Case(BaseModel):
         own = self.finding.finding() if self.finding else None
         findings = (*((own,) if own else ()), *(f.finding() for f in self.findings))
         subject = GuardSubject(
-            facts=StudyFacts(),
+            facts=self.facts,
             identity=self.identity,
             findings=findings,
+            masks=self.masks,
+            image=self.image,
+            scopes=(PluginScope(plugin="case", claims=self.claims),),
+            distances=self.distances,
             validated=self.validated,
             reference=self.reference,
             signed_by=self.signed_by,

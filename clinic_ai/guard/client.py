@@ -18,9 +18,20 @@ from typing import TypeVar
 from clinic_ai.confinement import Confinement
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Statement, Word
 from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ClinicError, PolicyError
+from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
+from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.processes import Child, ChildSpec, Crew
-from clinic_ai.tasks import CaseReport, GuardLoad, GuardSubject, GuardTask, PackInfo
+from clinic_ai.tasks import (
+    CaseReport,
+    GuardCompare,
+    GuardLoad,
+    GuardSubject,
+    GuardTask,
+    PackDescription,
+    PackDifference,
+    PackInfo,
+)
 
 Alert = Callable[[str, str, str], None]
 """Takes a stable code, a sentence and a remedy; must not raise."""
@@ -107,10 +118,20 @@ class Guard:
 
         Raise PolicyError if it cannot even be read, and ChildError if reading it kills or hangs the child.
         """
+        return self._aside("check", GuardLoad(directory=str(directory.resolve())), CaseReport)
+
+    def describe(self, directory: Path) -> PackDescription:
+        """Return the rules of a pack with their coverage, from a child of its own. Raise as ``check`` does."""
+        return self._aside("describe", GuardLoad(directory=str(directory.resolve())), PackDescription)
+
+    def compare(self, old: Path, new: Path) -> PackDifference:
+        """Return what sets two packs apart, from a child of its own. Raise as ``check`` does."""
+        return self._aside("compare", GuardCompare(old=str(old.resolve()), new=str(new.resolve())), PackDifference)
+
+    def _aside(self, method: str, params: Word, answer: type[Answer]) -> Answer:
         child = self._crew.start(_SPEC)
         try:
-            folder = GuardLoad(directory=str(directory.resolve()))
-            return child.call("check", folder, CaseReport, timeout_s=LOAD_TIMEOUT_S)
+            return child.call(method, params, answer, timeout_s=LOAD_TIMEOUT_S)
         except ChildRefused as error:
             raise PolicyError(error.message, remedy=error.remedy) from error
         finally:
@@ -141,6 +162,27 @@ class Guard:
         self._alert("guard_unavailable", reason, remedy or _REMEDY)
         return verdict
 
+    def ask(self, subject: QuestionSubject, audience: Audience, question: str) -> QuestionVerdict:
+        """Return whether a model may be asked this. Whatever goes wrong the verdict is HOLD; never raises."""
+        with self._lock:
+            try:
+                return self._ask(subject, audience, question)
+            except ClinicError as error:
+                reason, remedy = error.message, error.remedy
+            except OSError as error:
+                reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
+            except ValueError:
+                reason, remedy = "The question cannot be put to the guard; it is too long or no text.", ""
+            held = QuestionVerdict(
+                audience=audience,
+                action=GuardAction.HOLD,
+                intent="guard.unavailable",
+                reason=reason,
+                policy_hash=self._digest(),
+            )
+        self._alert("guard_unavailable", reason, remedy or _REMEDY)
+        return held
+
     def close(self) -> None:
         """End the child and remove temporary files."""
         with self._lock:
@@ -160,6 +202,18 @@ class Guard:
         task = GuardTask(audience=audience, subject=subject, statements=statements, policy_hash=digest)
         verdict = self._call(child, "judge", task, GuardVerdict, timeout_s=self.timeout_s)
         wrong = _implausible(verdict, task, self._digest())
+        if wrong:
+            self._bury()
+            raise ChildMisbehaved(f"The guard child's verdict cannot be right: {wrong}.")
+        return verdict
+
+    def _ask(self, subject: QuestionSubject, audience: Audience, question: str) -> QuestionVerdict:
+        child = self._ready()
+        # What is cut off is not needed to see that it is too long.
+        asked = question[:MAX_QUESTION]
+        task = QuestionTask(audience=audience, subject=subject, question=asked, policy_hash=self._digest())
+        verdict = self._call(child, "ask", task, QuestionVerdict, timeout_s=self.timeout_s)
+        wrong = _implausible_answer(verdict, task)
         if wrong:
             self._bury()
             raise ChildMisbehaved(f"The guard child's verdict cannot be right: {wrong}.")
@@ -279,4 +333,20 @@ def _implausible(verdict: GuardVerdict, task: GuardTask, digest: str) -> str:
         return "what it releases does not match what it was asked"
     if any(r.audience is not task.audience or r.policy_hash != digest for r in verdict.released):
         return "it releases text for another audience or of another pack"
+    return ""
+
+
+def _implausible_answer(verdict: QuestionVerdict, task: QuestionTask) -> str:
+    """Return what a sound guard would never answer to a question, or nothing."""
+    if verdict.audience is not task.audience or verdict.policy_hash != task.policy_hash:
+        return "it is for another audience or of another pack"
+    if bool(verdict.question.strip()) is not (verdict.action is GuardAction.ALLOW):
+        return "a question goes to a model exactly if it is allowed"
+    reply = verdict.reply
+    if (reply is not None) is not (verdict.action is GuardAction.REPLACE):
+        return "there is a reply exactly if it is answered by a template"
+    if reply is not None and (
+        reply.audience is not task.audience or reply.policy_hash != task.policy_hash or not reply.sources
+    ):
+        return "its reply is for another audience, of another pack or of no template"
     return ""

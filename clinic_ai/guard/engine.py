@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement
 from clinic_ai.guard.detectors import Flag, View
 from clinic_ai.guard.policy import Policy, Rule, RuleEntry
+from clinic_ai.guard.templates import Rendered
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardTask
 
 _WHOLE = ""
 """Statement id of decisions about the artefact as a whole."""
 _MAX_SPANS = 100
+_OF_THE_PERSON = frozenset({3, 4, 5, 6, 7})
+"""Rows of the catalogue on which a clinician's own words stand against the model: evidence, certainty, history."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def judge(policy: Policy, task: GuardTask) -> GuardVerdict:
         for statement, text in zip(task.statements, texts, strict=True)
     ]
     whole = View(task.audience, task.subject, None, Text(""), texts)
-    fired = _fire(policy.rules, whole)
+    fired = _yielding(whole, _fire(policy.rules, whole))
     decisions = [d for outcome in outcomes for d in outcome.decisions]
     decisions += [_decision(_WHOLE, f.entry.id, f.entry.action, f.flag.reason) for f in fired]
     decisions += _ambiguous(task.statements)
@@ -72,7 +75,7 @@ def fired_rules(policy: Policy, task: GuardTask) -> frozenset[str]:
 
 
 def _judge_statement(policy: Policy, view: View) -> _Outcome:
-    fired = _fire(policy.rules, view)
+    fired = _yielding(view, _fire(policy.rules, view))
     statement_id = _id(view)
     decisions = [_decision(statement_id, f.entry.id, f.entry.action, f.flag.reason, f.flag.spans) for f in fired]
     if _strictest(decisions).severity >= GuardAction.HOLD.severity:
@@ -80,25 +83,42 @@ def _judge_statement(policy: Policy, view: View) -> _Outcome:
     if view.audience is not Audience.CLINICIAN:
         name = "guard.allow_list" if view.audience is Audience.PATIENT else "guard.states_only"
         decisions.append(_decision(statement_id, name, GuardAction.REPLACE, "This audience reads templates only."))
-    text = _rewrite(policy, view, fired)
-    if text is None:
+    rendered = _rewrite(policy, view, fired)
+    if rendered is None:
         reason = "No template of this language can stand in place of the statement."
         decisions.append(_decision(statement_id, "guard.no_template", GuardAction.HOLD, reason))
         return _Outcome(tuple(decisions), None)
     # A hedge only adds a sentence of the pack; whatever is taken out or put in place makes a new text.
     altered = any(d.action in {GuardAction.REDACT, GuardAction.REPLACE} for d in decisions)
-    unsettled = _unsettled(policy, view, text, altered=altered)
+    unsettled = _unsettled(policy, view, rendered.text, altered=altered)
     if unsettled:
         decisions.append(_decision(statement_id, "guard.unsettled", GuardAction.HOLD, unsettled))
         return _Outcome(tuple(decisions), None)
-    return _Outcome(tuple(decisions), _release(policy, view, fired, text))
+    return _Outcome(tuple(decisions), _release(policy, view, fired, rendered))
 
 
 def _fire(rules: Iterable[Rule], view: View) -> list[_Fired]:
     return [_Fired(rule.entry, flag) for rule in rules if (flag := rule.judge(view)) is not None]
 
 
-def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> str | None:
+def _yielding(view: View, fired: list[_Fired]) -> list[_Fired]:
+    """Return the rules with those turned into notes that a named person's words stand above.
+
+    What a clinician has signed is that person's: where it disagrees with the model, that is noted and the words stay.
+    Blocks stay, and so does everything about the text as such: loops, personal data, hidden characters, length.
+    """
+    own = view.subject.own_words and view.subject.signed_by.strip()
+    if view.audience is not Audience.CLINICIAN or not own:
+        return fired
+    return [
+        replace(f, entry=f.entry.model_copy(update={"action": GuardAction.ANNOTATE}))
+        if f.entry.row in _OF_THE_PERSON and f.entry.action not in {GuardAction.ALLOW, GuardAction.BLOCK}
+        else f
+        for f in fired
+    ]
+
+
+def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> Rendered | None:
     """Return the text as it may go out: the template, or the statement with what is to be removed taken out."""
     replacing = [f for f in fired if f.entry.action is GuardAction.REPLACE]
     if replacing or view.audience is not Audience.CLINICIAN:
@@ -106,17 +126,18 @@ def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> str | None:
     redacting = [f for f in fired if f.entry.action is GuardAction.REDACT]
     text = _cut(view.text.raw, redacting) if redacting else view.text.raw
     hedges = [f.entry.message for f in fired if f.entry.action is GuardAction.HEDGE]
-    return " ".join([text.rstrip(), *dict.fromkeys(hedges)]) if hedges else text
+    return Rendered(" ".join([text.rstrip(), *dict.fromkeys(hedges)]) if hedges else text)
 
 
-def _template(policy: Policy, view: View, replacing: list[_Fired]) -> str | None:
+def _template(policy: Policy, view: View, replacing: list[_Fired]) -> Rendered | None:
     templates = policy.templates_for(view.subject.language)
     statement = view.statement
     if templates is None or statement is None:
         return None
     named = [f.entry.template for f in replacing if f.entry.template is not None]
     name = named[0] if named else statement.kind
-    return templates.render(view.audience, name, statement.finding)
+    language = policy.language_of(view.subject.language)
+    return templates.fill(view.audience, name, statement.finding, language)
 
 
 def _cut(raw: str, redacting: list[_Fired]) -> str:
@@ -144,7 +165,17 @@ def _unsettled(policy: Policy, view: View, text: str, *, altered: bool) -> str:
     return f"The altered text still breaks: {', '.join(still)}." if still else ""
 
 
-def _release(policy: Policy, view: View, fired: list[_Fired], text: str) -> Released:
+def speak(policy: Policy, view: View, name: str) -> Released | None:
+    """Return a template of the pack by its name, or None if the language has none that may go out. Never raises."""
+    templates = policy.templates_for(view.subject.language)
+    language = policy.language_of(view.subject.language)
+    rendered = templates.fill(view.audience, name, None, language) if templates else None
+    if rendered is None or _unsettled(policy, view, rendered.text, altered=True):
+        return None
+    return _release(policy, view, [], rendered)
+
+
+def _release(policy: Policy, view: View, fired: list[_Fired], rendered: Rendered) -> Released:
     replaced = any(f.entry.action is GuardAction.REPLACE for f in fired)
     notes: list[str] = []
     if view.audience is Audience.CLINICIAN:
@@ -158,8 +189,9 @@ def _release(policy: Policy, view: View, fired: list[_Fired], text: str) -> Rele
     return Released(
         statement_id=_id(view),
         audience=view.audience,
-        text=text,
+        text=rendered.text,
         annotations=tuple(dict.fromkeys(notes)),
+        sources=rendered.sources,
         policy_hash=policy.digest,
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from operator import eq
 from typing import NamedTuple
 
 from clinic_ai.guard.text import Text
@@ -48,7 +49,9 @@ class Lexicon:
         # A misspelling keeps its first letter and its length but for one: a cheap test that spares most of the work.
         long = (w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         self._shapes = {(w[0], n) for w in long for n in range(len(w) - 1, len(w) + 2)}
-        self._resolved: dict[str, tuple[str, bool]] = {}
+        self._resolved: dict[str, str] = {}
+        self._starts: set[str] = set()
+        """The words resolved that a term starts with."""
 
     def _add(self, key: str, term: str) -> None:
         words = _TERM_WORD.findall(Text(term).folded)
@@ -70,12 +73,14 @@ class Lexicon:
         return matches
 
     def _search(self, text: Text) -> list[Match]:
-        resolved = self._resolved
-        starts: list[int] = []
-        for word, places in text.places.items():
-            known = resolved.get(word)
-            if (known or self._resolve(word))[1]:
-                starts += places
+        if len(self._resolved) >= _REMEMBERED:
+            self._resolved.clear()
+            self._starts.clear()
+        # Sets, for they are compared in C: of most words it is known that no term starts with them.
+        for word in text.vocabulary.difference(self._resolved):
+            self._resolve(word)
+        places = text.places
+        starts = [at for word in text.vocabulary & self._starts for at in places[word]]
         tokens = text.tokens
         found: list[Match] = []
         free = 0
@@ -87,10 +92,11 @@ class Lexicon:
 
     def _match_at(self, words: tuple[str, ...], at: int) -> tuple[str, int] | None:
         """Return the group of the longest term that starts at this token, and the token behind it."""
-        first = self._resolve(words[at])[0]
+        resolved = self._resolved  # all words of the text are in it
+        first = resolved[words[at]]
         for parts, key in self._by_first.get(first, ()):
             end = at + len(parts)
-            if end <= len(words) and all(self._resolve(w)[0] == p for w, p in zip(words[at:end], parts, strict=True)):
+            if len(parts) == 1 or (end <= len(words) and all(map(eq, map(resolved.get, words[at:end]), parts))):
                 return key, end
         prefix = self._prefix(first)
         return (self._prefixes[prefix], at + 1) if prefix else None
@@ -98,16 +104,12 @@ class Lexicon:
     def _prefix(self, word: str) -> str:
         return next((word[:n] for n in self._prefix_lengths if word[:n] in self._prefixes), "")
 
-    def _resolve(self, word: str) -> tuple[str, bool]:
-        """Return the word of the vocabulary that is meant, or the word itself, and whether a term starts with it."""
-        known = self._resolved.get(word)
-        if known is None:
-            meant = self._spelling(singular(word))
-            known = meant, meant in self._by_first or bool(self._prefix(meant))
-            if len(self._resolved) >= _REMEMBERED:
-                self._resolved.clear()
-            self._resolved[word] = known
-        return known
+    def _resolve(self, word: str) -> None:
+        """Remember which word of the vocabulary is meant, or the word itself, and whether a term starts with it."""
+        meant = self._spelling(singular(word))
+        self._resolved[word] = meant
+        if meant in self._by_first or self._prefix(meant):
+            self._starts.add(word)
 
     def _spelling(self, word: str) -> str:
         if word in self._vocabulary or word in self._never or (word[0], len(word)) not in self._shapes:

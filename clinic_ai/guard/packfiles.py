@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,14 +14,49 @@ from clinic_ai.errors import PolicyError
 MAX_FILE_BYTES = 1 << 20
 MAX_PACK_BYTES = 8 << 20
 MAX_FILES = 200
+BASE = "base/"
+"""Where the files of the pack that a pack extends lie."""
 _REMEDY = "A pack is a small folder of text files: policy.toml, cases.toml, lexicons/*.txt, templates/*.toml."
 
 
 def read_pack_files(directory: Path) -> dict[str, bytes]:
     """Return every file of a pack by its path inside it (with slashes), sorted.
 
-    Raise PolicyError if the folder is not there, or holds a link, a special file, or more than a pack may.
+    A pack that says ``extends = "name"`` is given the files of the pack beside it under ``base/``, unless they lie
+    there already, as in a kept copy: so the digest covers all that it stands on. Raise PolicyError if a folder is not
+    there, or holds a link, a special file, or more than a pack may.
     """
+    files = _read_folder(directory)
+    name = _extends(files["policy.toml"])
+    if name and not any(path.startswith(BASE) for path in files):
+        if name == directory.name or Path(name).name != name or name.startswith("."):
+            raise PolicyError(
+                f"The policy pack {directory.name} extends {name!r}, which is no other pack.", remedy=_REMEDY
+            )
+        base = _read_folder(directory.parent / name)
+        if _extends(base["policy.toml"]):
+            raise PolicyError(
+                f"The policy pack {directory.name} extends {name}, which extends another one.",
+                remedy="Extend a pack that stands by itself.",
+            )
+        files |= {BASE + path: content for path, content in base.items()}
+    if len(files) > MAX_FILES or sum(map(len, files.values())) > MAX_PACK_BYTES:
+        raise PolicyError(
+            f"The policy pack {directory.name} exceeds {MAX_FILES} files or {MAX_PACK_BYTES >> 20} MiB.", remedy=_REMEDY
+        )
+    return dict(sorted(files.items()))
+
+
+def _extends(content: bytes) -> str:
+    """Return the name of the pack that a ``policy.toml`` extends; what is wrong with it is found when it is built."""
+    try:
+        name = tomllib.loads(content.decode()).get("extends", "")
+    except (ValueError, RecursionError):
+        return ""
+    return name if isinstance(name, str) else ""
+
+
+def _read_folder(directory: Path) -> dict[str, bytes]:
     root = str(directory)
     files: dict[str, bytes] = {}
     try:
@@ -45,7 +81,7 @@ def read_pack_files(directory: Path) -> dict[str, bytes]:
         ) from error
     if "policy.toml" not in files:
         raise PolicyError(f"The folder {directory.name} is no policy pack: it has no policy.toml.", remedy=_REMEDY)
-    return dict(sorted(files.items()))
+    return files
 
 
 def _raise(error: OSError) -> None:

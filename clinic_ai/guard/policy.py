@@ -18,8 +18,12 @@ from clinic_ai.domain import Audience, GuardAction
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
+from clinic_ai.guard.detectors.asked import ASKED
+from clinic_ai.guard.foreign import plugin_detector
+from clinic_ai.guard.intents import IntentCase, IntentEntry, QuestionFile
+from clinic_ai.guard.layers import inherited_cases, laid_over, load_toml
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
-from clinic_ai.guard.packfiles import pack_digest, read_pack_files
+from clinic_ai.guard.packfiles import BASE, pack_digest, read_pack_files
 from clinic_ai.guard.templates import Templates, parse_templates
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
@@ -77,7 +81,19 @@ class PolicyFile(Entry):
     name: Name
     version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     summary: str = ""
-    rule: tuple[RuleEntry, ...] = Field(min_length=1)
+    extends: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    """A pack in the same folder that this one changes: what this one does not have is taken from there."""
+    without: tuple[RuleId, ...] = ()
+    """Rules of that pack that do not count here."""
+    rule: tuple[RuleEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> PolicyFile:
+        if not self.rule and self.extends is None:
+            raise ValueError("there is no rule")
+        if self.without and self.extends is None:
+            raise ValueError("only a pack that extends another can leave out its rules")
+        return self
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,18 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Intent:
+    """A kind of question that no model is asked, ready to judge."""
+
+    entry: IntentEntry
+    condition: Condition
+
+    def judge(self, view: View) -> Flag | None:
+        """Return why the question is of this kind, or None."""
+        return self.condition.judge(view) if view.audience in self.entry.audiences else None
+
+
+@dataclass(frozen=True)
 class Policy:
     """A pack. ``templates`` are by language, ``digest`` is the SHA-256 of the whole folder."""
 
@@ -135,10 +163,17 @@ class Policy:
     rules: tuple[Rule, ...] = field(repr=False)
     templates: Mapping[str, Templates] = field(repr=False)
     cases: tuple[Case, ...] = field(repr=False)
+    intents: tuple[Intent, ...] = field(default=(), repr=False)
+    question_cases: tuple[IntentCase, ...] = field(default=(), repr=False)
+
+    def language_of(self, language: str) -> str:
+        """Return the language of the pack that stands for the asked one: ``en`` for ``en-GB``; empty if none does."""
+        asked = language.lower()
+        return next((name for name in (asked, asked.partition("-")[0]) if name in self.templates), "")
 
     def templates_for(self, language: str) -> Templates | None:
         """Return the templates of a language such as ``en`` or ``en-GB``, or None if the pack has none."""
-        return self.templates.get(language.lower()) or self.templates.get(language.lower().partition("-")[0])
+        return self.templates.get(self.language_of(language))
 
 
 def read_policy(directory: Path) -> Policy:
@@ -149,17 +184,51 @@ def read_policy(directory: Path) -> Policy:
 def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     """Build a pack from its files; ``label`` names it in messages. Raise PolicyError with every problem."""
     problems: list[str] = []
-    lexicons = _lexicons(files, problems)
+    digest = pack_digest(files)
+    own = laid_over(files)
+    files = {**files, **own}
+    lexicons = _lexicons(own, problems)
     templates = _templates(files, problems)
     cases = _parse(files, "cases.toml", CaseFile, problems)
     head = _parse(files, "policy.toml", PolicyFile, problems)
-    rules = [rule for entry in head.rule if (rule := _rule(entry, lexicons, problems))] if head else []
-    if head:
-        problems += _missing(head.rule, templates)
+    entries, inherited = _rules(head, files, problems) if head else ((), ())
+    rules = [rule for entry in entries if (rule := _rule(entry, lexicons, problems))]
+    problems += _missing(entries, templates)
+    # A pack without questions.toml answers no question: the guard holds each.
+    asked = _parse(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
+    intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
+    problems += _missing_answers(asked.intent if asked else (), templates)
     refuse_if(label, problems)
     if head is None or cases is None:
         raise AssertionError("a file that could not be parsed is a problem")
-    return Policy(head.name, head.version, pack_digest(files), tuple(rules), templates, cases.case)
+    return Policy(
+        name=head.name,
+        version=head.version,
+        digest=digest,
+        rules=tuple(rules),
+        templates=templates,
+        cases=(*cases.case, *inherited),
+        intents=tuple(intents),
+        question_cases=asked.case if asked else (),
+    )
+
+
+def _rules(
+    head: PolicyFile, files: Mapping[str, bytes], problems: list[str]
+) -> tuple[tuple[RuleEntry, ...], tuple[Case, ...]]:
+    """Return the rules that count, and the cases that come with those of the pack that is extended."""
+    if head.extends is None:
+        return head.rule, ()
+    base = _parse(files, BASE + "policy.toml", PolicyFile, problems)
+    cases = _parse(files, BASE + "cases.toml", CaseFile, problems)
+    if base is None or cases is None:
+        return head.rule, ()
+    own = {entry.id: entry for entry in head.rule}
+    known = {entry.id for entry in base.rule}
+    problems += [f"without: {head.extends} has no rule {rule}" for rule in sorted(set(head.without) - known)]
+    kept = [entry for entry in base.rule if entry.id not in head.without]
+    entries = [own.get(entry.id, entry) for entry in kept] + [e for e in head.rule if e.id not in known]
+    return tuple(entries), inherited_cases(cases.case, {entry.id for entry in kept} - set(own))
 
 
 def refuse_if(label: str, problems: Sequence[str]) -> None:
@@ -188,7 +257,7 @@ def _parse(files: Mapping[str, bytes], name: str, model: type[Model], problems: 
     if content is None:
         return None
     try:
-        return model.model_validate(tomllib.loads(content))
+        return model.model_validate(load_toml(files, name))
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{name} is not TOML: {error}")
     except ValidationError as error:
@@ -243,23 +312,40 @@ def _rule(entry: RuleEntry, lexicons: Mapping[str, Lexicon], problems: list[str]
     return None
 
 
-def _condition(raw: object, lexicons: Mapping[str, Lexicon], depth: int) -> Condition:
+def _intent(entry: IntentEntry, lexicons: Mapping[str, Lexicon], problems: list[str]) -> Intent | None:
+    try:
+        return Intent(entry, _condition(entry.when, lexicons, MAX_DEPTH, {**CATALOGUE, **ASKED}))
+    except ValidationError as error:
+        problems += [
+            f"intent {entry.id}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)
+        ]
+    except ValueError as error:
+        problems.append(f"intent {entry.id}: {error}")
+    return None
+
+
+def _condition(
+    raw: object, lexicons: Mapping[str, Lexicon], depth: int, catalogue: Mapping[str, type[Detector]] = CATALOGUE
+) -> Condition:
     if not isinstance(raw, dict) or depth == 0:
         raise ValueError(f"a condition must be a table, nested at most {MAX_DEPTH} deep")
     if "detector" in raw:
         name = raw["detector"]
-        if name not in CATALOGUE:
-            raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(CATALOGUE))}")
-        detector = CATALOGUE[name].model_validate({k: v for k, v in raw.items() if k != "detector"})
+        if not isinstance(name, str):
+            raise ValueError("the name of a detector is a text")
+        known = plugin_detector(name) if "." in name else catalogue.get(name)
+        if known is None:
+            raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(catalogue))}")
+        detector = known.model_validate({k: v for k, v in raw.items() if k != "detector"})
         detector.bind(lexicons)
         return Condition("detector", detector)
     if len(raw) != 1:
         raise ValueError("a condition is one of: detector = …, all = […], any = […], not = {…}")
     ((operator, parts),) = raw.items()
     if operator == "not":
-        return Condition("not", parts=(_condition(parts, lexicons, depth - 1),))
+        return Condition("not", parts=(_condition(parts, lexicons, depth - 1, catalogue),))
     if operator in {"all", "any"} and isinstance(parts, list) and parts:
-        combined = tuple(_condition(part, lexicons, depth - 1) for part in parts)
+        combined = tuple(_condition(part, lexicons, depth - 1, catalogue) for part in parts)
         return Condition("all" if operator == "all" else "any", parts=combined)
     raise ValueError(f"{operator!r} is no condition; use detector, all, any or not")
 
@@ -278,3 +364,16 @@ def _missing(entries: Sequence[RuleEntry], templates: Mapping[str, Templates]) -
                 if entry.template is not None and entry.template not in file.of(audience):
                     problems.append(f"rule {entry.id}: {where} has no [{audience.value}] {entry.template}")
     return problems
+
+
+def _missing_answers(entries: Sequence[IntentEntry], templates: Mapping[str, Templates]) -> list[str]:
+    """Return answers to questions that a template file lacks, and intents given twice."""
+    ids = [entry.id for entry in entries]
+    twice = [f"intent {intent}: the id is given twice" for intent in sorted({i for i in ids if ids.count(i) > 1})]
+    return twice + [
+        f"intent {entry.id}: templates/{language}.toml has no [{audience.value}] {entry.template}"
+        for entry in entries
+        for language, file in templates.items()
+        for audience in entry.audiences
+        if entry.template not in file.of(audience)
+    ]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_ai.domain import Audience, Finding
-from clinic_ai.guard.wording import percent, probability_word
+from clinic_ai.guard.wording import missing_words, percent, probability_word
 
 KINDS = ("finding", "answer", "remark", "refusal", "notice")
+KNOWN_FINDING = "finding_known"
+"""Stands in for ``finding`` where the glossary has a word for the condition; a file may leave it out."""
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _ALLOWED = {
     Audience.CLINICIAN: frozenset({"label", "word", "percent", "condition"}),
@@ -23,13 +26,24 @@ _ALLOWED = {
 }
 
 
+class Rendered(NamedTuple):
+    """Text, and the ids of the templates, glossary entries and words it was made of; none for a draft."""
+
+    text: str
+    sources: tuple[str, ...] = ()
+
+
 class Templates(BaseModel):
     """``templates/<language>.toml``: by audience, name → text; marks by rule id; glossary by condition key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    explains: str = ""
+    """Who explains next; these words stand in every text for patients."""
     words: dict[str, str] = Field(default_factory=dict)
     """How the language says the probability words, by the English ones; English needs none."""
+    patient_words: dict[str, str] = Field(default_factory=dict)
+    """How they are said to patients; none given means as in ``words``."""
     clinician: dict[str, str]
     patient: dict[str, str]
     technician: dict[str, str]
@@ -46,21 +60,43 @@ class Templates(BaseModel):
         return by_audience[audience]
 
     def render(self, audience: Audience, name: str, finding: Finding | None) -> str | None:
-        """Return a template with its slots filled; None if it is not there or a slot has nothing to stand in it."""
+        """Return the text of ``fill`` alone."""
+        rendered = self.fill(audience, name, finding, "")
+        return rendered.text if rendered else None
+
+    def fill(self, audience: Audience, name: str, finding: Finding | None, language: str) -> Rendered | None:
+        """Return a template with its slots filled; None if it is not there or a slot has nothing to stand in it.
+
+        ``language`` is that of this file; it stands in the ids.
+        """
         template = self.of(audience).get(name)
         if template is None:
             return None
+        if name == "finding" and (known := self.fill(audience, KNOWN_FINDING, finding, language)) is not None:
+            return known
         values = self._values(audience, finding)
-        if any(not values.get(slot) for slot in _SLOT.findall(template)):
+        slots = _SLOT.findall(template)
+        if any(not values.get(slot) for slot in slots):
             return None
-        return _SLOT.sub(lambda slot: values[slot[1]], template)
+        text = _SLOT.sub(lambda slot: values[slot[1]], template)
+        sources = [f"template:{language}/{audience.value}/{name}"]
+        if finding is not None:
+            ids = {
+                "condition": f"glossary:{language}/{finding.condition}",
+                "word": f"word:{language}/{probability_word(finding.probability)}",
+                "percent": "percent",
+                "label": "label",
+            }
+            sources += [ids[slot] for slot in dict.fromkeys(slots)]
+        return Rendered(text, tuple(sources))
 
     def _values(self, audience: Audience, finding: Finding | None) -> dict[str, str]:
         if finding is None:
             return {}
         word = probability_word(finding.probability)
+        words = self.patient_words if audience is Audience.PATIENT and self.patient_words else self.words
         values = {
-            "word": self.words.get(word, word),
+            "word": words.get(word, word),
             "percent": percent(finding.probability),
             "condition": self.glossary.get(finding.condition, ""),
         }
@@ -91,4 +127,19 @@ def parse_templates(templates: Templates) -> list[str]:
     problems += [
         f"{name} is empty or holds a brace" for name, v in constants.items() if not v.strip() or set("{}") & set(v)
     ]
-    return problems
+    for name, table in (("words", templates.words), ("patient_words", templates.patient_words)):
+        if table and (wrong := missing_words(table)):
+            problems.append(f"[{name}] lacks, or has without being one of the five: {', '.join(wrong)}")
+    return [*problems, *_left_alone(templates)]
+
+
+def _left_alone(templates: Templates) -> list[str]:
+    """Return the texts that do not tell the patient who explains next."""
+    who = templates.explains.strip()
+    if not who:
+        return ['explains is missing: the words for those who explain next, such as "care team"']
+    return [
+        f"[patient] {name} does not say who explains next ({who!r})"
+        for name, text in templates.patient.items()
+        if who.casefold() not in text.casefold()
+    ]

@@ -22,6 +22,8 @@ _SENTENCE_END = re.compile(r"[.!?]+(?=\s|\Z)|\n+")
 
 # Letters of other alphabets that a reader takes for Latin ones (from Unicode's confusables, the lower-case letters).
 _LOOKALIKES = str.maketrans("аеорсухіјѕԁһӏαερονικτυктмнв", "aeopcyxijsdhlaepoviktuktmhb")
+_SPELT = re.compile(r"(?<![^\W_])[^\W\d_](?:[\W_]+[^\W\d_](?![^\W_])){3}")
+"""Four single letters in a row; to look for them is cheaper than to walk the words."""
 _SPELT_OUT = 4
 """So many single letters in a row are read as one word."""
 
@@ -86,7 +88,7 @@ class Text:
             plain = [Token(m.group(), m.start(), m.end()) for m in found]
         else:
             plain = [Token(m.group(), *self.span(*m.span())) for m in found]
-        return tuple(_join_spelt_out(plain))
+        return tuple(_join_spelt_out(plain) if _SPELT.search(self.folded) else plain)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -105,6 +107,11 @@ class Text:
         return places
 
     @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """The folded words, each once."""
+        return frozenset(self.places)
+
+    @cached_property
     def sentences(self) -> tuple[tuple[int, int], ...]:
         """Ranges (first token, last token + 1) of the sentences that have any token."""
         starts = [token[1] for token in self.tokens]
@@ -119,8 +126,6 @@ class Text:
 
 
 def _join_spelt_out(tokens: list[Token]) -> list[Token]:
-    if sum(len(token[0]) == 1 for token in tokens) < _SPELT_OUT:
-        return tokens
     joined: list[Token] = []
     at = 0
     while at < len(tokens):

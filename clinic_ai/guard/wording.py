@@ -1,4 +1,7 @@
-"""The words that stand for a calibrated probability, and nothing else does."""
+"""The words that stand for a calibrated probability, and nothing else does.
+
+A pack says them in its other languages under ``[words]``, and for patients under ``[patient_words]``.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,11 @@ def probability_word(probability: float) -> str:
     if probability > 0.90:
         return MOST_LIKELY
     return next((word for lowest, word in PROBABILITY_WORDS if probability >= lowest), "very unlikely")
+
+
+def missing_words(table: dict[str, str]) -> list[str]:
+    """Return the probability words that a table of translations leaves out, and keys in it that are none."""
+    return [word for word in ALL_WORDS if not table.get(word, "").strip()] + sorted(set(table) - set(ALL_WORDS))
 
 
 def percent(probability: float) -> str:

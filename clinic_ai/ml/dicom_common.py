@@ -104,10 +104,10 @@ def short_text(text: str, limit: int) -> str:
     return printable(text.replace("\\", "/"), 10_000)[:limit].rstrip()
 
 
-def stamp(dataset: Dataset, task: RenderTask, description: str) -> None:
-    """Set when and with what the object was made; the moment is the report's and not the rendering's."""
+def stamp(dataset: Dataset, task: RenderTask, description: str, *, at: float | None = None) -> None:
+    """Set when and with what the object was made: ``at``, or when the software reported; not when it was rendered."""
     # Local time without an offset, as scanners write it: an offset here would speak for the study date too.
-    moment = time.localtime(task.created_at)
+    moment = time.localtime(task.created_at if at is None else at)
     dataset.InstanceCreationDate = dataset.ContentDate = dataset.SeriesDate = time.strftime("%Y%m%d", moment)
     dataset.InstanceCreationTime = dataset.ContentTime = dataset.SeriesTime = time.strftime("%H%M%S", moment)
     dataset.Manufacturer = MANUFACTURER

@@ -52,17 +52,18 @@ def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path)
     Raise ClinicError if typst cannot set the page even with plain characters.
     """
     page = _mapped(_page(task, panels, more), _breakable)
+    moment = task.created_at if task.sign_off is None else task.sign_off.at
     missing = _characters_without_glyph(json.dumps(page, ensure_ascii=False), directory)
     if missing:
         page = _mapped(page, lambda text: "".join(_MISSING if c in missing else c for c in text))
         page["notes"] = [*page["notes"], words.GLYPHS_REPLACED]
     try:
-        pdf = _compile(page, directory, task.created_at)
+        pdf = _compile(page, directory, moment)
     except typst.TypstError as error:
         if _UNDRAWABLE.search(str(error)) is None:
             raise ClinicError("The report page could not be set.", remedy="This is a defect: report it.") from error
         page = json.loads(re.sub(r"[^\x00-\x7f]", "?", json.dumps(page, ensure_ascii=False)))
-        pdf = _compile(page, directory, task.created_at)
+        pdf = _compile(page, directory, moment)
     (directory / "report.pdf").write_bytes(pdf)
 
 
@@ -73,8 +74,9 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
     verdict = task.verdict
     return {
         "institution": words.printable(task.institution, 120) or "Institution not set",
-        "status": words.PRELIMINARY,
-        "machine": words.MACHINE_MADE,
+        "status": words.status_line(task.sign_off),
+        "final": task.sign_off is not None,
+        "machine": words.origin_line(task.sign_off),
         "marks": [words.printable(mark, 500) for mark in verdict.marks],
         "study": f"{task.study_id} · version {task.version}",
         "language": task.language if re.fullmatch(r"[a-z]{2,3}", task.language) else "en",
@@ -114,12 +116,13 @@ def _patient(task: RenderTask) -> list[list[str]]:
 
 
 def _exam(task: RenderTask) -> list[list[str]]:
-    facts = task.facts
+    facts, sign = task.facts, task.sign_off
     rows = [
         ("Modality", words.printable(", ".join(facts.modalities))),
         ("Body part", words.printable(", ".join(facts.body_parts))),
         ("Received", words.utc(task.received_at)),
         ("Reported", words.utc(task.created_at)),
+        *([("Signed", f"{words.printable(sign.name, 100)}, {words.utc(sign.at)}")] if sign else []),
         ("Closed because", words.printable(task.closed_reason)),
     ]
     return [[name, value or "–"] for name, value in rows]

@@ -7,6 +7,7 @@ guard, the policy and the software stand as text.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,9 +19,10 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from clinic_ai.domain import Finding, ModelRef, Presence, Released
+from clinic_ai.domain.reviews import SignOff
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
-from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, short_text, stamp
+from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, name_value, short_text, stamp
 from clinic_ai.ml.uids import derived_uid, is_uid
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import released_findings, released_others
@@ -28,6 +30,8 @@ from clinic_ai.tasks import RenderImage, RenderTask
 
 SERIES_NUMBER = 9901
 SERIES_DESCRIPTION = "AI result, preliminary"
+SIGNED_SERIES_NUMBER = 9902
+SIGNED_SERIES_DESCRIPTION = "AI result, reviewed and signed"
 
 _PROBABILITY = Code("122157", "DCM", "Probability")
 _NO_UNITS = Code("1", "UCUM", "no units")
@@ -77,23 +81,58 @@ def write_sr(task: RenderTask, study: Dataset, evidence: dict[str, Dataset], dir
     """
     if not evidence:
         raise InputError("no_evidence", "No image of the study has UIDs that a structured report could refer to.")
+    sign = task.sign_off
+    series, instance = sr_uids(task, 0 if sign is None else sign.revision)
     document = _Report(
         evidence=list(evidence.values()),
         content=_content(task, evidence),
-        series_instance_uid=derived_uid(task.study_id, task.version, "sr-series"),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=derived_uid(task.study_id, task.version, "sr"),
-        instance_number=task.version,
+        series_instance_uid=series,
+        series_number=SERIES_NUMBER if sign is None else SIGNED_SERIES_NUMBER,
+        sop_instance_uid=instance,
+        instance_number=task.version if sign is None else sign.revision,
         manufacturer=MANUFACTURER,
-        is_complete=False,
-        is_final=False,
-        is_verified=False,
+        is_complete=sign is not None,
+        is_final=sign is not None,
+        is_verified=False,  # set below, with the moment of the signature and not the rendering's
         specific_character_set=CHARACTER_SET,
     )
     document.update(study)
-    stamp(document, task, SERIES_DESCRIPTION)
-    document.CompletionFlagDescription = words.PRELIMINARY.replace("–", "-")
+    if sign is None:
+        stamp(document, task, SERIES_DESCRIPTION)
+    else:
+        stamp(document, task, SIGNED_SERIES_DESCRIPTION, at=sign.at)
+        _verify(document, task, sign)
+    document.CompletionFlagDescription = short_text(words.status_line(sign).replace("–", "-"), 64)
     document.save_as(directory / "report.sr.dcm", enforce_file_format=True)
+
+
+def sr_uids(task: RenderTask, revision: int) -> tuple[str, str]:
+    """Return the UIDs of series and report of a revision of the task's study version; 0 is the software's own."""
+    role = f"-signed-{revision}" if revision else ""
+    series = "-signed" if revision else ""
+    return (
+        derived_uid(task.study_id, task.version, f"sr{series}-series"),
+        derived_uid(task.study_id, task.version, f"sr{role}"),
+    )
+
+
+def _verify(document: Dataset, task: RenderTask, sign: SignOff) -> None:
+    """Name who verified it and when, and the report it takes the place of (PS3.3 C.17.2)."""
+    observer = Dataset()
+    observer.VerifyingObserverName = name_value(sign.name)
+    observer.VerifyingOrganization = short_text(task.institution, 64) or "Institution not set"
+    observer.VerificationDateTime = time.strftime("%Y%m%d%H%M%S", time.localtime(sign.at))
+    observer.VerifyingObserverIdentificationCodeSequence = []
+    document.VerificationFlag = "VERIFIED"
+    document.VerifyingObserverSequence = [observer]
+    if sign.replaces is None:
+        return
+    series, instance = sr_uids(task, sign.replaces)
+    referenced, in_series, in_study = Dataset(), Dataset(), Dataset()
+    referenced.ReferencedSOPClassUID, referenced.ReferencedSOPInstanceUID = document.SOPClassUID, instance
+    in_series.SeriesInstanceUID, in_series.ReferencedSOPSequence = series, [referenced]
+    in_study.StudyInstanceUID, in_study.ReferencedSeriesSequence = document.StudyInstanceUID, [in_series]
+    document.PredecessorDocumentsSequence = [in_study]
 
 
 # ---------------------------------------------------------------- the content tree
@@ -204,8 +243,8 @@ def _model_of(models: Sequence[ModelRef], slot: str) -> ModelRef | None:
 
 def _lines(task: RenderTask) -> Iterator[str]:
     verdict = task.verdict
-    yield words.PRELIMINARY
-    yield words.MACHINE_MADE
+    yield words.status_line(task.sign_off)
+    yield words.origin_line(task.sign_off)
     yield from (words.printable(mark, 500) for mark in verdict.marks)
     findings = () if words.shows_numbers(verdict) else released_findings(task.findings, verdict)
     for said in (*(released for _, released in findings), *released_others(verdict)):

@@ -7,9 +7,11 @@ import unicodedata
 from collections import Counter
 
 from clinic_ai.domain import Audience, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
+from clinic_ai.domain.reviews import SignOff
 
 PRELIMINARY = "Preliminary – not signed"
 MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
+REVIEWED = "Drafted by software, reviewed and signed by the clinician named here."
 NOTHING_RELEASED = "The guard released no statement for this report."
 NO_RULE_FIRED = "No rule of the policy objected to any statement."
 HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. It does not outline a lesion."
@@ -38,6 +40,16 @@ def printable(text: str, limit: int = 200) -> str:
     kept = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
     line = " ".join(kept.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def status_line(sign: SignOff | None) -> str:
+    """Return how a report stands: preliminary, or final with who signed it and when."""
+    return PRELIMINARY if sign is None else f"Final – signed by {printable(sign.name, 100)}, {utc(sign.at)}"
+
+
+def origin_line(sign: SignOff | None) -> str:
+    """Return by whom the words are."""
+    return MACHINE_MADE if sign is None else REVIEWED
 
 
 def person_name(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from sqlalchemy import Connection
 
 from clinic_ai.domain import Artefact, ArtefactState, Delivery, StudyState
 from clinic_ai.errors import ClinicError
@@ -61,27 +62,29 @@ class Courier:
 
     def _deliver(self, artefact: Artefact) -> str:
         files = [(file.name, self._objects.path(file.sha256)) for file in artefact.files]
-        return str(write_outbox(self._outbox(), artefact.study_id, artefact.version, files))
+        return str(write_outbox(self._outbox(), artefact.study_id, artefact.version, files, revision=artefact.revision))
 
     def _give_up(self, delivery: Delivery, artefact: Artefact) -> None:
         with self._database.write() as connection:
             reason = f"The result is {artefact.state.value} and was not delivered."
             artefacts.give_up(connection, delivery, artefact.study_id, reason)
             alerts.withdraw(connection, "undelivered", artefact.study_id)
+            self._finish_study(connection, artefact)  # a person may have rejected it before it arrived
         log.info("delivery.given_up", study=artefact.study_id, version=artefact.version, target=delivery.target)
 
     def _done(self, delivery: Delivery, artefact: Artefact, place: str) -> None:
         with self._database.write() as connection:
             artefacts.mark_sent(connection, delivery, artefact.study_id, place)
             alerts.withdraw(connection, "undelivered", artefact.study_id)
-            study = studies.get_study(connection, artefact.study_id, artefact.version)
-            still = artefacts.pending_deliveries(connection, artefact.study_id, artefact.version)
-            if study.state is StudyState.ROUTED and not still:
-                studies.move_study(
-                    connection, artefact.study_id, artefact.version, "finish", actor="clinic-ai", wait=None
-                )
-                alerts.withdraw(connection, "job_failed", artefact.study_id)
+            self._finish_study(connection, artefact)
         log.info("delivery.sent", study=artefact.study_id, version=artefact.version, target=delivery.target)
+
+    def _finish_study(self, connection: Connection, artefact: Artefact) -> None:
+        study = studies.get_study(connection, artefact.study_id, artefact.version)
+        still = artefacts.pending_deliveries(connection, artefact.study_id, artefact.version)
+        if study.state is StudyState.ROUTED and not still:
+            studies.move_study(connection, artefact.study_id, artefact.version, "finish", actor="clinic-ai", wait=None)
+            alerts.withdraw(connection, "job_failed", artefact.study_id)
 
     def _postpone(self, delivery: Delivery, artefact: Artefact, why: str) -> None:
         pause = min(LONGEST_PAUSE_S, 2.0 ** min(delivery.attempt + 1, 8))

@@ -19,8 +19,11 @@ MAX_FILE_BYTES = 4 * 1024**3
 _COPY_BYTES = 1 << 20
 
 
-def write_outbox(outbox: Path, study_id: str, version: int, files: Sequence[tuple[str, Path]]) -> Path:
+def write_outbox(
+    outbox: Path, study_id: str, version: int, files: Sequence[tuple[str, Path]], *, revision: int = 0
+) -> Path:
     """Make ``outbox/<study_id>/v<version>/`` with these files, each ``(name, source)``, and return it.
+    A signed report, whose ``revision`` is 1 or more, gets a folder of its own: ``v<version>-signed-<revision>``.
 
     Done already: nothing is written, unless its names differ. What an interrupted call left is removed. When
     this returns, everything is on the disk. One caller at a time per study version. Raise HomeError if the disk
@@ -29,7 +32,8 @@ def write_outbox(outbox: Path, study_id: str, version: int, files: Sequence[tupl
     names = [name for name, _ in files]
     _check_names(study_id, names)
     study = outbox / study_id
-    target, draft = study / f"v{version}", study / f".v{version}.part"
+    name = f"v{version}-signed-{revision}" if revision else f"v{version}"
+    target, draft = study / name, study / f".{name}.part"
     try:
         if target.is_dir():
             return _delivered(target, names)

@@ -140,13 +140,25 @@ class FilePart(Word):
     size_bytes: int
 
 
+class SignedPart(Word):
+    """The named person who signed the result."""
+
+    review_id: str = Field(description="The decision, as the audit names it.")
+    name: str
+    at: float = Field(description="UTC seconds since the epoch.")
+    revision: int = Field(description="Counts the signed results of this version of the study from 1.")
+    amended: bool = Field(description="Whether the person changed the software's words.")
+
+
 class ResultDocument(Word):
     """The result of one study version as ``result.json``."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    status: Literal["preliminary"] = Field(
-        default="preliminary", description="Made by software and not signed by anybody."
+    status: Literal["preliminary", "final"] = Field(
+        default="preliminary",
+        description="preliminary: made by software and not signed by anybody; final: reviewed and signed.",
     )
+    signed: SignedPart | None = Field(default=None, description="Who signed it; null for a preliminary result.")
     software: str
     created_at: float = Field(description="UTC seconds since the epoch.")
     study: StudyPart
@@ -173,7 +185,13 @@ def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: 
     """Return the document before it is written; see ``result_document``."""
     numbers = task.verdict.audience is Audience.CLINICIAN
     released = released_findings(task.findings, task.verdict) if numbers else ()
+    sign = task.sign_off
     return ResultDocument(
+        status="preliminary" if sign is None else "final",
+        signed=sign
+        and SignedPart(
+            review_id=sign.review_id, name=sign.name, at=sign.at, revision=sign.revision, amended=sign.amended
+        ),
         software=task.software,
         created_at=task.created_at,
         study=_study(task),

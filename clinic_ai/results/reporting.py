@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from clinic_ai import __version__
-from clinic_ai.analyses import JobDirectory, Models, adopt
-from clinic_ai.confinement import Confinement
+from clinic_ai.analyses import Models
+from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import (
-    Analysis,
     ArtefactState,
     Audience,
     GuardAction,
     GuardVerdict,
-    Instance,
     Job,
     JobKind,
     ModelRef,
-    ProducedFile,
+    Statement,
     StoredFile,
-    Study,
     WaitReason,
 )
-from clinic_ai.errors import ChildDied, ChildError, ChildRefused, ClinicError, ModelError, PolicyError
+from clinic_ai.errors import ChildDied, ClinicError, ModelError, PolicyError
 from clinic_ai.guard.client import Guard
-from clinic_ai.ingest.identifiers import remarks_of
-from clinic_ai.processes import Child, ChildSpec, Crew
-from clinic_ai.results.document import result_document
-from clinic_ai.results.statements import findings_of, statements_of
+from clinic_ai.processes import Crew
+from clinic_ai.results.evidence import subject_of
+from clinic_ai.results.rendering import Material, Press, material_of
+from clinic_ai.results.statements import statements_of
 from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, artefacts, jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.tasks import GuardSubject, RenderImage, RenderResult, RenderTask
 from clinic_ai.waiting import held, no_policy
 
-RENDER_TIMEOUT_S = 120.0
-RENDERER_MEMORY_BYTES = 3 << 30
 OUTBOX = "outbox"
-RESULT_NAME = "result.json"
 POLICY_RETRY_S = 5.0
 """Pause between attempts to load the policy pack when none is in force."""
 UNAVAILABLE = "guard.unavailable"
@@ -61,49 +52,9 @@ def policy_hash(guard: Guard) -> str:
     return guard.pack.digest if guard.pack is not None else ""
 
 
-class Renderer:
-    """The warm renderer child, started when it is needed and again when it died."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._child: Child | None = None
-        self._lock = threading.Lock()
-
-    def render(self, task: RenderTask) -> RenderResult:
-        """Render one study version. Raise ChildError if the child dies, hangs, misbehaves or refuses."""
-        with self._lock:
-            child = self._child
-            if child is None or not child.alive:
-                limits = Confinement(data=RENDERER_MEMORY_BYTES, file_size=1 << 30)
-                child = self._child = self._crew.start(ChildSpec(kind="renderer", name="renderer", confinement=limits))
-            return child.call("render", task, RenderResult, timeout_s=RENDER_TIMEOUT_S)
-
-    def distrust(self) -> None:
-        """Kill the child because of what it answered; the next task gets a new one."""
-        with self._lock:
-            if self._child is not None:
-                self._child.kill()
-                self._child = None
-
-    def end_if_idle(self, idle_s: float) -> None:
-        """End the child if nobody used it for ``idle_s`` seconds; one at work is left alone."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            if self._child is not None and time.monotonic() - self._child.last_used > idle_s:
-                self._end()
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        """End the child."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.close(grace_s=1.0)
-            self._child = None
+def unavailable(verdict: GuardVerdict) -> bool:
+    """Return whether a verdict stands for a guard that did not answer."""
+    return any(decision.rule == UNAVAILABLE for decision in verdict.decisions)
 
 
 class ReportRunner:
@@ -121,17 +72,17 @@ class ReportRunner:
         guard: Guard,
         models: Models,
         settings: Callable[[], Settings],
+        manifests: Callable[[], Mapping[str, PluginManifest]],
     ) -> None:
+        self._manifests = manifests
         self._database = database
-        self._objects = objects
-        self._directories = job_directories
         self._guard = guard
         self._models = models
         self._settings = settings
         self._crew = crew
         self._tried_at = float("-inf")
         self._no_policy = no_policy("none was loaded yet.")
-        self.renderer = Renderer(crew)
+        self.press = Press(objects=objects, job_directories=job_directories, crew=crew, settings=settings)
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return why reports wait: only a missing policy pack keeps them."""
@@ -159,20 +110,11 @@ class ReportRunner:
     def run(self, job: Job) -> Callable[[Connection], None]:
         """Guard, render and store the result of a study version. Raise ClinicError if that fails."""
         with self._database.read() as connection:
-            study = studies.get_study(connection, job.study_id, job.version)
-            instances = studies.instances_of(connection, job.study_id, job.version)
-            remarks = remarks_of(instances, studies.count_replaced(connection, job.study_id, job.version))
-            analysed = jobs.analyses_of(connection, job.study_id, job.version)
-            made = {
-                (analysis.plugin, file.name): file
-                for job_id, analysis in analysed
-                for file in jobs.files_of(connection, job_id)
-            }
-        analyses = [analysis for _, analysis in analysed]
-        verdict = self._judge(job, study, analyses)
+            material = material_of(connection, job.study_id, job.version)
+        verdict = self.judged(job, material, statements_of(material.analyses))
         files: tuple[StoredFile, ...] = ()
         if verdict.action.severity < GuardAction.HOLD.severity:
-            files = self._render(job, study, instances, remarks, analyses, made, verdict)
+            files = self.press.render(job, material, verdict)
 
         def commit(connection: Connection) -> None:
             jobs.save_files(connection, job.job_id, files)
@@ -186,112 +128,46 @@ class ReportRunner:
 
         return commit
 
-    def _judge(self, job: Job, study: Study, analyses: Sequence[Analysis]) -> GuardVerdict:
-        used = [ref for analysis in analyses for ref in analysis.models]
-        subject = GuardSubject(
-            facts=study.facts,
-            identity=study.identity,
-            findings=findings_of(analyses),
-            validated=bool(used) and all(self._validated(ref) for ref in used),
-            reference=any(ref.reference for ref in used),
-            language=self._settings().clinic.language,
-        )
-        in_force = policy_hash(self._guard)
-        if in_force != job.policy_hash:
+    def judged(
+        self, job: Job, material: Material, statements: Sequence[Statement], signed_by: str = ""
+    ) -> GuardVerdict:
+        """Return the verdict of the pack the job is pinned to.
+
+        Raise ChildDied while another attempt may find the guard well, PolicyChanged if another pack is in force.
+        """
+        if policy_hash(self._guard) != job.policy_hash:
             raise PolicyChanged("The policy pack was replaced while the report was prepared.")
-        verdict = self._guard.judge(
-            subject, Audience.CLINICIAN, statements_of(analyses), policy_hash=job.policy_hash or None
-        )
-        unavailable = any(decision.rule == UNAVAILABLE for decision in verdict.decisions)
-        if unavailable and (job.attempt < self._settings().execution.max_attempts or self._crew.closed):
+        verdict = self.judge(material, statements, signed_by, policy_hash=job.policy_hash or None)
+        if unavailable(verdict) and (job.attempt < self._settings().execution.max_attempts or self._crew.closed):
             # Nothing was released; another attempt may find the guard well. The last one records the hold, unless
             # it is we who, stopping, ended the guard.
             raise ChildDied("The guard did not answer, so nothing was released.")
         return verdict
+
+    def judge(
+        self,
+        material: Material,
+        statements: Sequence[Statement],
+        signed_by: str = "",
+        *,
+        policy_hash: str | None = None,
+    ) -> GuardVerdict:
+        """Return what the guard says now of these statements, as words of ``signed_by`` if a person is named."""
+        used = [ref for analysis in material.analyses for ref in analysis.models]
+        subject = subject_of(
+            material.study,
+            material.instances,
+            material.analyses,
+            self._manifests(),
+            validated=bool(used) and all(self._validated(ref) for ref in used),
+            language=self._settings().clinic.language,
+        )
+        if signed_by:
+            subject = subject.model_copy(update={"signed_by": signed_by, "own_words": True})
+        return self._guard.judge(subject, Audience.CLINICIAN, tuple(statements), policy_hash=policy_hash)
 
     def _validated(self, ref: ModelRef) -> bool:
         try:
             return self._models.loaded(ref).manifest.clinical_use
         except ModelError:
             return False  # nothing is known of it any more
-
-    def _render(
-        self,
-        job: Job,
-        study: Study,
-        instances: Sequence[Instance],
-        remarks: tuple[str, ...],
-        analyses: Sequence[Analysis],
-        made: Mapping[tuple[str, str], StoredFile],
-        verdict: GuardVerdict,
-    ) -> tuple[StoredFile, ...]:
-        settings = self._settings()
-        with JobDirectory(self._directories, job.job_id) as directory:
-            task = RenderTask(
-                study_id=study.study_id,
-                version=study.version,
-                study_instance_uid=study.study_instance_uid,
-                close_code=study.close_code,
-                closed_reason=study.closed_reason,
-                remarks=remarks,
-                source=study.source,
-                facts=study.facts,
-                identity=study.identity,
-                received_at=study.opened_at,
-                created_at=job.created_at,  # not now: the same version rendered again must give the same objects
-                images=tuple(self._image(instance, analyses, made) for instance in instances),
-                findings=findings_of(analyses),
-                verdict=verdict,
-                models=tuple(ref for analysis in analyses for ref in analysis.models),
-                plugin_labels=tuple(f"{analysis.plugin} {analysis.plugin_version}" for analysis in analyses),
-                institution=settings.results.institution or settings.clinic.name,
-                language=settings.clinic.language,
-                output_directory=str(directory),
-                software=f"clinic-ai {__version__}",
-                decode=job.attempt < settings.execution.max_attempts or settings.execution.max_attempts == 1,
-            )
-            try:
-                answer = self.renderer.render(task)
-                files = adopt(self._objects, directory, [(f.name, f.media_type) for f in answer.files])
-            except ChildRefused:
-                raise
-            except ChildError:
-                self.renderer.distrust()
-                raise
-        document = result_document(task, files=files, omissions=answer.omissions)
-        sha256, size = self._objects.write_bytes(document)
-        result = StoredFile(name=RESULT_NAME, sha256=sha256, size_bytes=size, media_type="application/json")
-        return (result, *files)
-
-    def _image(
-        self, instance: Instance, analyses: Sequence[Analysis], made: Mapping[tuple[str, str], StoredFile]
-    ) -> RenderImage:
-        path = str(self._objects.path(instance.sha256))
-        found = heatmap_of(instance.sha256, analyses, made)
-        if found is None:
-            return RenderImage(path=path, sha256=instance.sha256, header=instance.header)
-        shown, stored = found
-        return RenderImage(
-            path=path,
-            sha256=instance.sha256,
-            header=instance.header,
-            heatmap_path=str(self._objects.path(stored.sha256)),
-            heatmap_caption=shown.caption,
-            extent=shown.extent,
-        )
-
-
-def heatmap_of(
-    instance_sha256: str, analyses: Sequence[Analysis], made: Mapping[tuple[str, str], StoredFile]
-) -> tuple[ProducedFile, StoredFile] | None:
-    """Return the first heat map that a finding shows on an instance; ``made`` is by plugin and name of the file.
-
-    By plugin too, for two of them may use one name, and a map must never stand beside another plugin's finding.
-    """
-    for analysis in analyses:
-        names = {finding.heatmap for finding in analysis.findings if finding.instance_sha256 == instance_sha256}
-        for file in analysis.files:
-            stored = made.get((analysis.plugin, file.name))
-            if file.role == "heatmap" and file.name in names and stored is not None:
-                return file, stored
-    return None

@@ -18,7 +18,8 @@ MAX_TEXT = 4000
 Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
 
 _KINDS: dict[str, Kind] = {"f": "finding", "a": "answer", "r": "refusal", "m": "remark"}
-_SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
+SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
+"""How a side is said after the name of a finding."""
 
 
 def findings_of(analyses: Iterable[Analysis]) -> tuple[Finding, ...]:
@@ -47,7 +48,7 @@ def sentence(finding: Finding) -> str:
     > .90 "most likely", .75–.90 "likely", .25–.75 "may represent", .05–.25 "unlikely", < .05 "very unlikely".
     """
     label = finding_code(finding.condition).label
-    lower, side, probability = label[0].lower() + label[1:], _SIDES[finding.laterality], finding.probability
+    lower, side, probability = label[0].lower() + label[1:], SIDES[finding.laterality], finding.probability
     if probability > 0.90:
         return f"The image most likely shows {lower}{side}."
     if probability >= 0.75:

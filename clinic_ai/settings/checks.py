@@ -6,6 +6,7 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import PurePath
+from urllib.parse import urlsplit
 
 from clinic_ai.settings.lines import KeyPath
 from clinic_ai.settings.model import Settings
@@ -35,6 +36,8 @@ def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
     yield from _folders(settings, home)
     yield from _rules(settings)
     yield from _network(settings)
+    yield from _critical(settings)
+    yield from _notify(settings)
     ingest = settings.ingest
     if ingest.quiet_period_s > ingest.deadline_s:
         yield (
@@ -132,6 +135,39 @@ def _network(settings: Settings) -> Iterator[Mistake]:
                 ((*place, "host"),),
                 f"{peer.host!r} is not an address; write an address, a network such as 192.168.7.0/24, or *",
             )
+
+
+def _critical(settings: Settings) -> Iterator[Mistake]:
+    for index, entry in enumerate(settings.critical):
+        place: KeyPath = ("critical", index)
+        if bool(entry.condition) == bool(entry.term.strip()):
+            yield (
+                ((*place, "term"), (*place, "condition")),
+                'the entry names both or neither; write a condition such as "pneumothorax", or a term, and not both',
+            )
+
+
+def _notify(settings: Settings) -> Iterator[Mistake]:
+    notify = settings.notify
+    for index, network in enumerate(notify.networks):
+        if _hosts(network) is None:
+            yield (("notify", "networks", index),), f'{network!r} is no network; write for example "192.168.7.0/24"'
+    url = urlsplit(notify.webhook.url)
+    if notify.webhook.url and (url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc):
+        yield (
+            (("notify", "webhook", "url"),),
+            'no web server has this address; write for example "https://192.168.7.9/alarm", without a password',
+        )
+    email = notify.email
+    if email.host and not email.sender:
+        yield (("notify", "email", "sender"),), "the notices have no sender; write the address they come from"
+    if email.host and not email.to:
+        yield (("notify", "email", "to"),), 'the notices go to nobody; write addresses such as ["desk@clinic.example"]'
+    if bool(email.user) != bool(email.password_file):
+        yield (
+            (("notify", "email", "user"), ("notify", "email", "password_file")),
+            "a login needs a name and a file with the password; write both, or none of them",
+        )
 
 
 def _number(index: int) -> str:

@@ -65,6 +65,20 @@ PeerName = Annotated[
     Form("a name of letters, digits, spaces, dots, underscores and hyphens", "ct room"),
 ]
 FilePath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]*$"), Form("a file", "")]
+ConditionKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,63})?$"),
+    Form("the key of a condition, as `clinic-ai plugin list` and codes.toml have it", "pneumothorax"),
+]
+Minutes = Annotated[float, Field(ge=0.01, le=10080), Unit("minutes")]
+Network = Annotated[
+    str, StringConstraints(pattern=r"^[0-9A-Fa-f.:]+(/\d{1,3})?$"), Form("an address or a network", "192.168.7.0/24")
+]
+MailAddress = Annotated[
+    str,
+    StringConstraints(pattern=r"^([A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,255})?$"),
+    Form("an e-mail address", "desk@clinic.example"),
+]
 PackName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
@@ -327,6 +341,81 @@ class GuardSettings(Section):
     )
 
 
+class CriticalSettings(Section):
+    """A finding that somebody has to be told of. Repeat the table for each; without one nothing is critical.
+
+    See docs/critical-findings.md. Exactly one of `condition` and `term` says what it is.
+    """
+
+    condition: ConditionKey = Field("", description="Condition of the table of codes, as plugins name it.")
+    term: PlainText = Field(
+        "",
+        description="Words in what a model wrote, in capitals or not; “no” or “without” right before them is heeded.",
+    )
+    category: int = Field(1, ge=1, le=3, description="1: act within minutes, 2: within hours, 3: within days.")
+    uncertain: bool = Field(
+        True, description="true: also a finding that the model leaves open; false: only one it calls present."
+    )
+    repeat_min: Annotated[tuple[Minutes, ...], Unit("minutes")] = Field(
+        (),
+        max_length=50,
+        description="Waits before the second, third … notice; the last one repeats until a person acknowledges. "
+        "Empty: by category, 1: 5, 5, 10, 15 …, 2: 60, 3: 1440.",
+    )
+    escalate_after: int = Field(
+        3, ge=0, le=1000, description="A notice after this many says that nobody reacted, and goes to more; 0: never."
+    )
+    escalate_to: tuple[MailAddress, ...] = Field((), description="Who gets that notice by e-mail too.")
+
+
+class WebhookSettings(Section):
+    """Notices of critical findings as JSON, by HTTP POST. They hold no personal data and not what was found."""
+
+    url: PlainText = Field("", description="Where to, such as https://192.168.7.9/alarm; empty: off.")
+    token_file: FilePath = Field(
+        "", description="File with a token, sent as `Authorization: Bearer`; a relative path starts at the home."
+    )
+    ca: FilePath = Field("", description="PEM file of the authority of an https server; empty: those of the system.")
+
+
+class EmailSettings(Section):
+    """Notices of critical findings by e-mail. They hold no personal data and not what was found."""
+
+    host: PlainText = Field("", description="The mail server; empty: off.")
+    port: int = Field(25, ge=1, le=65535, description="Its TCP port.")
+    tls: Literal["none", "starttls", "tls"] = Field("starttls", description="How the connection is encrypted.")
+    ca: FilePath = Field("", description="PEM file of the authority of the server; empty: those of the system.")
+    user: PlainText = Field("", description="Name to log in with; empty: no login.")
+    password_file: FilePath = Field("", description="File with the password; a relative path starts at the home.")
+    sender: MailAddress = Field("", description="Address the notices come from.")
+    to: tuple[MailAddress, ...] = Field((), description="Who gets every notice.")
+
+
+class NotifySettings(Section):
+    """How people are told of critical findings beyond screens. See docs/critical-findings.md."""
+
+    networks: tuple[Network, ...] = Field(
+        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"),
+        description="Only servers with an address in these networks are spoken to.",
+    )
+    timeout_s: Seconds = Field(5.0, ge=0.1, le=9, description="A server that is silent for this long is given up.")
+    webhook: WebhookSettings = Field(WebhookSettings(), description="Notices as JSON, by HTTP POST.")
+    email: EmailSettings = Field(EmailSettings(), description="Notices by e-mail.")
+
+
+class ReviewSettings(Section):
+    """Who signs results, and whether models may learn from it."""
+
+    reviewers: tuple[PlainText, ...] = Field(
+        (),
+        description='Names that clinicians may sign with, such as "Dr. A. Example"; empty: each signs with the name '
+        "of the own Unix user.",
+    )
+    consent_default: bool = Field(
+        False, description="true: models may learn from a review unless the reviewer says otherwise."
+    )
+
+
 class ResultsSettings(Section):
     """What goes out."""
 
@@ -382,6 +471,11 @@ class Settings(Section):
     routing: RoutingSettings = RoutingSettings()
     execution: ExecutionSettings = ExecutionSettings()
     guard: GuardSettings = GuardSettings()
+    critical: tuple[CriticalSettings, ...] = Field(
+        (), description="What is critical.", examples=[CriticalSettings(condition="pneumothorax", category=1)]
+    )
+    notify: NotifySettings = NotifySettings()
+    review: ReviewSettings = ReviewSettings()
     results: ResultsSettings = ResultsSettings()
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from clinic_ai.domain import Alert
 from clinic_ai.errors import NotFound
+from clinic_ai.store import critical
 from clinic_ai.store.audit import record
 from clinic_ai.store.tables import alerts
 
@@ -51,20 +52,34 @@ def open_alerts(connection: Connection) -> list[Alert]:
     ]
 
 
-def acknowledge(connection: Connection, alert_id: int, by: str) -> None:
-    """Close an alert in the name of a person. Raise NotFound if no open alert has this number."""
+def is_open(connection: Connection, code: str, subject: str) -> bool:
+    """Return whether an alert of this code and subject waits for somebody."""
+    same = (alerts.c.code == code) & (alerts.c.subject == subject) & alerts.c.acknowledged_at.is_(None)
+    return connection.execute(select(alerts.c.alert_id).where(same)).first() is not None
+
+
+def acknowledge(connection: Connection, alert_id: int, by: str, *, told_to: str = "") -> None:
+    """Close an alert in the name of a person, who may say to whom it was told.
+
+    Raise NotFound if no open alert has this number.
+    """
+    now = time.time()
     closed = connection.execute(
         update(alerts)
         .where(alerts.c.alert_id == alert_id, alerts.c.acknowledged_at.is_(None))
-        .values(acknowledged_by=by, acknowledged_at=time.time())
+        .values(acknowledged_by=by, acknowledged_at=now)
     )
     if not closed.rowcount:
         raise NotFound(f"There is no open alert {alert_id}.", remedy="`clinic-ai alert list` shows the open ones.")
-    record(connection, actor=by, action="alert.acknowledged", subject=f"alert {alert_id}")
+    critical.close(connection, alert_id, told_to, now)
+    details = {"told_to": told_to} if told_to else {}
+    record(connection, actor=by, action="alert.acknowledged", subject=f"alert {alert_id}", details=details)
 
 
 def withdraw(connection: Connection, code: str, subject: str) -> None:
-    """Close an alert whose cause is gone."""
+    """Close an alert whose cause is gone; one about a critical finding only a person closes."""
+    if code == critical.CODE:
+        raise ValueError("An alert about a critical finding is closed by a person.")
     connection.execute(
         update(alerts)
         .where(alerts.c.code == code, alerts.c.subject == subject, alerts.c.acknowledged_at.is_(None))

@@ -20,7 +20,9 @@ from clinic_ai.domain import (
     Job,
     new_id,
 )
-from clinic_ai.store.audit import record
+from clinic_ai.domain.reviews import Review, SignOff
+from clinic_ai.errors import NotFound
+from clinic_ai.store.audit import KEY, document_digest, record
 from clinic_ai.store.jobs import files_of
 from clinic_ai.store.tables import artefacts, deliveries
 
@@ -30,6 +32,7 @@ _EVENT = {GuardAction.HOLD: "hold", GuardAction.BLOCK: "block"}
 def add_artefact(connection: Connection, job: Job, verdict: GuardVerdict) -> tuple[str, ArtefactState]:
     """Store an artefact in the state its verdict gives it; return its id and that state."""
     artefact_id = new_id("A")
+    document = verdict.model_dump_json()
     state = states.step(states.ARTEFACT, ArtefactState.DRAFT, _EVENT.get(verdict.action, "release"))
     connection.execute(
         insert(artefacts).values(
@@ -39,7 +42,7 @@ def add_artefact(connection: Connection, job: Job, verdict: GuardVerdict) -> tup
             version=job.version,
             audience=verdict.audience.value,
             state=state.value,
-            verdict=verdict.model_dump_json(),
+            verdict=document,
             policy_hash=verdict.policy_hash,
             created_at=time.time(),
         )
@@ -56,9 +59,78 @@ def add_artefact(connection: Connection, job: Job, verdict: GuardVerdict) -> tup
             "action": verdict.action.value,
             "rules": sorted({d.rule for d in verdict.decisions}),
             "policy": verdict.policy_hash,
+            KEY: document_digest(document),
         },
     )
     return artefact_id, state
+
+
+def mark_reviewed(connection: Connection, artefact: Artefact, review: Review) -> None:
+    """Move an artefact as a person decided: a rejected one never goes out, a held one that was accepted is released.
+
+    Raise Conflict if its state does not permit that.
+    """
+    if not review.decision.signs:
+        state = states.step(states.ARTEFACT, artefact.state, "reject")
+    elif artefact.state is ArtefactState.HELD:
+        state = states.step(states.ARTEFACT, artefact.state, "accept")
+    else:
+        return
+    connection.execute(update(artefacts).where(_is(artefact.artefact_id)).values(state=state.value))
+    record(
+        connection,
+        actor=review.actor,
+        action=f"artefact.{state.value.lower()}",
+        subject=artefact.study_id,
+        details={"artefact": artefact.artefact_id, "version": artefact.version, "review": review.review_id},
+    )
+
+
+def add_signed(connection: Connection, job: Job, verdict: GuardVerdict, review: Review, sign: SignOff) -> str:
+    """Store the FINAL artefact that a decision leads to, and let it take the reviewed one's place; return its id.
+
+    Raise Conflict if the guard did not release it, or the reviewed artefact may no longer be superseded. The database
+    itself refuses FINAL without the stored decision of a named person.
+    """
+    reviewed = get_artefact(connection, review.artefact_id)
+    following = states.step(states.ARTEFACT, reviewed.state, "supersede")
+    state = states.step(states.ARTEFACT, ArtefactState.DRAFT, _EVENT.get(verdict.action, "release"))
+    state = states.step(states.ARTEFACT, state, "sign")
+    artefact_id = new_id("A")
+    connection.execute(update(artefacts).where(_is(reviewed.artefact_id)).values(state=following.value))
+    connection.execute(
+        insert(artefacts).values(
+            artefact_id=artefact_id,
+            job_id=job.job_id,
+            study_id=job.study_id,
+            version=job.version,
+            audience=verdict.audience.value,
+            state=state.value,
+            verdict=verdict.model_dump_json(),
+            policy_hash=verdict.policy_hash,
+            signed_by=sign.name,
+            review_id=review.review_id,
+            revision=sign.revision,
+            created_at=time.time(),
+        )
+    )
+    record(
+        connection,
+        actor=review.actor,
+        action="artefact.final",
+        subject=job.study_id,
+        details={
+            "artefact": artefact_id,
+            "replaces": reviewed.artefact_id,
+            "version": job.version,
+            "revision": sign.revision,
+            "review": review.review_id,
+            "signed_by": sign.name,
+            "policy": verdict.policy_hash,
+            KEY: document_digest(verdict.model_dump_json()),
+        },
+    )
+    return artefact_id
 
 
 def artefacts_of(connection: Connection, study_id: str, version: int | None = None) -> list[Artefact]:
@@ -66,12 +138,22 @@ def artefacts_of(connection: Connection, study_id: str, version: int | None = No
     query = select(artefacts).where(artefacts.c.study_id == study_id)
     if version is not None:
         query = query.where(artefacts.c.version == version)
-    return [_artefact(connection, row) for row in connection.execute(query.order_by(artefacts.c.created_at)).all()]
+    return [
+        artefact_of_row(connection, row) for row in connection.execute(query.order_by(artefacts.c.created_at)).all()
+    ]
 
 
 def get_artefact(connection: Connection, artefact_id: str) -> Artefact:
     """Return one artefact that is known to exist."""
-    return _artefact(connection, connection.execute(select(artefacts).where(_is(artefact_id))).one())
+    return artefact_of_row(connection, connection.execute(select(artefacts).where(_is(artefact_id))).one())
+
+
+def find_artefact(connection: Connection, artefact_id: str) -> Artefact:
+    """Return one artefact. Raise NotFound if there is none of that id."""
+    row = connection.execute(select(artefacts).where(_is(artefact_id))).first()
+    if row is None:
+        raise NotFound(f"There is no artefact {artefact_id}.", remedy="`clinic-ai review list` shows what waits.")
+    return artefact_of_row(connection, row)
 
 
 def supersede_before(connection: Connection, study_id: str, version: int) -> None:
@@ -203,7 +285,8 @@ def _is(artefact_id: str) -> Any:
     return artefacts.c.artefact_id == artefact_id
 
 
-def _artefact(connection: Connection, row: Row[Any]) -> Artefact:
+def artefact_of_row(connection: Connection, row: Row[Any]) -> Artefact:
+    """Return the artefact of a row of its table, with files and deliveries."""
     sent = connection.execute(select(deliveries).where(deliveries.c.artefact_id == row.artefact_id)).all()
     return Artefact(
         artefact_id=row.artefact_id,
@@ -216,6 +299,8 @@ def _artefact(connection: Connection, row: Row[Any]) -> Artefact:
         files=files_of(connection, row.job_id),
         deliveries=tuple(_delivery(r) for r in sent),
         signed_by=row.signed_by,
+        review_id=row.review_id,
+        revision=row.revision,
         created_at=row.created_at,
     )
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, or_, select, updat
 from clinic_ai import states
 from clinic_ai.domain import Analysis, Job, JobKind, JobState, ModelRef, StoredFile, WaitReason, new_id
 from clinic_ai.errors import NotFound
-from clinic_ai.store.audit import record
+from clinic_ai.store.audit import KEY, document_digest, record
 from clinic_ai.store.tables import analyses, job_files, jobs
 
 _MODELS = TypeAdapter(tuple[ModelRef, ...])
@@ -232,14 +232,28 @@ def _text(wait: WaitReason | None) -> str | None:
 
 def save_analysis(connection: Connection, job: Job, analysis: Analysis, files: Iterable[StoredFile]) -> None:
     """Store what an engine answered, and the files it made."""
+    document = analysis.model_dump_json()
     connection.execute(
         insert(analyses).values(
             job_id=job.job_id,
             study_id=job.study_id,
             version=job.version,
-            document=analysis.model_dump_json(),
+            document=document,
             created_at=time.time(),
         )
+    )
+    record(
+        connection,
+        actor="clinic-ai",
+        action="analysis.stored",
+        subject=job.study_id,
+        details={
+            "job": job.job_id,
+            "version": job.version,
+            "plugin": job.plugin,
+            "models": [model.label() for model in job.models],
+            KEY: document_digest(document),
+        },
     )
     save_files(connection, job.job_id, files)
 

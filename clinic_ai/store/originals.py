@@ -78,6 +78,7 @@ def _delivered() -> Select[str, int, float]:
         .join(deliveries, deliveries.c.artefact_id == artefacts.c.artefact_id)
         .where(
             studies.c.state == StudyState.DONE.value,
+            artefacts.c.state.in_(_RELEASED),
             studies.c.originals_removed_at.is_(None),
             ~exists().where(newer.c.study_id == studies.c.study_id, newer.c.version > studies.c.version),
             ~_open_artefact(),
@@ -104,7 +105,12 @@ def _open_artefact() -> ColumnElement[bool]:
         or_(
             made.c.state.in_(_UNDECIDED),
             pending,
-            and_(newest, or_(made.c.state.not_in(_RELEASED), ~any_sent, not_arrived)),
+            # One that a signed report took the place of within its version is settled by that one.
+            and_(
+                newest,
+                made.c.state != ArtefactState.SUPERSEDED.value,
+                or_(made.c.state.not_in(_RELEASED), ~any_sent, not_arrived),
+            ),
         ),
     )
 

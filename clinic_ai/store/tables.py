@@ -208,8 +208,44 @@ artefacts = Table(
     Column("policy_hash", Text, nullable=False),
     Column("signed_by", Text, nullable=False, server_default=""),
     Column("created_at", Float, nullable=False),
+    Column("review_id", Text, nullable=False, server_default=""),  # the decision it came of; triggers want it of FINAL
+    Column("revision", Integer, nullable=False, server_default="0"),  # 0: the software's; then the signed ones
     Index(None, "study_id", "version"),
     Index(None, "state"),
+    Index("one_artefact_per_review", "review_id", unique=True, sqlite_where=text("review_id != ''")),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    # What a named person decided about an artefact; triggers keep all but consent and job as it was written.
+    Column("review_id", Text, primary_key=True),
+    Column("artefact_id", Text, ForeignKey("artefacts.artefact_id"), nullable=False),
+    Column("study_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("decision", Text, nullable=False),  # accept | amend | reject
+    Column("reviewer", Text, nullable=False),
+    Column("actor", Text, nullable=False),  # the Unix user, by the socket's peer credentials
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("digest", Text, nullable=False),  # of what the reviewer was shown
+    Column("document", Text, nullable=False),  # the words before and after, and their difference
+    Column("consent", Integer, nullable=False),  # whether it may be learned from
+    Column("job_id", Text, ForeignKey("jobs.job_id")),  # which renders and releases what was signed
+    Column("decided_at", Float, nullable=False),
+    Index(None, "artefact_id"),
+    Index(None, "job_id"),
+    Index(None, "study_id", "version"),
+)
+
+review_labels = Table(
+    "review_labels",
+    metadata,
+    # What a person says an image shows; an empty hash: the study as a whole.
+    Column("review_id", Text, ForeignKey("reviews.review_id"), primary_key=True),
+    Column("instance_sha256", Text, primary_key=True),
+    Column("condition", Text, primary_key=True),
+    Column("presence", Text, nullable=False),
+    Column("corrected", Integer, nullable=False),  # 0: it is what the software said
 )
 
 deliveries = Table(
@@ -315,6 +351,55 @@ alerts = Table(
     Column("acknowledged_by", Text),
     Column("acknowledged_at", Float),
     Index("one_open_alert_per_subject", "code", "subject", unique=True, sqlite_where=text("acknowledged_at IS NULL")),
+)
+
+critical_alerts = Table(
+    "critical_alerts",
+    metadata,
+    # What goes with an alert about a critical finding: how it repeats is fixed when it is raised.
+    Column("alert_id", Integer, ForeignKey("alerts.alert_id"), primary_key=True),
+    Column("study_id", Text, nullable=False),
+    Column("what", Text, nullable=False),  # condition:KEY or term:WORDS of clinic.toml; for clinicians only
+    Column("category", Integer, nullable=False),
+    Column("waits_s", Text, nullable=False),
+    Column("escalate_after", Integer, nullable=False),
+    Column("escalate_to", Text, nullable=False),
+    Column("raised_at", Float, nullable=False),
+    Column("notices", Integer, nullable=False, server_default="0"),
+    Column("next_at", Float, nullable=False),
+    Column("told_to", Text, nullable=False, server_default=""),
+    Index(None, "study_id", "what"),
+)
+
+critical_findings = Table(
+    "critical_findings",
+    metadata,
+    # Which version of a study showed it, and which alert tells of it: once told, a repeated job tells nothing new.
+    Column("study_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("alert_id", Integer, ForeignKey("alerts.alert_id"), nullable=False),
+    Column("job_id", Text, ForeignKey("jobs.job_id"), nullable=False),
+    Column("found_at", Float, nullable=False),
+    Index(None, "alert_id"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    # What is to leave by webhook and e-mail about a critical alert, until it has left.
+    Column("notice_id", Integer, primary_key=True),
+    Column("alert_id", Integer, ForeignKey("alerts.alert_id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("channel", Text, nullable=False),  # webhook | email
+    Column("state", Text, nullable=False),  # PENDING | SENT | DROPPED
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("not_before", Float, nullable=False, server_default="0"),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("done_at", Float),
+    UniqueConstraint("alert_id", "number", "channel"),
+    Index("pending_notices", "channel", "not_before", sqlite_where=text("state = 'PENDING'")),
 )
 
 audit = Table(

@@ -27,8 +27,9 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.datasets import DatasetView, Split
 from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.store.objects import ObjectStore, hash_descriptor
+from clinic_ai.store.reviews import labelled_examples
 from clinic_ai.training.clean_images import HashedImage, clean_images
-from clinic_ai.training.labelled_folder import Reading, counted, image_descriptor, read_folder
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor, read_folder
 from clinic_ai.wire import MAX_FRAME_BYTES
 
 TRAIN_SHARE = 0.70
@@ -58,6 +59,34 @@ class Datasets:
         with self._freezing:
             unique = self._clean(directory, reading, keep_burned_in)
             return self._freeze(manifest, directory, unique, reading, actor)
+
+    def freeze_reviewed(self, manifest: PluginManifest, actor: str, *, keep_burned_in: bool = False) -> Dataset:
+        """Freeze what clinicians said of this plugin's conditions, where their review permits to learn from it.
+
+        Raise DatasetError if that is nothing, or cannot be split by patients; ChildError like ``freeze``.
+        """
+        originals = self._deidentifier.objects
+        with self._database.read() as connection:
+            found = labelled_examples(connection, [condition.code for condition in manifest.conditions])
+        here = [example for example in found if originals.has(example.sha256)]
+        reading = Reading(
+            images=[
+                LabelledImage(
+                    path=originals.path(example.sha256),
+                    name=f"{example.study_id} {example.sha256[:12]}",
+                    patient_id=example.patient_key,
+                    labels=example.labels,
+                    patient_key=example.patient_key,
+                )
+                for example in here
+            ]
+        )
+        if len(here) < len(found):
+            left = counted(len(found) - len(here), "reviewed image", "is", "are")
+            reading.notes.append(f"{left} not stored any more and left out.")
+        place = Path("reviews")
+        with self._freezing:
+            return self._freeze(manifest, place, self._clean(place, reading, keep_burned_in), reading, actor)
 
     def _clean(self, directory: Path, reading: Reading, keep_burned_in: bool) -> list[HashedImage]:
         """Return one of each image, de-identified. Raise DatasetError with every problem of the folder."""
@@ -180,6 +209,8 @@ def _hash(path: Path) -> str:
 
 
 def _patient(key: bytes, item: HashedImage) -> str:
+    if item.image.patient_key:
+        return item.image.patient_key
     # Without a patient the image stands for one, by its content: a renamed copy must not change the split.
     return patient_key(key, item.image.patient_id or f"image {item.original}")
 

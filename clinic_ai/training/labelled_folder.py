@@ -31,12 +31,16 @@ _DICOM_OFFSET = 128
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image file and what is known of it. ``name`` is its path below the folder, for people."""
+    """An image file and what is known of it. ``name`` is its path below the folder, for people.
+
+    ``patient_key`` is there where the appliance knows whose image it is; else ``patient_id`` says so, or nothing.
+    """
 
     path: Path
     name: str
     patient_id: str
     labels: dict[str, int]
+    patient_key: str = ""
 
 
 @dataclass

@@ -16,10 +16,21 @@ def main() -> None:
     channel, _ = confinement.confine()
     from clinic_ai.domain import GuardVerdict
     from clinic_ai.errors import PolicyError
+    from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
     from clinic_ai.guard.engine import judge
+    from clinic_ai.guard.inspection import compare_packs, describe_pack
     from clinic_ai.guard.policy import Policy
     from clinic_ai.guard.proof import check_pack, load_policy, pack_info
-    from clinic_ai.tasks import CaseReport, GuardLoad, GuardTask, PackInfo
+    from clinic_ai.guard.questions import ask
+    from clinic_ai.tasks import (
+        CaseReport,
+        GuardCompare,
+        GuardLoad,
+        GuardTask,
+        PackDescription,
+        PackDifference,
+        PackInfo,
+    )
 
     class Desk:
         """The pack in force."""
@@ -35,8 +46,19 @@ def main() -> None:
                 raise PolicyError("The guard has no policy pack.", remedy="Load one first.")
             return judge(self.policy, params)
 
+        def ask(self, params: QuestionTask, _: wire.Call) -> QuestionVerdict:
+            if self.policy is None:
+                raise PolicyError("The guard has no policy pack.", remedy="Load one first.")
+            return ask(self.policy, params)
+
         def check(self, params: GuardLoad, _: wire.Call) -> CaseReport:
             return check_pack(Path(params.directory))
+
+        def describe(self, params: GuardLoad, _: wire.Call) -> PackDescription:
+            return describe_pack(Path(params.directory))
+
+        def compare(self, params: GuardCompare, _: wire.Call) -> PackDifference:
+            return compare_packs(Path(params.old), Path(params.new))
 
     desk = Desk()
     wire.serve(
@@ -44,7 +66,10 @@ def main() -> None:
         {
             "load": wire.Method(GuardLoad, desk.load),
             "judge": wire.Method(GuardTask, desk.judge),
+            "ask": wire.Method(QuestionTask, desk.ask),
             "check": wire.Method(GuardLoad, desk.check),
+            "describe": wire.Method(GuardLoad, desk.describe),
+            "compare": wire.Method(GuardCompare, desk.compare),
         },
     )
 

@@ -15,10 +15,12 @@ from whole import QUARANTINED, STORED, Drop, Drops, digest
 from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.daemon import Appliance
 from clinic_ai.domain import Fate, JobKind, Study, StudyState
+from clinic_ai.domain.reviews import Passage, ReviewDecision
 from clinic_ai.home import Home, init_home
 from clinic_ai.plugins import PluginCatalogue, find_plugins
+from clinic_ai.results.reviewing import Order
 from clinic_ai.settings import load_settings
-from clinic_ai.store import jobs, ledger, studies
+from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.ledger import LedgerEntry
 
 SETTINGS = """
@@ -195,6 +197,29 @@ class Clinic:
         """Do all reports that are queued."""
         self._work(JobKind.REPORT)
 
+    def sign(self) -> None:
+        """Make all signed reports that are queued."""
+        self._work(JobKind.SIGN)
+
+    def review(self, seed: int, decision: ReviewDecision) -> None:
+        """Let a person decide about the newest result of a study; amended, it says something else."""
+        study, reviews = self.newest(seed), self.appliance.reviews
+        with self.appliance.database.read() as connection:
+            newest = artefacts.artefacts_of(connection, study.study_id, study.version)[-1]
+        shown = reviews.show(newest.artefact_id, "tester")
+        said = (Passage(statement_id="n_1", text="The image was looked at."),)
+        reviews.decide(
+            Order(
+                artefact_id=newest.artefact_id,
+                decision=decision,
+                digest=shown.digest,
+                said=said if decision is ReviewDecision.AMEND else None,
+                reason="the test wants it so",
+            ),
+            user="tester",
+            name="tester",
+        )
+
     def deliver(self) -> None:
         """Deliver what is to be delivered."""
         while self.appliance.courier.step():
@@ -207,8 +232,9 @@ class Clinic:
             self.route()
             self.analyse()
             self.report()
+            self.sign()
             self.deliver()
-            if not (self._in(StudyState.CLOSED) or self._queued(JobKind.ANALYSE) or self._queued(JobKind.REPORT)):
+            if not (self._in(StudyState.CLOSED) or any(map(self._queued, JobKind))):
                 return
 
     def newest(self, seed: int) -> Study:

@@ -47,6 +47,8 @@ from clinic_ai.ingest.watch import ignore_pattern, inbox_of
 from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.results.reporting import ReportRunner
+from clinic_ai.results.reviewing import Reviews
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
@@ -232,6 +234,16 @@ def control_room(path: Path) -> Iterator[Room]:
         on_received=lambda: None,
     )
     imports.sweep()
+    reports = ReportRunner(
+        database=database,
+        objects=ObjectStore(home.objects),
+        job_directories=home.jobs,
+        crew=crew,
+        guard=guard,
+        models=registry,
+        settings=lambda: shared.settings,
+        manifests=lambda: catalogue.manifests,
+    )
     services = Services(
         home=home,
         database=database,
@@ -242,6 +254,7 @@ def control_room(path: Path) -> Iterator[Room]:
         guard=guard,
         crew=crew,
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
+        reviews=Reviews(database, ObjectStore(home.objects), reports, lambda: shared.settings.review, lambda: None),
         comparer=Comparer(
             crew=crew,
             database=database,

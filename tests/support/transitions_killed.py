@@ -26,6 +26,7 @@ from whole import Drops, faults
 from clinic_ai.analyses import AnalyseRunner
 from clinic_ai.disk.retention import Candidate, Removal, Retention
 from clinic_ai.domain import FileDecision, Job, StudyState
+from clinic_ai.domain.reviews import ReviewDecision
 from clinic_ai.errors import ChildDied
 from clinic_ai.home import Home, lock_home
 from clinic_ai.ingest.spool import Spool
@@ -34,11 +35,6 @@ from clinic_ai.store.database import Database
 
 NOT_REACHED = {
     "STUDY RECEIVING supersede": "a version that still receives takes late objects itself; no newer one is opened",
-    "ARTEFACT HELD accept": "no verb reviews what is held yet",
-    "ARTEFACT HELD reject": "no verb reviews what is held yet",
-    "ARTEFACT PRELIMINARY sign": "no verb signs yet",
-    "ARTEFACT PRELIMINARY reject": "no verb signs yet",
-    "ARTEFACT FINAL supersede": "no verb signs yet, so that nothing is FINAL",
     "DELIVERY SENT receipt": "the outbox gives no receipts",
     "DELIVERY FAILED requeue": "no verb sends again what was given up",
 }
@@ -240,6 +236,23 @@ def decided(clinic: Clinic) -> None:
     clinic.take_in()
 
 
+def _reviewed(wish: str, *decisions: ReviewDecision) -> Callable[[Clinic], None]:
+    """A person decides about the result of a study, and what follows is done; then late slices come."""
+
+    def live(clinic: Clinic) -> None:
+        seed = clinic.study(1, wish=wish)
+        clinic.all()
+        for decision in decisions:
+            clinic.review(seed, decision)
+            clinic.sign()
+            clinic.deliver()
+        clinic.study(2, seed=seed, wish=wish)
+        clinic.take_in()
+        clinic.route()
+
+    return live
+
+
 SCENARIOS = {
     "files of all kinds": Scenario(
         (
@@ -281,6 +294,13 @@ SCENARIOS = {
     "failing": Scenario(
         ("JOB LEASED retry", "JOB LEASED give_up", "STUDY ROUTED fail", "STUDY FAILED supersede"), failing
     ),
+    "accepted, then amended": Scenario(
+        ("ARTEFACT PRELIMINARY sign", "ARTEFACT FINAL supersede"),
+        _reviewed("", ReviewDecision.ACCEPT, ReviewDecision.AMEND),
+    ),
+    "held and amended": Scenario(("ARTEFACT HELD accept",), _reviewed("hold", ReviewDecision.AMEND)),
+    "held and rejected": Scenario(("ARTEFACT HELD reject",), _reviewed("hold", ReviewDecision.REJECT)),
+    "rejected": Scenario(("ARTEFACT PRELIMINARY reject",), _reviewed("", ReviewDecision.REJECT)),
     "held": Scenario(("ARTEFACT DRAFT hold", "ARTEFACT HELD supersede"), _guarded("hold")),
     "blocked": Scenario(("ARTEFACT DRAFT block", "ARTEFACT BLOCKED supersede"), _guarded("block")),
 }

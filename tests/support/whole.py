@@ -193,13 +193,16 @@ def _of_results(home: Home, connection: sqlite3.Connection) -> list[str]:
     """The outbox has one whole result for each version that was sent, and nothing else."""
     found = []
     sent = {
-        (row["study_id"], row["version"])
+        (row["study_id"], row["version"], row["revision"])
         for row in connection.execute(
-            "SELECT study_id, version FROM deliveries JOIN artefacts USING (artefact_id) "
+            "SELECT study_id, version, revision FROM deliveries JOIN artefacts USING (artefact_id) "
             "WHERE deliveries.state = 'SENT'"
         )
     }
-    places = {(place.parent.name, int(place.name.removeprefix("v"))): place for place in home.outbox.glob("*/v*")}
+    places = {}
+    for place in home.outbox.glob("*/v*"):
+        version, _, revision = place.name.removeprefix("v").partition("-signed-")
+        places[place.parent.name, int(version), int(revision or 0)] = place
     for key in sent ^ set(places):
         found.append(
             f"{key} is {'sent and not in' if key in sent else 'in'} the outbox{'' if key in sent else ' unsent'}"
@@ -209,19 +212,43 @@ def _of_results(home: Home, connection: sqlite3.Connection) -> list[str]:
         wrong = [f["name"] for f in document["files"] if digest(place / f["name"]) != f["sha256"]]
         found += [f"{place.parent.name}: {name} is not what result.json says" for name in wrong]
     results = Counter(
-        (row["study_id"], row["version"], row["audience"])
-        for row in connection.execute("SELECT study_id, version, audience FROM artefacts")
+        (row["study_id"], row["version"], row["revision"], row["audience"])
+        for row in connection.execute("SELECT study_id, version, revision, audience FROM artefacts")
     )
     found += [f"{which} has {n} results" for which, n in results.items() if n > 1]
     for row in connection.execute(
-        "SELECT study_id, version FROM studies JOIN artefacts USING (study_id, version) "
-        "WHERE studies.state = ? AND artefacts.state = 'PRELIMINARY'",
+        "SELECT study_id, version, revision FROM studies JOIN artefacts USING (study_id, version) "
+        "WHERE studies.state = ? AND artefacts.state IN ('PRELIMINARY', 'FINAL')",
         (StudyState.DONE.value,),
     ):
         if tuple(row) not in places:
             found.append(f"the released result of {tuple(row)} is not in the outbox")
+    found += _of_decisions(connection)
     open_jobs = connection.execute("SELECT job_id, state FROM jobs WHERE state IN ('QUEUED', 'LEASED')").fetchall()
     return found + [f"job {row['job_id']} is still {row['state']}" for row in open_jobs]
+
+
+def _of_decisions(connection: sqlite3.Connection) -> list[str]:
+    """Nothing is FINAL without the decision of a named person, and each decision led to what it says."""
+    found = [
+        f"{row['artefact_id']} is FINAL and nobody decided that"
+        for row in connection.execute(
+            "SELECT artefacts.artefact_id FROM artefacts LEFT JOIN reviews USING (review_id) "
+            "WHERE artefacts.revision > 0 AND "
+            "(reviewer IS NULL OR reviewer = '' OR reviewer != signed_by OR decision NOT IN ('accept', 'amend'))"
+        )
+    ]
+    for row in connection.execute(
+        "SELECT reviews.review_id, decision, reviewed.state AS state, made.artefact_id AS made, studies.state AS study "
+        "FROM reviews JOIN artefacts AS reviewed ON reviewed.artefact_id = reviews.artefact_id "
+        "JOIN studies ON (studies.study_id, studies.version) = (reviews.study_id, reviews.version) "
+        "LEFT JOIN artefacts AS made ON made.review_id = reviews.review_id"
+    ):
+        if row["decision"] == "reject" and (row["state"] != "REJECTED" or row["made"]):
+            found.append(f"review {row['review_id']} rejected, and the artefact is {row['state']}")
+        if row["decision"] != "reject" and row["study"] != "SUPERSEDED" and not row["made"]:
+            found.append(f"review {row['review_id']} signed, and nothing came of it")
+    return found
 
 
 def _leftovers(home: Home) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -23,6 +22,8 @@ _COMMON = frozenset(
     for word in line.split()
 )
 _LONGEST_PHRASE = 12
+_LONGEST_RUN = 8
+"""The same character so often in a row."""
 _CHARACTER_RUN = re.compile(r"([^\W\d_])\1{7,}|([^\s\w.=*-])\2{7,}")
 
 
@@ -49,7 +50,7 @@ class DegenerateText(Detector):
         text = view.text
         return (
             self._runs(text)
-            or self._top_word(text.words)
+            or self._top_word(text)
             or self._duplicates(text)
             or self._compression(text)
             or _character_run(text)
@@ -66,14 +67,11 @@ class DegenerateText(Detector):
                 return Flag(f"{what} stands {wanted} times in a row", (span,))
         return None
 
-    def _top_word(self, words: Sequence[str]) -> Flag | None:
-        if len(words) < self.top_word_tokens:
+    def _top_word(self, text: Text) -> Flag | None:
+        if len(text.words) < self.top_word_tokens:
             return None
-        content = Counter(w for w in words if len(w) > 1 and w.isalpha() and w not in _COMMON)
-        if not content:
-            return None
-        ((_, count),) = content.most_common(1)
-        share = count / len(words)
+        content = (len(at) for w, at in text.places.items() if len(w) > 1 and w.isalpha() and w not in _COMMON)
+        share = max(content, default=0) / len(text.words)
         return Flag(f"one word makes up {share:.0%} of the text") if share > self.top_word_share else None
 
     def _duplicates(self, text: Text) -> Flag | None:
@@ -119,5 +117,9 @@ def _repeats_from(words: Sequence[str], period: int, wanted: int) -> int | None:
 
 
 def _character_run(text: Text) -> Flag | None:
-    match = _CHARACTER_RUN.search(text.folded)
+    folded = text.folded
+    # To look for each character eight times is cheaper than the expression, which then says where and which count.
+    if not any(character * _LONGEST_RUN in folded for character in set(folded)):
+        return None
+    match = _CHARACTER_RUN.search(folded)
     return Flag("one character is repeated over and over", (text.span(*match.span()),)) if match else None

@@ -8,6 +8,7 @@ import unicodedata
 from pydantic import Field
 
 from clinic_ai.guard.detectors.base import Detector, Flag, View
+from clinic_ai.guard.reading import LANGUAGES, reading_grade
 
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\n\t]")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -18,7 +19,6 @@ _MARKUP = re.compile(
     r"|(?:https?|file|data|javascript):(?://|\S)"
     r"|&(?:#\d{1,6}|#x[0-9a-f]{1,5}|[a-z]{2,8});",
 )
-_VOWELS = re.compile(r"[aeiouy]+")
 
 
 class ControlCharacters(Detector):
@@ -55,22 +55,16 @@ class TextLength(Detector):
 
 
 class ReadingGrade(Detector):
-    """Fires on text above a school grade (Flesch-Kincaid, English), judged from ``words`` words on."""
+    """Fires on text above a school grade by its language's formula, judged from ``words`` words on."""
 
     maximum: float = Field(default=8.0, gt=0)
     words: int = Field(default=5, ge=1)
 
     def detect(self, view: View) -> Flag | None:
-        """Estimate the grade from the length of sentences and words."""
-        words = [w for w in view.text.words if w.isalpha()]
-        if len(words) < self.words:
+        """Estimate the grade from the length of sentences and words; a language without a formula is a flag."""
+        if sum(w.isalpha() for w in view.text.words) < self.words:
             return None
-        syllables = sum(_syllables(word) for word in words)
-        grade = 0.39 * len(words) / len(view.text.sentences) + 11.8 * syllables / len(words) - 15.59
+        grade = reading_grade(view.text, view.subject.language)
+        if grade is None:
+            return Flag(f"there is a reading formula for {' and '.join(LANGUAGES)} only")
         return Flag(f"reading grade {grade:.0f}") if grade > self.maximum else None
-
-
-def _syllables(word: str) -> int:
-    groups = len(_VOWELS.findall(word))
-    silent = word.endswith("e") and not word.endswith("le") and groups > 1
-    return max(1, groups - silent)

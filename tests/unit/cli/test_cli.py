@@ -316,3 +316,26 @@ def test_documented_exit_codes_are_the_real_ones() -> None:
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
     documented = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, flags=re.MULTILINE))
     assert {int(number) for number in documented} == {int(code) for code in Exit}
+
+
+def test_policy_list_check_and_diff_read_packs_in_a_child(home: Home, run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("policy", "list")
+    assert (code, "degenerate-text: block" in out, "Packs beside it: strict" in out) == (Exit.DONE, True, True)
+    code, out, _ = run("policy", "check", "--json")
+    rules = {rule["rule"]: rule for rule in json.loads(out)["rules"]}
+    assert code == Exit.DONE
+    assert all(rule["firing"] and rule["non_firing"] and rule["mutations"] for rule in rules.values())
+    assert rules["other-number"]["fires_on"]
+    strict, default = home.policies / "strict", home.policies / "default"
+    code, out, _ = run("policy", "diff", str(default), str(strict), "--json")
+    told = json.loads(out)
+    assert {"where": "rule contradiction", "what": "action: 'annotate' → 'hold'"} in told["changes"]
+    assert {"where": "lexicons/alarming.txt", "what": "adds shadow on the lung"} in told["changes"]
+    assert {"where": "'There is no pneumonia.'", "what": "annotate → hold"} in told["outcomes"]
+    code, out, _ = run("policy", "diff", str(default), str(default))
+    assert out.startswith("0 changes; 0 of ")
+    lonely = tmp_path / "lonely"
+    lonely.mkdir()
+    (lonely / "policy.toml").write_text('name = "x"\nversion = "1"\nextends = "nowhere"\n')
+    code, _, err = run("policy", "list", str(lonely))
+    assert (code, "nowhere" in err) == (Exit.FAILED, True)

@@ -183,5 +183,10 @@ def test_patients_read_only_templates(policy: Policy, say: Say, finding: Callabl
     told = Statement(statement_id="f_1", kind="finding", text="Pneumonia is likely.", finding=finding(0.82))
     verdict = say(told, "The picture shows your chest.", audience=Audience.PATIENT, findings=(finding(0.82),))
     assert verdict.action is GuardAction.REPLACE
-    assert {r.text for r in verdict.released} <= set(policy.templates["en"].patient.values())
+    own = policy.templates["en"]
+    known = own.patient["finding_known"].format(condition=own.glossary["pneumonia"], word=own.patient_words["likely"])
+    assert [(r.text, r.sources) for r in verdict.released] == [
+        (known, ("template:en/patient/finding_known", "glossary:en/pneumonia", "word:en/likely")),
+        (own.patient["answer"], ("template:en/patient/answer",)),
+    ]
     assert not any("neumonia" in Text(r.text).folded for r in verdict.released)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def refusal(pack: Path) -> str:
 
 
 def test_the_shipped_pack_covers_the_rows_it_claims(policy: Policy) -> None:
-    rows = {rule.entry.row for rule in policy.rules}
-    assert rows >= {1, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16}
+    rows = {rule.entry.row for rule in policy.rules} | {intent.entry.row for intent in policy.intents}
+    assert rows >= {*range(1, 13), *range(14, 18)}
     readme = (shipped_pack("default") / "README.md").read_text()
     for row in set(range(1, 18)) - rows:
         assert re.search(rf"^\| {row} \|", readme, re.MULTILINE), f"row {row} is neither covered nor explained"
@@ -63,29 +62,23 @@ def test_a_case_that_fails_is_named(pack: Path, edit: Edit) -> None:
     edit("lexicons/alarming.txt", "carcinom*\nadenocarcinom*\n", "")
     edit("lexicons/alarming.txt", "lymphom*\n", "")
     edit("lexicons/alarming.txt", "metasta*\n", "")
+    (pack / "lexicons" / "alarming-de.txt").write_text("bösartig*\n")  # the German words are near to the English ones
     message = refusal(pack)
     assert re.search(r"case \d+ of rule alarming-diagnosis \(mutation\): the rule does not fire and should", message)
 
 
 def test_a_template_that_breaks_the_packs_own_rules_is_refused(pack: Path, edit: Edit) -> None:
-    edit("templates/en.toml", 'generic = "Your care team will explain this to you."', 'generic = "You have no cancer."')
+    edit(
+        "templates/en.toml",
+        'generic = "Your care team will explain this to you."',
+        'generic = "No cancer, says your care team."',
+    )
     assert "[patient] generic breaks rule alarming-diagnosis" in refusal(pack)
 
 
 def test_a_patient_template_cannot_carry_a_plugins_label(pack: Path, edit: Edit) -> None:
     edit("templates/en.toml", 'generic = "Your care team', 'generic = "{label}: your care team')
     assert "[patient] generic has the slot {label}" in refusal(pack)
-
-
-def test_the_change_that_the_documentation_teaches_works(pack: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "guard.md").read_text()
-    case = textwrap.dedent(page.partition("```toml\n")[2].partition("```")[0])
-    with (pack / "cases.toml").open("a") as cases:
-        cases.write("\n" + case)
-    assert "rule alarming-diagnosis (firing)" in refusal(pack)  # the word is not in the list yet
-    with (pack / "lexicons" / "alarming.txt").open("a") as words:
-        words.write("sarcoidosis\n")
-    assert len(load_policy(pack).cases) == len(load_policy(shipped_pack("default")).cases) + 1
 
 
 def test_every_problem_is_told_at_once(pack: Path, edit: Edit) -> None:

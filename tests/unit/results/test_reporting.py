@@ -23,7 +23,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.errors import ChildRefused
 from clinic_ai.processes import Child, ChildSpec, Crew
-from clinic_ai.results.reporting import Renderer, heatmap_of
+from clinic_ai.results.rendering import Renderer, heatmap_of
 from clinic_ai.tasks import RenderTask
 
 IMAGE = "a" * 64

@@ -44,11 +44,12 @@ def may_go(study: Any) -> bool:
     """The rules of docs/disk.md, of versions from the oldest to the newest."""
     versions = [(study["state"], study["artefacts"])] + ([study["next"]] if study["next"] else [])
     state, newest = versions[-1]
+    in_force = [artefact for artefact in newest if artefact[0] != "SUPERSEDED"]  # a signed one took its place
     made = [artefact for _, artefacts in versions for artefact in artefacts]
     return (
         state == StudyState.DONE
-        and bool(newest)
-        and all(s in {"PRELIMINARY", "FINAL"} and sent and set(sent) <= {"SENT", "RECEIPTED"} for s, sent in newest)
+        and bool(in_force)
+        and all(s in {"PRELIMINARY", "FINAL"} and sent and set(sent) <= {"SENT", "RECEIPTED"} for s, sent in in_force)
         and not any(s in {"DRAFT", "HELD", "BLOCKED"} or "PENDING" in sent for s, sent in made)
         and study["job"] not in {JobState.QUEUED, JobState.LEASED}
         and not study["quarantined"]
@@ -157,6 +158,10 @@ def test_every_column_that_names_an_object_is_looked_at() -> None:
     from clinic_ai.store import tables
 
     listed = {column for _, column, _ in references.REFERENCES}
-    not_objects = {tables.files.c.sha256, tables.deidentified.c.original_sha256}  # the ledger; what a copy was made of
+    not_objects = {
+        tables.files.c.sha256,  # the ledger
+        tables.deidentified.c.original_sha256,  # what a copy was made of
+        tables.review_labels.c.instance_sha256,  # what a person said of an original; retention may remove it
+    }
     named = {column for table in tables.metadata.tables.values() for column in table.c if "sha256" in column.name}
     assert named == listed | not_objects

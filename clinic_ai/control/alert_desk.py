@@ -1,0 +1,74 @@
+"""Alerts: who is told what, and the person who acknowledges one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from fastapi import Path as FromPath
+
+from clinic_ai.control.alert_views import AckOrder, CriticalView
+from clinic_ai.control.asking import Anyone, Clinician, Having, needs
+from clinic_ai.control.people import Person, user_exists
+from clinic_ai.control.views import DoneView, Role
+from clinic_ai.domain import Alert
+from clinic_ai.errors import Conflict
+from clinic_ai.store import alerts, critical
+from clinic_ai.store.critical import URGENCY
+
+router = APIRouter(tags=["alerts"])
+
+AlertNumber = Annotated[int, FromPath(ge=0, le=2**63 - 1)]
+
+
+@router.get("/v1/alerts")
+def get_alerts(services: Having) -> list[Alert]:
+    """Return the alerts nobody acknowledged, newest first; those about critical findings do not say what was found."""
+    with services.database.read() as connection:
+        return alerts.open_alerts(connection)
+
+
+@router.get("/v1/alerts/critical")
+def get_critical(services: Having, person: Clinician) -> list[CriticalView]:  # noqa: ARG001 - the role
+    """Return the open alerts about critical findings with what was found, the most urgent first."""
+    with services.database.read() as connection:
+        found = critical.open_critical(connection)
+    return [
+        CriticalView(
+            alert_id=alert.alert_id,
+            study_id=alert.study_id,
+            what=alert.what.partition(":")[2],
+            category=alert.category,
+            act_within=URGENCY[alert.category],
+            raised_at=alert.raised_at,
+            notices=alert.notices,
+            next_at=alert.next_at,
+            escalated=alert.escalated,
+        )
+        for alert in found
+    ]
+
+
+@router.post("/v1/alerts/{alert_id}/acknowledge")
+def acknowledge(
+    alert_id: AlertNumber, services: Having, person: Anyone, request: Request, order: AckOrder | None = None
+) -> DoneView:
+    """Close an alert in the name of the person who asks; one about a critical finding, of a clinician."""
+    told_to = "" if order is None else order.told_to
+    with services.database.read() as connection:
+        is_critical = critical.is_critical(connection, alert_id)
+    if is_critical:
+        needs(Role.CLINICIAN)(request)
+        _refuse_nameless(person)
+    with services.database.write() as connection:
+        alerts.acknowledge(connection, alert_id, person.name, told_to=told_to)
+    told = f" It was told to {told_to}." if told_to else ""
+    return DoneView(sentence=f"Alert {alert_id} is acknowledged by {person.name}.{told}")
+
+
+def _refuse_nameless(person: Person) -> None:
+    if not user_exists(person.name):
+        raise Conflict(
+            f"The user {person.uid} has no name, and a critical finding is acknowledged by a named person.",
+            remedy="Acknowledge it as a Unix user with a name.",
+        )

@@ -1,0 +1,29 @@
+"""What is said of alerts, and what is said when one is acknowledged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from clinic_ai.control.views import Order, View
+
+
+class AckOrder(Order):
+    """To whom a critical finding was told, in one line; empty: nobody is named."""
+
+    told_to: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$", strip_whitespace=True)] = ""
+
+
+class CriticalView(View):
+    """An open alert about a critical finding, with what was found. Times are UTC seconds."""
+
+    alert_id: int
+    study_id: str
+    what: str
+    category: int
+    act_within: str
+    raised_at: float
+    notices: int
+    next_at: float
+    escalated: bool

@@ -1,0 +1,102 @@
+"""The client of reviews, and the text a person edits: one statement after its id in brackets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from clinic_ai.control.client import LONG_S, Client, segment
+from clinic_ai.control.review_views import (
+    AcceptReview,
+    AmendReview,
+    ConsentOrder,
+    RejectReview,
+    ReviewOrder,
+    ReviewRow,
+    ReviewView,
+)
+from clinic_ai.control.views import DoneView
+from clinic_ai.domain.reviews import MAX_PASSAGES, Passage
+from clinic_ai.errors import ClinicError
+
+HELP = (
+    "# One statement after its id in brackets. Change the words; remove a statement with its id to leave it out;\n"
+    "# begin a new one with [new]. Lines that begin with # are not part of it.\n"
+)
+_HEAD = re.compile(r"\[([a-z][a-z0-9_]{0,63})\][ \t]*")
+
+
+class ReviewClient(Client):
+    """Talks to the daemon of one home about reviews; raises what ``Client`` raises."""
+
+    def reviews(self, limit: int) -> list[ReviewRow]:
+        """Return what waits for a person."""
+        return self._get("/v1/reviews", list[ReviewRow], {"limit": limit})
+
+    def review(self, artefact_id: str, reviewer: str | None = None) -> ReviewView:
+        """Return an artefact as one would sign it. Raise NotFound, NotAllowed or Conflict."""
+        query = {} if reviewer is None else {"reviewer": reviewer}
+        return self._get(f"/v1/reviews/{segment(artefact_id, 'artefact')}", ReviewView, query)
+
+    def accept(self, artefact_id: str, order: AcceptReview) -> DoneView:
+        """Sign an artefact as it was shown. Raise Conflict."""
+        return self._decide(artefact_id, "accept", order)
+
+    def amend(self, artefact_id: str, order: AmendReview) -> DoneView:
+        """Sign an artefact in other words. Raise Conflict, or ClinicError if the guard does not let them out."""
+        return self._decide(artefact_id, "amend", order)
+
+    def reject(self, artefact_id: str, order: RejectReview) -> DoneView:
+        """Let nothing of an artefact go out. Raise Conflict."""
+        return self._decide(artefact_id, "reject", order)
+
+    def consent(self, review_id: str, consent: bool) -> DoneView:
+        """Say whether models may learn from a review. Raise NotFound."""
+        path = f"/v1/reviews/{segment(review_id, 'review')}/consent"
+        return self._post(path, ConsentOrder(consent=consent), DoneView)
+
+    def _decide(self, artefact_id: str, verb: str, order: ReviewOrder) -> DoneView:
+        return self._post(f"/v1/reviews/{segment(artefact_id, 'artefact')}/{verb}", order, DoneView, timeout_s=LONG_S)
+
+
+def to_edit(view: ReviewView) -> str:
+    """Return the words of an artefact as a person edits them; of what the guard keeps back, the id and why alone."""
+    kept = {d.rule: d.reason for d in view.decisions if d.action in {"hold", "block"}}
+    why = [f"# {rule}: {reason}" for rule, reason in kept.items()] if view.withheld else []
+    withheld = [
+        f"# [{statement_id}] is kept back by the guard; write it anew or leave it out."
+        for statement_id in view.withheld
+    ]
+    said = [f"[{one.statement_id}]\n{one.text}\n" for one in view.statements]
+    return HELP + "\n".join([*withheld, *why, "", *said])
+
+
+def from_edit(text: str, taken: Sequence[str] = ()) -> tuple[Passage, ...]:
+    """Return the statements of an edited text; without any id all of it is one new statement.
+
+    ``taken`` are ids that new statements must not get. Raise ClinicError if an id stands twice or there is no word.
+    """
+    blocks: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        head = _HEAD.match(line)
+        if head is not None:
+            blocks.append((head[1], [line[head.end() :]]))
+        elif blocks:
+            blocks[-1][1].append(line)
+        elif line.strip():
+            blocks.append(("new", [line]))
+    used = {*taken, *(key for key, _ in blocks)}
+    fresh = (key for number in range(1, MAX_PASSAGES + len(used) + 2) if (key := f"n_{number}") not in used)
+    passages = []
+    for key, lines in blocks:
+        words = "\n".join(lines).strip()
+        if words:
+            passages.append(Passage(statement_id=next(fresh) if key == "new" else key, text=words))
+    keys = [passage.statement_id for passage in passages]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice or not passages:
+        what = f"[{twice[0]}] stands twice in the text." if twice else "The text has no word in it."
+        raise ClinicError(what, remedy="Each statement once, after its id in brackets; [new] begins a new one.")
+    return tuple(passages)

@@ -1,0 +1,95 @@
+"""What the control API answers and takes about reviews. Words are ``Released``; lists hold metadata alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from clinic_ai.control.views import DecisionRow, Line, Order, View
+from clinic_ai.domain import Presence, Released, Sha256
+from clinic_ai.domain.reviews import MAX_PASSAGES, Correction, Passage
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Reason = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class ReviewRow(View):
+    """One artefact that waits for a person. ``rules`` are those of the guard that spoke about it."""
+
+    artefact_id: str
+    study_id: str
+    version: int
+    audience: str
+    state: str
+    action: str
+    rules: tuple[str, ...]
+    created_at: float
+
+
+class DecidedRow(View):
+    """One decision about the artefact; ``diff`` shows what the person changed, a statement a line."""
+
+    review_id: str
+    decision: str
+    reviewer: str
+    reason: str
+    diff: str
+    consent: bool
+    decided_at: float
+
+
+class FindingRow(View):
+    """What the software says of a condition."""
+
+    condition: str
+    presence: Presence
+
+
+class ReviewView(View):
+    """An artefact as a reviewer reads it; ``digest`` stands for just these words and has to come with a decision.
+
+    ``withheld`` are ids of statements that the guard keeps back even from review; ``decisions`` tell why.
+    """
+
+    row: ReviewRow
+    statements: tuple[Released, ...]
+    withheld: tuple[str, ...]
+    decisions: tuple[DecisionRow, ...]
+    marks: tuple[str, ...]
+    findings: tuple[FindingRow, ...]
+    digest: str
+    history: tuple[DecidedRow, ...]
+
+
+class ReviewOrder(Order):
+    """What every decision says: what was shown, who signs (None: the Unix user), and whether it may be learned from."""
+
+    digest: Sha256
+    reviewer: Name | None = None
+    consent: bool | None = None
+
+
+class AcceptReview(ReviewOrder):
+    """Sign the words as they were shown."""
+
+
+class AmendReview(ReviewOrder):
+    """Sign other words (None: the same), or say otherwise what is there."""
+
+    statements: tuple[Passage, ...] | None = Field(default=None, max_length=MAX_PASSAGES)
+    corrections: tuple[Correction, ...] = Field(default=(), max_length=MAX_PASSAGES)
+    reason: Reason = ""
+
+
+class RejectReview(ReviewOrder):
+    """Let nothing of it go out, and say why."""
+
+    reason: Line
+    corrections: tuple[Correction, ...] = Field(default=(), max_length=MAX_PASSAGES)
+
+
+class ConsentOrder(Order):
+    """Whether models may learn from a review."""
+
+    consent: bool

@@ -1,0 +1,157 @@
+"""The routes about reviews: anybody sees what waits; words and decisions are the clinicians', on the control socket."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from clinic_ai.control.asking import Clinician, Having
+from clinic_ai.control.people import Peer, Person
+from clinic_ai.control.review_views import (
+    AcceptReview,
+    AmendReview,
+    ConsentOrder,
+    DecidedRow,
+    FindingRow,
+    Name,
+    RejectReview,
+    ReviewOrder,
+    ReviewRow,
+    ReviewView,
+)
+from clinic_ai.control.services import Services
+from clinic_ai.control.views import DecisionRow, DoneView
+from clinic_ai.domain import Artefact
+from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
+from clinic_ai.errors import NotAllowed
+from clinic_ai.results.reviewing import Order
+from clinic_ai.store import reviews as stored
+
+router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
+
+MAX_QUEUE = 1000
+
+
+@router.get("")
+def get_reviews(services: Having, limit: Annotated[int, Query(ge=1, le=MAX_QUEUE)] = 100) -> list[ReviewRow]:
+    """Return what waits for a person: held artefacts first, then the oldest; no words."""
+    return [_row(artefact) for artefact in services.reviews.queue(limit)]
+
+
+@router.get("/{artefact_id}")
+def get_review(
+    artefact_id: str,
+    services: Having,
+    person: Clinician,
+    request: Request,
+    reviewer: Annotated[Name | None, Query(description="Who will sign; else the Unix user.")] = None,
+) -> ReviewView:
+    """Return an artefact as this person would sign it."""
+    peer: Peer = request.state.peer
+    if peer.readonly:
+        raise NotAllowed("The monitor socket shows what waits, not what it says.", remedy="Use the control socket.")
+    shown = services.reviews.show(artefact_id, reviewer or person.name)
+    return ReviewView(
+        row=_row(shown.artefact),
+        statements=shown.said,
+        withheld=shown.withheld,
+        decisions=tuple(
+            DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason) for d in shown.verdict.decisions
+        ),
+        marks=shown.verdict.marks,
+        findings=tuple(FindingRow(condition=condition, presence=presence) for condition, presence in shown.findings),
+        digest=shown.digest,
+        history=tuple(
+            DecidedRow(
+                review_id=review.review_id,
+                decision=review.decision.value,
+                reviewer=review.reviewer,
+                reason=review.reason,
+                diff=review.document.diff,
+                consent=review.consent,
+                decided_at=review.decided_at,
+            )
+            for review in shown.reviews
+        ),
+    )
+
+
+@router.post("/{artefact_id}/accept")
+def accept(artefact_id: str, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
+    """Sign an artefact as it was shown."""
+    return _decide(services, person, artefact_id, ReviewDecision.ACCEPT, order)
+
+
+@router.post("/{artefact_id}/amend")
+def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinician) -> DoneView:
+    """Sign an artefact in other words."""
+    return _decide(
+        services,
+        person,
+        artefact_id,
+        ReviewDecision.AMEND,
+        order,
+        said=order.statements,
+        corrections=order.corrections,
+        reason=order.reason,
+    )
+
+
+@router.post("/{artefact_id}/reject")
+def reject(artefact_id: str, order: RejectReview, services: Having, person: Clinician) -> DoneView:
+    """Let nothing of an artefact go out."""
+    return _decide(
+        services,
+        person,
+        artefact_id,
+        ReviewDecision.REJECT,
+        order,
+        corrections=order.corrections,
+        reason=order.reason,
+    )
+
+
+@router.post("/{review_id}/consent")
+def consent(review_id: str, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
+    """Say whether models may learn from a review."""
+    with services.database.write() as connection:
+        stored.set_consent(connection, review_id, order.consent, person.name)
+    return DoneView(sentence=f"Models may {'' if order.consent else 'not '}learn from review {review_id}.")
+
+
+def _decide(
+    services: Services,
+    person: Person,
+    artefact_id: str,
+    decision: ReviewDecision,
+    order: ReviewOrder,
+    *,
+    said: tuple[Passage, ...] | None = None,
+    corrections: tuple[Correction, ...] = (),
+    reason: str = "",
+) -> DoneView:
+    name = services.reviews.name_of(person.name, order.reviewer)
+    made = Order(
+        artefact_id=artefact_id,
+        decision=decision,
+        digest=order.digest,
+        said=said,
+        corrections=corrections,
+        reason=reason,
+        consent=order.consent,
+    )
+    return DoneView(sentence=services.reviews.decide(made, user=person.name, name=name))
+
+
+def _row(artefact: Artefact) -> ReviewRow:
+    return ReviewRow(
+        artefact_id=artefact.artefact_id,
+        study_id=artefact.study_id,
+        version=artefact.version,
+        audience=artefact.audience.value,
+        state=artefact.state.value,
+        action=artefact.verdict.action.value,
+        rules=tuple(sorted({decision.rule for decision in artefact.verdict.decisions})),
+        created_at=artefact.created_at,
+    )

@@ -1,0 +1,111 @@
+"""What a person reads, signs and corrects, as statements for the guard; pure functions."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+from clinic_ai.domain import Artefact, Finding, Presence, Statement
+from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision, ReviewDocument, ReviewLabel
+from clinic_ai.results.codes import finding_code
+from clinic_ai.results.rendering import Material
+from clinic_ai.results.statements import SIDES, statements_of
+
+_SAID = {Presence.PRESENT: "is present", Presence.ABSENT: "is absent", Presence.UNCERTAIN: "cannot be decided"}
+
+
+def draft_of(artefact: Artefact, material: Material) -> tuple[Passage, ...]:
+    """Return what there is to review: what was released, or of a held artefact what the software wanted to say."""
+    if artefact.verdict.released:
+        return tuple(Passage(statement_id=said.statement_id, text=said.text) for said in artefact.verdict.released)
+    return tuple(Passage(statement_id=s.statement_id, text=s.text) for s in statements_of(material.analyses))
+
+
+def statements_for(passages: Iterable[Passage], material: Material) -> tuple[Statement, ...]:
+    """Return the passages as statements with the evidence of those they stand for; new ones are notices."""
+    known = {statement.statement_id: statement for statement in statements_of(material.analyses)}
+    return tuple(
+        known[passage.statement_id].model_copy(update={"text": passage.text})
+        if passage.statement_id in known
+        else Statement(statement_id=passage.statement_id, kind="notice", text=passage.text)
+        for passage in passages
+    )
+
+
+def digest_of(artefact_id: str, shown: Iterable[Passage], withheld: Iterable[str]) -> str:
+    """Return the SHA-256 of what a reviewer was shown; a decision names it, so that nobody signs what was not read."""
+    parts = [artefact_id, [[p.statement_id, p.text] for p in shown], sorted(withheld)]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
+def corrected(
+    said: Sequence[Passage], shown: Sequence[Passage], corrections: Sequence[Correction], findings: Sequence[Finding]
+) -> tuple[Passage, ...]:
+    """Return the passages with what the corrections say, in words of our own where the person wrote none."""
+    before = {passage.statement_id: passage.text for passage in shown}
+    after = list(said)
+    for correction in corrections:
+        label = finding_code(correction.condition).label
+        own = {f"f_{n}": f for n, f in enumerate(findings, start=1) if f.condition == correction.condition}
+        for number, passage in enumerate(after):
+            finding = own.get(passage.statement_id)
+            if finding is not None and before.get(passage.statement_id) == passage.text:
+                text = f"{label}{SIDES[finding.laterality]} {_SAID[correction.presence]}."
+                after[number] = passage.model_copy(update={"text": text})
+        if not own:
+            used = {passage.statement_id for passage in after} | set(before)
+            fresh = next(f"n_{n}" for n in range(1, len(used) + 2) if f"n_{n}" not in used)
+            after.append(Passage(statement_id=fresh, text=f"{label} {_SAID[correction.presence]}."))
+    return tuple(after)
+
+
+def difference(shown: Sequence[Passage], said: Sequence[Passage]) -> str:
+    """Return what a person changed, as a unified diff of one statement a line."""
+    before = [f"[{passage.statement_id}] {' '.join(passage.text.split())}" for passage in shown]
+    after = [f"[{passage.statement_id}] {' '.join(passage.text.split())}" for passage in said]
+    return "\n".join(difflib.unified_diff(before, after, "draft", "signed", lineterm="", n=0))
+
+
+def findings_as_signed(findings: Sequence[Finding], corrections: Iterable[Correction]) -> tuple[Finding, ...]:
+    """Return the findings with the presence a person gave them; probabilities stay the model's."""
+    given = {correction.condition: correction.presence for correction in corrections}
+    return tuple(
+        finding.model_copy(update={"presence": given[finding.condition]}) if finding.condition in given else finding
+        for finding in findings
+    )
+
+
+def labels_for(decision: ReviewDecision, document: ReviewDocument, material: Material) -> tuple[ReviewLabel, ...]:
+    """Return what the decision says that images show.
+
+    A finding whose words were signed unchanged is confirmed; one that was reworded or left out is not labelled unless
+    it was corrected, for words alone do not tell why. A rejection confirms nothing.
+    """
+    given = {correction.condition: correction.presence for correction in document.corrections}
+    shown = {passage.statement_id: passage.text for passage in document.shown}
+    said = {passage.statement_id: passage.text for passage in document.said}
+    labels: dict[tuple[str, str], ReviewLabel] = {}
+    for number, finding in enumerate(material.findings, start=1):
+        key = f"f_{number}"
+        if finding.condition in given:
+            presence, changed = given[finding.condition], given[finding.condition] is not finding.presence
+        elif decision.signs and key in said and said[key] == shown.get(key):
+            presence, changed = finding.presence, False
+        else:
+            continue
+        labels[finding.instance_sha256, finding.condition] = ReviewLabel(
+            instance_sha256=finding.instance_sha256,
+            condition=finding.condition,
+            presence=presence,
+            corrected=changed,
+        )
+    images = [instance.sha256 for instance in material.instances if instance.header.rows or instance.header.frames]
+    for condition, presence in given.items():
+        if not any(found == condition for _, found in labels):
+            where = images[0] if len(images) == 1 else ""
+            labels[where, condition] = ReviewLabel(
+                instance_sha256=where, condition=condition, presence=presence, corrected=True
+            )
+    return tuple(labels.values())

@@ -1,0 +1,234 @@
+"""What persons decided about artefacts, and the labels that follow; written once, in one transaction each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from clinic_ai.domain import Artefact, ArtefactState, JobState, Presence, Word, new_id
+from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
+from clinic_ai.errors import NotFound
+from clinic_ai.store.artefacts import artefact_of_row
+from clinic_ai.store.audit import record
+from clinic_ai.store.tables import artefacts, jobs, review_labels, reviews, studies
+
+WAITING = (ArtefactState.HELD, ArtefactState.PRELIMINARY)
+"""States of artefacts that wait for a person."""
+
+
+class LabelledExample(Word):
+    """An image of a study that a person reviewed: the original by its hash, whose it is, and what it shows."""
+
+    review_id: str
+    study_id: str
+    sha256: str
+    patient_key: str
+    labels: dict[str, int]
+    """1 where the person says that a condition is present, 0 where absent."""
+
+
+def add_review(connection: Connection, review: Review, labels: Iterable[ReviewLabel]) -> None:
+    """Store a decision with its labels and its audit row, all in the caller's transaction."""
+    values = review.model_dump(mode="json")
+    values["document"] = review.document.model_dump_json()
+    connection.execute(insert(reviews).values(**values))
+    rows = [{"review_id": review.review_id, **label.model_dump(mode="json")} for label in labels]
+    if rows:
+        connection.execute(insert(review_labels), rows)
+    record(
+        connection,
+        actor=review.actor,
+        action=f"review.{review.decision.value}",
+        subject=review.study_id,
+        details={  # no words: they may speak of the patient
+            "review": review.review_id,
+            "artefact": review.artefact_id,
+            "version": review.version,
+            "reviewer": review.reviewer,
+            "shown": review.digest,
+            "corrections": len(review.document.corrections),
+            "consent": review.consent,
+        },
+    )
+
+
+def get_review(connection: Connection, review_id: str) -> Review:
+    """Return a decision. Raise NotFound if there is none of that id."""
+    row = connection.execute(select(reviews).where(reviews.c.review_id == review_id)).first()
+    if row is None:
+        raise NotFound(f"There is no review {review_id}.", remedy="`clinic-ai review list` shows what waits.")
+    return _review(row)
+
+
+def review_of_job(connection: Connection, job_id: str) -> Review | None:
+    """Return the decision that a job carries out, None if there is none."""
+    row = connection.execute(select(reviews).where(reviews.c.job_id == job_id)).first()
+    return None if row is None else _review(row)
+
+
+def reviews_of(connection: Connection, artefact_id: str) -> list[Review]:
+    """Return the decisions about an artefact, oldest first."""
+    query = select(reviews).where(reviews.c.artefact_id == artefact_id)
+    return [_review(row) for row in connection.execute(query.order_by(reviews.c.decided_at, reviews.c.review_id))]
+
+
+def standing_review(connection: Connection, artefact_id: str) -> Review | None:
+    """Return the decision about an artefact that holds: the newest, unless its job was given up or cancelled."""
+    query = (
+        select(reviews, jobs.c.state)
+        .outerjoin(jobs, jobs.c.job_id == reviews.c.job_id)
+        .where(reviews.c.artefact_id == artefact_id)
+        .order_by(reviews.c.decided_at.desc(), reviews.c.review_id.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    if row is None or row.state in {JobState.FAILED.value, JobState.CANCELLED.value}:
+        return None
+    return _review(row)
+
+
+def labels_of(connection: Connection, review_id: str) -> list[ReviewLabel]:
+    """Return what a person said the images show."""
+    query = select(review_labels).where(review_labels.c.review_id == review_id)
+    order = (review_labels.c.condition, review_labels.c.instance_sha256)
+    return [
+        ReviewLabel(
+            instance_sha256=row.instance_sha256,
+            condition=row.condition,
+            presence=Presence(row.presence),
+            corrected=bool(row.corrected),
+        )
+        for row in connection.execute(query.order_by(*order))
+    ]
+
+
+def waiting(connection: Connection, limit: int) -> list[Artefact]:
+    """Return the artefacts that wait for a person, held ones first, then the oldest."""
+    query = (
+        select(artefacts)
+        .where(artefacts.c.state.in_([state.value for state in WAITING]))
+        .order_by(artefacts.c.state, artefacts.c.created_at, artefacts.c.artefact_id)
+        .limit(limit)
+    )
+    return [artefact_of_row(connection, row) for row in connection.execute(query).all()]
+
+
+def next_revision(connection: Connection, study_id: str, version: int) -> int:
+    """Return the number of the next signed report of a study version, from 1."""
+    query = select(func.max(artefacts.c.revision)).where(
+        artefacts.c.study_id == study_id, artefacts.c.version == version
+    )
+    return int(connection.execute(query).scalar() or 0) + 1
+
+
+def set_consent(connection: Connection, review_id: str, consent: bool, actor: str) -> None:
+    """Change whether models may learn from a review. Raise NotFound if there is none of that id."""
+    review = get_review(connection, review_id)
+    connection.execute(update(reviews).where(reviews.c.review_id == review_id).values(consent=int(consent)))
+    record(
+        connection,
+        actor=actor,
+        action="review.consent",
+        subject=review.study_id,
+        details={"review": review_id, "from": review.consent, "to": consent},
+    )
+
+
+def labelled_examples(connection: Connection, conditions: Collection[str]) -> list[LabelledExample]:
+    """Return the images that persons labelled for these conditions and that may be learned from.
+
+    Of a study the newest review counts, whichever version it is of. What was said of the study as a whole, or as
+    uncertain, is no label of an image; originals that retention removed are left out.
+    """
+    newest = (
+        select(reviews.c.study_id, func.max(reviews.c.decided_at).label("at")).group_by(reviews.c.study_id).subquery()
+    )
+    query = (
+        select(
+            reviews.c.review_id,
+            reviews.c.study_id,
+            studies.c.patient_key,
+            review_labels.c.instance_sha256,
+            review_labels.c.condition,
+            review_labels.c.presence,
+        )
+        .join(newest, (newest.c.study_id == reviews.c.study_id) & (newest.c.at == reviews.c.decided_at))
+        .join(review_labels, review_labels.c.review_id == reviews.c.review_id)
+        .join(studies, (studies.c.study_id == reviews.c.study_id) & (studies.c.version == reviews.c.version))
+        .where(
+            reviews.c.consent == 1,
+            studies.c.originals_removed_at.is_(None),
+            review_labels.c.instance_sha256 != "",
+            review_labels.c.condition.in_(conditions),
+            review_labels.c.presence.in_([Presence.PRESENT.value, Presence.ABSENT.value]),
+        )
+        .order_by(reviews.c.decided_at, review_labels.c.instance_sha256, review_labels.c.condition)
+    )
+    found: dict[tuple[str, str], LabelledExample] = {}
+    for row in connection.execute(query):
+        key = (row.study_id, row.instance_sha256)
+        labels = {**(found[key].labels if key in found else {}), row.condition: int(row.presence == Presence.PRESENT)}
+        found[key] = LabelledExample(
+            review_id=row.review_id,
+            study_id=row.study_id,
+            sha256=row.instance_sha256,
+            patient_key=row.patient_key,
+            labels=labels,
+        )
+    return list(found.values())
+
+
+def new_review(
+    artefact: Artefact,
+    decision: ReviewDecision,
+    *,
+    reviewer: str,
+    actor: str,
+    reason: str,
+    digest: str,
+    document: ReviewDocument,
+    consent: bool,
+    job_id: str | None,
+) -> Review:
+    """Return a decision about an artefact made now, not yet stored."""
+    return Review(
+        review_id=new_id("W"),
+        artefact_id=artefact.artefact_id,
+        study_id=artefact.study_id,
+        version=artefact.version,
+        decision=decision,
+        reviewer=reviewer,
+        actor=actor,
+        reason=reason,
+        digest=digest,
+        document=document,
+        consent=consent,
+        job_id=job_id,
+        decided_at=time.time(),
+    )
+
+
+def reviewed_ids(connection: Connection, artefact_ids: Sequence[str]) -> set[str]:
+    """Return those of these artefacts about which a decision stands."""
+    return {found for found in artefact_ids if standing_review(connection, found) is not None}
+
+
+def _review(row: Row[Any]) -> Review:
+    return Review(
+        review_id=row.review_id,
+        artefact_id=row.artefact_id,
+        study_id=row.study_id,
+        version=row.version,
+        decision=ReviewDecision(row.decision),
+        reviewer=row.reviewer,
+        actor=row.actor,
+        reason=row.reason,
+        digest=row.digest,
+        document=ReviewDocument.model_validate_json(row.document),
+        consent=bool(row.consent),
+        job_id=row.job_id,
+        decided_at=row.decided_at,
+    )
