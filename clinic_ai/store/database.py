@@ -39,9 +39,9 @@ class Database:
                 "cached_statements": STATEMENTS,
             },
             hide_parameters=True,  # an error message must not carry a patient's name
-            pool_size=8,
-            max_overflow=8,
-            pool_use_lifo=True,  # each connection fills a page cache of its own: use few of them
+            pool_size=4,  # each connection fills caches of its own: keep few of them
+            max_overflow=12,
+            pool_use_lifo=True,
         )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)

@@ -222,7 +222,7 @@ def test_a_disk_that_fails_is_told_and_ends_no_association(room: ReceivingRoom, 
 def test_a_name_that_is_no_uid_becomes_no_path(room: ReceivingRoom, tmp_path: Path, name: str) -> None:
     """As with CVE-2026-56445: what the command calls an object is stored as text, if it is taken at all."""
     true, content = object_of(tmp_path / "ct", 10 + len(name))
-    outside = {place for place in tmp_path.parent.rglob("*") if room.home.path not in place.parents}
+    outside = _around(room)
     before = set(room.kept())
     with RawSender(room.port).associate() as sender:
         raw = sender.command("1.2.3").replace(_uid("1.2.3"), _uid(name))
@@ -232,8 +232,15 @@ def test_a_name_that_is_no_uid_becomes_no_path(room: ReceivingRoom, tmp_path: Pa
         sender.release()
 
     room.wait(lambda: len(set(room.kept()) - before) == 1, "the object stored")
-    assert {place for place in tmp_path.parent.rglob("*") if room.home.path not in place.parents} == outside
+    assert _around(room) == outside
     room.wait(lambda: true in {uid for _, uid in room.instances()}, "the instance as its data set calls it")
+
+
+def _around(room: ReceivingRoom) -> set[Path]:
+    """Return what lies around the home, and at the places that the names would lead to."""
+    named = {Path("/etc/cron.d/x"), room.home.path.parents[2] / "etc"}
+    around = {place for place in room.home.path.parent.rglob("*") if room.home.path not in place.parents}
+    return around | {place for place in named if place.exists()}
 
 
 def _uid(name: str) -> bytes:
