@@ -72,6 +72,8 @@ class Guard:
         self._clock = clock
         self._starts: deque[float] = deque(maxlen=RESTARTS + 1)
         self._child: Child | None = None
+        self._loaded = False
+        """Whether the child has the pack in force; it keeps that when it refuses another."""
         self._pack: PackInfo | None = None
         self._lock = threading.RLock()
 
@@ -223,7 +225,8 @@ class Guard:
         """Return a child that has the accepted pack, starting one if need be."""
         if self._pack is None:
             self.load()
-        elif self._child is None or not self._child.alive:
+        elif self._child is None or not self._child.alive or not self._loaded:
+            # Also a child that was started for a pack it refused has to get the one in force.
             self._accept(self._pack.digest, self._source.name)
         return self._warm()
 
@@ -238,7 +241,7 @@ class Guard:
                 remedy="Everything is held until it runs again; look at the alerts before this one for the cause.",
             )
         self._starts.append(now)
-        self._child = self._crew.start(_SPEC)
+        self._child, self._loaded = self._crew.start(_SPEC), False
         return self._child
 
     def _accept(self, digest: str, label: str) -> PackInfo:
@@ -252,6 +255,7 @@ class Guard:
         if pack.digest != digest:
             self._bury()  # it now judges by something that nobody accepted
             raise PolicyError("The kept copy of the policy pack was altered.", remedy=f"Remove {folder} and reload.")
+        self._loaded = True
         return pack
 
     def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:

@@ -273,7 +273,8 @@ class Reviews:
         same = (standing.decision, standing.digest, standing.reviewer) == (order.decision, order.digest, name)
         wanted = order.said is None or order.said == standing.document.said
         if same and wanted and order.corrections == standing.document.corrections:
-            return f"Artefact {order.artefact_id} {_DONE[order.decision].format(name=name)}"
+            done = _DONE[order.decision].format(name=name)
+            return f"Artefact {order.artefact_id} of study {standing.study_id} {done}"
         raise Conflict(
             f"Artefact {order.artefact_id} was decided already: {standing.decision.value} by {standing.reviewer}.",
             remedy="Amend the signed artefact that followed; `clinic-ai study show` names it.",

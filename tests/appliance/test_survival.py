@@ -15,8 +15,6 @@ from scans import write_ct_slice
 
 from clinic_ai.home import Home
 
-BATCH = 50
-
 
 def drop(home: Home, directory: Path, count: int) -> dict[str, str]:
     """Write ``count`` one-slice studies aside, then move them into the inbox; return SHA-256 by study UID."""
@@ -63,20 +61,21 @@ def check_whole(home: Home, made: dict[str, str]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_ten_kills_of_the_daemon_in_the_middle_of_fifty_studies(
-    home: Home, tmp_path: Path, start: Callable[[], Daemon]
+@pytest.mark.parametrize(("kills", "studies"), [(4, 20), pytest.param(10, 50, marks=pytest.mark.torture)])
+def test_kills_of_the_daemon_in_the_middle_of_many_studies(
+    home: Home, tmp_path: Path, start: Callable[[], Daemon], kills: int, studies: int
 ) -> None:
     dice = random.Random(20261121)
-    made = drop(home, tmp_path / "aside", BATCH)
-    for _ in range(10):
+    made = drop(home, tmp_path / "aside", studies)
+    for _ in range(kills):
         daemon = start()
         for _ in range(dice.randint(0, 4)):
             daemon.wait_for(dice.choice(["job.done", "delivery.sent", "job.done"]), timeout_s=60)
         daemon.kill()
-        assert len(delivered(home)) < BATCH, "the batch ended before the kills did: make it larger"
+        assert len(delivered(home)) < studies, "the batch ended before the kills did: make it larger"
     daemon = start()
-    wait_until(lambda: len(delivered(home)) == BATCH, "delivery of all studies", 200)
-    wait_until(lambda: len(rows(home, "SELECT 1 FROM studies WHERE state = 'DONE'")) == BATCH, "the last study's end")
+    wait_until(lambda: len(delivered(home)) == studies, "delivery of all studies", 200)
+    wait_until(lambda: len(rows(home, "SELECT 1 FROM studies WHERE state = 'DONE'")) == studies, "the last study's end")
     assert daemon.stop() == 0
     check_whole(home, made)
 

@@ -239,3 +239,18 @@ def test_the_daemons_side_imports_no_detector() -> None:
     code = f"import sys, clinic_ai.guard.client, clinic_ai.guard.packs; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_new_child_that_refuses_a_pack_still_judges_by_the_one_in_force(
+    bench: Bench, pack: Path, tmp_path: Path
+) -> None:
+    before = bench.guard.policy_hash
+    broken = shutil.copytree(pack, tmp_path / "broken")
+    (broken / "policy.toml").write_text("name = 1")
+    os.kill(bench.pid, signal.SIGKILL)
+    for _ in range(2):  # whether or not the first call notices the death, the second has a new child
+        with pytest.raises(PolicyError):
+            bench.guard.reload(broken)
+    verdict = bench.judge()
+    assert_released(verdict)
+    assert verdict.policy_hash == before

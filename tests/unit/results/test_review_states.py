@@ -447,7 +447,7 @@ class Reviewing(RuleBasedStateMachine):
 _DECISIONS = {f"review.{decision.value}" for decision in ReviewDecision}
 
 Reviewing.TestCase.settings = settings(
-    max_examples=12,
+    max_examples=5,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
