@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +25,7 @@ from clinic_ai.workers.confidentiality.burned_in import flags_of
 from clinic_ai.workers.confidentiality.codestreams import blank_frames
 from clinic_ai.workers.confidentiality.keys import Keys, checked_time, shift_date, shift_date_time
 from clinic_ai.workers.confidentiality.profile import EDITION, Action, action_for, most_values, vr_fits
+from clinic_ai.workers.values import UNREADABLE
 
 MAX_DEPTH = 32
 """Deepest nesting of sequences; real images need about eight."""
@@ -68,21 +68,6 @@ _CODED = ("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator"
 _NAMES = ("PatientName", "OtherPatientNames", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
 _WORD = re.compile(r"[^\W_]+")
-
-# What pydicom raises on bytes that are no data set: there is no common base.
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-    pydicom.errors.BytesLengthException,
-    pydicom.errors.InvalidDicomError,
-)
 
 
 class _Bounded(io.BufferedReader):

@@ -149,7 +149,7 @@ class Press:
 
 class Models:
     def loaded(self, _ref: object) -> Any:
-        raise NotImplementedError  # analyses here name no model
+        raise AssertionError("analyses here name no model")
 
 
 class Reviewing(RuleBasedStateMachine):
