@@ -81,13 +81,12 @@ class Lexicon:
             self._resolve(word)
         places = text.places
         starts = [at for word in text.vocabulary & self._starts for at in places[word]]
-        tokens = text.tokens
         found: list[Match] = []
         free = 0
         for at in sorted(starts):
             if at >= free and (hit := self._match_at(text.words, at)) is not None:
                 key, free = hit
-                found.append(Match(key, at, free, tokens[at].start, tokens[free - 1].end))
+                found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
         return found
 
     def _match_at(self, words: tuple[str, ...], at: int) -> tuple[str, int] | None:

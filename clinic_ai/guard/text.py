@@ -11,19 +11,19 @@ import unicodedata
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*\Z")
 _RUN = re.compile(r"[\x20-\x7e\n\t]+|.", re.DOTALL)
 """A stretch of plain characters, or one that is not."""
-_TOKEN = re.compile(r"[^\W_]+")
+_GAP = re.compile(r"([\W_]+)")
+"""What stands between two tokens; a token is a stretch of letters and digits."""
+_PLAIN_GAPS = str.maketrans({c: " " for c in map(chr, range(128)) if not c.isalnum()})
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|\Z)|\n+")
 
 # Letters of other alphabets that a reader takes for Latin ones (from Unicode's confusables, the lower-case letters).
 _LOOKALIKES = str.maketrans("аеорсухіјѕԁһӏαερονικτυктмнв", "aeopcyxijsdhlaepoviktuktmhb")
-_SPELT = re.compile(r"(?<![^\W_])[^\W\d_](?:[\W_]+[^\W\d_](?![^\W_])){3}")
-"""Four single letters in a row; to look for them is cheaper than to walk the words."""
 _SPELT_OUT = 4
 """So many single letters in a row are read as one word."""
 
@@ -70,6 +70,11 @@ class Text:
         return "".join(pieces), origin
 
     @property
+    def plain(self) -> bool:
+        """Whether the text is printable ASCII, line feeds and tabs only."""
+        return self._folded[1] is None
+
+    @property
     def folded(self) -> str:
         """The text as the lexicons see it."""
         return self._folded[0]
@@ -80,20 +85,47 @@ class Text:
         return (start, end) if origin is None else (origin[start], origin[end - 1] + 1)
 
     @cached_property
+    def _cut(self) -> tuple[list[str], list[int], list[int]]:
+        """The words with the offsets in ``raw`` where they start and end."""
+        pieces = _GAP.split(self.folded)  # word, gap, word, …; the first and the last word may be empty
+        bounds = list(accumulate(map(len, pieces), initial=0))
+        words, starts, ends = pieces[::2], bounds[:-1:2], bounds[1::2]
+        first, last = int(not words[0]), len(words) - int(not words[-1])
+        words, starts, ends = words[first:last], starts[first:last], ends[first:last]
+        origin = self._folded[1]
+        if origin is not None:
+            starts, ends = [origin[at] for at in starts], [origin[at - 1] + 1 for at in ends]
+        return _join_spelt_out(words, starts, ends) if _spelt_out(words) else (words, starts, ends)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each token starts in ``raw``."""
+        return self._cut[1]
+
+    @property
+    def ends(self) -> list[int]:
+        """Where each token ends in ``raw``, one behind its last character."""
+        return self._cut[2]
+
+    @cached_property
     def tokens(self) -> tuple[Token, ...]:
         """The words and numbers in order; letters s-p-e-l-t out are one word."""
-        origin = self._folded[1]
-        found = _TOKEN.finditer(self.folded)
-        if origin is None:
-            plain = [Token(m.group(), m.start(), m.end()) for m in found]
-        else:
-            plain = [Token(m.group(), *self.span(*m.span())) for m in found]
-        return tuple(_join_spelt_out(plain) if _SPELT.search(self.folded) else plain)
+        return tuple(map(Token, *self._cut))
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """The folded words without their places."""
-        return tuple([token[0] for token in self.tokens])
+        if self.plain:
+            # Most text ends here: where its words stand is asked only of text in which something was found.
+            words = self.folded.translate(_PLAIN_GAPS).split()
+            if not _spelt_out(words):
+                return tuple(words)
+        return tuple(self._cut[0])
+
+    @cached_property
+    def characters(self) -> frozenset[str]:
+        """The characters of ``folded``, each once."""
+        return frozenset(self.folded)
 
     @cached_property
     def places(self) -> dict[str, list[int]]:
@@ -114,7 +146,7 @@ class Text:
     @cached_property
     def sentences(self) -> tuple[tuple[int, int], ...]:
         """Ranges (first token, last token + 1) of the sentences that have any token."""
-        starts = [token[1] for token in self.tokens]
+        starts = self.starts
         ends = [bisect_left(starts, self.span(*m.span())[1]) for m in _SENTENCE_END.finditer(self.folded)]
         bounds = [0, *ends, len(starts)]
         return tuple((first, last) for first, last in pairwise(bounds) if last > first)
@@ -125,18 +157,23 @@ class Text:
         return {}
 
 
-def _join_spelt_out(tokens: list[Token]) -> list[Token]:
-    joined: list[Token] = []
+def _spelt_out(words: list[str]) -> bool:
+    """Whether so many single characters stand in a row; asked of every text, so all of it runs in C."""
+    return bytes(_SPELT_OUT * [1]) in bytes(map((1).__eq__, map(len, words)))
+
+
+def _join_spelt_out(words: list[str], starts: list[int], ends: list[int]) -> tuple[list[str], list[int], list[int]]:
+    joined: tuple[list[str], list[int], list[int]] = ([], [], [])
     at = 0
-    while at < len(tokens):
+    while at < len(words):
         end = at
-        while end < len(tokens) and len(tokens[end].word) == 1 and tokens[end].word.isalpha():
+        while end < len(words) and len(words[end]) == 1 and words[end].isalpha():
             end += 1
-        run = tokens[at:end]
-        if len(run) >= _SPELT_OUT and len({token.word for token in run}) > 1:
-            joined.append(Token("".join(token.word for token in run), run[0].start, run[-1].end))
-            at = end
-        else:
-            joined.append(tokens[at])
-            at += 1
+        run = words[at:end]
+        if len(run) < _SPELT_OUT or len(set(run)) == 1:
+            end = at + 1
+        joined[0].append("".join(words[at:end]))
+        joined[1].append(starts[at])
+        joined[2].append(ends[end - 1])
+        at = end
     return joined

@@ -50,7 +50,7 @@ def _claims(text: Text, names: Lexicon, negations: Lexicon) -> tuple[Claim, ...]
     cues = negations.find(text)
     worded = WORDED.find(text)
     measured = sizes(text)
-    starts = [token.start for token in text.tokens]
+    starts = text.starts
     placed = [(bisect_left(starts, text.span(s.start, s.end)[0]), s) for s in measured]
     begins = [first for first, _ in text.sentences]
 
@@ -111,7 +111,7 @@ def _clause(text: Text, here: Sequence[Match], index: int, first: int, last: int
 def _joint(text: Text, low: int, high: int) -> int:
     """Return the first token behind the joint between two conditions; without one, the second condition's place."""
     for at in range(low, high):
-        gap = text.raw[text.tokens[at - 1].end : text.tokens[at].start] if at else ""
+        gap = text.raw[text.ends[at - 1] : text.starts[at]] if at else ""
         if "," in gap or ";" in gap or text.words[at] in _JOINTS or text.words[at] in _BREAKS:
             return at
     return high
@@ -132,7 +132,7 @@ def denied(text: Text, match: Match, cues: Sequence[Match], first: int) -> bool:
 
 
 def _semicolon(text: Text, low: int, high: int) -> bool:
-    gaps = text.raw[text.tokens[low].end : text.tokens[high].start]
+    gaps = text.raw[text.ends[low] : text.starts[high]]
     return ";" in gaps or ":" in gaps
 
 
@@ -140,7 +140,7 @@ def _lists(text: Text, low: int, high: int) -> bool:
     """Whether a denial still reaches: within eight words, or farther along a list of commas and "or"."""
     since = low
     for at in range(low, high):
-        gap = text.raw[text.tokens[at - 1].end : text.tokens[at].start] if at else ""
+        gap = text.raw[text.ends[at - 1] : text.starts[at]] if at else ""
         if "," in gap or text.words[at] in {"or", "nor", "and"}:
             since = at
     return high - since <= _BACK

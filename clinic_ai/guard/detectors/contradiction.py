@@ -106,8 +106,8 @@ class LevelMismatch(_AgainstClaims):
         for claim in self._claims(view.text):
             if claim.denied or claim.match.key not in places:
                 continue
-            tokens = view.text.tokens[claim.clause[0] : claim.clause[1]]
-            said = levels(Text(view.text.raw[tokens[0].start : tokens[-1].end]).folded)
+            start, end = view.text.starts[claim.clause[0]], view.text.ends[claim.clause[1] - 1]
+            said = levels(Text(view.text.raw[start:end]).folded)
             answers = {one: [same_level(one, other) for other in places[claim.match.key]] for one in said}
             if any(False in of and True not in of for of in answers.values()):
                 spans.append((claim.match.start, claim.match.end))
@@ -222,7 +222,7 @@ def impression_at(text: Text) -> int | None:
     """Return where the impression starts (offset in ``raw``) in a text that has findings before it, else None."""
     for heading in ("impression", "conclusion", "opinion"):
         for at in text.places.get(heading, ()):
-            end = text.tokens[at].end
+            end = text.ends[at]
             if at and text.raw[end : end + 2].lstrip()[:1] == ":":
                 return end
     return None

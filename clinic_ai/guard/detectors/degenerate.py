@@ -62,13 +62,16 @@ class DegenerateText(Detector):
             wanted = self.token_run if period == 1 else self.phrase_run
             start = _repeats_from(words, period, wanted)
             if start is not None:
-                span = (text.tokens[start].start, text.tokens[start + wanted * period - 1].end)
+                span = (text.starts[start], text.ends[start + wanted * period - 1])
                 what = "a word" if period == 1 else f"a phrase of {period} words"
                 return Flag(f"{what} stands {wanted} times in a row", (span,))
         return None
 
     def _top_word(self, text: Text) -> Flag | None:
         if len(text.words) < self.top_word_tokens:
+            return None
+        limit = self.top_word_share * len(text.words)
+        if max(map(len, text.places.values())) <= limit:
             return None
         content = (len(at) for w, at in text.places.items() if len(w) > 1 and w.isalpha() and w not in _COMMON)
         share = max(content, default=0) / len(text.words)
@@ -119,7 +122,7 @@ def _repeats_from(words: Sequence[str], period: int, wanted: int) -> int | None:
 def _character_run(text: Text) -> Flag | None:
     folded = text.folded
     # To look for each character eight times is cheaper than the expression, which then says where and which count.
-    if not any(character * _LONGEST_RUN in folded for character in set(folded)):
+    if not any(character * _LONGEST_RUN in folded for character in text.characters):
         return None
     match = _CHARACTER_RUN.search(folded)
     return Flag("one character is repeated over and over", (text.span(*match.span()),)) if match else None

@@ -12,11 +12,13 @@ from clinic_ai.guard.reading import LANGUAGES, reading_grade
 
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\n\t]")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKUP_SIGNS = frozenset("<[]`$\\&")
+_SCHEMES = ("http:", "https:", "file:", "data:", "javascript:")
 _MARKUP = re.compile(
     r"</?[a-z!][^<>]{0,200}>"  # HTML, XML, chat-template tags
     r"|<\|[^|<>]{0,40}\|>|\[/?(?:inst|sys|system)\]"  # special tokens of language models
     r"|\]\(|```|\$\$|\\(?:begin|end|input|include)\b"  # Markdown, TeX
-    r"|(?:https?|file|data|javascript):(?://|\S)"
+    rf"|(?:{'|'.join(_SCHEMES)})(?://|\S)"
     r"|&(?:#\d{1,6}|#x[0-9a-f]{1,5}|[a-z]{2,8});",
 )
 
@@ -26,6 +28,8 @@ class ControlCharacters(Detector):
 
     def detect(self, view: View) -> Flag | None:
         """Return every such character; line feed and tab are allowed."""
+        if view.text.plain:
+            return None
         spans = tuple(
             m.span()
             for m in _NOT_PLAIN.finditer(view.text.raw)
@@ -39,7 +43,11 @@ class Markup(Detector):
 
     def detect(self, view: View) -> Flag | None:
         """Return every piece of markup."""
-        spans = tuple(view.text.span(*m.span()) for m in _MARKUP.finditer(view.text.folded))
+        text = view.text
+        # Every kind of markup has one of these; to look for them is cheaper than the expression.
+        if text.characters.isdisjoint(_MARKUP_SIGNS) and not any(scheme in text.folded for scheme in _SCHEMES):
+            return None
+        spans = tuple(text.span(*m.span()) for m in _MARKUP.finditer(text.folded))
         return Flag("markup, a link or a special token", spans) if spans else None
 
 

@@ -89,10 +89,10 @@ class OwnIdentity(Detector):
 
 def _ids(text: Text, needle: str) -> Iterator[Span]:
     """Find an id whatever separators stand inside it; only from the start of one word to the end of another."""
-    tokens = text.tokens
     squeezed = "".join(text.words)
     if needle not in squeezed:
         return
+    tokens = text.tokens
     starts: list[int] = []
     length = 0
     for token in tokens:
@@ -109,14 +109,13 @@ def _ids(text: Text, needle: str) -> Iterator[Span]:
 
 
 def _dates(text: Text, born: date) -> Iterator[Span]:
-    tokens = text.tokens
     for solid in {born.strftime("%Y%m%d"), born.strftime("%d%m%Y"), born.strftime("%m%d%Y")}:
         for at in text.places.get(solid, ()):
-            yield tokens[at].start, tokens[at].end
+            yield text.starts[at], text.ends[at]
     years = {str(born.year), f"{born.year % 100:02d}"}
     for at in (at for year in years for at in text.places.get(year, ())):
         for first in (at - 2, at):  # the year stands last or first
-            window = tokens[first : first + 3] if first >= 0 else ()
+            window = text.tokens[first : first + 3] if first >= 0 else ()
             if len(window) == 3 and _is_date(window, born, years):
                 yield window[0].start, window[2].end
 
