@@ -83,6 +83,8 @@ class Appliance:
             timeout_s=settings.guard.timeout_s,
             archive=home.state / "policies",
             on_alert=self._alert,
+            max_restarts=settings.execution.max_restarts,
+            restart_window_s=settings.execution.restart_window_s,
         )
         self.registry = Registry(home, self.database, catalogue.manifests, self.crew)
         self.deidentifier = Deidentifier(
@@ -307,6 +309,8 @@ class Appliance:
             return (error.message,)  # the guard itself raised the alert
         self.settings = fresh
         self.guard.timeout_s = fresh.guard.timeout_s
+        self.guard.max_restarts = fresh.execution.max_restarts
+        self.guard.restart_window_s = fresh.execution.restart_window_s
         self.runs.settings = fresh.training
         self.execution.follow_settings()
         configure(fresh.log.level, fresh.log.format)

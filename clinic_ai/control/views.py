@@ -22,13 +22,15 @@ PlainPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,4000}$")
 class View(BaseModel):
     """Base of everything the API answers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", from_attributes=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class Order(BaseModel):
     """Base of everything a person sends; an unknown key is a mistake worth telling."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class Role(StrEnum):

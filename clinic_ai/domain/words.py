@@ -26,7 +26,7 @@ def new_id(prefix: str, *, at: float | None = None) -> str:
 class Word(BaseModel):
     """Base of every word: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class Audience(StrEnum):

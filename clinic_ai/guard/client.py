@@ -60,9 +60,14 @@ class Guard:
         timeout_s: float = 5.0,
         archive: Path | None = None,
         on_alert: Alert | None = None,
+        max_restarts: int = RESTARTS,
+        restart_window_s: float = RESTART_WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the pack to load; ``archive`` is where accepted packs are kept by digest (None: a temporary folder)."""
+        """Take the pack to load; ``archive`` is where accepted packs are kept by digest (None: a temporary folder).
+
+        A child that died ``max_restarts`` times within ``restart_window_s`` is left alone for the rest of it.
+        """
         self.on_alert = on_alert
         self._crew = crew
         self._source = pack_directory
@@ -70,7 +75,9 @@ class Guard:
         self._temporary = None if archive else tempfile.TemporaryDirectory(prefix="clinic-ai-policy-")
         self._archive = archive or Path(self._temporary.name if self._temporary else "")
         self._clock = clock
-        self._starts: deque[float] = deque(maxlen=RESTARTS + 1)
+        self.max_restarts = max_restarts
+        self.restart_window_s = restart_window_s
+        self._starts: deque[float] = deque()
         self._child: Child | None = None
         self._loaded = False
         """Whether the child has the pack in force; it keeps that when it refuses another."""
@@ -235,9 +242,12 @@ class Guard:
         if self._child is not None and self._child.alive:
             return self._child
         now = self._clock()
-        if len(self._starts) > RESTARTS and now - self._starts[0] < RESTART_WINDOW_S:
+        while self._starts and now - self._starts[0] >= self.restart_window_s:
+            self._starts.popleft()
+        if len(self._starts) > self.max_restarts:
             raise ChildDied(
-                f"The guard died {RESTARTS} times within {RESTART_WINDOW_S:g} s and is left alone for a while.",
+                f"The guard died {self.max_restarts} times within {self.restart_window_s:g} s and is left alone "
+                "for a while.",
                 remedy="Everything is held until it runs again; look at the alerts before this one for the cause.",
             )
         self._starts.append(now)

@@ -327,7 +327,7 @@ class ExecutionSettings(Section):
         5,
         ge=1,
         le=1000,
-        description="An engine that died this often within restart_window_s is left alone and reported.",
+        description="An engine or the guard that died this often within restart_window_s is left alone and reported.",
     )
     restart_window_s: Seconds = Field(60.0, ge=1, le=86400, description="The period in which restarts are counted.")
 
