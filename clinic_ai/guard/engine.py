@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement
 from clinic_ai.guard.detectors import Flag, View
-from clinic_ai.guard.policy import Policy, Rule, RuleEntry
+from clinic_ai.guard.policy import Policy, RuleEntry
 from clinic_ai.guard.templates import Rendered
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardTask
@@ -54,7 +54,7 @@ def judge(policy: Policy, task: GuardTask) -> GuardVerdict:
         for statement, text in zip(task.statements, texts, strict=True)
     ]
     whole = View(task.audience, task.subject, None, Text(""), texts)
-    fired = _yielding(whole, _fire(policy.rules, whole))
+    fired = _yielding(whole, _fire(policy, whole))
     decisions = [d for outcome in outcomes for d in outcome.decisions]
     decisions += [_decision(_WHOLE, f.entry.id, f.entry.action, f.flag.reason) for f in fired]
     decisions += _ambiguous(task.statements)
@@ -68,14 +68,14 @@ def fired_rules(policy: Policy, task: GuardTask) -> frozenset[str]:
     texts = tuple(Text(statement.text) for statement in task.statements)
     views = [View(task.audience, task.subject, s, t, texts) for s, t in zip(task.statements, texts, strict=True)]
     views.append(View(task.audience, task.subject, None, Text(""), texts))
-    return frozenset(fired.entry.id for view in views for fired in _fire(policy.rules, view))
+    return frozenset(fired.entry.id for view in views for fired in _fire(policy, view))
 
 
 # ---------------------------------------------------------------- one statement
 
 
 def _judge_statement(policy: Policy, view: View) -> _Outcome:
-    fired = _yielding(view, _fire(policy.rules, view))
+    fired = _yielding(view, _fire(policy, view))
     statement_id = _id(view)
     decisions = [_decision(statement_id, f.entry.id, f.entry.action, f.flag.reason, f.flag.spans) for f in fired]
     if _strictest(decisions).severity >= GuardAction.HOLD.severity:
@@ -97,8 +97,8 @@ def _judge_statement(policy: Policy, view: View) -> _Outcome:
     return _Outcome(tuple(decisions), _release(policy, view, fired, rendered))
 
 
-def _fire(rules: Iterable[Rule], view: View) -> list[_Fired]:
-    return [_Fired(rule.entry, flag) for rule in rules if (flag := rule.judge(view)) is not None]
+def _fire(policy: Policy, view: View) -> list[_Fired]:
+    return [_Fired(rule.entry, flag) for rule in policy.rules_for(view) if (flag := rule.judge(view)) is not None]
 
 
 def _yielding(view: View, fired: list[_Fired]) -> list[_Fired]:
@@ -160,7 +160,7 @@ def _unsettled(policy: Policy, view: View, text: str, *, altered: bool) -> str:
     if not altered:
         return ""
     # The evidence stays, the kind stays: only the words are new.
-    again = _fire(policy.rules, replace(view, text=Text(text)))
+    again = _fire(policy, replace(view, text=Text(text)))
     still = [f.entry.id for f in again if f.entry.action.severity >= GuardAction.REDACT.severity]
     return f"The altered text still breaks: {', '.join(still)}." if still else ""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from operator import eq
 from typing import NamedTuple
 
 from clinic_ai.guard.text import Text
@@ -36,22 +35,26 @@ class Lexicon:
     def __init__(self, terms: Iterable[tuple[str, str]], *, never: Iterable[str] = ()) -> None:
         """Take (key, term) pairs. Raise ValueError if a term holds no word or a star it cannot have."""
         self.terms = tuple(terms)
-        self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self._single: dict[str, str] = {}
+        self._longer: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
+        """Terms of several words by their first and second word."""
         self._prefixes: dict[str, str] = {}
         for key, term in self.terms:
             self._add(key, term)
-        for entries in self._by_first.values():
-            entries.sort(key=lambda entry: -len(entry[0]))  # the longest term wins
+        for by_second in self._longer.values():
+            for entries in by_second.values():
+                entries.sort(key=lambda entry: -len(entry[0]))  # the longest term wins
         self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
-        self._vocabulary = {word for entries in self._by_first.values() for words, _ in entries for word in words}
+        long_terms = (e for seconds in self._longer.values() for entries in seconds.values() for e in entries)
+        self._vocabulary = {*self._single, *(word for words, _ in long_terms for word in words)}
         self._never = {singular(Text(word).folded.strip()) for word in never}
         self._deletions = _deletions(w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         # A misspelling keeps its first letter and its length but for one: a cheap test that spares most of the work.
         long = (w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         self._shapes = {(w[0], n) for w in long for n in range(len(w) - 1, len(w) + 2)}
         self._resolved: dict[str, str] = {}
-        self._starts: set[str] = set()
-        """The words resolved that a term starts with."""
+        self._named: dict[str, frozenset[str]] = {}
+        self._shelf: Shelf | None = None
 
     def _add(self, key: str, term: str) -> None:
         words = _TERM_WORD.findall(Text(term).folded)
@@ -63,7 +66,10 @@ class Lexicon:
             self._prefixes[words[0].rstrip("*")] = key
             return
         parts = tuple(singular(word) for word in words)
-        self._by_first.setdefault(parts[0], []).append((parts, key))
+        if len(parts) == 1:
+            self._single.setdefault(parts[0], key)
+        else:
+            self._longer.setdefault(parts[0], {}).setdefault(parts[1], []).append((parts, key))
 
     def find(self, text: Text) -> list[Match]:
         """Return the terms in ``text`` from left to right, none overlapping another."""
@@ -72,43 +78,59 @@ class Lexicon:
         matches: list[Match] = text.found[self]
         return matches
 
+    def keys_of(self, name: str) -> frozenset[str]:
+        """Return the groups of the terms in a short name, such as a plugin's label; asked again and again."""
+        keys = self._named.get(name)
+        if keys is None:
+            if len(self._named) >= _REMEMBERED:
+                self._named.clear()
+            keys = self._named[name] = frozenset(m.key for m in self.find(Text(name)))
+        return keys
+
     def _search(self, text: Text) -> list[Match]:
-        if len(self._resolved) >= _REMEMBERED:
-            self._resolved.clear()
-            self._starts.clear()
-        # Sets, for they are compared in C: of most words it is known that no term starts with them.
-        for word in text.vocabulary.difference(self._resolved):
-            self._resolve(word)
+        shelf = self._shelf
+        words = shelf.starts(text).get(self, ()) if shelf else [w for w in text.vocabulary if self.starts_with(w)]
+        if not words:
+            return []
         places = text.places
-        starts = [at for word in text.vocabulary & self._starts for at in places[word]]
         found: list[Match] = []
         free = 0
-        for at in sorted(starts):
+        for at in sorted([at for word in words for at in places[word]]):
             if at >= free and (hit := self._match_at(text.words, at)) is not None:
                 key, free = hit
                 found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
         return found
 
+    def starts_with(self, word: str) -> bool:
+        """Whether any term may start with this folded word, read as it is or as a misspelling."""
+        meant = self._meant(word)
+        return meant in self._single or meant in self._longer or bool(self._prefixes and self._prefix(meant))
+
     def _match_at(self, words: tuple[str, ...], at: int) -> tuple[str, int] | None:
         """Return the group of the longest term that starts at this token, and the token behind it."""
-        resolved = self._resolved  # all words of the text are in it
-        first = resolved[words[at]]
-        for parts, key in self._by_first.get(first, ()):
-            end = at + len(parts)
-            if len(parts) == 1 or (end <= len(words) and all(map(eq, map(resolved.get, words[at:end]), parts))):
-                return key, end
-        prefix = self._prefix(first)
+        first = self._meant(words[at])
+        longer = self._longer.get(first)
+        if longer and at + 1 < len(words):
+            for parts, key in longer.get(self._meant(words[at + 1]), ()):
+                end = at + len(parts)
+                if len(parts) == 2 or (end <= len(words) and parts == tuple(map(self._meant, words[at:end]))):
+                    return key, end
+        if first in self._single:
+            return self._single[first], at + 1
+        prefix = self._prefix(first) if self._prefixes else ""
         return (self._prefixes[prefix], at + 1) if prefix else None
 
     def _prefix(self, word: str) -> str:
         return next((word[:n] for n in self._prefix_lengths if word[:n] in self._prefixes), "")
 
-    def _resolve(self, word: str) -> None:
-        """Remember which word of the vocabulary is meant, or the word itself, and whether a term starts with it."""
-        meant = self._spelling(singular(word))
-        self._resolved[word] = meant
-        if meant in self._by_first or self._prefix(meant):
-            self._starts.add(word)
+    def _meant(self, word: str) -> str:
+        """Return the word of the vocabulary that is meant, or the word itself."""
+        meant = self._resolved.get(word)
+        if meant is None:
+            if len(self._resolved) >= _REMEMBERED:
+                self._resolved.clear()
+            meant = self._resolved[word] = self._spelling(singular(word))
+        return meant
 
     def _spelling(self, word: str) -> str:
         if word in self._vocabulary or word in self._never or (word[0], len(word)) not in self._shapes:
@@ -120,6 +142,36 @@ class Lexicon:
                 if one_edit_apart(word, candidate):
                     return candidate
         return word
+
+
+class Shelf:
+    """Lexicons that are asked about the same texts: which of them know a word is found out once for each word."""
+
+    def __init__(self, lexicons: Iterable[Lexicon]) -> None:
+        """Take the lexicons; each searches by this shelf from now on."""
+        self._lexicons = tuple(lexicons)
+        self._known: dict[str, tuple[Lexicon, ...]] = {}
+        for lexicon in self._lexicons:
+            lexicon._shelf = self
+
+    def starts(self, text: Text) -> dict[Lexicon, list[str]]:
+        """Return for each lexicon that has any the words of the text that a term may start with."""
+        if self not in text.found:
+            text.found[self] = self._sorted(text)
+        found: dict[Lexicon, list[str]] = text.found[self]
+        return found
+
+    def _sorted(self, text: Text) -> dict[Lexicon, list[str]]:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        known = self._known
+        for word in text.vocabulary.difference(known):
+            known[word] = tuple(lexicon for lexicon in self._lexicons if lexicon.starts_with(word))
+        found: dict[Lexicon, list[str]] = {}
+        for word in text.vocabulary:
+            for lexicon in known[word]:
+                found.setdefault(lexicon, []).append(word)
+        return found
 
 
 @lru_cache(maxsize=4096)

@@ -7,8 +7,9 @@ Its digest covers the name and every byte of every file in it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,7 +23,7 @@ from clinic_ai.guard.detectors.asked import ASKED
 from clinic_ai.guard.foreign import plugin_detector
 from clinic_ai.guard.intents import IntentCase, IntentEntry, QuestionFile
 from clinic_ai.guard.layers import inherited_cases, laid_over, load_toml
-from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
+from clinic_ai.guard.lexicon import Lexicon, Shelf, parse_lexicon
 from clinic_ai.guard.packfiles import BASE, pack_digest, read_pack_files
 from clinic_ai.guard.templates import Templates, parse_templates
 
@@ -121,6 +122,13 @@ class Condition:
             return None
         return Flag("; ".join(f.reason for f in flags), tuple(s for f in flags for s in f.spans))
 
+    def lexicons(self) -> Iterator[Lexicon]:
+        """Yield every lexicon that a detector of this condition looks in."""
+        if self.detector is not None:
+            yield from self.detector.lexicons()
+        for part in self.parts:
+            yield from part.lexicons()
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -171,6 +179,20 @@ class Policy:
         asked = language.lower()
         return next((name for name in (asked, asked.partition("-")[0]) if name in self.templates), "")
 
+    @cached_property
+    def _by_audience(self) -> dict[tuple[Audience, bool], tuple[Rule, ...]]:
+        return {
+            (audience, whole): tuple(
+                r for r in self.rules if audience in r.entry.audiences and (r.entry.scope == "artefact") is whole
+            )
+            for audience in Audience
+            for whole in (False, True)
+        }
+
+    def rules_for(self, view: View) -> tuple[Rule, ...]:
+        """Return the rules that may speak of such a view, in the order of the pack."""
+        return self._by_audience[view.audience, view.statement is None]
+
     def templates_for(self, language: str) -> Templates | None:
         """Return the templates of a language such as ``en`` or ``en-GB``, or None if the pack has none."""
         return self.templates.get(self.language_of(language))
@@ -199,6 +221,8 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
     problems += _missing_answers(asked.intent if asked else (), templates)
     refuse_if(label, problems)
+    # Those of questions stand apart: they are large, and drafts are never looked up in them.
+    Shelf(dict.fromkeys(lexicon for rule in rules for lexicon in rule.condition.lexicons()))
     if head is None or cases is None:
         raise AssertionError("a file that could not be parsed is a problem")
     return Policy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -60,6 +60,10 @@ class Detector(BaseModel):
         if missing:
             raise ValueError(f"there is no lexicons/{missing[0]}.txt in this pack")
         self._lexicons = {f: lexicons[getattr(self, f)] for f in self.lexicon_fields}
+
+    def lexicons(self) -> Iterable[Lexicon]:
+        """Return the lexicons it was bound to."""
+        return self._lexicons.values()
 
     @abstractmethod
     def detect(self, view: View) -> Flag | None:
