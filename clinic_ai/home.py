@@ -211,7 +211,7 @@ def init_home(path: Path, *, sockets: bool = True) -> Home:
             _refuse_foreign(home)
             home.path.mkdir(mode=_READABLE, parents=True, exist_ok=True)
             # First of all: a home whose making was cut short is then known as one, and can be completed.
-            _write(home.clinic_toml, render_default(), 0o640)
+            write_whole(home.clinic_toml, render_default().encode(), 0o640)
         _refuse_newer(home)
         for name, mode in _FOLDERS.items():
             folder = home.path / name
@@ -220,7 +220,7 @@ def init_home(path: Path, *, sockets: bool = True) -> Home:
                 folder.chmod(mode)  # mkdir's mode is cut by the umask
         _copy_packs(home)
         if not home.stamp.exists():
-            _write(home.stamp, json.dumps({"format": FORMAT, "version": __version__}) + "\n", 0o600)
+            write_whole(home.stamp, (json.dumps({"format": FORMAT, "version": __version__}) + "\n").encode())
     except OSError as error:
         raise _unusable(home, error) from error
     return home
@@ -260,12 +260,13 @@ def _copy_packs(home: Home) -> None:
             copied.rename(target)  # whole or not at all
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    """Write a file so that after a power cut it is whole or absent."""
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file so that after a power cut it is whole, or what it was before. Raise OSError if that fails."""
     fresh = path.with_name(f".{path.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # a file that an earlier try left may have another
+        file.write(content)
         file.flush()
         os.fsync(descriptor)
     fresh.rename(path)

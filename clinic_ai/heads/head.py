@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from clinic_ai.domain import Sha256, Word
 from clinic_ai.errors import HomeError
-from clinic_ai.heads.keys import Signer, is_signed, is_signed_aside, load_signer, make_key, public_key, write_whole
-from clinic_ai.home import Home
+from clinic_ai.heads.keys import Signer, is_signed, is_signed_aside, load_signer, make_key, public_key
+from clinic_ai.home import Home, write_whole
 from clinic_ai.store import alerts, audit
 from clinic_ai.store.database import Database
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from clinic_ai.errors import HomeError
-from clinic_ai.home import Home
+from clinic_ai.home import Home, write_whole
 
 ASK_S = 60.0
 """Longest time the process that signs may take."""
@@ -111,20 +110,3 @@ def is_signed(content: bytes, signature: str, public: str) -> bool:
 def is_signed_aside(content: bytes, signature: str, public: str) -> bool:
     """Return the same, found out in a process of its own, as the daemon does. Raise HomeError if that fails."""
     return bool(_ask({"check": [content.decode(), signature, public]})["holds"])
-
-
-def write_whole(place: Path, content: bytes) -> None:
-    """Write a file with mode 0600 so that after a power cut it is whole, or what it was before."""
-    fresh = place.with_name(f".{place.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    fresh.rename(place)
-    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
