@@ -30,7 +30,7 @@ class View(BaseModel):
 class Order(BaseModel):
     """Base of everything a person sends; an unknown key is a mistake worth telling."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Role(StrEnum):
