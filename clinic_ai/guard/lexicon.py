@@ -1,8 +1,10 @@
 """Word lists that are found in text by a dictionary of tokens: linear in the text, whatever the number of terms.
 
 A file has one entry per line: ``term``, or ``key: term, term`` to name a group; ``#`` starts a comment. A term is
-one or more words; ``metasta*`` stands for every word that begins so. ``!word`` is a word that is never taken for
-a misspelling of another. Plurals in -s and one misspelt letter in words of seven letters or more are found too.
+one or more words; ``metasta*`` stands for every word that begins so, and ``enlarged ... lymph node`` lets up to five
+words of the same part of a sentence stand between. What the group ``-`` names is passed over: ``-: thyroid nodule``
+keeps ``nodule`` from being found in it. ``!word`` is a word that is never taken for a misspelling of another.
+Plurals in -s and one misspelt letter in words of seven letters or more are found too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ from clinic_ai.guard.text import Text
 _FUZZY_LENGTH = 7
 _REMEMBERED = 20_000
 _TERM_WORD = re.compile(r"[^\W_]+\*?")
+NEITHER = "-"
+"""The group of the terms that are passed over."""
+_GAP = "..."
+_GAP_WORDS = 5
+_GAP_ENDS = frozenset({"but", "with", "without", "while", "whereas", "although", "however", "no", "not"})
 
 
 class Match(NamedTuple):
@@ -37,6 +44,8 @@ class Lexicon:
         """Take (key, term) pairs. Raise ValueError if a term holds no word or a star it cannot have."""
         self.terms = tuple(terms)
         self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self._gapped: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str]]] = {}
+        """By its first word: the words before the gap, those behind it, the group."""
         self._prefixes: dict[str, str] = {}
         for key, term in self.terms:
             self._add(key, term)
@@ -44,6 +53,7 @@ class Lexicon:
             entries.sort(key=lambda entry: -len(entry[0]))  # the longest term wins
         self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
         self._vocabulary = {word for entries in self._by_first.values() for words, _ in entries for word in words}
+        self._vocabulary |= {w for e in self._gapped.values() for before, behind, _ in e for w in (*before, *behind)}
         self._never = {singular(Text(word).folded.strip()) for word in never}
         self._deletions = _deletions(w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         # A misspelling keeps its first letter and its length but for one: a cheap test that spares most of the work.
@@ -54,7 +64,8 @@ class Lexicon:
         """The words resolved that a term starts with."""
 
     def _add(self, key: str, term: str) -> None:
-        words = _TERM_WORD.findall(Text(term).folded)
+        folded = Text(term).folded
+        words = _TERM_WORD.findall(folded)
         if not words:
             raise ValueError(f"the term {term!r} holds no word")
         if any("*" in word for word in words):
@@ -63,6 +74,12 @@ class Lexicon:
             self._prefixes[words[0].rstrip("*")] = key
             return
         parts = tuple(singular(word) for word in words)
+        if _GAP in folded:
+            before = len(_TERM_WORD.findall(folded.partition(_GAP)[0]))
+            if not 0 < before < len(parts):
+                raise ValueError(f"the term {term!r} must have words on both sides of the gap")
+            self._gapped.setdefault(parts[0], []).append((parts[:before], parts[before:], key))
+            return
         self._by_first.setdefault(parts[0], []).append((parts, key))
 
     def find(self, text: Text) -> list[Match]:
@@ -84,21 +101,50 @@ class Lexicon:
         found: list[Match] = []
         free = 0
         for at in sorted(starts):
-            if at >= free and (hit := self._match_at(text.words, at)) is not None:
+            if at >= free and (hit := self._match_at(text, at)) is not None:
                 key, free = hit
-                found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
+                if key != NEITHER:
+                    found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
         return found
 
-    def _match_at(self, words: tuple[str, ...], at: int) -> tuple[str, int] | None:
+    def _match_at(self, text: Text, at: int) -> tuple[str, int] | None:
         """Return the group of the longest term that starts at this token, and the token behind it."""
         resolved = self._resolved  # all words of the text are in it
+        words = text.words
         first = resolved[words[at]]
+        hit = self._over_gap(text, at) if first in self._gapped else None
         for parts, key in self._by_first.get(first, ()):
             end = at + len(parts)
             if len(parts) == 1 or (end <= len(words) and all(map(eq, map(resolved.get, words[at:end]), parts))):
-                return key, end
+                # "Enlarged heart and lymph nodes": a gap is bridged only where no longer term stands before it.
+                return hit[:2] if hit is not None and hit[2] >= len(parts) else (key, end)
+        if hit is not None:
+            return hit[:2]
         prefix = self._prefix(first)
         return (self._prefixes[prefix], at + 1) if prefix else None
+
+    def _over_gap(self, text: Text, at: int) -> tuple[str, int, int] | None:
+        """Return group and end of the shortest term with a gap that starts here, and its words before the gap."""
+        resolved, words = self._resolved, text.words
+        hits: list[tuple[int, str, int]] = []
+        for before, behind, key in self._gapped[resolved[words[at]]]:
+            start = at + len(before)
+            if tuple(map(resolved.get, words[at:start])) != before:
+                continue
+            for place in range(start, min(start + _GAP_WORDS, len(words) - len(behind)) + 1):
+                gap = text.raw[text.ends[place - 1] : text.starts[place]]
+                # A point with no white space around it is a decimal one.
+                if any(c in gap for c in ";:!?()\n") or ("." in gap and gap != "."):
+                    break
+                if tuple(map(resolved.get, words[place : place + len(behind)])) == behind:
+                    hits.append((place + len(behind), key, len(before)))
+                    break
+                if words[place] in _GAP_ENDS:
+                    break
+        if not hits:
+            return None
+        end, key, ahead = min(hits)
+        return key, end, ahead
 
     def _prefix(self, word: str) -> str:
         return next((word[:n] for n in self._prefix_lengths if word[:n] in self._prefixes), "")
@@ -107,7 +153,7 @@ class Lexicon:
         """Remember which word of the vocabulary is meant, or the word itself, and whether a term starts with it."""
         meant = self._spelling(singular(word))
         self._resolved[word] = meant
-        if meant in self._by_first or self._prefix(meant):
+        if meant in self._by_first or meant in self._gapped or self._prefix(meant):
             self._starts.add(word)
 
     def _spelling(self, word: str) -> str:

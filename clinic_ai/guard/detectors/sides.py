@@ -1,0 +1,77 @@
+"""On which side a clause says that its condition lies."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from clinic_ai.guard.lexicon import Match
+from clinic_ai.guard.text import Text
+
+BOTH = frozenset({"left", "right"})
+_LEFT = "left l lt leftsided leftward lul lll lingula lingular links linke linken linker linkes linksseitig".split()
+_RIGHT = "right r rt rightsided rul rml rll rechts rechte rechten rechter rechtes rechtsseitig".split()
+_EITHER = (
+    "both bilateral bilaterally bilat bibasilar bibasal biapical beide beiden beidseits beidseitig bds".split()
+)
+SIDES = {**dict.fromkeys(_LEFT, "left"), **dict.fromkeys(_RIGHT, "right"), **dict.fromkeys(_EITHER, "both")}
+_MOVED = frozenset(
+    "shift shifted shifting shifts displacement displaced displaces displacing deviation deviated deviates pushed"
+    " pushing rotated rotation tilted".split()
+)
+"""Something is moved to a side; where the condition lies is another."""
+_TO = frozenset({"to", "toward", "towards"})
+_DEVICES = frozenset(
+    "picc line catheter port pacemaker tube drain electrode icd cannula sheath atrium ventricle atrial ventricular"
+    " arch approach decubitus".split()
+)
+"""What a side belongs to that stands up to three words before it."""
+_LINKS = frozenset({"and", "or", "than", "as", "und"})
+_TOGETHER = 6
+"""Two sides so many words apart with a link between them are meant both."""
+
+
+def sides_of(text: Text, low: int, high: int, match: Match) -> frozenset[str]:
+    """Return "left", "right", both or none: the side nearest the condition among the tokens ``low`` to ``high``."""
+    words = text.words
+    said = [
+        (at, side)
+        for at in range(low, high)
+        if (side := SIDES.get(words[at])) is not None and _of_condition(text, at, low, match)
+    ]
+    if not said:
+        # Only the right lung has a middle lobe; whoever writes "left middle lobe" says left.
+        middle = any(w == "middle" and after == "lobe" for w, after in pairwise(words[low:high]))
+        return frozenset({"right"}) if middle else frozenset()
+    named = {side for _, side in said}
+    if len(named) == 1 or "both" in named:
+        return BOTH if "both" in named else frozenset(named)
+    at, side = min(said, key=lambda s: (_distance(s[0], match), s[0]))
+    linked = any(
+        other != side and abs(place - at) <= _TOGETHER and _linked(text, *sorted((place, at))) for place, other in said
+    )
+    return BOTH if linked else frozenset({side})
+
+
+def _distance(at: int, match: Match) -> int:
+    return match.first - at if at < match.first else max(0, at - match.last + 1)
+
+
+def _linked(text: Text, low: int, high: int) -> bool:
+    # "R>L", "left/right"
+    gap = text.raw[text.ends[low] : text.starts[high]]
+    return any(c in gap for c in ">/&+") or not _LINKS.isdisjoint(text.words[low + 1 : high])
+
+
+def _of_condition(text: Text, at: int, low: int, match: Match) -> bool:
+    """Whether the side word at ``at`` is not that of a shift or of a tube."""
+    words = text.words
+    if not _TO.isdisjoint(words[max(low, at - 2) : at]) and not _MOVED.isdisjoint(words[max(low, at - 7) : at]):
+        return False
+    if at + 1 < len(words) and words[at + 1] in _MOVED:
+        return False
+    for place in range(at + 1, min(at + 4, len(words))):
+        if place == match.first or "," in text.raw[text.ends[place - 1] : text.starts[place]]:
+            return True
+        if words[place] in _DEVICES:
+            return False
+    return True
