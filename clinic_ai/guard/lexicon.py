@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from operator import eq
 from typing import NamedTuple
 
 from clinic_ai.guard.text import Text
@@ -43,16 +42,19 @@ class Lexicon:
     def __init__(self, terms: Iterable[tuple[str, str]], *, never: Iterable[str] = ()) -> None:
         """Take (key, term) pairs. Raise ValueError if a term holds no word or a star it cannot have."""
         self.terms = tuple(terms)
-        self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self._single: dict[str, str] = {}
+        self._by_pair: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
+        """Terms of several words by their first and second: many begin with "not"."""
         self._gapped: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str]]] = {}
         """By its first word: the words before the gap, those behind it, the group."""
         self._prefixes: dict[str, str] = {}
         for key, term in self.terms:
             self._add(key, term)
-        for entries in self._by_first.values():
+        several = [entries for seconds in self._by_pair.values() for entries in seconds.values()]
+        for entries in several:
             entries.sort(key=lambda entry: -len(entry[0]))  # the longest term wins
         self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
-        self._vocabulary = {word for entries in self._by_first.values() for words, _ in entries for word in words}
+        self._vocabulary = {*self._single, *(word for entries in several for words, _ in entries for word in words)}
         self._vocabulary |= {w for e in self._gapped.values() for before, behind, _ in e for w in (*before, *behind)}
         self._never = {singular(Text(word).folded.strip()) for word in never}
         self._deletions = _deletions(w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
@@ -80,7 +82,10 @@ class Lexicon:
                 raise ValueError(f"the term {term!r} must have words on both sides of the gap")
             self._gapped.setdefault(parts[0], []).append((parts[:before], parts[before:], key))
             return
-        self._by_first.setdefault(parts[0], []).append((parts, key))
+        if len(parts) == 1:
+            self._single.setdefault(parts[0], key)
+        else:
+            self._by_pair.setdefault(parts[0], {}).setdefault(parts[1], []).append((parts, key))
 
     def find(self, text: Text) -> list[Match]:
         """Return the terms in ``text`` from left to right, none overlapping another."""
@@ -113,14 +118,20 @@ class Lexicon:
         words = text.words
         first = resolved[words[at]]
         hit = self._over_gap(text, at) if first in self._gapped else None
-        for parts, key in self._by_first.get(first, ()):
-            end = at + len(parts)
-            if len(parts) == 1 or (end <= len(words) and all(map(eq, map(resolved.get, words[at:end]), parts))):
-                # "Enlarged heart and lymph nodes": a gap is bridged only where no longer term stands before it.
-                return hit[:2] if hit is not None and hit[2] >= len(parts) else (key, end)
+        # "Enlarged heart and lymph nodes": a gap is bridged only where no longer term stands before it.
+        ahead = hit[2] if hit is not None else 0
+        if first in self._by_pair and at + 1 < len(words):
+            for parts, key in self._by_pair[first].get(resolved[words[at + 1]], ()):
+                if ahead >= len(parts):
+                    break
+                end = at + len(parts)
+                if len(parts) == 2 or tuple(map(resolved.get, words[at:end])) == parts:
+                    return key, end
         if hit is not None:
             return hit[:2]
-        prefix = self._prefix(first)
+        if first in self._single:
+            return self._single[first], at + 1
+        prefix = self._prefix(first) if self._prefixes else ""
         return (self._prefixes[prefix], at + 1) if prefix else None
 
     def _over_gap(self, text: Text, at: int) -> tuple[str, int, int] | None:
@@ -153,7 +164,7 @@ class Lexicon:
         """Remember which word of the vocabulary is meant, or the word itself, and whether a term starts with it."""
         meant = self._spelling(singular(word))
         self._resolved[word] = meant
-        if meant in self._by_first or meant in self._gapped or self._prefix(meant):
+        if meant in self._single or meant in self._by_pair or meant in self._gapped or self._prefix(meant):
             self._starts.add(word)
 
     def _spelling(self, word: str) -> str:

@@ -31,23 +31,39 @@ class _AgainstClaims(AgainstFindings):
     optional_lexicons: ClassVar[tuple[str, ...]] = ("normals", "kinds")
 
     def _claims(self, text: Text) -> tuple[Claim, ...]:
-        return claims(text, self._lexicons["findings"], self._lexicons["negations"], self._lexicons.get("normals"))
+        lexicons = self._lexicons
+        return claims(text, lexicons["findings"], lexicons["negations"], lexicons.get("normals"))
 
-    def _against(self, claim: Claim, evidence: Mapping[str, list[Evidence]]) -> list[Evidence]:
-        """Return what a claim is held against: evidence of its condition, else of its kin.
+    def _spoken(self, text: Text) -> set[str]:
+        """The conditions that the text names, or denies without a name: cheaper to know than what is said of them."""
+        lexicons = self._lexicons
+        found = lexicons["findings"].find(text)
+        if "normals" in lexicons:
+            found = found + lexicons["normals"].find(text)
+        return {match.key for match in found}
 
-        Who affirms a kind affirms the general condition; who denies the general one denies every kind of it. What
-        shows a kind agrees with whoever affirms the general condition.
-        """
-        key = claim.match.key
-        own = evidence.get(key, [])
-        if "kinds" not in self._lexicons or (own and claim.denied):
-            return own
-        pairs = self._lexicons["kinds"].terms
-        shown = [e for kind, general in pairs if general == key for e in evidence.get(kind, ()) if _is_there(e)]
-        if shown or claim.denied:
-            return own + shown
-        return own or [e for kind, general in pairs if kind == key for e in evidence.get(general, ())]
+    def _kinds(self) -> tuple[tuple[str, str], ...]:
+        """The pairs (condition, the more general one)."""
+        kinds = self._lexicons.get("kinds")
+        return kinds.terms if kinds is not None else ()
+
+
+def _against(
+    claim: Claim, evidence: Mapping[str, list[Evidence]], kinds: Sequence[tuple[str, str]]
+) -> Sequence[Evidence]:
+    """Return what a claim is held against: evidence of its condition, else of its kin.
+
+    Who affirms a kind affirms the general condition; who denies the general one denies every kind of it. What shows a
+    kind agrees with whoever affirms the general condition.
+    """
+    key = claim.match.key
+    own = evidence.get(key, [])
+    if own and claim.denied:
+        return own
+    shown = [e for kind, general in kinds if general == key for e in evidence.get(kind, ()) if _is_there(e)]
+    if shown or claim.denied:
+        return own + shown
+    return own or [e for kind, general in kinds if kind == key for e in evidence.get(general, ())]
 
 
 class Contradiction(_AgainstClaims):
@@ -61,14 +77,20 @@ class Contradiction(_AgainstClaims):
         """Judge each condition in its clause; one finding that agrees is enough."""
         if not view.findings and not view.subject.masks:
             return None
-        said = self._claims(view.text)
-        if not said:
+        spoken = self._spoken(view.text)
+        if not spoken:
             return None
-        findings, masks = self._evidence(view.findings), self._masks(view.subject.masks)
+        findings, masks, kinds = self._evidence(view.findings), self._masks(view.subject.masks), self._kinds()
+        known = {*findings, *masks}
+        if kinds:
+            known |= {key for pair in kinds if not known.isdisjoint(pair) for key in pair}
+        if known.isdisjoint(spoken):
+            return None
+        said = self._claims(view.text)
         spans: list[Span] = []
         reasons: set[str] = set()
         for claim in said:
-            of, shown = self._against(claim, findings), self._against(claim, masks)
+            of, shown = _against(claim, findings, kinds), _against(claim, masks, kinds)
             if not (of or shown):
                 continue
             alike = [c for c in said if c.match.key == claim.match.key]
@@ -175,10 +197,11 @@ class NumberMismatch(_AgainstClaims):
         masks = self._masks(view.subject.masks)
         if not masks:
             return None
+        kinds = self._kinds()
         spans: list[Span] = []
         reasons: set[str] = set()
         for claim in self._claims(view.text):
-            shown = [m for m in self._against(claim, masks) if m.count]
+            shown = [m for m in _against(claim, masks, kinds) if m.count]
             if claim.denied or not shown:
                 continue
             there = [m for m in shown if not claim.sides or m.side in claim.sides or not m.side] or shown
