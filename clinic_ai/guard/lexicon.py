@@ -2,7 +2,8 @@
 
 A file has one entry per line: ``term``, or ``key: term, term`` to name a group; ``#`` starts a comment. A term is
 one or more words; ``metasta*`` stands for every word that begins so, and ``enlarged ... lymph node`` lets up to five
-words of the same part of a sentence stand between. What the group ``-`` names is passed over: ``-: thyroid nodule``
+words of the same part of a sentence stand between; ``pleural / effusion`` finds the first of two that share a noun, as
+in "pleural or pericardial effusion". What the group ``-`` names is passed over: ``-: thyroid nodule``
 keeps ``nodule`` from being found in it. ``!word`` is a word that is never taken for a misspelling of another.
 Plurals in -s and one misspelt letter in words of seven letters or more are found too.
 """
@@ -23,7 +24,10 @@ NEITHER = "-"
 """The group of the terms that are passed over."""
 _GAP = "..."
 _GAP_WORDS = 5
-_GAP_ENDS = frozenset({"but", "with", "without", "while", "whereas", "although", "however", "no", "not"})
+_SHARED = " / "
+_SHARED_WORDS = 3
+_SHARING = frozenset({"and", "or", "nor"})
+_GAP_ENDS = frozenset({"but", "with", "without", "while", "whereas", "although", "however", "no", "not", "normal"})
 
 
 class Match(NamedTuple):
@@ -47,6 +51,8 @@ class Lexicon:
         """Terms of several words by their first and second: many begin with "not"."""
         self._gapped: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str]]] = {}
         """By its first word: the words before the gap, those behind it, the group."""
+        self._shared: dict[str, list[tuple[str, str]]] = {}
+        """By its word: the noun it shares, the group."""
         self._prefixes: dict[str, str] = {}
         for key, term in self.terms:
             self._add(key, term)
@@ -56,6 +62,7 @@ class Lexicon:
         self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
         self._vocabulary = {*self._single, *(word for entries in several for words, _ in entries for word in words)}
         self._vocabulary |= {w for e in self._gapped.values() for before, behind, _ in e for w in (*before, *behind)}
+        self._vocabulary |= {word for first, pairs in self._shared.items() for word in (first, *(n for n, _ in pairs))}
         self._never = {singular(Text(word).folded.strip()) for word in never}
         self._deletions = _deletions(w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         # A misspelling keeps its first letter and its length but for one: a cheap test that spares most of the work.
@@ -82,7 +89,11 @@ class Lexicon:
                 raise ValueError(f"the term {term!r} must have words on both sides of the gap")
             self._gapped.setdefault(parts[0], []).append((parts[:before], parts[before:], key))
             return
-        if len(parts) == 1:
+        if _SHARED in folded:
+            if len(parts) != 2:
+                raise ValueError(f"the term {term!r} must have one word on each side of the stroke")
+            self._shared.setdefault(parts[0], []).append((parts[1], key))
+        elif len(parts) == 1:
             self._single.setdefault(parts[0], key)
         else:
             self._by_pair.setdefault(parts[0], {}).setdefault(parts[1], []).append((parts, key))
@@ -129,6 +140,8 @@ class Lexicon:
                     return key, end
         if hit is not None:
             return hit[:2]
+        if first in self._shared and (shared := self._shares(words, at)):
+            return shared, at + 1
         if first in self._single:
             return self._single[first], at + 1
         prefix = self._prefix(first) if self._prefixes else ""
@@ -157,6 +170,14 @@ class Lexicon:
         end, key, ahead = min(hits)
         return key, end, ahead
 
+    def _shares(self, words: tuple[str, ...], at: int) -> str:
+        """Return the group of the term whose noun stands behind an "or" and another word that shares it."""
+        rest = words[at + 1 : at + 2 + _SHARED_WORDS]
+        if _SHARING.isdisjoint(rest[:1]):
+            return ""
+        nouns = {self._resolved[word] for word in rest[2:]}
+        return next((key for noun, key in self._shared[self._resolved[words[at]]] if noun in nouns), "")
+
     def _prefix(self, word: str) -> str:
         return next((word[:n] for n in self._prefix_lengths if word[:n] in self._prefixes), "")
 
@@ -164,7 +185,8 @@ class Lexicon:
         """Remember which word of the vocabulary is meant, or the word itself, and whether a term starts with it."""
         meant = self._spelling(singular(word))
         self._resolved[word] = meant
-        if meant in self._single or meant in self._by_pair or meant in self._gapped or self._prefix(meant):
+        terms = (self._single, self._by_pair, self._gapped, self._shared)
+        if any(meant in known for known in terms) or self._prefix(meant):
             self._starts.add(word)
 
     def _spelling(self, word: str) -> str:

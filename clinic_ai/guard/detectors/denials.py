@@ -1,8 +1,8 @@
 """Whether a sentence denies a condition it names. The words that deny are the pack's; how far they reach is here.
 
-Groups of the lexicon of negations: ``before`` denies what follows ("no"), ``after`` what stands before it ("is
-absent"), ``done`` what stands before it or, without such, right behind it ("resolved"); ``open`` leaves it open
-("cannot be excluded"); ``ends`` ends the reach of what denies ("but").
+Groups of the lexicon of negations: ``before`` denies what follows ("no"), ``after`` what stands before it ("not
+seen"), ``next`` what ends right before it ("none"), ``done`` what stands before it or, without such, right behind it
+("resolved"); ``open`` leaves it open ("cannot be excluded"); ``ends`` ends the reach of what denies ("but").
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _LOOKED_FOR = frozenset(
 """Behind a list without "or", these show that all of it was looked for: "no mass, nodule is detected"."""
 _STATES = frozenset("is are has have size increased enlarged calcified collapsed increase".split())
 """A condition in such words is a statement of its own: "no effusion, heart is enlarged"."""
-_FURTHER = frozenset("new other additional further more newly second increasing".split())
+_FURTHER = frozenset(
+    "new other additional further more newly second increasing acute recent fresh displaced significant large".split()
+)
+"""Who denies these of a condition does not deny one that is named elsewhere: "no new nodule"."""
 
 
 class Denial(Enum):
@@ -61,6 +64,8 @@ def denial(text: Text, match: Match, here: Sequence[Match], cues: Sequence[Match
         if cue.key == "before" and ahead and _reaches(text, cue, match, cues):
             further = cue.last < match.first and text.words[cue.last] in _FURTHER
             return Denial.FURTHER if further else Denial.YES
+        if cue.key == "next" and cue.first == match.last:
+            return Denial.YES
         if cue.key in {"after", "done"} and not ahead and _reaches_back(text, match, cue, here):
             return Denial.YES
         if cue.key == "done" and ahead and high - low < _NEAR and _nothing_before(text, cue, here):
@@ -99,6 +104,7 @@ def _reaches(text: Text, cue: Match, match: Match, cues: Sequence[Match]) -> boo
     series = any(c.key == "before" and c.last <= cue.first for c in cues) and _comma(text, cue.first)
     looked_for = not _LOOKED_FOR.isdisjoint(words[match.last : end])
     bare = match.first - commas[-1] <= 1 and _STATES.isdisjoint(words[match.first : match.last])
+    bare = bare and (match.last == end or _comma(text, match.last))
     for at in commas:
         rest = words[at:end]
         if "or" in rest or "nor" in rest:

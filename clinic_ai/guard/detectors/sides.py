@@ -20,6 +20,7 @@ _MOVED = frozenset(
 )
 """Something is moved to a side; where the condition lies is another."""
 _TO = frozenset({"to", "toward", "towards"})
+_AT = frozenset({"on", "in", "at"})
 _DEVICES = frozenset(
     "picc line catheter port pacemaker tube drain electrode icd cannula sheath atrium ventricle atrial ventricular"
     " arch approach decubitus".split()
@@ -38,10 +39,12 @@ def sides_of(text: Text, low: int, high: int, match: Match) -> frozenset[str]:
         for at in range(low, high)
         if (side := SIDES.get(words[at])) is not None and _of_condition(text, at, low, match)
     ]
+    for at in range(low, high - 1):
+        # Only the right lung has a middle lobe; whoever writes "left middle lobe" all the same says left.
+        if words[at] == "middle" and words[at + 1] == "lobe" and not any(at - 3 < s < at + 6 for s, _ in said):
+            said.append((at, "right"))
     if not said:
-        # Only the right lung has a middle lobe; whoever writes "left middle lobe" says left.
-        middle = any(w == "middle" and after == "lobe" for w, after in pairwise(words[low:high]))
-        return frozenset({"right"}) if middle else frozenset()
+        return frozenset()
     named = {side for _, side in said}
     if len(named) == 1 or "both" in named:
         return BOTH if "both" in named else frozenset(named)
@@ -69,6 +72,8 @@ def _of_condition(text: Text, at: int, low: int, match: Match) -> bool:
         return False
     if at + 1 < len(words) and words[at + 1] in _MOVED:
         return False
+    if any(word in {"none", "not"} and after in _AT for word, after in pairwise(words[max(low, at - 3) : at])):
+        return False  # "on the right, not on the left"
     for place in range(at + 1, min(at + 4, len(words))):
         if place == match.first or "," in text.raw[text.ends[place - 1] : text.starts[place]]:
             return True
