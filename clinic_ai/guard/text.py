@@ -157,6 +157,11 @@ class Text:
         return {}
 
 
+def word_set(words: str) -> frozenset[str]:
+    """Return words written in one line."""
+    return frozenset(words.split())
+
+
 def _spelt_out(words: list[str]) -> bool:
     """Whether so many single characters stand in a row; asked of every text, so all of it runs in C."""
     return bytes(_SPELT_OUT * [1]) in bytes(map((1).__eq__, map(len, words)))

@@ -11,7 +11,7 @@ from clinic_ai.guard.detectors.quantities import Size, count_before, present_siz
 from clinic_ai.guard.detectors.sections import silent
 from clinic_ai.guard.detectors.sides import sides_of
 from clinic_ai.guard.lexicon import Lexicon, Match
-from clinic_ai.guard.text import Text
+from clinic_ai.guard.text import Text, word_set
 from clinic_ai.guard.wording import ALL_WORDS
 
 Entry = TypeVar("Entry")
@@ -19,9 +19,9 @@ Entry = TypeVar("Entry")
 WORDED = Lexicon((word, word) for word in ALL_WORDS)
 _BREAKS = frozenset({"but", "however", "although", "though", "yet", "while", "whereas", "except"})
 _JOINTS = frozenset({"and", "with", "plus", "as"})
-_REFERRING = frozenset(
+_REFERRING = word_set(
     "it its this these that those they them which largest larger biggest measures measuring measured measurement"
-    " maximum maximal greatest dominant size diameter".split()
+    " maximum maximal greatest dominant size diameter"
 )
 """A sentence without a condition that begins with one of these speaks of the condition before it."""
 _FIRST_WORDS = 4
@@ -109,9 +109,7 @@ def _claims(text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | N
             )
     affirmed = {c.match.key for c in made if c.denied is False}
     # "No new nodule" behind a nodule says nothing against it.
-    return tuple(
-        c._replace(denied=None) if n in further and c.match.key in affirmed else c for n, c in enumerate(made)
-    )
+    return tuple(c._replace(denied=None) if n in further and c.match.key in affirmed else c for n, c in enumerate(made))
 
 
 def _laid_over(named: list[Match], normal: list[Match]) -> list[Match]:
@@ -135,15 +133,25 @@ def _measure(text: Text, made: list[Claim], first: int, lengths: Sequence[Size])
 
 
 def _owner(text: Text, at: int, there: Sequence[Match]) -> Match:
-    """Return the condition a length is of: the one right behind it ("a 5 mm nodule"), else the one before."""
+    """Return the condition a length is of: the one it is parted from the least, else the one before it."""
     behind = next((m for m in there if m.first > at), None)
     before = next((m for m in reversed(there) if m.last <= at), None)
     if behind is None or before is None:
         owner = behind or before
         assert owner is not None  # the sentence has a condition, and a length stands in none
         return owner
-    joint = _joint(text, at, behind.first) < behind.first
-    return before if joint or behind.first - at > at - before.last + 1 else behind
+    apart = _parted(text, before.last - 1, at), _parted(text, at, behind.first)
+    if apart == (0, 0):
+        return behind if behind.first - at <= at - before.last + 1 else before
+    return behind if apart[1] < apart[0] else before
+
+
+def _parted(text: Text, low: int, high: int) -> int:
+    """Return how strongly two tokens are parted: 2 by a semicolon or a "but", 1 by a comma or an "and"."""
+    between, gaps = text.words[low + 1 : high], text.raw[text.ends[low] : text.starts[high]]
+    if ";" in gaps or not _BREAKS.isdisjoint(between):
+        return 2
+    return int("," in gaps or not _JOINTS.isdisjoint(between))
 
 
 def _clause(text: Text, here: Sequence[Match], index: int, first: int, last: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ class _AgainstClaims(AgainstFindings):
     """Base: knows what the text says of each condition."""
 
     negations: str = "negations"
-    """Lexicon with the groups ``before`` ("no"), ``after`` ("is absent") and ``ends`` ("but")."""
+    """Lexicon with the groups that ``denials`` explains: ``before`` ("no"), ``after`` ("not seen") and so on."""
     normals: str = "normals"
     """Lexicon ``condition: what denies it without naming it``; a pack may do without."""
     kinds: str = "kinds"

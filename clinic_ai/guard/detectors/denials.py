@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import pairwise
 
 from clinic_ai.guard.lexicon import Match
-from clinic_ai.guard.text import Text
+from clinic_ai.guard.text import Text, word_set
 
 _AHEAD = 10
 """A denial reaches so many words on, and along a list from item to item."""
@@ -23,21 +23,21 @@ _ASIDE = 3
 _NEAR = 4
 """What leaves open, and what is done, stands so near."""
 _JOINED = frozenset({"or", "nor", "and"})
-_VERBS = frozenset("is are was were has have seen present noted shows with".split())
-_ANEW = frozenset(
+_VERBS = word_set("is are was were has have seen present noted shows with")
+_ANEW = word_set(
     "a an the there small tiny minimal mild moderate marked severe extensive large new stable unchanged persistent"
-    " residual known left right bilateral multiple several".split()
+    " residual known left right bilateral multiple several"
 )
 """Behind a comma in a list that no "or" joins, these begin something that is there: "no effusion, small nodule"."""
-_LOOKED_FOR = frozenset(
+_LOOKED_FOR = word_set(
     "detected identified observed seen noted found evident visible demonstrated appreciated visualized visualised"
-    " distinguished suspected".split()
+    " distinguished suspected"
 )
 """Behind a list without "or", these show that all of it was looked for: "no mass, nodule is detected"."""
-_STATES = frozenset("is are has have size increased enlarged calcified collapsed increase".split())
+_STATES = word_set("is are has have size increased enlarged calcified collapsed increase")
 """A condition in such words is a statement of its own: "no effusion, heart is enlarged"."""
-_FURTHER = frozenset(
-    "new other additional further more newly second increasing acute recent fresh displaced significant large".split()
+_FURTHER = word_set(
+    "new other additional further more newly second increasing acute recent fresh displaced significant large"
 )
 """Who denies these of a condition does not deny one that is named elsewhere: "no new nodule"."""
 
@@ -68,7 +68,7 @@ def denial(text: Text, match: Match, here: Sequence[Match], cues: Sequence[Match
             return Denial.YES
         if cue.key in {"after", "done"} and not ahead and _reaches_back(text, match, cue, here):
             return Denial.YES
-        if cue.key == "done" and ahead and high - low < _NEAR and _nothing_before(text, cue, here):
+        if cue.key == "done" and ahead and high - low < _NEAR and _nothing_before(cue, here):
             return Denial.YES
     return Denial.NO
 
@@ -129,7 +129,7 @@ def _reaches_back(text: Text, match: Match, cue: Match, here: Sequence[Match]) -
     """Whether what denies the condition before it denies this one: the nearest, or one of a list with it."""
     listed = [match, *(m for m in here if match.last <= m.first and m.last <= cue.first)]
     nearest = listed[-1]
-    # "The nodule, known since May, is not seen" has two commas; "large effusion, the valve is not seen" is of the valve.
+    # "The nodule, known since May, is not seen" has two commas; "large effusion, the valve is not seen" has one.
     commas = [at for at in range(nearest.last, cue.first + 1) if _comma(text, at)]
     aside = commas[-1] - commas[0] if commas else 0
     if cue.first - nearest.last - aside > _BACK:
@@ -155,6 +155,6 @@ def _goes_on(words: Sequence[str]) -> bool:
     return len(words) <= _ASIDE and (not words or words[0] not in _ANEW)
 
 
-def _nothing_before(text: Text, cue: Match, here: Sequence[Match]) -> bool:
+def _nothing_before(cue: Match, here: Sequence[Match]) -> bool:
     """Whether no condition stands before what says that something is over, so that it speaks of the next."""
     return not any(m.last <= cue.first and cue.first - m.last <= _BACK for m in here)

@@ -18,6 +18,11 @@ _ORDINALS = {
 }  # fmt: skip
 _AT_LEAST = {"multiple": 2, "several": 2, "numerous": 3, "many": 2, "few": 2}
 _SINGLE = {"single", "solitary", "sole", "lone"}
+_NO_COUNT = {
+    "no", "of", "in", "with", "and", "or", "by", "to", "at", "for", "level", "rib", "segment", "slice", "image",
+    "series",
+}  # fmt: skip
+"""Whatever number stands before these is not how many."""
 _UNIT_MM = {"mm": 1.0, "millimet": 1.0, "cm": 10.0, "centimet": 10.0}
 _FIGURE = r"(?:\d{1,4}(?:[.,]\d{1,3})?|" + "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True)) + ")"
 _UNIT = r"(mm|cm|(?:milli|centi)met(?:er|re)s?)\b(?!\s{0,1}(?:3|³|\^))"
@@ -35,7 +40,8 @@ _CHANGE = re.compile(
 )
 """Before "13 mm to 6 mm": what it was and what it is, no range."""
 _PRIOR = re.compile(
-    r"(?:prior|previous|previously|formerly|earlier|initially|last|before|was|were|from|versus|vs\.?|compared (?:to|with)|than)"
+    r"(?:prior|previous|previously|formerly|earlier|initially|last|before|was|were|from|versus|vs\.?|than|"
+    r"compared (?:to|with))"
     r"[\s:]{1,2}(?:\w+\s){0,2}\Z"
 )
 _BY = re.compile(r"\bby\s(?:\w+\s){0,1}\Z")
@@ -98,9 +104,7 @@ def present_sizes(text: Text) -> tuple[Size, ...]:
     """
     folded = text.folded
     kept = [
-        s
-        for s in sizes(text)
-        if not _NO_LENGTH_OF_IT.match(folded, s.end) and not _BY.search(_before(folded, s.start))
+        s for s in sizes(text) if not _NO_LENGTH_OF_IT.match(folded, s.end) and not _BY.search(_before(folded, s.start))
     ]
     if len(kept) < 2:
         return tuple(kept)
@@ -150,7 +154,7 @@ def count_before(text: Text, at: int, first: int) -> tuple[int, bool] | None:
     words = text.words
     for place in range(at - 1, max(first, at - 6) - 1, -1):
         word = words[place]
-        if word in {"no", "of", "in", "with", "and", "or", "by", "to", "at", "for", "level", "rib", "segment", "slice", "image", "series"}:
+        if word in _NO_COUNT:
             return None
         if word in _AT_LEAST:
             return _AT_LEAST[word], True

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-from clinic_ai.guard.text import Text
+from clinic_ai.guard.text import Text, word_set
 
-_SILENT = frozenset(
+_SILENT = word_set(
     "indication indications history comparison comparisons reason technique procedure protocol clinical anamnesis"
-    " anamnese klinik fragestellung indikation vergleich technik".split()
+    " anamnese klinik fragestellung indikation vergleich technik"
 )
-_BESIDE = _SILENT | frozenset(
+_BESIDE = _SILENT | word_set(
     "for of the and exam examination study test visit present illness information info data details question notes"
-    " medical past relevant patient prior previous brief scan imaging klinische angaben".split()
+    " medical past relevant patient prior previous brief scan imaging klinische angaben"
 )
 """What a silent heading may hold beside the word that makes it one."""
-_SPEAKING = frozenset(
+_SPEAKING = word_set(
     "findings finding impression conclusion conclusions opinion result results report assessment interpretation summary"
-    " comment comments diagnosis lungs lung chest heart pleura mediastinum bones befund beurteilung".split()
+    " comment comments diagnosis lungs lung chest heart pleura mediastinum bones befund beurteilung"
 )
 _MOST_WORDS = 6
 
@@ -29,8 +29,9 @@ def silent(text: Text) -> tuple[tuple[int, int], ...]:
     """
     if ":" not in text.raw:
         return ()
-    headings = [(first, quiet) for at in _before_colons(text) if (first := _heading(text, at)) is not None
-                for quiet in (_is_silent(text, first, at),)]  # fmt: skip
+    headings = [
+        (first, _is_silent(text, first, at)) for at in _before_colons(text) if (first := _heading(text, at)) is not None
+    ]
     ranges: list[tuple[int, int]] = []
     for number, (first, quiet) in enumerate(headings):
         if quiet:

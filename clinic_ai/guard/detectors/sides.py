@@ -5,25 +5,23 @@ from __future__ import annotations
 from itertools import pairwise
 
 from clinic_ai.guard.lexicon import Match
-from clinic_ai.guard.text import Text
+from clinic_ai.guard.text import Text, word_set
 
 BOTH = frozenset({"left", "right"})
-_LEFT = "left l lt leftsided leftward lul lll lingula lingular links linke linken linker linkes linksseitig".split()
-_RIGHT = "right r rt rightsided rul rml rll rechts rechte rechten rechter rechtes rechtsseitig".split()
-_EITHER = (
-    "both bilateral bilaterally bilat bibasilar bibasal biapical beide beiden beidseits beidseitig bds".split()
-)
+_LEFT = word_set("left l lt leftsided leftward lul lll lingula lingular links linke linken linker linkes linksseitig")
+_RIGHT = word_set("right r rt rightsided rul rml rll rechts rechte rechten rechter rechtes rechtsseitig")
+_EITHER = word_set("both bilateral bilaterally bilat bibasilar bibasal biapical beide beiden beidseits beidseitig bds")
 SIDES = {**dict.fromkeys(_LEFT, "left"), **dict.fromkeys(_RIGHT, "right"), **dict.fromkeys(_EITHER, "both")}
-_MOVED = frozenset(
+_MOVED = word_set(
     "shift shifted shifting shifts displacement displaced displaces displacing deviation deviated deviates pushed"
-    " pushing rotated rotation tilted".split()
+    " pushing rotated rotation tilted"
 )
 """Something is moved to a side; where the condition lies is another."""
 _TO = frozenset({"to", "toward", "towards"})
 _AT = frozenset({"on", "in", "at"})
-_DEVICES = frozenset(
+_DEVICES = word_set(
     "picc line catheter port pacemaker tube drain electrode icd cannula sheath atrium ventricle atrial ventricular"
-    " arch approach decubitus".split()
+    " arch approach decubitus"
 )
 """What a side belongs to that stands up to three words before it."""
 _LINKS = frozenset({"and", "or", "than", "as", "und"})
