@@ -19,6 +19,7 @@ from clinic_ai.guard.text import Text
 
 _FUZZY_LENGTH = 7
 _REMEMBERED = 20_000
+_REMEMBERED_LABELS = 1_000
 _TERM_WORD = re.compile(r"[^\W_]+\*?")
 NEITHER = "-"
 """The group of the terms that are passed over."""
@@ -41,7 +42,7 @@ class Match(NamedTuple):
 
 
 class Lexicon:
-    """A word list, ready to search. Immutable but for a bounded memory of spellings it has already resolved."""
+    """A word list, ready to search. Immutable but for a bounded memory of what it has already resolved."""
 
     def __init__(self, terms: Iterable[tuple[str, str]], *, never: Iterable[str] = ()) -> None:
         """Take (key, term) pairs. Raise ValueError if a term holds no word or a star it cannot have."""
@@ -69,6 +70,7 @@ class Lexicon:
         long = (w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         self._shapes = {(w[0], n) for w in long for n in range(len(w) - 1, len(w) + 2)}
         self._resolved: dict[str, str] = {}
+        self._keys: dict[str, frozenset[str]] = {}
         self._starts: set[str] = set()
         """The words resolved that a term starts with."""
 
@@ -104,6 +106,14 @@ class Lexicon:
             text.found[self] = self._search(text)
         matches: list[Match] = text.found[self]
         return matches
+
+    def keys(self, label: str) -> frozenset[str]:
+        """Return the groups found in a short text that is asked for often, such as the label of a finding."""
+        if label not in self._keys:
+            if len(self._keys) >= _REMEMBERED_LABELS:
+                self._keys.clear()
+            self._keys[label] = frozenset(match.key for match in self.find(Text(label)))
+        return self._keys[label]
 
     def _search(self, text: Text) -> list[Match]:
         if len(self._resolved) >= _REMEMBERED:
@@ -151,8 +161,11 @@ class Lexicon:
         """Return group and end of the shortest term with a gap that starts here, and its words before the gap."""
         resolved, words = self._resolved, text.words
         hits: list[tuple[int, str, int]] = []
+        near = {resolved[word] for word in words[at : at + 4 + _GAP_WORDS]}
         for before, behind, key in self._gapped[resolved[words[at]]]:
             start = at + len(before)
+            if behind[0] not in near and len(before) <= 3:
+                continue  # spares the search of most
             if tuple(map(resolved.get, words[at:start])) != before:
                 continue
             for place in range(start, min(start + _GAP_WORDS, len(words) - len(behind)) + 1):
