@@ -47,6 +47,7 @@ class Lexicon:
     def __init__(self, terms: Iterable[tuple[str, str]], *, never: Iterable[str] = ()) -> None:
         """Take (key, term) pairs. Raise ValueError if a term holds no word or a star it cannot have."""
         self.terms = tuple(terms)
+        self.groups = frozenset(key for key, _ in self.terms)
         self._single: dict[str, str] = {}
         self._by_pair: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
         """Terms of several words by their first and second: many begin with "not"."""

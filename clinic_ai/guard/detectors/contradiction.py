@@ -34,13 +34,15 @@ class _AgainstClaims(AgainstFindings):
         lexicons = self._lexicons
         return claims(text, lexicons["findings"], lexicons["negations"], lexicons.get("normals"))
 
-    def _spoken(self, text: Text) -> set[str]:
-        """The conditions that the text names, or denies without a name: cheaper to know than what is said of them."""
+    def _speaks_of(self, text: Text, known: set[str]) -> bool:
+        """Whether the text names one of these conditions, or denies one without a name; cheaper than all claims."""
         lexicons = self._lexicons
-        found = lexicons["findings"].find(text)
-        if "normals" in lexicons:
-            found = found + lexicons["normals"].find(text)
-        return {match.key for match in found}
+        if any(match.key in known for match in lexicons["findings"].find(text)):
+            return True
+        normals = lexicons.get("normals")
+        if normals is None or known.isdisjoint(normals.groups):
+            return False
+        return any(match.key in known for match in normals.find(text))
 
     def _kinds(self) -> tuple[tuple[str, str], ...]:
         """The pairs (condition, the more general one)."""
@@ -77,14 +79,11 @@ class Contradiction(_AgainstClaims):
         """Judge each condition in its clause; one finding that agrees is enough."""
         if not view.findings and not view.subject.masks:
             return None
-        spoken = self._spoken(view.text)
-        if not spoken:
-            return None
         findings, masks, kinds = self._evidence(view.findings), self._masks(view.subject.masks), self._kinds()
         known = {*findings, *masks}
         if kinds:
             known |= {key for pair in kinds if not known.isdisjoint(pair) for key in pair}
-        if known.isdisjoint(spoken):
+        if not self._speaks_of(view.text, known):
             return None
         said = self._claims(view.text)
         spans: list[Span] = []
