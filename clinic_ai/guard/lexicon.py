@@ -1,8 +1,11 @@
 """Word lists that are found in text by a dictionary of tokens: linear in the text, whatever the number of terms.
 
 A file has one entry per line: ``term``, or ``key: term, term`` to name a group; ``#`` starts a comment. A term is
-one or more words; ``metasta*`` stands for every word that begins so. ``!word`` is a word that is never taken for
-a misspelling of another. Plurals in -s and one misspelt letter in words of seven letters or more are found too.
+one or more words; ``metasta*`` stands for every word that begins so, and ``enlarged ... lymph node`` lets up to five
+words of the same part of a sentence stand between; ``pleural / effusion`` finds the first of two that share a noun, as
+in "pleural or pericardial effusion". What the group ``-`` names is passed over: ``-: thyroid nodule``
+keeps ``nodule`` from being found in it. ``!word`` is a word that is never taken for a misspelling of another.
+Plurals in -s and one misspelt letter in words of seven letters or more are found too.
 """
 
 from __future__ import annotations
@@ -16,7 +19,16 @@ from clinic_ai.guard.text import Text
 
 _FUZZY_LENGTH = 7
 _REMEMBERED = 20_000
+_REMEMBERED_LABELS = 1_000
 _TERM_WORD = re.compile(r"[^\W_]+\*?")
+NEITHER = "-"
+"""The group of the terms that are passed over."""
+_GAP = "..."
+_GAP_WORDS = 5
+_SHARED = " / "
+_SHARED_WORDS = 3
+_SHARING = frozenset({"and", "or", "nor"})
+_GAP_ENDS = frozenset({"but", "with", "without", "while", "whereas", "although", "however", "no", "not", "normal"})
 
 
 class Match(NamedTuple):
@@ -30,34 +42,41 @@ class Match(NamedTuple):
 
 
 class Lexicon:
-    """A word list, ready to search. Immutable but for a bounded memory of spellings it has already resolved."""
+    """A word list, ready to search. Immutable but for a bounded memory of what it has already resolved."""
 
     def __init__(self, terms: Iterable[tuple[str, str]], *, never: Iterable[str] = ()) -> None:
         """Take (key, term) pairs. Raise ValueError if a term holds no word or a star it cannot have."""
         self.terms = tuple(terms)
+        self.groups = frozenset(key for key, _ in self.terms)
         self._single: dict[str, str] = {}
-        self._longer: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
-        """Terms of several words by their first and second word."""
+        self._by_pair: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
+        """Terms of several words by their first and second: many begin with "not"."""
+        self._gapped: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str]]] = {}
+        """By its first word: the words before the gap, those behind it, the group."""
+        self._shared: dict[str, list[tuple[str, str]]] = {}
+        """By its word: the noun it shares, the group."""
         self._prefixes: dict[str, str] = {}
         for key, term in self.terms:
             self._add(key, term)
-        for by_second in self._longer.values():
-            for entries in by_second.values():
-                entries.sort(key=lambda entry: -len(entry[0]))  # the longest term wins
+        several = [entries for seconds in self._by_pair.values() for entries in seconds.values()]
+        for entries in several:
+            entries.sort(key=lambda entry: -len(entry[0]))  # the longest term wins
         self._prefix_lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
-        long_terms = (e for seconds in self._longer.values() for entries in seconds.values() for e in entries)
-        self._vocabulary = {*self._single, *(word for words, _ in long_terms for word in words)}
+        self._vocabulary = {*self._single, *(word for entries in several for words, _ in entries for word in words)}
+        self._vocabulary |= {w for e in self._gapped.values() for before, behind, _ in e for w in (*before, *behind)}
+        self._vocabulary |= {word for first, pairs in self._shared.items() for word in (first, *(n for n, _ in pairs))}
         self._never = {singular(Text(word).folded.strip()) for word in never}
         self._deletions = _deletions(w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         # A misspelling keeps its first letter and its length but for one: a cheap test that spares most of the work.
         long = (w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         self._shapes = {(w[0], n) for w in long for n in range(len(w) - 1, len(w) + 2)}
         self._resolved: dict[str, str] = {}
-        self._named: dict[str, frozenset[str]] = {}
+        self._keys: dict[str, frozenset[str]] = {}
         self._shelf: Shelf | None = None
 
     def _add(self, key: str, term: str) -> None:
-        words = _TERM_WORD.findall(Text(term).folded)
+        folded = Text(term).folded
+        words = _TERM_WORD.findall(folded)
         if not words:
             raise ValueError(f"the term {term!r} holds no word")
         if any("*" in word for word in words):
@@ -66,10 +85,20 @@ class Lexicon:
             self._prefixes[words[0].rstrip("*")] = key
             return
         parts = tuple(singular(word) for word in words)
-        if len(parts) == 1:
+        if _GAP in folded:
+            before = len(_TERM_WORD.findall(folded.partition(_GAP)[0]))
+            if not 0 < before < len(parts):
+                raise ValueError(f"the term {term!r} must have words on both sides of the gap")
+            self._gapped.setdefault(parts[0], []).append((parts[:before], parts[before:], key))
+            return
+        if _SHARED in folded:
+            if len(parts) != 2:
+                raise ValueError(f"the term {term!r} must have one word on each side of the stroke")
+            self._shared.setdefault(parts[0], []).append((parts[1], key))
+        elif len(parts) == 1:
             self._single.setdefault(parts[0], key)
         else:
-            self._longer.setdefault(parts[0], {}).setdefault(parts[1], []).append((parts, key))
+            self._by_pair.setdefault(parts[0], {}).setdefault(parts[1], []).append((parts, key))
 
     def find(self, text: Text) -> list[Match]:
         """Return the terms in ``text`` from left to right, none overlapping another."""
@@ -78,14 +107,13 @@ class Lexicon:
         matches: list[Match] = text.found[self]
         return matches
 
-    def keys_of(self, name: str) -> frozenset[str]:
-        """Return the groups of the terms in a short name, such as a plugin's label; asked again and again."""
-        keys = self._named.get(name)
-        if keys is None:
-            if len(self._named) >= _REMEMBERED:
-                self._named.clear()
-            keys = self._named[name] = frozenset(m.key for m in self.find(Text(name)))
-        return keys
+    def keys(self, label: str) -> frozenset[str]:
+        """Return the groups found in a short text that is asked for often, such as the label of a finding."""
+        if label not in self._keys:
+            if len(self._keys) >= _REMEMBERED_LABELS:
+                self._keys.clear()
+            self._keys[label] = frozenset(match.key for match in self.find(Text(label)))
+        return self._keys[label]
 
     def _search(self, text: Text) -> list[Match]:
         shelf = self._shelf
@@ -96,29 +124,74 @@ class Lexicon:
         found: list[Match] = []
         free = 0
         for at in sorted([at for word in words for at in places[word]]):
-            if at >= free and (hit := self._match_at(text.words, at)) is not None:
+            if at >= free and (hit := self._match_at(text, at)) is not None:
                 key, free = hit
-                found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
+                if key != NEITHER:
+                    found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
         return found
 
     def starts_with(self, word: str) -> bool:
         """Whether any term may start with this folded word, read as it is or as a misspelling."""
         meant = self._meant(word)
-        return meant in self._single or meant in self._longer or bool(self._prefixes and self._prefix(meant))
+        terms = (self._single, self._by_pair, self._gapped, self._shared)
+        return any(meant in known for known in terms) or bool(self._prefixes and self._prefix(meant))
 
-    def _match_at(self, words: tuple[str, ...], at: int) -> tuple[str, int] | None:
+    def _match_at(self, text: Text, at: int) -> tuple[str, int] | None:
         """Return the group of the longest term that starts at this token, and the token behind it."""
+        words = text.words
         first = self._meant(words[at])
-        longer = self._longer.get(first)
-        if longer and at + 1 < len(words):
-            for parts, key in longer.get(self._meant(words[at + 1]), ()):
+        hit = self._over_gap(text, at) if first in self._gapped else None
+        # "Enlarged heart and lymph nodes": a gap is bridged only where no longer term stands before it.
+        ahead = hit[2] if hit is not None else 0
+        if first in self._by_pair and at + 1 < len(words):
+            for parts, key in self._by_pair[first].get(self._meant(words[at + 1]), ()):
+                if ahead >= len(parts):
+                    break
                 end = at + len(parts)
-                if len(parts) == 2 or (end <= len(words) and parts == tuple(map(self._meant, words[at:end]))):
+                if len(parts) == 2 or tuple(map(self._meant, words[at:end])) == parts:
                     return key, end
+        if hit is not None:
+            return hit[:2]
+        if first in self._shared and (shared := self._shares(words, at)):
+            return shared, at + 1
         if first in self._single:
             return self._single[first], at + 1
         prefix = self._prefix(first) if self._prefixes else ""
         return (self._prefixes[prefix], at + 1) if prefix else None
+
+    def _over_gap(self, text: Text, at: int) -> tuple[str, int, int] | None:
+        """Return group and end of the shortest term with a gap that starts here, and its words before the gap."""
+        words = text.words
+        hits: list[tuple[int, str, int]] = []
+        near = set(map(self._meant, words[at : at + 4 + _GAP_WORDS]))
+        for before, behind, key in self._gapped[self._meant(words[at])]:
+            start = at + len(before)
+            if behind[0] not in near and len(before) <= 3:
+                continue  # spares the search of most
+            if tuple(map(self._meant, words[at:start])) != before:
+                continue
+            for place in range(start, min(start + _GAP_WORDS, len(words) - len(behind)) + 1):
+                gap = text.raw[text.ends[place - 1] : text.starts[place]]
+                # A point with no white space around it is a decimal one.
+                if any(c in gap for c in ";:!?()\n") or ("." in gap and gap != "."):
+                    break
+                if tuple(map(self._meant, words[place : place + len(behind)])) == behind:
+                    hits.append((place + len(behind), key, len(before)))
+                    break
+                if words[place] in _GAP_ENDS:
+                    break
+        if not hits:
+            return None
+        end, key, ahead = min(hits)
+        return key, end, ahead
+
+    def _shares(self, words: tuple[str, ...], at: int) -> str:
+        """Return the group of the term whose noun stands behind an "or" and another word that shares it."""
+        rest = words[at + 1 : at + 2 + _SHARED_WORDS]
+        if _SHARING.isdisjoint(rest[:1]):
+            return ""
+        nouns = set(map(self._meant, rest[2:]))
+        return next((key for noun, key in self._shared[self._meant(words[at])] if noun in nouns), "")
 
     def _prefix(self, word: str) -> str:
         return next((word[:n] for n in self._prefix_lengths if word[:n] in self._prefixes), "")

@@ -20,7 +20,7 @@ _RUN = re.compile(r"[\x20-\x7e\n\t]+|.", re.DOTALL)
 _GAP = re.compile(r"([\W_]+)")
 """What stands between two tokens; a token is a stretch of letters and digits."""
 _PLAIN_GAPS = str.maketrans({c: " " for c in map(chr, range(128)) if not c.isalnum()})
-_SENTENCE_END = re.compile(r"[.!?]+(?=\s|\Z)|\n+")
+_SENTENCE_END = re.compile(r"[.!?]+[\"”]?(?=\s|\Z)|\n+")
 
 # Letters of other alphabets that a reader takes for Latin ones (from Unicode's confusables, the lower-case letters).
 _LOOKALIKES = str.maketrans("аеорсухіјѕԁһӏαερονικτυктмнв", "aeopcyxijsdhlaepoviktuktmhb")
@@ -155,6 +155,11 @@ class Text:
     def found(self) -> dict[object, Any]:
         """What a lexicon found here, by the lexicon: several detectors ask the same one."""
         return {}
+
+
+def word_set(words: str) -> frozenset[str]:
+    """Return words written in one line."""
+    return frozenset(words.split())
 
 
 def _spelt_out(words: list[str]) -> bool:

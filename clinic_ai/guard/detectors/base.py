@@ -51,15 +51,18 @@ class Detector(BaseModel):
 
     lexicon_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that name a lexicon of the pack."""
+    optional_lexicons: ClassVar[tuple[str, ...]] = ()
+    """Those of them whose lexicon a pack may lack; then nothing is found of it."""
 
     _lexicons: Mapping[str, Lexicon] = PrivateAttr(default_factory=dict)
 
     def bind(self, lexicons: Mapping[str, Lexicon]) -> None:
         """Take the pack's lexicons. Raise ValueError if one that a field names is missing."""
-        missing = sorted({getattr(self, f) for f in self.lexicon_fields} - set(lexicons))
+        needed = set(self.lexicon_fields) - set(self.optional_lexicons)
+        missing = sorted({getattr(self, f) for f in needed} - set(lexicons))
         if missing:
             raise ValueError(f"there is no lexicons/{missing[0]}.txt in this pack")
-        self._lexicons = {f: lexicons[getattr(self, f)] for f in self.lexicon_fields}
+        self._lexicons = {f: lexicons[name] for f in self.lexicon_fields if (name := getattr(self, f)) in lexicons}
 
     def lexicons(self) -> Iterable[Lexicon]:
         """Return the lexicons it was bound to."""

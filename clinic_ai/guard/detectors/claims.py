@@ -6,22 +6,31 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from clinic_ai.guard.detectors.quantities import SIDES, Size, count_before, sizes
+from clinic_ai.guard.detectors.denials import Denial, denial
+from clinic_ai.guard.detectors.quantities import Size, count_before, present_sizes
+from clinic_ai.guard.detectors.sections import silent
+from clinic_ai.guard.detectors.sides import sides_of
 from clinic_ai.guard.lexicon import Lexicon, Match
-from clinic_ai.guard.text import Text
+from clinic_ai.guard.text import Text, word_set
 from clinic_ai.guard.wording import ALL_WORDS
 
 Entry = TypeVar("Entry")
 
 WORDED = Lexicon((word, word) for word in ALL_WORDS)
-_BACK = 8
-"""A denial behind a condition speaks of it at most so many words on; one before it reaches to the end of the clause."""
 _BREAKS = frozenset({"but", "however", "although", "though", "yet", "while", "whereas", "except"})
 _JOINTS = frozenset({"and", "with", "plus", "as"})
+_REFERRING = word_set(
+    "it its this these that those they them which largest larger biggest measures measuring measured measurement"
+    " maximum maximal greatest dominant size diameter"
+)
+"""A sentence without a condition that begins with one of these speaks of the condition before it."""
+_FIRST_WORDS = 4
+_FAR = 40
+"""A sentence more tokens behind a condition does not speak of it."""
 
 
 class Claim(NamedTuple):
-    """One condition in one sentence. ``denied`` is None where a probability word leaves it open."""
+    """One condition in one sentence. ``denied`` is None where it is left open, as by a probability word."""
 
     match: Match
     denied: bool | None
@@ -34,24 +43,31 @@ class Claim(NamedTuple):
     """The tokens (first, last + 1) that speak of it."""
 
 
-def claims(text: Text, names: Lexicon, negations: Lexicon) -> tuple[Claim, ...]:
-    """Return what the text says of each condition that ``names`` knows, from left to right."""
-    key = (names, negations)
+def claims(text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | None = None) -> tuple[Claim, ...]:
+    """Return what the text says of each condition that ``names`` knows, from left to right.
+
+    ``normals`` knows what denies a condition without naming it, such as "heart size is normal". Sections that say
+    nothing of this study, such as its indication, claim nothing.
+    """
+    key = (names, negations, normals)
     if key not in text.found:
-        text.found[key] = _claims(text, names, negations)
+        text.found[key] = _claims(text, names, negations, normals)
     made: tuple[Claim, ...] = text.found[key]
     return made
 
 
-def _claims(text: Text, names: Lexicon, negations: Lexicon) -> tuple[Claim, ...]:
-    named = names.find(text)
+def _claims(text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | None) -> tuple[Claim, ...]:
+    normal = normals.find(text) if normals is not None else []
+    named = _laid_over(names.find(text), normal)
+    quiet = silent(text) if named else ()
+    if quiet:
+        named = [m for m in named if not any(first <= m.first < last for first, last in quiet)]
     if not named:
         return ()
     cues = negations.find(text)
     worded = WORDED.find(text)
-    measured = sizes(text)
     starts = text.starts
-    placed = [(bisect_left(starts, text.span(s.start, s.end)[0]), s) for s in measured]
+    placed = [(bisect_left(starts, text.span(s.start, s.end)[0]), s) for s in present_sizes(text)]
     begins = [first for first, _ in text.sentences]
 
     def by_sentence(places: Iterable[tuple[int, Entry]]) -> dict[int, list[Entry]]:
@@ -63,41 +79,79 @@ def _claims(text: Text, names: Lexicon, negations: Lexicon) -> tuple[Claim, ...]
 
     names_in, lengths_in = by_sentence((m.first, m) for m in named), by_sentence((at, (at, s)) for at, s in placed)
     hedges_in, cues_in = by_sentence((w.first, w) for w in worded), by_sentence((c.first, c) for c in cues)
+    healthy = set(normal)
     made: list[Claim] = []
+    further: set[int] = set()
     for number in sorted({*names_in, *lengths_in}):
         first, last = text.sentences[number]
         here, lengths = names_in.get(number, []), lengths_in.get(number, [])
         if not here:
-            # "It measures 14 mm": of what was named last.
-            if lengths and made and made[-1].match.last >= first - 40:
-                made[-1] = made[-1]._replace(sizes=made[-1].sizes + tuple(s for _, s in lengths))
+            if not any(low <= first < high for low, high in quiet):
+                _measure(text, made, first, [s for _, s in lengths])
             continue
-        hedged, spoken = number in hedges_in, cues_in.get(number, [])
-        for index, match in enumerate(here):
+        spoken = cues_in.get(number, [])
+        said = [Denial.YES if m in healthy else denial(text, m, here, spoken) for m in here]
+        further.update(len(made) + n for n, d in enumerate(said) if d is Denial.FURTHER)
+        there = [m for m, d in zip(here, said, strict=True) if d is not Denial.YES] or here
+        owned = [(_owner(text, at, there), s) for at, s in lengths]
+        for index, (match, how) in enumerate(zip(here, said, strict=True)):
             low, high = _clause(text, here, index, first, last)
-            sides = _sides(text.words[low:high]) or (_sides(text.words[first:last]) if len(here) == 1 else frozenset())
             made.append(
                 Claim(
                     match,
-                    None if hedged else denied(text, match, spoken, first),
-                    sides,
-                    tuple(s for at, s in lengths if _nearest(at, here) is match),
-                    count_before(text.words, match.first, low),
+                    None if number in hedges_in or how is Denial.OPEN else how is not Denial.NO,
+                    sides_of(text, low, high, match)
+                    or (sides_of(text, first, last, match) if len(here) == 1 else frozenset()),
+                    tuple(s for of, s in owned if of is match),
+                    count_before(text, match.first, low),
                     (low, high),
                 )
             )
-    return tuple(made)
+    affirmed = {c.match.key for c in made if c.denied is False}
+    # "No new nodule" behind a nodule says nothing against it.
+    return tuple(c._replace(denied=None) if n in further and c.match.key in affirmed else c for n, c in enumerate(made))
 
 
-def _nearest(at: int, here: Sequence[Match]) -> Match:
-    return min(here, key=lambda m: m.first - at if at < m.first else at - m.last + 1)
+def _laid_over(named: list[Match], normal: list[Match]) -> list[Match]:
+    """Return both from left to right; a name inside a normal statement is part of it."""
+    if not normal:
+        return named
+    kept = [m for m in named if not any(n.first < m.last and m.first < n.last for n in normal)]
+    return sorted([*kept, *normal], key=lambda m: m.first)
 
 
-def _sides(words: Sequence[str]) -> frozenset[str]:
-    said = {SIDES[w] for w in words if w in SIDES}
-    if "both" in said or "both" in words:
-        return frozenset({"left", "right"})
-    return frozenset(said)
+def _measure(text: Text, made: list[Claim], first: int, lengths: Sequence[Size]) -> None:
+    """Give lengths of a sentence that names no condition to the one before, if it refers back: "it measures 14 mm"."""
+    if _REFERRING.isdisjoint(text.words[first : first + _FIRST_WORDS]):
+        return
+    for index in range(len(made) - 1, -1, -1):
+        if made[index].match.last < first - _FAR:
+            return
+        if not made[index].denied:
+            made[index] = made[index]._replace(sizes=made[index].sizes + tuple(lengths))
+            return
+
+
+def _owner(text: Text, at: int, there: Sequence[Match]) -> Match:
+    """Return the condition a length is of: the one it is parted from the least, else the one before it."""
+    behind = next((m for m in there if m.first > at), None)
+    before = next((m for m in reversed(there) if m.last <= at), None)
+    if behind is None or before is None:
+        owner = behind or before
+        assert owner is not None  # the sentence has a condition, and a length stands in none
+        return owner
+    apart = _parted(text, before.last - 1, at), _parted(text, at, behind.first)
+    if apart == (0, 0):
+        return behind if behind.first - at <= at - before.last + 1 else before
+    return behind if apart[1] < apart[0] else before
+
+
+def _parted(text: Text, low: int, high: int) -> int:
+    """Return how strongly two tokens are parted: 2 by a semicolon or a "but", 1 by a comma or an "and"."""
+    between, gaps = text.words[low + 1 : high], text.raw[text.ends[low] : text.starts[high]]
+    if ";" in gaps or not _BREAKS.isdisjoint(between):
+        return 2
+    return int("," in gaps or not _JOINTS.isdisjoint(between))
 
 
 def _clause(text: Text, here: Sequence[Match], index: int, first: int, last: int) -> tuple[int, int]:
@@ -105,42 +159,35 @@ def _clause(text: Text, here: Sequence[Match], index: int, first: int, last: int
     match = here[index]
     low = _joint(text, here[index - 1].last, match.first) if index else first
     high = _joint(text, match.last, here[index + 1].first) if index + 1 < len(here) else last
+    low, high = _own_part(text, low, high, match)
     return low, max(high, match.last)
 
 
+def _own_part(text: Text, low: int, high: int, match: Match) -> tuple[int, int]:
+    """Leave out what a semicolon parts from the condition."""
+    if ";" not in text.raw[text.starts[low] : text.ends[high - 1]]:
+        return low, high
+    for at in range(match.first, low, -1):
+        if ";" in text.raw[text.ends[at - 1] : text.starts[at]]:
+            low = at
+            break
+    for at in range(match.last, high):
+        if ";" in text.raw[text.ends[at - 1] : text.starts[at]]:
+            return low, at
+    return low, high
+
+
 def _joint(text: Text, low: int, high: int) -> int:
-    """Return the first token behind the joint between two conditions; without one, the second condition's place."""
-    for at in range(low, high):
-        gap = text.raw[text.ends[at - 1] : text.starts[at]] if at else ""
-        if "," in gap or ";" in gap or text.words[at] in _JOINTS or text.words[at] in _BREAKS:
-            return at
-    return high
+    """Return the token behind the joint between two conditions; without one, the second condition's place.
 
-
-def denied(text: Text, match: Match, cues: Sequence[Match], first: int) -> bool:
-    """Return whether the sentence denies the condition. ``cues`` are the pack's negations in that sentence."""
-    ends = [c.first for c in cues if c.key == "ends"]
-    for cue in cues:
-        low, high = sorted((cue.first, match.first))
-        if any(low < end < high for end in ends) or _semicolon(text, low, high):
-            continue
-        if cue.key == "before" and first <= cue.first < match.first and _lists(text, cue.last, match.first):
-            return True
-        if cue.key == "after" and 0 <= cue.first - match.last <= _BACK:
-            return True
-    return False
-
-
-def _semicolon(text: Text, low: int, high: int) -> bool:
-    gaps = text.raw[text.ends[low] : text.starts[high]]
-    return ";" in gaps or ":" in gaps
-
-
-def _lists(text: Text, low: int, high: int) -> bool:
-    """Whether a denial still reaches: within eight words, or farther along a list of commas and "or"."""
-    since = low
-    for at in range(low, high):
-        gap = text.raw[text.ends[at - 1] : text.starts[at]] if at else ""
-        if "," in gap or text.words[at] in {"or", "nor", "and"}:
-            since = at
-    return high - since <= _BACK
+    A semicolon counts before a "but", that before a comma or an "and"; of several the last: what stands between
+    commas mostly goes on about the first ("nodule, 8 mm, and effusion").
+    """
+    best, weight = high, 0
+    for at in range(low, high + 1):
+        gap = text.raw[text.ends[at - 1] : text.starts[at]] if 0 < at < len(text.starts) else ""
+        word = text.words[at] if at < high else ""
+        found = 3 if ";" in gap else 2 if word in _BREAKS else int("," in gap or word in _JOINTS)
+        if found and found >= weight:
+            best, weight = at, found
+    return best

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypeVar
 
 from pydantic import Field
 
@@ -12,20 +12,60 @@ from clinic_ai.guard.detectors.base import Flag, Span, View
 from clinic_ai.guard.detectors.claims import Claim, claims
 from clinic_ai.guard.detectors.evidence import AgainstFindings
 from clinic_ai.guard.detectors.quantities import levels, same_level
+from clinic_ai.guard.detectors.sides import BOTH
 from clinic_ai.guard.text import Text
 
-_BOTH = frozenset({"left", "right"})
+Evidence = TypeVar("Evidence", Finding, Mask)
 
 
 class _AgainstClaims(AgainstFindings):
     """Base: knows what the text says of each condition."""
 
     negations: str = "negations"
-    """Lexicon with the groups ``before`` ("no"), ``after`` ("is absent") and ``ends`` ("but")."""
-    lexicon_fields: ClassVar[tuple[str, ...]] = ("findings", "negations")
+    """Lexicon with the groups that ``denials`` explains: ``before`` ("no"), ``after`` ("not seen") and so on."""
+    normals: str = "normals"
+    """Lexicon ``condition: what denies it without naming it``; a pack may do without."""
+    kinds: str = "kinds"
+    """Lexicon ``condition: the more general one it is a kind of``; a pack may do without."""
+    lexicon_fields: ClassVar[tuple[str, ...]] = ("findings", "negations", "normals", "kinds")
+    optional_lexicons: ClassVar[tuple[str, ...]] = ("normals", "kinds")
 
     def _claims(self, text: Text) -> tuple[Claim, ...]:
-        return claims(text, self._lexicons["findings"], self._lexicons["negations"])
+        lexicons = self._lexicons
+        return claims(text, lexicons["findings"], lexicons["negations"], lexicons.get("normals"))
+
+    def _speaks_of(self, text: Text, known: set[str]) -> bool:
+        """Whether the text names one of these conditions, or denies one without a name; cheaper than all claims."""
+        lexicons = self._lexicons
+        if any(match.key in known for match in lexicons["findings"].find(text)):
+            return True
+        normals = lexicons.get("normals")
+        if normals is None or known.isdisjoint(normals.groups):
+            return False
+        return any(match.key in known for match in normals.find(text))
+
+    def _kinds(self) -> tuple[tuple[str, str], ...]:
+        """The pairs (condition, the more general one)."""
+        kinds = self._lexicons.get("kinds")
+        return kinds.terms if kinds is not None else ()
+
+
+def _against(
+    claim: Claim, evidence: Mapping[str, list[Evidence]], kinds: Sequence[tuple[str, str]]
+) -> Sequence[Evidence]:
+    """Return what a claim is held against: evidence of its condition, else of its kin.
+
+    Who affirms a kind affirms the general condition; who denies the general one denies every kind of it. What shows a
+    kind agrees with whoever affirms the general condition.
+    """
+    key = claim.match.key
+    own = evidence.get(key, [])
+    if own and claim.denied:
+        return own
+    shown = [e for kind, general in kinds if general == key for e in evidence.get(kind, ()) if _is_there(e)]
+    if shown or claim.denied:
+        return own + shown
+    return own or [e for kind, general in kinds if kind == key for e in evidence.get(general, ())]
 
 
 class Contradiction(_AgainstClaims):
@@ -39,27 +79,40 @@ class Contradiction(_AgainstClaims):
         """Judge each condition in its clause; one finding that agrees is enough."""
         if not view.findings and not view.subject.masks:
             return None
-        said = self._claims(view.text)
-        if not said:
+        findings, masks, kinds = self._evidence(view.findings), self._masks(view.subject.masks), self._kinds()
+        known = {*findings, *masks}
+        if kinds:
+            known |= {key for pair in kinds if not known.isdisjoint(pair) for key in pair}
+        if not self._speaks_of(view.text, known):
             return None
-        findings, masks = self._evidence(view.findings), self._masks(view.subject.masks)
+        said = self._claims(view.text)
         spans: list[Span] = []
         reasons: set[str] = set()
         for claim in said:
-            of, shown = findings.get(claim.match.key, []), masks.get(claim.match.key, [])
-            everywhere = frozenset().union(*(c.sides for c in said if c.match.key == claim.match.key))
-            reason = _disagreement(claim, of, shown) or _other_side(claim, everywhere, of, shown)
+            of, shown = _against(claim, findings, kinds), _against(claim, masks, kinds)
+            if not (of or shown):
+                continue
+            alike = [c for c in said if c.match.key == claim.match.key]
+            everywhere = frozenset().union(*(c.sides for c in alike))
+            reason = _disagreement(claim, alike, of, shown) or _other_side(claim, everywhere, of, shown)
             if reason:
                 reasons.add(reason)
                 spans.append((claim.match.start, claim.match.end))
         return Flag("; ".join(sorted(reasons)), tuple(spans)) if spans else None
 
 
-def _disagreement(claim: Claim, findings: Sequence[Finding], masks: Sequence[Mask]) -> str:
-    if claim.denied is None or not (findings or masks):
+def _is_there(evidence: Finding | Mask) -> bool:
+    return evidence.count > 0 if isinstance(evidence, Mask) else evidence.presence is Presence.PRESENT
+
+
+def _disagreement(claim: Claim, alike: Sequence[Claim], findings: Sequence[Finding], masks: Sequence[Mask]) -> str:
+    if claim.denied is None:
         return ""
-    if claim.denied and len(claim.sides) == 1 and _sides(findings, masks) and not _sides(findings, masks) & claim.sides:
-        return ""  # "no effusion on the left" beside one on the right
+    if claim.denied and len(claim.sides) == 1:
+        # "No effusion on the left" beside one on the right.
+        known = _sides(findings, masks)
+        if not known & claim.sides and (known or any(c.denied is False for c in alike)):
+            return ""
     wrong = Presence.PRESENT if claim.denied else Presence.ABSENT
     if all(f.presence is wrong for f in findings) and all((m.count > 0) is claim.denied for m in masks):
         return "the text denies a positive finding" if claim.denied else "the text affirms a negative finding"
@@ -73,7 +126,7 @@ def _sides(findings: Sequence[Finding], masks: Sequence[Mask]) -> frozenset[str]
     if not present or "" in present:
         # A classifier that tells no side does not make the side of a mask unknown.
         present = [m.side for m in masks if m.count and m.side]
-    return frozenset(side for entry in present for side in (_BOTH if entry == "bilateral" else {entry}))
+    return frozenset(side for entry in present for side in (BOTH if entry == "bilateral" else {entry}))
 
 
 def _other_side(claim: Claim, everywhere: frozenset[str], findings: Sequence[Finding], masks: Sequence[Mask]) -> str:
@@ -83,7 +136,7 @@ def _other_side(claim: Claim, everywhere: frozenset[str], findings: Sequence[Fin
     if not claim.sides <= known:
         return "the text names the other side"
     # "Effusion on the left" of one that is on both: unless the text names the other elsewhere.
-    return "the text names one side of two" if known == _BOTH and everywhere != _BOTH else ""
+    return "the text names one side of two" if known == BOTH and everywhere != BOTH else ""
 
 
 class LevelMismatch(_AgainstClaims):
@@ -143,10 +196,11 @@ class NumberMismatch(_AgainstClaims):
         masks = self._masks(view.subject.masks)
         if not masks:
             return None
+        kinds = self._kinds()
         spans: list[Span] = []
         reasons: set[str] = set()
         for claim in self._claims(view.text):
-            shown = [m for m in masks.get(claim.match.key, ()) if m.count]
+            shown = [m for m in _against(claim, masks, kinds) if m.count]
             if claim.denied or not shown:
                 continue
             there = [m for m in shown if not claim.sides or m.side in claim.sides or not m.side] or shown
@@ -154,7 +208,11 @@ class NumberMismatch(_AgainstClaims):
             wrong = [
                 s
                 for s in claim.sizes
-                if measured and not any(s.agrees(size, self.tolerance_mm, self.tolerance) for size in measured)
+                if measured
+                and not any(
+                    s.agrees(size, self.tolerance_mm, self.tolerance)
+                    for size in ([max(measured)] if s.bound == "largest" else measured)
+                )
             ]
             if wrong:
                 reasons.add("a size in the text is not that of the mask")

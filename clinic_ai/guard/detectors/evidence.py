@@ -29,11 +29,11 @@ class AgainstFindings(Detector):
 
     def _mask_keys(self, mask: Mask) -> set[str]:
         """The lexicon's names for a mask of a condition."""
-        return {mask.name, *self._lexicons["findings"].keys_of(mask.name.replace("_", " "))}
+        return {mask.name, *self._lexicons["findings"].keys(mask.name.replace("_", " "))}
 
     def _keys(self, finding: Finding) -> set[str]:
         """The lexicon's names for a finding: its own key, and what its label is called there."""
-        return {finding.condition, *self._lexicons["findings"].keys_of(finding.label)}
+        return {finding.condition, *self._lexicons["findings"].keys(finding.label)}
 
     def _evidence(self, findings: Iterable[Finding]) -> dict[str, list[Finding]]:
         by_key: dict[str, list[Finding]] = {}

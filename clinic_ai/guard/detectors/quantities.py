@@ -18,6 +18,11 @@ _ORDINALS = {
 }  # fmt: skip
 _AT_LEAST = {"multiple": 2, "several": 2, "numerous": 3, "many": 2, "few": 2}
 _SINGLE = {"single", "solitary", "sole", "lone"}
+_NO_COUNT = {
+    "no", "of", "in", "with", "and", "or", "by", "to", "at", "for", "level", "rib", "segment", "slice", "image",
+    "series",
+}  # fmt: skip
+"""Whatever number stands before these is not how many."""
 _UNIT_MM = {"mm": 1.0, "millimet": 1.0, "cm": 10.0, "centimet": 10.0}
 _FIGURE = r"(?:\d{1,4}(?:[.,]\d{1,3})?|" + "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True)) + ")"
 _UNIT = r"(mm|cm|(?:milli|centi)met(?:er|re)s?)\b(?!\s{0,1}(?:3|³|\^))"
@@ -26,14 +31,26 @@ _SIZE = re.compile(
     rf"(?:\s{{0,2}}(x|×|by|-|–|to|and)\s{{0,2}}({_FIGURE})\s{{0,2}}(?:{_UNIT})?)?"
     rf"(?:\s{{0,2}}(?:x|×|by)\s{{0,2}}({_FIGURE}))?[\s-]{{0,2}}{_UNIT}"
 )
-_BELOW = ("less than", "smaller than", "below", "under", "up to", "<")
+_BELOW = ("less than", "smaller than", "below", "under", "<")
 _ABOVE = ("greater than", "larger than", "more than", "over", "above", "at least", ">")
 _RANGES = {"-", "–", "to", "and"}
-SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "bilateral": "both", "bilaterally": "both"}
-SIDES |= {
-    "lul": "left", "lll": "left", "lingula": "left", "lingular": "left", "rul": "right", "rml": "right", "rll": "right",
-    "bibasilar": "both", "leftsided": "left", "rightsided": "right", "lt": "left", "rt": "right",
-}  # fmt: skip
+_CHANGE = re.compile(
+    r"(?:gr[eo]w|increas|decreas|shr[aiu]nk|enlarg|reduc|progress|regress|chang|larger|smaller|down|up)"
+    r"[^.;]{0,40}from\s\Z"
+)
+"""Before "13 mm to 6 mm": what it was and what it is, no range."""
+_PRIOR = re.compile(
+    r"(?:prior|previous|previously|formerly|earlier|initially|last|before|was|were|from|versus|vs\.?|than|"
+    r"compared (?:to|with))"
+    r"[\s:]{1,2}(?:\w+\s){0,2}\Z"
+)
+_BY = re.compile(r"\bby\s(?:\w+\s){0,1}\Z")
+_LARGEST = re.compile(r"(?:largest|biggest|dominant|up to|maximum|maximal|greatest)\b[^.;]{0,60}\Z")
+_NO_LENGTH_OF_IT = re.compile(
+    r"[\s-]{0,2}(?:above|below|from|beyond|distal|proximal|away|cranial|caudal|superior to|inferior to|deep to|larger|"
+    r"smaller|bigger|(?:thick |thin |axial )?(?:slices?|sections?|collimation|reconstruction|increments?|cuts?))\b"
+)
+"""Behind a length: a distance, a difference, or how the images were made."""
 _LOBES = {"lul": "left upper lobe", "lll": "left lower lobe", "rul": "right upper lobe", "rml": "right middle lobe"}
 _LOBES |= {"rll": "right lower lobe", "lingula": "left upper lobe"}
 _LEVEL = re.compile(
@@ -53,6 +70,7 @@ class Size(NamedTuple):
     low: float
     high: float
     bound: str
+    """"below" or "above" what is said; "largest" if it is that of the largest of several."""
     start: int
     end: int
 
@@ -78,14 +96,44 @@ def sizes(text: Text) -> tuple[Size, ...]:
     return result
 
 
+def present_sizes(text: Text) -> tuple[Size, ...]:
+    """Return the lengths that can be those of something now.
+
+    Distances, differences, slice thicknesses and what a length was before ("now 9 mm, prior 5 mm") are left out; one
+    that was counts where nothing beside it says what it is now.
+    """
+    folded = text.folded
+    kept = [
+        s for s in sizes(text) if not _NO_LENGTH_OF_IT.match(folded, s.end) and not _BY.search(_before(folded, s.start))
+    ]
+    if len(kept) < 2:
+        return tuple(kept)
+    now = [s for s in kept if not _PRIOR.search(_before(folded, s.start))]
+    return tuple(s for s in kept if s in now or not any(_beside(s, other, folded) for other in now))
+
+
+def _before(folded: str, at: int) -> str:
+    return folded[max(0, at - 80) : at]
+
+
+def _beside(one: Size, other: Size, folded: str) -> bool:
+    between = folded[min(one.end, other.end) : max(one.start, other.start)]
+    return ". " not in between and len(between) <= 80
+
+
 def _size(match: re.Match[str], folded: str) -> Size:
     one, unit_one, joint, two, unit_two, three, unit = match.groups()
     scale = _scale(unit)
     figures = [_figure(one) * (_scale(unit_one) if unit_one else scale)]
     figures += [_figure(two) * (_scale(unit_two) if unit_two else scale)] if two else []
     figures += [_figure(three) * scale] if three else []
-    before = folded[max(0, match.start() - 14) : match.start()].rstrip()
-    bound = "below" if before.endswith(_BELOW) else "above" if before.endswith(_ABOVE) else ""
+    before = _before(folded, match.start())
+    close = before.rstrip()
+    bound = "below" if close.endswith(_BELOW) else "above" if close.endswith(_ABOVE) else ""
+    if not bound and _LARGEST.search(before):
+        bound = "largest"
+    if joint == "to" and _CHANGE.search(before):
+        return Size(figures[1], figures[1], bound, *match.span())
     low = min(figures) if joint in _RANGES else max(figures)
     return Size(low, max(figures), bound, *match.span())
 
@@ -98,14 +146,15 @@ def _figure(written: str) -> float:
     return float(_NUMBER_WORDS[written]) if written in _NUMBER_WORDS else float(written.replace(",", "."))
 
 
-def count_before(words: tuple[str, ...], at: int, first: int) -> tuple[int, bool] | None:
+def count_before(text: Text, at: int, first: int) -> tuple[int, bool] | None:
     """Return the number that stands at most four words before the one at ``at``, and whether it is a lower bound.
 
     Nothing before ``first`` is looked at; "two 4 mm nodules" are two, "a 4 mm nodule" says no number.
     """
+    words = text.words
     for place in range(at - 1, max(first, at - 6) - 1, -1):
         word = words[place]
-        if word in {"no", "of", "in", "with", "and", "or", "by", "to", "at", "for", "level", "rib"}:
+        if word in _NO_COUNT:
             return None
         if word in _AT_LEAST:
             return _AT_LEAST[word], True
@@ -117,10 +166,19 @@ def count_before(words: tuple[str, ...], at: int, first: int) -> tuple[int, bool
                 unit.startswith(tuple(_UNIT_MM))
                 or unit in {"x", "by", "per"}
                 or (place and words[place - 1].isdecimal())
+                or _in_figure(text, place)
             ):
                 continue
             return int(_NUMBER_WORDS.get(word, 0) or int(word)), False
     return None
+
+
+def _in_figure(text: Text, at: int) -> bool:
+    """Whether a number goes on or has begun at a decimal point or in a date: 2.2 cm, 12/2019."""
+    raw, start, end = text.raw, text.starts[at], text.ends[at]
+    before, behind = raw[max(0, start - 2) : start], raw[end : end + 2]
+    joints = ".,/-–x×"
+    return (before[1:] in joints and before[:1].isdecimal()) or (behind[:1] in joints and behind[1:].isdecimal())
 
 
 def levels(folded: str) -> frozenset[str]:

@@ -1,22 +1,36 @@
 """Contradictions of presence, side, size, number and level put into sentences that no template of ours produced.
 
-The sentences are built here from a radiologist's turns of phrase, with the evidence that makes them true. Each is then
-made false, or the evidence is, and the guard has to say so; left true, it has to keep quiet.
+Most sentences are built here from a radiologist's turns of phrase, with the evidence that makes them true. Each is then
+made false, or the evidence is, and the guard has to say so; left true, it has to keep quiet. ``contradictions.toml``
+holds snippets that somebody wrote who had not seen the word lists.
 """
 
 from __future__ import annotations
 
 import random
+import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from clinic_ai.domain import Audience, Finding, Mask, Presence, Statement, StudyFacts
+from clinic_ai.guard.detectors import View
 from clinic_ai.guard.engine import fired_rules
 from clinic_ai.guard.policy import Policy
+from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardSubject, GuardTask
 
+SNIPPETS = Path(__file__).parent / "wordings" / "contradictions.toml"
+KEYS = {
+    "nodule": "lung_nodule",
+    "fracture": "bone_fracture",
+    "edema": "pulmonary_edema",
+    "calcification": "arterial_wall_calcification",
+}
+OTHER_SIDE = {"left": "right", "right": "left"}
 FLAGS = {"contradiction", "other-number", "other-level"}
 SIDED = {
     "pleural_effusion": ["pleural effusion", "effusion", "pleural fluid"],
@@ -165,3 +179,46 @@ def test_contradictions_are_flagged_and_true_sentences_are_not(
     print(f"{make.__name__}: {1 - len(missed) / len(made):.1%} flagged, false flags {len(wrongly) / len(made):.1%}")
     assert len(missed) <= 0.05 * len(made), missed[:10]
     assert len(wrongly) <= 0.05 * len(made), wrongly[:10]
+
+
+def held_against(policy: Policy, text: str, evidence: Finding | Mask) -> bool:
+    """Whether a rule of presence, side or size fires; a mask made up for its size knows of no number."""
+    statement = Statement(statement_id="a_1", kind="answer", text=text)
+    view = View(Audience.CLINICIAN, about(evidence), statement, Text(text))
+    fired = {r.entry.id: flag for r in policy.rules if r.entry.id in FLAGS and (flag := r.judge(view))}
+    if isinstance(evidence, Mask):
+        fired = {rule: flag for rule, flag in fired.items() if "size" in flag.reason}
+    return bool(fired)
+
+
+def against(item: dict[str, str]) -> Iterator[tuple[str, Finding | Mask, Finding | Mask]]:
+    """Return kind, evidence that agrees with a snippet and evidence that does not."""
+    key, present, lies = KEYS.get(item["condition"], item["condition"]), item["says"] == "present", item.get("side", "")
+    yield "presence", finding(key, present, lies if present else ""), finding(key, not present)
+    if present and lies in OTHER_SIDE:
+        yield "side", finding(key, True, lies), finding(key, True, OTHER_SIDE[lies])
+    if present and "size_mm" in item:
+        for factor in (2, 0.5):
+            masks = [{"name": key, "side": lies, "size_mm": float(item["size_mm"]) * f} for f in (1, factor)]
+            right, wrong = (Mask.model_validate(m) for m in masks)
+            yield "size", right, wrong
+
+
+def test_snippets_by_somebody_who_had_not_seen_the_lists(policy: Policy) -> None:
+    total, missed, wrongly = Counter[str](), Counter[str](), Counter[str]()
+    told: list[str] = []
+    for item in tomllib.loads(SNIPPETS.read_text())["item"]:
+        for kind, right, wrong in against(item):
+            total[kind] += 1
+            if not held_against(policy, item["text"], wrong):
+                missed[kind] += 1
+                told.append(f"missed {kind}: {item['text']}")
+            if held_against(policy, item["text"], right):
+                wrongly[kind] += 1
+                told.append(f"falsely {kind}: {item['text']}")
+    for kind, of in total.items():
+        print(f"{kind}: {1 - missed[kind] / of:.1%} of {of} flagged, false flags {wrongly[kind] / of:.1%}")
+    assert set(total) == {"presence", "side", "size"}
+    for kind, of in total.items():
+        assert missed[kind] <= 0.05 * of, told
+        assert wrongly[kind] <= 0.04 * of, told

@@ -52,8 +52,55 @@ def test_the_place_is_that_of_the_original() -> None:
     assert raw[match.start : match.end] == "pleural  effusion"
 
 
+def places(content: str, text: str) -> list[tuple[str, str]]:
+    return [(m.key, text[m.start : m.end]) for m in parse_lexicon("trial", content).find(Text(text))]
+
+
+def test_a_gap_lets_words_of_the_same_part_of_a_sentence_stand_between() -> None:
+    terms = "nodes: enlarged ... lymph node\nheart: enlarged heart"
+    long = "enlarged hilar, mediastinal or axillary lymph nodes"
+    assert places(terms, f"No {long}.") == [("nodes", long)]
+    assert places(terms, "enlarged lymph nodes") == [("nodes", "enlarged lymph nodes")]
+    assert places(terms, "Enlarged heart and lymph nodes") == [("heart", "Enlarged heart")]
+    for parted in (
+        "enlarged. Lymph node",
+        "enlarged; lymph node",
+        "enlarged but lymph node",
+        "enlarged a b c d e f lymph",
+    ):
+        assert places(terms, parted) == []
+
+
+def test_the_longest_words_before_a_gap_win() -> None:
+    terms = "artery: calcified plaque\ncoronary: calcified plaque ... coronary"
+    assert places(terms, "Calcified plaque of the coronary arteries") == [
+        ("coronary", "Calcified plaque of the coronary")
+    ]
+    assert places(terms, "Calcified plaque of the aorta") == [("artery", "Calcified plaque")]
+
+
+def test_a_noun_is_shared() -> None:
+    terms = "pleura: pleural / effusion, pleural effusion\nheart: pericardial effusion"
+    assert [key for key, _ in places(terms, "pleural or pericardial effusion")] == ["pleura", "heart"]
+    assert places(terms, "pleural thickening or effusion") == []
+
+
+def test_what_is_none_of_them_is_passed_over() -> None:
+    terms = "lung: nodule\n-: thyroid nodule"
+    assert places(terms, "thyroid nodule, lung nodule") == [("lung", "nodule")]
+
+
 @pytest.mark.parametrize(
-    ("content", "problem"), [("", "no term"), ("a*", "star"), ("lung: ,", "no word"), ("two wor*", "star")]
+    ("content", "problem"),
+    [
+        ("", "no term"),
+        ("a*", "star"),
+        ("lung: ,", "no word"),
+        ("two wor*", "star"),
+        ("lung: ... node", "both sides"),
+        ("lung: node ...", "both sides"),
+        ("lung: pleural / small effusion", "each side"),
+    ],
 )
 def test_a_lexicon_that_means_nothing_is_refused(content: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):

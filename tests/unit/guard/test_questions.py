@@ -107,7 +107,9 @@ def test_no_model_is_asked_what_it_cannot_or_must_not_answer(policy: Policy, ask
     assert verdict.reply.text == policy.templates[asked.subject.language].patient[name.removeprefix("patient/")]
 
 
-@pytest.mark.parametrize("path", sorted(WORDINGS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(p for p in WORDINGS.glob("*.toml") if p.stem != "contradictions"), ids=lambda path: path.stem
+)
 def test_what_strangers_to_the_pack_taught_it_stays_learned(policy: Policy, path: Path) -> None:
     asked = list(questions(path))
     right = [q for q in asked if answered(put(policy, q.text, q.subject)) is q.answerable]

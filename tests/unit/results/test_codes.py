@@ -27,6 +27,7 @@ PINNED = {
     "mediastinal_lymphadenopathy": ("SCT", "52324001", "exact"),
     "fibrotic_sequela": ("SCT", "51615001", "near"),
     "coronary_calcification": ("SCT", "445512009", "exact"),
+    "arterial_wall_calcification": ("SCT", "237897009", "near"),
     "hiatal_hernia": ("SCT", "84089009", "exact"),
     "bronchiectasis": ("SCT", "12295008", "exact"),
     "mosaic_attenuation": ("DCM", "112130", "exact"),
