@@ -278,7 +278,7 @@ token_file = "not-there.txt"
     failed = {check["name"] for check in json.loads(out) if check["verdict"] == "fail"}
     assert {"privacy", "people", "rules", "inbox gone", "policy", "critical"} <= failed
     critical = [check for check in json.loads(out) if check["name"] == "critical"]
-    assert [check["remedy"] for check in critical][0] == "Do you mean pneumothorax?"
+    assert critical[0]["remedy"] == "Do you mean pneumothorax?"
     assert "not-there.txt" in critical[1]["sentence"]
     assert all(check["remedy"] for check in json.loads(out) if check["verdict"] == "fail")
 
