@@ -103,13 +103,18 @@ def user_exists(name: str) -> bool:
     return True
 
 
+def stands_for_nobody(uid: int) -> bool:
+    """Return whether a user is root or the one the daemon runs as: whoever that is, it is no particular person."""
+    return uid in {0, os.geteuid()}
+
+
 def role_of(uid: int, settings: ControlSettings) -> Role | None:
     """Return the highest role of a user, None if clinic.toml does not name the user.
 
     root and the user the daemon runs as are administrators: they can read and write the home anyway.
     """
     name = user_name(uid)
-    if uid in {0, os.geteuid()} or name in settings.administrators:
+    if stands_for_nobody(uid) or name in settings.administrators:
         return Role.ADMINISTRATOR
     if name in settings.clinicians:
         return Role.CLINICIAN

@@ -243,11 +243,24 @@ def test_roles_are_those_of_clinic_toml_and_change_with_it(reachable: Room) -> N
 
     reachable.allow(technicians=(), clinicians=(name,))
     assert SECRET in json.dumps(knock(reachable, "GET", f"/v1/studies/{study_id}")[1])
+    status, answer = knock(reachable, "GET", f"/v1/studies/{study_id}", monitor=True)
+    assert (status, SECRET in json.dumps(answer), answer["content"]) == (200, False, False)
     assert knock(reachable, "POST", "/v1/reload")[0] == 403
 
     reachable.allow(clinicians=(), administrators=(name,))
     assert knock(reachable, "POST", "/v1/reload")[0] == 200
     assert (name, "not administrator") in refusals(reachable)
+
+
+def test_the_monitor_socket_does_not_tell_what_studies_show(room: Room) -> None:
+    study_id = room.add_study(state="DONE")
+    room.add_result(study_id)
+    with room.client() as client:
+        assert SECRET in client.study(study_id).model_dump_json()
+    with room.client(monitor=True) as client:
+        found = client.study(study_id)
+        assert SECRET not in found.model_dump_json()
+        assert not found.content
 
 
 def test_identity_never_leaves_and_held_text_is_not_read(room: Room) -> None:
