@@ -136,7 +136,7 @@ def test_root_and_the_daemons_user_sign_nothing_in_their_own_name(home: Home, st
         digest = client.review(artefact).digest
         with pytest.raises(NotAllowed, match="no named person"):
             client.accept(artefact, AcceptReview(digest=digest))
-        with pytest.raises(NotAllowed, match="not a name"):
+        with pytest.raises(NotAllowed, match="no named person"):
             client.accept(artefact, AcceptReview(digest=digest, reviewer="root"))
     assert states(home) == ["PRELIMINARY"]
 
