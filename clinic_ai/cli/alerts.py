@@ -45,6 +45,9 @@ def list_alerts(
 def acknowledge(
     alert_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the alert.")],
     told: Annotated[str, typer.Option("--told", metavar="WHO", help="To whom a critical finding was told.")] = "",
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Who you are, of [review] reviewers in clinic.toml.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,4 +55,4 @@ def acknowledge(
     from clinic_ai.cli.output import print_done
 
     with client_of(home) as client:
-        print_done(client.acknowledge(alert_id, told), as_json=as_json)
+        print_done(client.acknowledge(alert_id, told, name), as_json=as_json)

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request
 from fastapi import Path as FromPath
 
 from clinic_ai.control.alert_views import AckOrder, CriticalView
-from clinic_ai.control.asking import Anyone, Clinician, Having, needs
-from clinic_ai.control.people import Person, user_exists
+from clinic_ai.control.asking import Anyone, Content, Having, needs
+from clinic_ai.control.people import Person, stands_for_nobody, user_exists
+from clinic_ai.control.services import Services
 from clinic_ai.control.views import DoneView, Role
 from clinic_ai.domain import Alert
-from clinic_ai.errors import Conflict
+from clinic_ai.errors import Conflict, NotAllowed
 from clinic_ai.store import alerts, critical
 from clinic_ai.store.critical import URGENCY
 
@@ -29,7 +30,7 @@ def get_alerts(services: Having) -> list[Alert]:
 
 
 @router.get("/v1/alerts/critical")
-def get_critical(services: Having, person: Clinician) -> list[CriticalView]:  # noqa: ARG001 - the role
+def get_critical(services: Having, person: Content) -> list[CriticalView]:  # noqa: ARG001 - the role
     """Return the open alerts about critical findings with what was found, the most urgent first."""
     with services.database.read() as connection:
         found = critical.open_critical(connection)
@@ -54,21 +55,37 @@ def acknowledge(
     alert_id: AlertNumber, services: Having, person: Anyone, request: Request, order: AckOrder | None = None
 ) -> DoneView:
     """Close an alert in the name of the person who asks; one about a critical finding, of a clinician."""
-    told_to = "" if order is None else order.told_to
+    order = order or AckOrder()
     with services.database.read() as connection:
         is_critical = critical.is_critical(connection, alert_id)
     if is_critical:
         needs(Role.CLINICIAN)(request)
-        _refuse_nameless(person)
+    name = _name_of(services, person, order.reviewer, is_critical=is_critical)
     with services.database.write() as connection:
-        alerts.acknowledge(connection, alert_id, person.name, told_to=told_to)
-    told = f" It was told to {told_to}." if told_to else ""
-    return DoneView(sentence=f"Alert {alert_id} is acknowledged by {person.name}.{told}")
+        alerts.acknowledge(connection, alert_id, name, told_to=order.told_to)
+    told = f" It was told to {order.told_to}." if order.told_to else ""
+    return DoneView(sentence=f"Alert {alert_id} is acknowledged by {name}.{told}")
 
 
-def _refuse_nameless(person: Person) -> None:
-    if not user_exists(person.name):
+def _name_of(services: Services, person: Person, reviewer: str | None, *, is_critical: bool) -> str:
+    """Return who acknowledges it, with the Unix user. Raise NotAllowed or Conflict if that is no named person."""
+    listed = services.settings().review.reviewers
+    if reviewer is not None:
+        if reviewer not in listed:
+            raise NotAllowed(
+                f"{reviewer} is not a name of [review] reviewers in clinic.toml.",
+                remedy=f"Give one of: {'; '.join(listed)}." if listed else "An administrator lists names there.",
+            )
+        return f"{reviewer} ({person.name})"
+    if is_critical and not user_exists(person.name):
         raise Conflict(
             f"The user {person.uid} has no name, and a critical finding is acknowledged by a named person.",
             remedy="Acknowledge it as a Unix user with a name.",
         )
+    if is_critical and stands_for_nobody(person.uid) and person.name not in listed:
+        raise NotAllowed(
+            f"{person.name} is no named person here, and a critical finding is acknowledged by one.",
+            remedy="Acknowledge it as a Unix user of your own who is a clinician in [control] of clinic.toml; or list "
+            "names under [review] reviewers there, reload, and give yours with --as.",
+        )
+    return person.name

@@ -10,9 +10,13 @@ from clinic_ai.control.views import Order, View
 
 
 class AckOrder(Order):
-    """To whom a critical finding was told, in one line; empty: nobody is named."""
+    """To whom a critical finding was told, in one line; empty: nobody is named.
+
+    ``reviewer`` is who acknowledges it, a name of [review] reviewers; None: the Unix user.
+    """
 
     told_to: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$", strip_whitespace=True)] = ""
+    reviewer: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
 
 
 class CriticalView(View):

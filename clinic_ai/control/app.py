@@ -207,9 +207,10 @@ def get_studies(
 
 
 @_studies.get("/v1/studies/{study_id}")
-def get_study(study_id: str, services: Having, person: Anyone) -> StudyView:
-    """Return a study with its versions, jobs, artefacts and files; released text for clinicians only."""
-    return desk.get_study(services, study_id, person)
+def get_study(study_id: str, services: Having, person: Anyone, request: Request) -> StudyView:
+    """Return a study with its versions, jobs, artefacts and files; released text for clinicians, on control.sock."""
+    peer: Peer = request.state.peer
+    return desk.get_study(services, study_id, person, readonly=peer.readonly)
 
 
 @_studies.get("/v1/studies/{study_id}/route")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clinic_ai.control.people import Person
+from clinic_ai.control.people import Peer, Person
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import Role
 from clinic_ai.errors import NotAllowed
@@ -39,7 +39,19 @@ def needs(role: Role) -> Callable[[Request], Person]:
     return check
 
 
+def _content(request: Request) -> Person:
+    """Return a clinician on the control socket: who may read what a study shows."""
+    person = needs(Role.CLINICIAN)(request)
+    peer: Peer = request.state.peer
+    if peer.readonly:
+        request.app.state.refusals.note(person.name, request.method, request.url.path, "monitor socket")
+        raise NotAllowed("The monitor socket does not show what studies show.", remedy="Use the control socket.")
+    return person
+
+
 Having = Annotated[Services, Depends(_services)]
 Anyone = Annotated[Person, Depends(needs(Role.TECHNICIAN))]
 Clinician = Annotated[Person, Depends(needs(Role.CLINICIAN))]
+Content = Annotated[Person, Depends(_content)]
+"""A clinician who does not ask on the monitor socket."""
 Administrator = Annotated[Person, Depends(needs(Role.ADMINISTRATOR))]

@@ -102,9 +102,10 @@ class Client:
         """Return the open alerts about critical findings, with what was found."""
         return self._get("/v1/alerts/critical", list[CriticalView])
 
-    def acknowledge(self, alert_id: int, told_to: str = "") -> DoneView:
-        """Close an alert in one's own name, and say to whom it was told."""
-        return self._post(f"/v1/alerts/{alert_id}/acknowledge", AckOrder(told_to=told_to), DoneView)
+    def acknowledge(self, alert_id: int, told_to: str = "", reviewer: str | None = None) -> DoneView:
+        """Close an alert in one's own name, or that of a reviewer of clinic.toml, and say to whom it was told."""
+        order = AckOrder(told_to=told_to, reviewer=reviewer)
+        return self._post(f"/v1/alerts/{alert_id}/acknowledge", order, DoneView)
 
     def verify_audit(self) -> AuditView:
         """Let the daemon read the whole audit and say what is not as it was written."""

@@ -156,9 +156,12 @@ def list_studies(
     )
 
 
-def get_study(services: Services, study_id: str, person: Person) -> StudyView:
-    """Return a study with its history; what it shows only to clinicians. Raise NotFound."""
-    content = person.role.covers(Role.CLINICIAN)
+def get_study(services: Services, study_id: str, person: Person, *, readonly: bool) -> StudyView:
+    """Return a study with its history; what it shows to clinicians alone, and not on a readonly socket.
+
+    Raise NotFound.
+    """
+    content = person.role.covers(Role.CLINICIAN) and not readonly
     with services.database.read() as connection:
         found = studies.versions_of(connection, study_id)
         if not found:

@@ -95,6 +95,15 @@ class Door:
     def _examine(self, scope: Scope) -> ProblemView | None:
         peer: Peer = scope["state"]["peer"]
         name, method = user_name(peer.uid), scope["method"]
+        if peer.child:
+            # It reads what came from outside and has the daemon's uid: else it would be an administrator.
+            self._refusals.note(name, method, scope["path"], "a child of the daemon")
+            return problem(
+                403,
+                "A process that the daemon started asks for nothing here.",
+                remedy="Ask from a shell of your own. If nobody did this, look at the plugins and the audit.",
+                error="NotAllowed",
+            )
         role = role_of(peer.uid, self._services.settings().control)
         if role is None:
             self._refusals.note(name, method, scope["path"], "unknown person")

@@ -5,24 +5,33 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import select
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from clinic_ai.control.views import Role
 from clinic_ai.settings import ControlSettings
 
 _UCRED = struct.Struct("3i")
+_SO_PEERPIDFD = 77
+_GENERATIONS = 64
+"""No chain of parents here is longer; one that is, is not trusted."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """The process at the other end of a socket, as the kernel tells it; ``readonly`` on the monitor socket."""
+    """The process at the other end of a socket, as the kernel tells it; ``readonly`` on the monitor socket.
+
+    ``child``: it is one of the daemon's own children, or nobody can tell that it is none.
+    """
 
     pid: int
     uid: int
     gid: int
     readonly: bool
+    child: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,43 @@ def peer_of(connection: socket.socket, *, readonly: bool) -> Peer:
     """Ask the kernel who is connected. Raise OSError if this is no Unix socket."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(found)
-    return Peer(pid=pid, uid=uid, gid=gid, readonly=readonly)
+    # Children have the daemon's own uid and cannot get another; others may be hidden from a daemon that is not root.
+    child = os.geteuid() in {0, uid} and _is_our_child(connection, pid)
+    return Peer(pid=pid, uid=uid, gid=gid, readonly=readonly, child=child)
+
+
+def _is_our_child(connection: socket.socket, pid: int) -> bool:
+    """Return whether a peer descends from this process; also if it is gone, for then another may have its number."""
+    if pid == 0:
+        return False  # of another pid namespace, which no child of ours could have come from
+    try:
+        handle = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError:
+        return descends_from(pid, os.getpid())  # a kernel before 6.5
+    try:
+        child = descends_from(pid, os.getpid())
+        ended = select.poll()
+        ended.register(handle, select.POLLIN)
+        return child or bool(ended.poll(0))
+    finally:
+        os.close(handle)
+
+
+def descends_from(pid: int, ancestor: int) -> bool:
+    """Return whether a process is a child of another, or a child's child; also if it cannot be told."""
+    if pid == ancestor:
+        return False
+    for _ in range(_GENERATIONS):
+        try:
+            words = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return True
+        pid = int(words.rpartition(b")")[2].split()[1])  # the name before it may hold anything
+        if pid == ancestor:
+            return True
+        if pid in {0, 1}:
+            return False
+    return True
 
 
 def user_name(uid: int) -> str:
@@ -58,13 +103,18 @@ def user_exists(name: str) -> bool:
     return True
 
 
+def stands_for_nobody(uid: int) -> bool:
+    """Return whether a user is root or the one the daemon runs as: whoever that is, it is no particular person."""
+    return uid in {0, os.geteuid()}
+
+
 def role_of(uid: int, settings: ControlSettings) -> Role | None:
     """Return the highest role of a user, None if clinic.toml does not name the user.
 
     root and the user the daemon runs as are administrators: they can read and write the home anyway.
     """
     name = user_name(uid)
-    if uid in {0, os.geteuid()} or name in settings.administrators:
+    if stands_for_nobody(uid) or name in settings.administrators:
         return Role.ADMINISTRATOR
     if name in settings.clinicians:
         return Role.CLINICIAN

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from clinic_ai.control.asking import Clinician, Having
-from clinic_ai.control.people import Peer, Person
+from clinic_ai.control.people import Peer, Person, stands_for_nobody
 from clinic_ai.control.review_views import (
     AcceptReview,
     AmendReview,
@@ -131,6 +131,12 @@ def _decide(
     corrections: tuple[Correction, ...] = (),
     reason: str = "",
 ) -> DoneView:
+    if stands_for_nobody(person.uid) and not services.settings().review.reviewers:
+        raise NotAllowed(
+            f"{person.name} is no named person here, and only a named person decides about a result.",
+            remedy="Decide as a Unix user of your own who is a clinician in [control] of clinic.toml; or list names "
+            "under [review] reviewers there, reload, and give yours with --as.",
+        )
     name = services.reviews.name_of(person.name, order.reviewer)
     made = Order(
         artefact_id=artefact_id,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Statement, Word
+from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement, Word
 from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ClinicError, PolicyError
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
@@ -347,7 +347,29 @@ def _implausible(verdict: GuardVerdict, task: GuardTask, digest: str) -> str:
         return "what it releases does not match what it was asked"
     if any(r.audience is not task.audience or r.policy_hash != digest for r in verdict.released):
         return "it releases text for another audience or of another pack"
-    return ""
+    return next(
+        (
+            wrong
+            for statement, released in zip(task.statements, verdict.released, strict=False)
+            if (wrong := _implausible_words(statement, released, verdict.decisions))
+        ),
+        "",
+    )
+
+
+def _implausible_words(statement: Statement, released: Released, decisions: tuple[Decision, ...]) -> str:
+    """Return what cannot be right about the words released for a statement, given what was decided of it."""
+    did = {d.action for d in decisions if d.statement_id == statement.statement_id}
+    from_template = released.audience is not Audience.CLINICIAN or GuardAction.REPLACE in did
+    if from_template is not bool(released.sources):
+        return "its words are of no template and should be, or the other way round"
+    if from_template:
+        return ""
+    if GuardAction.REDACT in did:
+        return "it says that it took something out and did not" if released.text == statement.text else ""
+    if GuardAction.HEDGE in did:
+        return "" if released.text.startswith(statement.text.rstrip()) else "its words are not those it was asked about"
+    return "" if released.text == statement.text else "its words are not those it was asked about"
 
 
 def _implausible_answer(verdict: QuestionVerdict, task: QuestionTask) -> str:

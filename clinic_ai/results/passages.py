@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
-from clinic_ai.domain import Artefact, Finding, Presence, Statement
+from clinic_ai.domain import Artefact, Finding, GuardVerdict, Presence, Released, Statement
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision, ReviewDocument, ReviewLabel
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.rendering import Material
@@ -34,9 +34,25 @@ def statements_for(passages: Iterable[Passage], material: Material) -> tuple[Sta
     )
 
 
-def digest_of(artefact_id: str, shown: Iterable[Passage], withheld: Iterable[str]) -> str:
-    """Return the SHA-256 of what a reviewer was shown; a decision names it, so that nobody signs what was not read."""
-    parts = [artefact_id, [[p.statement_id, p.text] for p in shown], sorted(withheld)]
+def digest_of(
+    artefact_id: str,
+    said: Iterable[Released],
+    withheld: Iterable[str],
+    verdict: GuardVerdict,
+    findings: Iterable[Finding],
+) -> str:
+    """Return the SHA-256 of what a reviewer was shown; a decision names it, so that nobody signs what was not read.
+
+    It covers the words with their notes, what is withheld, the marks, what the software found, and the policy pack.
+    """
+    parts = [
+        artefact_id,
+        [[one.statement_id, one.text, one.annotations] for one in said],
+        sorted(withheld),
+        verdict.marks,
+        [[finding.condition, finding.presence] for finding in findings],
+        verdict.policy_hash,
+    ]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -158,7 +158,7 @@ class Reviews:
             said=said,
             withheld=tuple(p.statement_id for p in draft if p.statement_id in withheld),
             verdict=verdict,
-            digest=digest_of(artefact.artefact_id, _passages(said), withheld),
+            digest=digest_of(artefact.artefact_id, said, withheld, verdict, material.findings),
             findings=tuple((finding.condition, finding.presence.value) for finding in material.findings),
             reviews=history,
         )

@@ -12,9 +12,9 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from clinic_ai.domain import GuardAction, GuardVerdict, Job, JobKind, ModelRef, WaitReason
-from clinic_ai.domain.reviews import Passage, SignOff
+from clinic_ai.domain.reviews import Passage, ReviewDecision, SignOff
 from clinic_ai.errors import ClinicError, Conflict
-from clinic_ai.results.passages import findings_as_signed, statements_for
+from clinic_ai.results.passages import digest_of, findings_as_signed, statements_for
 from clinic_ai.results.rendering import material_of
 from clinic_ai.results.reporting import OUTBOX, ReportRunner
 from clinic_ai.store import alerts, artefacts, jobs, reviews, studies
@@ -54,6 +54,14 @@ class SignRunner:
         statements = statements_for(review.document.said, material)
         verdict = self._reports.judged(job, material, statements, review.reviewer)
         check_verbatim(review.document.said, verdict)
+        if review.decision is ReviewDecision.ACCEPT and review.digest != digest_of(
+            reviewed.artefact_id, verdict.released, (), verdict, material.findings
+        ):
+            raise Refused(
+                f"Artefact {reviewed.artefact_id} reads otherwise now than when {review.reviewer} accepted it: the "
+                "words are the same, the notes, the marks or the policy pack are not.",
+                remedy=f"Look at it again with `clinic-ai review show {reviewed.artefact_id}` and decide anew.",
+            )
         sign = SignOff(
             review_id=review.review_id,
             name=review.reviewer,

@@ -409,7 +409,7 @@ class ReviewSettings(Section):
     reviewers: tuple[PlainText, ...] = Field(
         (),
         description='Names that clinicians may sign with, such as "Dr. A. Example"; empty: each signs with the name '
-        "of the own Unix user.",
+        "of the own Unix user, root and the daemon's user not at all.",
     )
     consent_default: bool = Field(
         False, description="true: models may learn from a review unless the reviewer says otherwise."

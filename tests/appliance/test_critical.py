@@ -46,7 +46,7 @@ def test_it_is_on_record_before_the_result_and_repeats_through_kills_until_a_per
     server.got = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     hook = f'[notify.webhook]\nurl = "http://127.0.0.1:{server.server_port}/"\n'
-    home.clinic_toml.write_text(QUICK + LIST + hook)
+    home.clinic_toml.write_text(QUICK + LIST + hook + '[review]\nreviewers = ["Dr. Ada Example"]\n')
 
     daemon = start()
     write_ct_slice(home.inbox / "one.dcm", seed=1)
@@ -69,7 +69,7 @@ def test_it_is_on_record_before_the_result_and_repeats_through_kills_until_a_per
     with Client(home) as client:
         (alert,) = client.critical()
         assert alert.what == "modality ct"
-        client.acknowledge(alert.alert_id, told_to="Dr. Weber")
+        client.acknowledge(alert.alert_id, told_to="Dr. Weber", reviewer="Dr. Ada Example")
     daemon.kill()
     (row,) = rows(home, "SELECT * FROM alerts JOIN critical_alerts USING (alert_id)")
     assert row["acknowledged_by"]

@@ -129,6 +129,18 @@ def test_accepted_amended_and_rejected(home: Home, start: Callable[[], Daemon]) 
     assert words not in everything
 
 
+def test_root_and_the_daemons_user_sign_nothing_in_their_own_name(home: Home, start: Callable[[], Daemon]) -> None:
+    daemon = start()
+    _, artefact = reported(home, daemon)
+    with ReviewClient(home) as client:
+        digest = client.review(artefact).digest
+        with pytest.raises(NotAllowed, match="no named person"):
+            client.accept(artefact, AcceptReview(digest=digest))
+        with pytest.raises(NotAllowed, match="no named person"):
+            client.accept(artefact, AcceptReview(digest=digest, reviewer="root"))
+    assert states(home) == ["PRELIMINARY"]
+
+
 def test_the_monitor_socket_tells_no_words_and_signs_nothing(home: Home, start: Callable[[], Daemon]) -> None:
     home.clinic_toml.write_text(SETTINGS)
     daemon = start()

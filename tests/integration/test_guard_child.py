@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from clinic_ai.domain import Audience, GuardAction, GuardVerdict, Statement, StudyFacts
+from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement, StudyFacts
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard import client
 from clinic_ai.guard.client import RESTARTS, UNKNOWN_DIGEST, Guard
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.processes import Crew
-from clinic_ai.tasks import GuardSubject
+from clinic_ai.tasks import GuardSubject, GuardTask
 
 SUBJECT = GuardSubject(facts=StudyFacts())
 SAID = (Statement(statement_id="a_1", kind="answer", text="The heart is of normal size."),)
@@ -84,6 +84,45 @@ def assert_released(verdict: GuardVerdict) -> None:
 def test_a_living_guard_releases(bench: Bench) -> None:
     assert_released(bench.judge())
     assert bench.alerts == []
+
+
+def test_a_forged_verdict_is_no_verdict(bench: Bench) -> None:
+    """Words that the guard could not have released, by what it says that it decided."""
+    digest = bench.guard.policy_hash
+    for audience in Audience:
+        task = GuardTask(audience=audience, subject=SUBJECT, statements=SAID, policy_hash=digest)
+        sound = bench.guard.judge(SUBJECT, audience, SAID)
+        assert client._implausible(sound, task, digest) == ""
+
+        def forged(
+            action: GuardAction, text: str, *, sources: tuple[str, ...] = (), task: GuardTask = task
+        ) -> GuardVerdict:
+            decision = Decision(statement_id="a_1", rule="r", action=action, reason="r")
+            released = Released(
+                statement_id="a_1", audience=task.audience, text=text, sources=sources, policy_hash=digest
+            )
+            return GuardVerdict(
+                audience=task.audience,
+                action=action,
+                decisions=() if action is GuardAction.ALLOW else (decision,),
+                released=(released,),
+                policy_hash=digest,
+                policy_name="x",
+            )
+
+        wrong = [
+            forged(GuardAction.ALLOW, "Anna has cancer."),
+            forged(GuardAction.ANNOTATE, "Anna has cancer."),
+            forged(GuardAction.HEDGE, "Anna has cancer."),
+            forged(GuardAction.REDACT, SAID[0].text),
+            forged(GuardAction.REPLACE, "Anna has cancer."),
+        ]
+        for verdict in wrong:
+            assert client._implausible(verdict, task, digest), verdict
+    task = task.model_copy(update={"audience": Audience.CLINICIAN})
+    right = forged(GuardAction.REPLACE, "A template.", sources=("template:en/clinician/answer",), task=task)
+    assert client._implausible(right, task, digest) == ""
+    assert client._implausible(forged(GuardAction.HEDGE, f"{SAID[0].text} Perhaps.", task=task), task, digest) == ""
 
 
 def test_a_killed_guard_holds_and_the_next_one_releases(bench: Bench) -> None:

@@ -19,12 +19,14 @@ from clinic_ai.critical.channels import EMAIL, WEBHOOK
 from clinic_ai.critical.herald import BACKOFF_S, FAILED, STUCK_S, Herald, Messenger
 from clinic_ai.domain import JobKind
 from clinic_ai.errors import NotAllowed, NotFound
-from clinic_ai.settings import EmailSettings, NotifySettings, WebhookSettings
+from clinic_ai.settings import EmailSettings, NotifySettings, ReviewSettings, WebhookSettings
 from clinic_ai.store import alerts, audit, critical, jobs
 from clinic_ai.store.critical import Hit
 
 WHAT = "condition:pneumothorax"
 HIT = Hit(WHAT, category=1, waits_s=(300.0, 600.0), escalate_after=2, escalate_to=("head@clinic.example",))
+
+REVIEWER = "Dr. Ada Example"
 
 
 class Clock:
@@ -99,6 +101,8 @@ class MailServer(Controller):
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
     with control_room(tmp_path / "h") as served:
+        review = ReviewSettings(reviewers=(REVIEWER,))
+        served.shared.settings = served.shared.settings.model_copy(update={"review": review})
         yield served
 
 
@@ -170,7 +174,7 @@ def test_an_alert_repeats_on_its_schedule_until_a_person_acknowledges(room: Room
     assert seen == [(1, False), (1, False), (2, False), (2, False), (3, True), (4, True), (5, True)]
     assert desk.woken == 5
     with room.client() as client:
-        client.acknowledge(alert_id, told_to="Dr. Weber")
+        client.acknowledge(alert_id, told_to="Dr. Weber", reviewer=REVIEWER)
     clock.now += 10_000
     assert not desk.herald.step()
     with room.database.read() as connection:
@@ -195,7 +199,7 @@ def test_the_same_finding_is_told_once_for_each_version(room: Room) -> None:
     assert find(room, clock, study_id) == alert_id
     assert find(room, clock, study_id, version=2) == alert_id  # still open: one alert, told again at once
     with room.client() as client:
-        client.acknowledge(alert_id)
+        client.acknowledge(alert_id, reviewer=REVIEWER)
     with room.database.write() as connection:
         job_id = jobs.add_job(connection, kind=JobKind.ANALYSE, study_id=study_id, version=1)
         critical.raise_alerts(connection, job_id, study_id, 2, [HIT], clock())
@@ -211,7 +215,7 @@ def test_two_findings_of_a_study_are_acknowledged_one_by_one(room: Room) -> None
     second = find(room, clock, study_id, hit=Hit("term:bleeding", 2, (60.0,), 0, ()))
     assert first != second
     with room.client() as client:
-        client.acknowledge(first)
+        client.acknowledge(first, reviewer=REVIEWER)
         assert [row.what for row in client.critical()] == ["bleeding"]
 
 
@@ -228,11 +232,32 @@ def test_technicians_see_that_and_not_what_and_cannot_acknowledge(room: Room, mo
         with pytest.raises(NotAllowed):
             client.critical()
         with pytest.raises(NotAllowed):
-            client.acknowledge(alert_id)
+            client.acknowledge(alert_id, reviewer=REVIEWER)
     with room.database.read() as connection:
         assert critical.open_critical(connection)
         refused = [row.subject for row in audit.rows(connection, after=0, limit=1000) if row.action == "access.refused"]
     assert f"/v1/alerts/{alert_id}/acknowledge" in refused
+
+
+def test_root_and_the_daemons_user_are_no_persons_who_acknowledge(room: Room) -> None:
+    alert_id = find(room, Clock(), room.add_study())
+    with room.client() as client:
+        with pytest.raises(NotAllowed, match="no named person"):
+            client.acknowledge(alert_id)
+        with pytest.raises(NotAllowed, match="not a name of"):
+            client.acknowledge(alert_id, reviewer="Dr. Nobody")
+        assert REVIEWER in client.acknowledge(alert_id, reviewer=REVIEWER).sentence
+    with room.database.read() as connection:
+        (closed,) = [row for row in audit.rows(connection, after=0, limit=1000) if row.action == "alert.acknowledged"]
+    assert closed.actor.startswith(f"{REVIEWER} (")
+
+
+def test_what_was_found_is_not_told_on_the_monitor_socket(room: Room) -> None:
+    find(room, Clock(), room.add_study())
+    with room.client(monitor=True) as client:
+        assert len(client.alerts()) == 1
+        with pytest.raises(NotAllowed, match="monitor socket"):
+            client.critical()
 
 
 def test_nothing_but_a_person_closes_it(room: Room) -> None:
@@ -308,7 +333,7 @@ def test_a_mail_server_that_fails_is_an_alert_and_does_not_hold_the_webhook_up(
     assert len(web.got) == 1
     assert len(desk.open(FAILED)) == 1
     with room.client() as client:  # what is acknowledged is not sent any more
-        client.acknowledge(alert_id)
+        client.acknowledge(alert_id, reviewer=REVIEWER)
     box.closed = False
     clock.now += BACKOFF_S[0]
     desk.work()

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from clinic_ai.control import door, server
 from clinic_ai.control.client import Client, NoDaemon
 from clinic_ai.control.door import MAX_BODY_BYTES
-from clinic_ai.control.people import user_name
+from clinic_ai.control.people import descends_from, peer_of, user_name
 from clinic_ai.control.server import MAX_CONNECTIONS, MAX_HELD
 from clinic_ai.control.sockets import bind
 from clinic_ai.domain import GuardAction
@@ -28,7 +28,12 @@ OTHER_UID = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user to knock as")
 
 _KNOCK = """
-import json, os, socket, sys
+import json, os, socket, sys, time
+started = os.getpid()
+if os.fork():
+    os._exit(0)  # the one who asks is somebody else's child, as people's processes are
+while os.getppid() == started:
+    time.sleep(0.001)
 path, uid, method, target, body = sys.argv[1:]
 knock = socket.socket(socket.AF_UNIX)
 # Group 0 owns the sockets of a test run as root; the user is dropped first, as the kernel notes who connects.
@@ -77,7 +82,7 @@ def knock(
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.stdout, done.stderr
     status, answer = json.loads(done.stdout)
     return status, json.loads(answer)
 
@@ -152,6 +157,51 @@ def test_client_without_a_daemon(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- who may what
 
+_CHILD = """
+import os, subprocess, sys
+from pathlib import Path
+from clinic_ai.control.client import Client
+from clinic_ai.errors import NotAllowed
+from clinic_ai.home import Home
+if sys.argv[2] == "1":
+    sys.exit(subprocess.run([sys.executable, "-c", sys.argv[3], sys.argv[1], "0", ""]).returncode)
+with Client(Home(Path(sys.argv[1])), monitor=False) as client:
+    try:
+        client.status()
+    except NotAllowed as error:
+        print(error.message)
+"""
+
+
+@pytest.mark.parametrize("grandchild", ["0", "1"])
+def test_a_child_of_the_daemon_is_nobody_here(room: Room, grandchild: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(room.home.path), grandchild, _CHILD],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "A process that the daemon started" in done.stdout
+    assert refusals(room) == [(user_name(os.geteuid()), "a child of the daemon")]
+    with room.client() as client:
+        assert client.status().role.value == "administrator"
+
+
+def test_who_has_gone_when_the_daemon_looks_may_have_been_a_child(tmp_path: Path) -> None:
+    heard = bind(tmp_path / "s")
+    code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    subprocess.run([sys.executable, "-S", "-c", code, str(tmp_path / "s")], check=True, timeout=60)
+    with heard.accept()[0] as connection:
+        assert peer_of(connection, readonly=False).child
+    heard.close()
+
+
+def test_descent_is_read_from_the_kernel() -> None:
+    assert descends_from(os.getpid(), os.getppid())
+    assert not descends_from(os.getpid(), os.getpid())
+    assert not descends_from(1, os.getpid())
+
 
 def test_monitor_socket_refuses_every_change(room: Room) -> None:
     study_id = room.add_study(state="UNROUTED")
@@ -193,11 +243,24 @@ def test_roles_are_those_of_clinic_toml_and_change_with_it(reachable: Room) -> N
 
     reachable.allow(technicians=(), clinicians=(name,))
     assert SECRET in json.dumps(knock(reachable, "GET", f"/v1/studies/{study_id}")[1])
+    status, answer = knock(reachable, "GET", f"/v1/studies/{study_id}", monitor=True)
+    assert (status, SECRET in json.dumps(answer), answer["content"]) == (200, False, False)
     assert knock(reachable, "POST", "/v1/reload")[0] == 403
 
     reachable.allow(clinicians=(), administrators=(name,))
     assert knock(reachable, "POST", "/v1/reload")[0] == 200
     assert (name, "not administrator") in refusals(reachable)
+
+
+def test_the_monitor_socket_does_not_tell_what_studies_show(room: Room) -> None:
+    study_id = room.add_study(state="DONE")
+    room.add_result(study_id)
+    with room.client() as client:
+        assert SECRET in client.study(study_id).model_dump_json()
+    with room.client(monitor=True) as client:
+        found = client.study(study_id)
+        assert SECRET not in found.model_dump_json()
+        assert not found.content
 
 
 def test_identity_never_leaves_and_held_text_is_not_read(room: Room) -> None:

@@ -453,3 +453,41 @@ Reviewing.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 TestReviewing = Reviewing.TestCase
+
+
+def test_what_reads_otherwise_when_it_is_carried_out_is_not_signed() -> None:
+    """A pack that comes after the decision adds a note: nobody has read it, so the report is not made."""
+    world = Reviewing()
+    try:
+        world.a_study_is_analysed(["The heart is of normal size."], likely=True)
+        world.a_job_is_done(JobKind.REPORT, "")
+        one = world._pick(0)
+        shown = world.reviews.show(one, SIGNER)
+        order = Order(artefact_id=one, decision=ReviewDecision.ACCEPT, digest=shown.digest)
+        world.reviews.decide(order, user="tester", name=SIGNER)
+        shutil.copytree(PACK, world.path / "default")
+        noted = world.path / "noted"
+        noted.mkdir()
+        (noted / "policy.toml").write_text(
+            'name = "noted"\nversion = "1"\nextends = "default"\n[[rule]]\nid = "stop-note"\nhazard = "h"\n'
+            'audiences = ["clinician"]\naction = "annotate"\nmessage = "DO NOT SIGN."\n'
+            'when = { detector = "pattern", pattern = "heart is", what = "w" }\n'
+        )
+        cases = (("firing", "The heart is."), ("non_firing", "Nothing."), ("mutation", "My heart is."))
+        (noted / "cases.toml").write_text(
+            "".join(
+                f'[[case]]\nrule = "stop-note"\nkind = "{kind}"\naudience = "clinician"\ntext = "{text}"\n'
+                for kind, text in cases
+            )
+        )
+        world.guard.reload(noted)
+        now = world.reviews.show(one, SIGNER)
+        assert [said.text for said in now.said] == [said.text for said in shown.said]
+        assert now.digest != shown.digest
+        world.work_off()
+        assert [sign for _, sign in world.press.written] == [None]
+        with world.database.read() as c:
+            words = [row[0] for row in c.exec_driver_sql("SELECT sentence FROM alerts WHERE code = 'not_signed'")]
+        assert "reads otherwise now" in words[0]
+    finally:
+        world.teardown()
