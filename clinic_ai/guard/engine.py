@@ -189,6 +189,7 @@ def _release(policy: Policy, view: View, fired: list[_Fired], rendered: Rendered
     return Released(
         statement_id=_id(view),
         audience=view.audience,
+        kind="notice" if view.statement is None else view.statement.kind,
         text=rendered.text,
         annotations=tuple(dict.fromkeys(notes)),
         sources=rendered.sources,

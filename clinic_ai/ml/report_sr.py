@@ -25,7 +25,7 @@ from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, name_value, short_text, stamp
 from clinic_ai.ml.uids import derived_uid, is_uid
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import released_findings, released_others
+from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderImage, RenderTask
 
 SERIES_NUMBER = 9901
@@ -155,7 +155,7 @@ def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
     images = [item for item in evidence.values() if _is_image(item)]
     if images:
         parts.append(_image_library(images))
-    released = released_findings(task.findings, task.verdict) if words.shows_numbers(task.verdict) else ()
+    released = parted(task.findings, task.verdict).findings if words.shows_numbers(task.verdict) else ()
     if released:
         measurements = _container(codes.DCM.ImagingMeasurements)
         for number, (finding, said) in enumerate(released, start=1):
@@ -246,8 +246,9 @@ def _lines(task: RenderTask) -> Iterator[str]:
     yield words.status_line(task.sign_off)
     yield words.origin_line(task.sign_off)
     yield from (words.printable(mark, 500) for mark in verdict.marks)
-    findings = () if words.shows_numbers(verdict) else released_findings(task.findings, verdict)
-    for said in (*(released for _, released in findings), *released_others(verdict)):
+    released = parted(task.findings, verdict)
+    findings = () if words.shows_numbers(verdict) else released.findings
+    for said in (*(worded for _, worded in findings), *released.others):
         yield from (words.printable(line, 4000) for line in (said.text, *said.annotations))
     yield from words.guard_lines(verdict)
     yield from (words.model_line(model) for model in task.models)

@@ -30,12 +30,13 @@ from clinic_ai.domain import (
     Probability,
     Released,
     Sha256,
+    StatementKind,
     StoredFile,
     ValidationFigures,
     Word,
 )
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import Kind, kind_of, released_findings
+from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderTask
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -106,7 +107,7 @@ class StatementPart(Word):
     """A sentence as the guard released it."""
 
     statement_id: str
-    kind: Kind
+    kind: StatementKind
     text: str
     annotations: tuple[str, ...]
 
@@ -184,7 +185,7 @@ def result_document(task: RenderTask, *, files: Sequence[StoredFile], omissions:
 def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: Sequence[str]) -> ResultDocument:
     """Return the document before it is written; see ``result_document``."""
     numbers = task.verdict.audience is Audience.CLINICIAN
-    released = released_findings(task.findings, task.verdict) if numbers else ()
+    released = parted(task.findings, task.verdict).findings if numbers else ()
     sign = task.sign_off
     return ResultDocument(
         status="preliminary" if sign is None else "final",
@@ -266,7 +267,7 @@ def _finding(finding: Finding, said: Released) -> FindingPart:
 def _statement(said: Released) -> StatementPart:
     return StatementPart(
         statement_id=said.statement_id,
-        kind=kind_of(said.statement_id),
+        kind=said.kind,
         text=said.text,
         annotations=said.annotations,
     )
