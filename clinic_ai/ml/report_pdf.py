@@ -136,7 +136,8 @@ def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
             "annotations": _annotations(released.annotations),
             "probability": words.percent(finding.probability),
             "threshold": words.percent(finding.threshold),
-            "presence": words.PRESENCE[finding.presence],
+            "standing": words.standing(finding),
+            "correction": words.correction(finding, task.sign_off),
             "auroc": words.auroc(finding.validation),
         }
 

@@ -203,6 +203,7 @@ def _group(
     task: RenderTask, number: int, finding: Finding, said: Released, evidence: dict[str, Dataset]
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     entry = finding_code(finding.condition)
+    corrected = None if task.sign_off is None else task.sign_off.correction_of(finding)
     source = evidence.get(finding.instance_sha256)
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
@@ -213,12 +214,14 @@ def _group(
         measurements=[
             sr.Measurement(name=_PROBABILITY, value=round(finding.probability, 4), unit=_NO_UNITS, derivation=None)
         ],
-        qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[finding.presence])],
+        qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[corrected or finding.presence])],
         source_images=None
         if source is None or not _is_image(source)
         else [sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
     said_lines = [said.text, *said.annotations]
+    if corrected is not None:
+        said_lines.append(f"Presence {words.correction(finding, task.sign_off)}; the software: {finding.presence}.")
     group[0].ContentSequence.extend(_text(words.printable(line, 4000)) for line in said_lines if line.strip())
     return group
 

@@ -35,6 +35,7 @@ from clinic_ai.domain import (
     ValidationFigures,
     Word,
 )
+from clinic_ai.domain.reviews import SignOff
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderTask
@@ -97,7 +98,10 @@ class FindingPart(Word):
     code: CodePart
     probability: Probability
     threshold: Probability
-    presence: Presence
+    presence: Presence = Field(description="What holds: the signer's word if it is corrected, else the software's.")
+    corrected: bool = Field(
+        default=False, description="Whether the signer says otherwise than the software; probability stays its own."
+    )
     laterality: str
     instance_sha256: Sha256
     validation: ValidationFigures | None
@@ -206,7 +210,7 @@ def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: 
         ),
         plugins=task.plugin_labels,
         models=task.models,
-        findings=tuple(_finding(finding, said) for finding, said in released),
+        findings=tuple(_finding(finding, said, sign) for finding, said in released),
         statements=tuple(_statement(said) for said in task.verdict.released),
         guard=_guard(task),
         files=tuple(
@@ -248,8 +252,9 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.casefold()) if len(word) > 2]
 
 
-def _finding(finding: Finding, said: Released) -> FindingPart:
+def _finding(finding: Finding, said: Released, sign: SignOff | None) -> FindingPart:
     entry = finding_code(finding.condition)
+    corrected = None if sign is None else sign.correction_of(finding)
     return FindingPart(
         statement_id=said.statement_id,
         condition=finding.condition,
@@ -257,7 +262,8 @@ def _finding(finding: Finding, said: Released) -> FindingPart:
         code=CodePart(scheme=entry.scheme, code=entry.code, meaning=entry.meaning),
         probability=finding.probability,
         threshold=finding.threshold,
-        presence=finding.presence,
+        presence=corrected or finding.presence,
+        corrected=corrected is not None,
         laterality=finding.laterality,
         instance_sha256=finding.instance_sha256,
         validation=finding.validation,

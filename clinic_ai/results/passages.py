@@ -95,15 +95,6 @@ def difference(shown: Sequence[Passage], said: Sequence[Passage]) -> str:
     return "\n".join(difflib.unified_diff(before, after, "draft", "signed", lineterm="", n=0))
 
 
-def findings_as_signed(findings: Sequence[Finding], corrections: Iterable[Correction]) -> tuple[Finding, ...]:
-    """Return the findings with the presence a person gave them; probabilities stay the model's."""
-    given = {correction.condition: correction.presence for correction in corrections}
-    return tuple(
-        finding.model_copy(update={"presence": given[finding.condition]}) if finding.condition in given else finding
-        for finding in findings
-    )
-
-
 def labels_for(decision: ReviewDecision, document: ReviewDocument, material: Material) -> tuple[ReviewLabel, ...]:
     """Return what the decision says that images show.
 

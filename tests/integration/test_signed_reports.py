@@ -47,3 +47,21 @@ def test_whatever_is_signed_stands_in_pdf_sr_and_json(desk: Desk) -> None:
         ("m_1", "remark", said["m_1"]),
         ("n_1", "notice", said["n_1"]),
     ]
+
+
+def test_a_correction_stands_beside_a_probability_that_stays_the_models(desk: Desk) -> None:
+    report = desk.sign(desk.order(desk.add_report(), corrections={"pneumonia": "absent"}))
+    assert "98 % above threshold corrected by the signer: absent 47 %" in report.pdf
+    assert "below threshold" not in report.pdf
+    assert "Presence corrected by the signer: absent; the software: present." in report.texts
+    [found] = report.result["findings"]
+    assert (found["presence"], found["corrected"], found["probability"]) == ("absent", True, 0.98)
+    assert "Pneumonia is absent." in report.pdf
+
+
+def test_a_correction_that_agrees_is_none(desk: Desk) -> None:
+    order = desk.order(desk.add_report(), {"f_1": "There is pneumonia."}, {"pneumonia": "present"})
+    report = desk.sign(order)
+    assert "corrected" not in report.pdf
+    [found] = report.result["findings"]
+    assert (found["presence"], found["corrected"]) == ("present", False)
