@@ -65,3 +65,9 @@ def test_a_correction_that_agrees_is_none(desk: Desk) -> None:
     assert "corrected" not in report.pdf
     [found] = report.result["findings"]
     assert (found["presence"], found["corrected"]) == ("present", False)
+
+
+def test_the_note_beside_the_signers_words_is_true(desk: Desk) -> None:
+    report = desk.sign(desk.order(desk.add_report(), corrections={"pneumonia": "absent"}))
+    assert "In the signer's own words" in report.pdf
+    assert "worded again" not in report.pdf + " ".join(report.texts) + str(report.result)
