@@ -60,6 +60,8 @@ class RuleEntry(Entry):
     """A detector with its parameters, or ``all``, ``any``, ``not`` of such."""
     action: GuardAction
     message: Sentence
+    own_words: Sentence | None = None
+    """What stands beside a signer's own words where the rule only notes what it would else do (rows 3 to 7)."""
     template: Name | None = None
     """Text to put in place (action replace; else the audience's template named like the kind)."""
     substitute: Annotated[str, StringConstraints(max_length=40)] = ""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, literal_column, or_, select, update
 
 from clinic_ai.domain import Artefact, ArtefactState, JobState, Presence, Word, new_id
 from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
@@ -17,7 +17,7 @@ from clinic_ai.store.tables import artefacts, jobs, review_labels, reviews, stud
 
 WAITING = (ArtefactState.HELD, ArtefactState.PRELIMINARY)
 """States of artefacts that wait for a person."""
-_STORED = literal_column("reviews.rowid")
+_STORED: ColumnElement[int] = literal_column("reviews.rowid")
 """In which order decisions were stored; by ``decided_at`` a clock that was set back would change it."""
 
 
