@@ -25,6 +25,7 @@ from clinic_ai.guard.lexicon import Lexicon, Shelf
 from clinic_ai.guard.packfiles import BASE, pack_digest, pack_texts, read_pack_files
 from clinic_ai.guard.parsing import parse_model, read_lexicons, read_templates, refuse_if, sentence
 from clinic_ai.guard.templates import Templates
+from clinic_ai.guard.unused import unused_lexicons, unused_templates
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -120,6 +121,13 @@ class Condition:
             return None
         return Flag("; ".join(f.reason for f in flags), tuple(s for f in flags for s in f.spans))
 
+    def lexicon_names(self) -> Iterator[str]:
+        """Yield the name of every lexicon that a detector of this condition looks in."""
+        if self.detector is not None:
+            yield from self.detector.lexicon_names()
+        for part in self.parts:
+            yield from part.lexicon_names()
+
     def lexicons(self) -> Iterator[Lexicon]:
         """Yield every lexicon that a detector of this condition looks in."""
         if self.detector is not None:
@@ -207,6 +215,7 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     digest = pack_digest(files)
     files = pack_texts(files)
     lexicons = read_lexicons(files, problems)
+    written = files
     files = {**files, **laid_over(files)}
     templates = read_templates(files, problems)
     cases = parse_model(files, "cases.toml", CaseFile, problems)
@@ -218,6 +227,8 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     asked = parse_model(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
     intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
     problems += _missing_answers(asked.intent if asked else (), templates)
+    if not problems:  # a list or a template may seem unused only because the rule that names it could not be read
+        problems += _unused(written, rules, intents)
     refuse_if(label, problems)
     # Those of questions stand apart: they are large, and drafts are never looked up in them.
     Shelf(dict.fromkeys(lexicon for rule in rules for lexicon in rule.condition.lexicons()))
@@ -251,6 +262,15 @@ def _rules(
     kept = [entry for entry in base.rule if entry.id not in head.without]
     entries = [own.get(entry.id, entry) for entry in kept] + [e for e in head.rule if e.id not in known]
     return tuple(entries), inherited_cases(cases.case, {entry.id for entry in kept} - set(own))
+
+
+def _unused(files: Mapping[str, bytes], rules: Sequence[Rule], intents: Sequence[Intent]) -> list[str]:
+    """Return what stands in the pack's own files and has no effect."""
+    lists = {name for judged in (*rules, *intents) for name in judged.condition.lexicon_names()}
+    entries = [*(rule.entry for rule in rules), *(intent.entry for intent in intents)]
+    templates = {a: {e.template for e in entries if e.template and a in e.audiences} for a in Audience}
+    marked = {rule.entry.id for rule in rules}
+    return [*unused_lexicons(files, lists), *unused_templates(files, templates, marked)]
 
 
 def _rule(entry: RuleEntry, lexicons: Mapping[str, Lexicon], problems: list[str]) -> Rule | None:
