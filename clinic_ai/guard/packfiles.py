@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import stat
@@ -50,7 +51,7 @@ def read_pack_files(directory: Path) -> dict[str, bytes]:
 def _extends(content: bytes) -> str:
     """Return the name of the pack that a ``policy.toml`` extends; what is wrong with it is found when it is built."""
     try:
-        name = tomllib.loads(content.decode()).get("extends", "")
+        name = tomllib.loads(content.decode("utf-8-sig")).get("extends", "")
     except (ValueError, RecursionError):
         return ""
     return name if isinstance(name, str) else ""
@@ -98,6 +99,11 @@ def _read(path: Path, name: str) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise PolicyError(f"The policy pack's {name} is larger than {MAX_FILE_BYTES >> 20} MiB.", remedy=_REMEDY)
     return content
+
+
+def pack_texts(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files without the byte order mark that some editors, such as Notepad, put before UTF-8 text."""
+    return {name: content.removeprefix(codecs.BOM_UTF8) for name, content in files.items()}
 
 
 def pack_digest(files: Mapping[str, bytes]) -> str:
