@@ -268,8 +268,9 @@ def _rules(
 
 def _unused(files: Mapping[str, bytes], rules: Sequence[Rule], intents: Sequence[Intent]) -> list[str]:
     """Return what stands in the pack's own files and has no effect."""
-    lists = {name for judged in (*rules, *intents) for name in judged.condition.lexicon_names()}
-    entries = [*(rule.entry for rule in rules), *(intent.entry for intent in intents)]
+    judged: tuple[Rule | Intent, ...] = (*rules, *intents)
+    lists = {name for one in judged for name in one.condition.lexicon_names()}
+    entries = [one.entry for one in judged]
     templates = {a: {e.template for e in entries if e.template and a in e.audiences} for a in Audience}
     marked = {rule.entry.id for rule in rules}
     return [*unused_lexicons(files, lists), *unused_templates(files, templates, marked)]
