@@ -51,8 +51,8 @@ class Shown:
     withheld: tuple[str, ...]
     verdict: GuardVerdict
     digest: str
-    findings: tuple[tuple[str, str], ...]
-    """Condition and presence, as the software says."""
+    material: Material
+    """What it was made of: the study with its patient, and the findings as the software has them."""
     reviews: tuple[Review, ...]
 
 
@@ -161,7 +161,7 @@ class Reviews:
             withheld=tuple(p.statement_id for p in draft if p.statement_id in withheld),
             verdict=verdict,
             digest=digest_of(artefact.artefact_id, _passages(said), withheld),
-            findings=tuple((finding.condition, finding.presence.value) for finding in material.findings),
+            material=material,
             reviews=history,
         )
 
