@@ -203,6 +203,19 @@ def change_consent(
     print_done(done, as_json=as_json)
 
 
+@review.command("conditions", epilog=example("review conditions"))
+def conditions(as_json: JsonOption = False) -> None:
+    """List the conditions that --finding may name, with how reports call them. Needs no daemon."""
+    from clinic_ai.cli.output import print_json, table
+    from clinic_ai.results import codes
+
+    rows = [(condition, entry.label) for condition, entry in sorted(codes.table().items())]
+    if as_json:
+        print_json([{"condition": condition, "label": label} for condition, label in rows])
+    else:
+        table(("condition", "in reports"), rows, empty="There is none.")
+
+
 # ---------------------------------------------------------------- words in, words out
 
 

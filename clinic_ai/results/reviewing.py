@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 from clinic_ai.domain import Artefact, ArtefactState, GuardAction, GuardVerdict, JobKind, Released, StudyState
 from clinic_ai.domain.reviews import Correction, Passage, Review, ReviewDecision, ReviewDocument
 from clinic_ai.errors import Conflict, InputError, NotAllowed
-from clinic_ai.results.codes import table
 from clinic_ai.results.passages import (
+    check_conditions,
     check_known,
     corrected,
     difference,
@@ -38,6 +38,11 @@ _DONE = {
     ReviewDecision.ACCEPT: "is accepted and signed by {name}; the final report is made now.",
     ReviewDecision.AMEND: "is amended and signed by {name}; the final report is made now.",
     ReviewDecision.REJECT: "is rejected by {name}; nothing of it goes out from now on.",
+}
+_PAST = {
+    ReviewDecision.ACCEPT: "accepted",
+    ReviewDecision.AMEND: "amended",
+    ReviewDecision.REJECT: "rejected",
 }
 _AGAIN = "Look at it again with `clinic-ai review show {artefact}` and decide about what it says now."
 
@@ -177,13 +182,7 @@ class Reviews:
     # ------------------------------------------------------------ what is decided
 
     def _document(self, order: Order, artefact: Artefact, material: Material, name: str) -> ReviewDocument:
-        unknown = sorted({c.condition for c in order.corrections} - set(table()))
-        if unknown:
-            raise InputError(
-                "unknown_condition",
-                f"There is no condition {', '.join(unknown)}.",
-                remedy="The table of codes, clinic_ai/results/codes.toml, names those there are.",
-            )
+        check_conditions(order.corrections)
         try:
             shown = self._shown(artefact, material, name, ())
         except Conflict:
@@ -279,8 +278,11 @@ class Reviews:
             done = _DONE[order.decision].format(name=name)
             return f"Artefact {order.artefact_id} of study {standing.study_id} {done}"
         raise Conflict(
-            f"Artefact {order.artefact_id} was decided already: {standing.decision.value} by {standing.reviewer}.",
-            remedy="Amend the signed artefact that followed; `clinic-ai study show` names it.",
+            f"Artefact {order.artefact_id} was decided already: {_PAST[standing.decision]} by {standing.reviewer}.",
+            remedy="Amend the signed artefact that follows from it; `clinic-ai study show` names it."
+            if standing.decision.signs
+            else "Nothing of it goes out and no signed artefact follows. `clinic-ai study reroute` analyses the study "
+            "again, as a new version to review.",
         )
 
 
@@ -295,7 +297,6 @@ def _check_state(artefact: Artefact, order: Order) -> None:
     if artefact.state is ArtefactState.FINAL and order.decision is ReviewDecision.AMEND:
         return  # a signed report can be wrong too: a new one takes its place
     raise Conflict(
-        f"Artefact {artefact.artefact_id} is {artefact.state.value}; it cannot be "
-        f"{order.decision.value.removesuffix('e')}ed.",
+        f"Artefact {artefact.artefact_id} is {artefact.state.value}; it cannot be {_PAST[order.decision]}.",
         remedy="`clinic-ai review list` shows what waits for a decision.",
     )

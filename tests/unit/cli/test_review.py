@@ -143,3 +143,10 @@ def test_the_list_fits_80_columns(room: Room, run: Run, artefact: str) -> None:
     assert artefact in out
     assert "HELD" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_conditions_are_listed_without_a_daemon(run: Run) -> None:
+    code, out, _ = run("conditions")
+    assert code == Exit.DONE
+    assert re.search(r"^pneumonia +Pneumonia$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 80
