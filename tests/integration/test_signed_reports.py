@@ -100,3 +100,13 @@ def test_what_is_not_there_is_answered_with_what_lists_it(desk: Desk) -> None:
     with desk.database.read() as c, pytest.raises(NotFound) as missing:
         reviews.get_review(c, "W-20261121-7F3K9QXB")
     assert "review show" in missing.value.remedy
+
+
+def test_a_finding_that_the_signer_leaves_out_is_told_of_in_sentences_that_are_true(desk: Desk) -> None:
+    report = desk.sign(desk.order(desk.add_report(), {"n_1": MINE}))
+    assert report.result["findings"] == []
+    assert MINE in report.pdf
+    assert "This report states none of the models' findings." in report.pdf
+    assert "A model's positive finding is not mentioned in the text of this report" in report.pdf
+    assert "table of findings" not in report.pdf
+    assert "was released" not in report.pdf
