@@ -150,7 +150,7 @@ def _print_subject(view: ReviewView) -> None:
             wide=0,
         )
     else:
-        say("No model has judged a condition.")
+        say("No model gave a finding with a probability.")
     say()
 
 

@@ -123,7 +123,7 @@ def guard_lines(verdict: GuardVerdict) -> list[str]:
 def no_findings_line(findings: Sequence[Finding], verdict: GuardVerdict) -> str:
     """Return what stands where the table of findings would, if it has no row."""
     if not findings:
-        return "No model judged a condition on these images."
+        return "No model gave a finding with a probability."
     if not verdict.released:
         return "No finding was released."
     return "This report states none of the models' findings."

@@ -199,6 +199,6 @@ def test_a_report_without_rows_of_findings_says_why() -> None:
     said = Released(statement_id="n_1", audience=Audience.CLINICIAN, text="Clear lungs.", policy_hash="b" * 64)
     full = empty.model_copy(update={"released": (said,)})
     found = (pneumonia(0.98, Presence.PRESENT),)
-    assert words.no_findings_line((), full) == "No model judged a condition on these images."
+    assert words.no_findings_line((), full) == "No model gave a finding with a probability."
     assert words.no_findings_line(found, empty) == "No finding was released."
     assert words.no_findings_line(found, full) == "This report states none of the models' findings."
