@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, example, group, home_of
+from clinic_ai.cli.review_words import (
+    check_can_ask,
+    corrections_of,
+    edited,
+    order_of,
+    print_amended,
+    print_review,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from clinic_ai.control.review_client import ReviewClient
-    from clinic_ai.control.review_views import ReviewView
-    from clinic_ai.domain.reviews import Correction
 
 review = group("review", "Results that wait for a clinician: read, accept, amend, reject.")
 
@@ -42,7 +49,7 @@ def list_reviews(
     monitor: MonitorOption = False,
 ) -> None:
     """List what waits for a clinician: held results first, then the oldest."""
-    from clinic_ai.cli.output import moment, print_json, table
+    from clinic_ai.cli.output import age, print_json, table
 
     with _client(home, monitor=monitor) as client:
         rows = client.reviews(limit)
@@ -50,9 +57,9 @@ def list_reviews(
         print_json([row.model_dump(mode="json") for row in rows])
         return
     table(
-        ("artefact", "study", "state", "since", "rules"),
+        ("artefact", "study", "state", "waits", "rules"),
         [
-            (row.artefact_id, f"{row.study_id} v{row.version}", row.state, moment(row.created_at), ", ".join(row.rules))
+            (row.artefact_id, row.study_id, row.state, age(time.time() - row.created_at), ", ".join(row.rules))
             for row in rows
         ],
         empty="Nothing waits for a review.",
@@ -69,7 +76,7 @@ def show(which: Which, name: As = None, home: HomeOption = None, as_json: JsonOp
     if as_json:
         print_json(view)
     else:
-        _print(view)
+        print_review(view)
 
 
 @review.command("accept", epilog=example("review accept A-20261121-7F3K9QXB"))
@@ -85,12 +92,14 @@ def accept(
     from clinic_ai.cli.output import print_done
     from clinic_ai.control.review_views import AcceptReview
 
+    check_can_ask(yes=yes)
     with _client(home) as client:
-        view = client.review(_artefact(client, which), name)
+        view = client.review(_artefact(client, which), name, deciding=True)
+        order = order_of(AcceptReview, digest=view.digest, reviewer=name, consent=consent)
         if not yes:
-            _print(view)
-            _ask("Sign this?")
-        done = client.accept(view.row.artefact_id, AcceptReview(digest=view.digest, reviewer=name, consent=consent))
+            print_review(view)
+            typer.confirm(f"Sign this as {view.signer}?", abort=True)
+        done = client.accept(view.row.artefact_id, order)
     print_done(done, as_json=as_json)
 
 
@@ -105,6 +114,7 @@ def amend(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept for good, so do not name the patient.")] = "",
     name: As = None,
     consent: Consent = None,
+    yes: Yes = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,26 +127,29 @@ def amend(
     from clinic_ai.control.review_client import from_edit, to_edit
     from clinic_ai.control.review_views import AmendReview
 
-    corrections = _corrections(finding)
+    check_can_ask(yes=yes)
+    corrections = corrections_of(finding)
     with _client(home) as client:
-        view = client.review(_artefact(client, which), name)
-        written = _read(text) if text is not None else None
+        view = client.review(_artefact(client, which), name, deciding=True)
+        written = read_text(text) if text is not None else None
         if written is None and not corrections:
-            import click
-
-            written = click.edit(to_edit(view), extension=".txt")
+            written = edited(to_edit(view))
             if written is None:
                 say("Nothing was saved in the editor; nothing is decided.")
                 raise typer.Exit(1)
         taken = [*(one.statement_id for one in view.statements), *view.withheld]
-        order = AmendReview(
+        order = order_of(
+            AmendReview,
             digest=view.digest,
             reviewer=name,
             consent=consent,
             statements=None if written is None else from_edit(written, taken),
             corrections=corrections,
-            reason=reason,
+            reason=reason.strip(),
         )
+        if not yes:
+            print_amended(view, order)
+            typer.confirm(f"Sign this as {view.signer}?", abort=True)
         done = client.amend(view.row.artefact_id, order)
     print_done(done, as_json=as_json)
 
@@ -156,16 +169,22 @@ def reject(
     from clinic_ai.cli.output import print_done
     from clinic_ai.control.review_views import RejectReview
 
-    corrections = _corrections(finding)
+    check_can_ask(yes=yes)
+    corrections = corrections_of(finding)
     with _client(home) as client:
-        view = client.review(_artefact(client, which), name)
-        if not yes:
-            _print(view)
-            _ask("Reject this?")
-        done = client.reject(
-            view.row.artefact_id,
-            RejectReview(digest=view.digest, reviewer=name, consent=consent, reason=reason, corrections=corrections),
+        view = client.review(_artefact(client, which), name, deciding=True)
+        order = order_of(
+            RejectReview,
+            digest=view.digest,
+            reviewer=name,
+            consent=consent,
+            reason=reason.strip(),
+            corrections=corrections,
         )
+        if not yes:
+            print_review(view)
+            typer.confirm(f"Reject this as {view.signer}?", abort=True)
+        done = client.reject(view.row.artefact_id, order)
     print_done(done, as_json=as_json)
 
 
@@ -182,6 +201,19 @@ def change_consent(
     with _client(home) as client:
         done = client.consent(which, allow)
     print_done(done, as_json=as_json)
+
+
+@review.command("conditions", epilog=example("review conditions"))
+def conditions(as_json: JsonOption = False) -> None:
+    """List the conditions that --finding may name, with how reports call them. Needs no daemon."""
+    from clinic_ai.cli.output import print_json, table
+    from clinic_ai.results import codes
+
+    rows = [(condition, entry.label) for condition, entry in sorted(codes.table().items())]
+    if as_json:
+        print_json([{"condition": condition, "label": label} for condition, label in rows])
+    else:
+        table(("condition", "in reports"), rows, empty="There is none.")
 
 
 # ---------------------------------------------------------------- words in, words out
@@ -206,65 +238,3 @@ def _artefact(client: ReviewClient, which: str) -> str:
             remedy="`clinic-ai study show` names its artefacts; give one of those.",
         )
     return waiting[0]
-
-
-def _corrections(findings: list[str] | None) -> tuple[Correction, ...]:
-    from pydantic import ValidationError
-
-    from clinic_ai.domain import Presence
-    from clinic_ai.domain.reviews import Correction
-
-    made = []
-    for finding in findings or []:
-        condition, _, presence = finding.partition("=")
-        try:
-            made.append(Correction(condition=condition, presence=Presence(presence)))
-        except (ValueError, ValidationError):
-            words = "write CONDITION=present, CONDITION=absent or CONDITION=uncertain."
-            raise typer.BadParameter(words, param_hint="--finding") from None
-    return tuple(made)
-
-
-def _read(path: Path) -> str:
-    from clinic_ai.errors import ClinicError
-
-    try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ClinicError(f"{path} cannot be read: {why}.", remedy="Give a text file.") from error
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here; say --yes.", param_hint="--yes")
-    typer.confirm(question, abort=True)
-
-
-def _print(view: ReviewView) -> None:
-    from clinic_ai.cli.output import fields, moment, say
-
-    row = view.row
-    fields(
-        [
-            ("artefact", f"{row.artefact_id}, {row.state}, for the {row.audience}"),
-            ("study", f"{row.study_id}, version {row.version}"),
-            ("findings", ", ".join(f"{f.condition} {f.presence.value}" for f in view.findings) or "none"),
-        ]
-    )
-    say()
-    for one in view.statements:
-        say(f"[{one.statement_id}] {one.text}")
-        for note in one.annotations:
-            say(f"    note: {note}")
-    if view.withheld:
-        say(f"Kept back by the guard: {', '.join(view.withheld)}")
-    for decision in dict.fromkeys((d.rule, d.action, d.reason) for d in view.decisions if d.action != "allow"):
-        say(f"Guard: {decision[0]}, {decision[1]}: {decision[2]}")
-    for mark in view.marks:
-        say(f"Mark: {mark}")
-    for made in view.history:
-        consent = "may be learned from" if made.consent else "not for learning"
-        say(f"{moment(made.decided_at)} {made.reviewer}: {made.decision} ({made.review_id}, {consent}) {made.reason}")
-        for line in made.diff.splitlines():
-            say(f"    {line}")

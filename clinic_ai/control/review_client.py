@@ -17,6 +17,7 @@ from clinic_ai.control.review_views import (
 )
 from clinic_ai.control.views import DoneView
 from clinic_ai.domain.reviews import MAX_PASSAGES, Passage
+from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError
 
 HELP = (
@@ -33,9 +34,14 @@ class ReviewClient(Client):
         """Return what waits for a person."""
         return self._get("/v1/reviews", list[ReviewRow], {"limit": limit})
 
-    def review(self, artefact_id: str, reviewer: str | None = None) -> ReviewView:
-        """Return an artefact as one would sign it. Raise NotFound, NotAllowed or Conflict."""
-        query = {} if reviewer is None else {"reviewer": reviewer}
+    def review(self, artefact_id: str, reviewer: str | None = None, *, deciding: bool = False) -> ReviewView:
+        """Return an artefact as one would sign it. Raise NotFound, NotAllowed or Conflict.
+
+        ``deciding`` raises NotAllowed for a name that cannot sign too, before anybody is asked whether to.
+        """
+        query: dict[str, object] = {"deciding": deciding}
+        if reviewer is not None:
+            query["reviewer"] = reviewer
         return self._get(f"/v1/reviews/{segment(artefact_id, 'artefact')}", ReviewView, query)
 
     def accept(self, artefact_id: str, order: AcceptReview) -> DoneView:
@@ -74,7 +80,8 @@ def to_edit(view: ReviewView) -> str:
 def from_edit(text: str, taken: Sequence[str] = ()) -> tuple[Passage, ...]:
     """Return the statements of an edited text; without any id all of it is one new statement.
 
-    ``taken`` are ids that new statements must not get. Raise ClinicError if an id stands twice or there is no word.
+    ``taken`` are ids that new statements must not get. Raise ClinicError if an id stands twice, there is no word, or
+    a statement is too long.
     """
     blocks: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
@@ -92,6 +99,11 @@ def from_edit(text: str, taken: Sequence[str] = ()) -> tuple[Passage, ...]:
     passages = []
     for key, lines in blocks:
         words = "\n".join(lines).strip()
+        if len(words) > MAX_TEXT:
+            raise ClinicError(
+                f"The statement under [{key}] has {len(words)} characters; {MAX_TEXT} is the most one may have.",
+                remedy="Nothing was decided. Shorten it, or begin another statement with [new].",
+            )
         if words:
             passages.append(Passage(statement_id=next(fresh) if key == "new" else key, text=words))
     keys = [passage.statement_id for passage in passages]

@@ -1,4 +1,7 @@
-"""What the control API answers and takes about reviews. Words are ``Released``; lists hold metadata alone."""
+"""What the control API answers and takes about reviews. Words are ``Released``; lists hold metadata alone.
+
+The patient stands in ``ReviewView`` only: who signs has to see whose result it is.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,25 @@ class DecidedRow(View):
 
 
 class FindingRow(View):
-    """What the software says of a condition."""
+    """What the software says of a condition; ``probability`` is calibrated and ``threshold`` its cut."""
 
     condition: str
+    label: str
+    laterality: str
     presence: Presence
+    probability: float
+    threshold: float
+
+
+class SubjectRow(View):
+    """Whom and what a result is about: names, number and dates as DICOM writes them. For clinicians alone."""
+
+    patient_name: str
+    patient_id: str
+    birth_date: str
+    study_dates: tuple[str, ...]
+    modalities: tuple[str, ...]
+    body_parts: tuple[str, ...]
 
 
 class ReviewView(View):
@@ -53,6 +71,9 @@ class ReviewView(View):
     """
 
     row: ReviewRow
+    subject: SubjectRow
+    signer: str
+    """The name a decision will carry; empty if nobody asked to decide."""
     statements: tuple[Released, ...]
     withheld: tuple[str, ...]
     decisions: tuple[DecisionRow, ...]

@@ -19,12 +19,15 @@ from clinic_ai.control.review_views import (
     ReviewOrder,
     ReviewRow,
     ReviewView,
+    SubjectRow,
 )
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import DecisionRow, DoneView
-from clinic_ai.domain import Artefact
+from clinic_ai.domain import Artefact, Finding
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
 from clinic_ai.errors import NotAllowed
+from clinic_ai.results.codes import finding_code
+from clinic_ai.results.rendering import Material
 from clinic_ai.results.reviewing import Order
 from clinic_ai.store import reviews as stored
 
@@ -46,21 +49,25 @@ def get_review(
     person: Clinician,
     request: Request,
     reviewer: Annotated[Name | None, Query(description="Who will sign; else the Unix user.")] = None,
+    deciding: Annotated[bool, Query(description="Whether to refuse a name that cannot sign.")] = False,
 ) -> ReviewView:
-    """Return an artefact as this person would sign it."""
+    """Return an artefact as this person would sign it, with the patient it is about; never on the monitor socket."""
     peer: Peer = request.state.peer
     if peer.readonly:
         raise NotAllowed("The monitor socket shows what waits, not what it says.", remedy="Use the control socket.")
-    shown = services.reviews.show(artefact_id, reviewer or person.name)
+    signer = services.reviews.name_of(person.name, reviewer) if deciding else ""
+    shown = services.reviews.show(artefact_id, signer or reviewer or person.name)
     return ReviewView(
         row=_row(shown.artefact),
+        subject=_subject(shown.material),
+        signer=signer,
         statements=shown.said,
         withheld=shown.withheld,
         decisions=tuple(
             DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason) for d in shown.verdict.decisions
         ),
         marks=shown.verdict.marks,
-        findings=tuple(FindingRow(condition=condition, presence=presence) for condition, presence in shown.findings),
+        findings=tuple(_finding(finding) for finding in shown.material.findings),
         digest=shown.digest,
         history=tuple(
             DecidedRow(
@@ -148,6 +155,30 @@ def _decide(
         consent=order.consent,
     )
     return DoneView(sentence=services.reviews.decide(made, user=person.name, name=name))
+
+
+def _subject(material: Material) -> SubjectRow:
+    who, facts = material.study.identity, material.study.facts
+    dates = dict.fromkeys(instance.header.study_date for instance in material.instances)
+    return SubjectRow(
+        patient_name=who.patient_name,
+        patient_id=who.patient_id,
+        birth_date=who.birth_date,
+        study_dates=tuple(filter(None, dates)),
+        modalities=facts.modalities,
+        body_parts=facts.body_parts,
+    )
+
+
+def _finding(finding: Finding) -> FindingRow:
+    return FindingRow(
+        condition=finding.condition,
+        label=finding_code(finding.condition).label,
+        laterality=finding.laterality,
+        presence=finding.presence,
+        probability=finding.probability,
+        threshold=finding.threshold,
+    )
 
 
 def _row(artefact: Artefact) -> ReviewRow:

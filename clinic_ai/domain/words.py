@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Words = Annotated[str, StringConstraints(max_length=4000)]
+MAX_TEXT = 4000
+"""Longest text of one statement, in characters."""
+Words = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 _ID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base 32: nothing that reads as something else
 

@@ -87,6 +87,7 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
         "heatmap_note": words.HEATMAP_NOTE if any(panel.overlay for panel in panels) else "",
         "numbers": words.shows_numbers(verdict),
         "findings": list(_findings(task)),
+        "no_findings": words.no_findings_line(task.findings, verdict),
         "statements": [
             {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)}
             for r in parted(task.findings, verdict).others

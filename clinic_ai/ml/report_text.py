@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
 from clinic_ai.domain.reviews import SignOff
@@ -117,6 +118,15 @@ def guard_lines(verdict: GuardVerdict) -> list[str]:
     if not verdict.released:
         lines.insert(0, NOTHING_RELEASED)
     return lines or [NO_RULE_FIRED]
+
+
+def no_findings_line(findings: Sequence[Finding], verdict: GuardVerdict) -> str:
+    """Return what stands where the table of findings would, if it has no row."""
+    if not findings:
+        return "No model gave a finding with a probability."
+    if not verdict.released:
+        return "No finding was released."
+    return "This report states none of the models' findings."
 
 
 def shows_numbers(verdict: GuardVerdict) -> bool:

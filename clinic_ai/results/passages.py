@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from clinic_ai.domain import Artefact, Finding, GuardVerdict, Presence, Released, Statement
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision, ReviewDocument, ReviewLabel
 from clinic_ai.errors import InputError
-from clinic_ai.results.codes import finding_code
+from clinic_ai.results.codes import finding_code, table
 from clinic_ai.results.rendering import Material
 from clinic_ai.results.statements import SIDES, statements_of
 
@@ -55,6 +55,20 @@ def check_known(said: Iterable[Passage], artefact: Artefact, material: Material)
             + (f"it has {_bracketed(known)}." if known else "it has none."),
             remedy="Nothing was decided. Write the id of the statement your words stand for; [new] begins a new one.",
         )
+
+
+def check_conditions(corrections: Iterable[Correction]) -> None:
+    """Raise InputError, with the names nearest to it, if a correction names a condition that no code is known for."""
+    known = table()
+    for correction in corrections:
+        if correction.condition not in known:
+            near = difflib.get_close_matches(correction.condition, known, n=3)
+            meant = f" Is {' or '.join(near)} meant?" if near else ""
+            raise InputError(
+                "unknown_condition",
+                f"There is no condition {correction.condition}.{meant}",
+                remedy="Nothing was decided. `clinic-ai review conditions` lists those there are.",
+            )
 
 
 def _bracketed(ids: Iterable[str]) -> str:

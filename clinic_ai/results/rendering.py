@@ -125,46 +125,56 @@ class Press:
         self, job: Job, material: Material, verdict: GuardVerdict, sign_off: SignOff | None = None
     ) -> tuple[StoredFile, ...]:
         """Render what the guard released and store the files. Raise ChildError if the renderer cannot."""
-        study, analyses = material.study, material.analyses
-        settings = self._settings()
         with JobDirectory(self._directories, job.job_id) as directory:
-            task = RenderTask(
-                study_id=study.study_id,
-                version=study.version,
-                study_instance_uid=study.study_instance_uid,
-                close_code=study.close_code,
-                closed_reason=study.closed_reason,
-                remarks=material.remarks,
-                source=study.source,
-                facts=study.facts,
-                identity=study.identity,
-                received_at=study.opened_at,
-                created_at=material.reported_at
-                or job.created_at,  # not now: rendered again, the objects must be the same
-                images=tuple(self._image(instance, material) for instance in material.instances),
-                findings=material.findings,
-                verdict=verdict,
-                models=tuple(ref for analysis in analyses for ref in analysis.models),
-                plugin_labels=tuple(f"{analysis.plugin} {analysis.plugin_version}" for analysis in analyses),
-                institution=settings.results.institution or settings.clinic.name,
-                language=settings.clinic.language,
-                output_directory=str(directory),
-                sign_off=sign_off,
-                software=f"clinic-ai {__version__}",
-                decode=job.attempt < settings.execution.max_attempts or settings.execution.max_attempts == 1,
-            )
-            try:
-                answer = self.renderer.render(task)
-                files = adopt(self._objects, directory, [(f.name, f.media_type) for f in answer.files])
-            except ChildRefused:
-                raise
-            except ChildError:
-                self.renderer.distrust()
-                raise
-        document = result_document(task, files=files, omissions=answer.omissions)
+            task = self._task(job, material, verdict, sign_off, directory)
+            files, omissions = self._rendered(task, directory)
+        document = result_document(task, files=files, omissions=omissions)
         sha256, size = self._objects.write_bytes(document)
         result = StoredFile(name=RESULT_NAME, sha256=sha256, size_bytes=size, media_type="application/json")
         return (result, *files)
+
+    def _task(
+        self, job: Job, material: Material, verdict: GuardVerdict, sign_off: SignOff | None, directory: Path
+    ) -> RenderTask:
+        """Return what the renderer is to make in ``directory``."""
+        study, analyses = material.study, material.analyses
+        settings = self._settings()
+        return RenderTask(
+            study_id=study.study_id,
+            version=study.version,
+            study_instance_uid=study.study_instance_uid,
+            close_code=study.close_code,
+            closed_reason=study.closed_reason,
+            remarks=material.remarks,
+            source=study.source,
+            facts=study.facts,
+            identity=study.identity,
+            received_at=study.opened_at,
+            created_at=material.reported_at or job.created_at,  # not now: rendered again, the objects must be the same
+            images=tuple(self._image(instance, material) for instance in material.instances),
+            findings=material.findings,
+            verdict=verdict,
+            models=tuple(ref for analysis in analyses for ref in analysis.models),
+            plugin_labels=tuple(f"{analysis.plugin} {analysis.plugin_version}" for analysis in analyses),
+            institution=settings.results.institution or settings.clinic.name,
+            language=settings.clinic.language,
+            output_directory=str(directory),
+            sign_off=sign_off,
+            software=f"clinic-ai {__version__}",
+            decode=job.attempt < settings.execution.max_attempts or settings.execution.max_attempts == 1,
+        )
+
+    def _rendered(self, task: RenderTask, directory: Path) -> tuple[tuple[StoredFile, ...], tuple[str, ...]]:
+        """Return the files that the renderer made, stored, and what it says it could not make. Raise ChildError."""
+        try:
+            answer = self.renderer.render(task)
+            files = adopt(self._objects, directory, [(f.name, f.media_type) for f in answer.files])
+        except ChildRefused:
+            raise
+        except ChildError:
+            self.renderer.distrust()
+            raise
+        return files, answer.omissions
 
     def _image(self, instance: Instance, material: Material) -> RenderImage:
         path = str(self._objects.path(instance.sha256))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from clinic_ai.domain import Artefact, ArtefactState, GuardAction, GuardVerdict, JobKind, Released, StudyState
+from clinic_ai.domain import Artefact, ArtefactState, GuardAction, GuardVerdict, JobKind, Released, Study, StudyState
 from clinic_ai.domain.reviews import Correction, Passage, Review, ReviewDecision, ReviewDocument
 from clinic_ai.errors import Conflict, InputError, NotAllowed
-from clinic_ai.results.codes import table
 from clinic_ai.results.passages import (
+    check_conditions,
     check_known,
     corrected,
     difference,
@@ -39,6 +39,11 @@ _DONE = {
     ReviewDecision.AMEND: "is amended and signed by {name}; the final report is made now.",
     ReviewDecision.REJECT: "is rejected by {name}; nothing of it goes out from now on.",
 }
+_PAST = {
+    ReviewDecision.ACCEPT: "accepted",
+    ReviewDecision.AMEND: "amended",
+    ReviewDecision.REJECT: "rejected",
+}
 _AGAIN = "Look at it again with `clinic-ai review show {artefact}` and decide about what it says now."
 
 
@@ -51,8 +56,8 @@ class Shown:
     withheld: tuple[str, ...]
     verdict: GuardVerdict
     digest: str
-    findings: tuple[tuple[str, str], ...]
-    """Condition and presence, as the software says."""
+    material: Material
+    """What it was made of: the study with its patient, and the findings as the software has them."""
     reviews: tuple[Review, ...]
 
 
@@ -161,7 +166,7 @@ class Reviews:
             withheld=tuple(p.statement_id for p in draft if p.statement_id in withheld),
             verdict=verdict,
             digest=digest_of(artefact.artefact_id, said, withheld, verdict, material.findings),
-            findings=tuple((finding.condition, finding.presence.value) for finding in material.findings),
+            material=material,
             reviews=history,
         )
 
@@ -177,13 +182,7 @@ class Reviews:
     # ------------------------------------------------------------ what is decided
 
     def _document(self, order: Order, artefact: Artefact, material: Material, name: str) -> ReviewDocument:
-        unknown = sorted({c.condition for c in order.corrections} - set(table()))
-        if unknown:
-            raise InputError(
-                "unknown_condition",
-                f"There is no condition {', '.join(unknown)}.",
-                remedy="The table of codes, clinic_ai/results/codes.toml, names those there are.",
-            )
+        check_conditions(order.corrections)
         try:
             shown = self._shown(artefact, material, name, ())
         except Conflict:
@@ -197,27 +196,37 @@ class Reviews:
                 remedy=_AGAIN.format(artefact=artefact.artefact_id),
             )
         before = _passages(shown.said)
-        said = before if order.said is None else order.said
-        check_known(said, artefact, material)
         if not order.decision.signs:
             return ReviewDocument(shown=before, corrections=order.corrections)
+        said = self._signed_words(order, shown, name)
+        return ReviewDocument(shown=before, said=said, corrections=order.corrections, diff=difference(before, said))
+
+    def _signed_words(self, order: Order, shown: Shown, name: str) -> tuple[Passage, ...]:
+        """Return the words that an order signs. Raise Refused or InputError if they cannot be signed."""
+        before = _passages(shown.said)
+        said = before if order.said is None else order.said
+        check_known(said, shown.artefact, shown.material)
         if order.decision is ReviewDecision.ACCEPT and shown.withheld:
             raise Refused(
                 f"The guard keeps part of it back, so it cannot be accepted as it is: {reasons(shown.verdict)}",
                 remedy="Amend it: leave these statements out or write them anew. Or reject it.",
             )
-        said = corrected(said, before, order.corrections, material.findings)
+        said = corrected(said, before, order.corrections, shown.material.findings)
         if order.decision is ReviewDecision.AMEND:
             if said == before and not shown.withheld and not order.corrections:
                 raise InputError("nothing_amended", "Nothing was changed.", remedy="Accept it, or change its words.")
-            try:
-                check_verbatim(said, self._answered(material, said, name))
-            except Refused as error:
-                error.remedy = "Change these statements and amend it again; nothing was decided yet."
-                raise
+            self._check_guarded(said, shown.material, name)
         if not said:
             raise InputError("nothing_said", "A report without a word is none.", remedy="Reject it instead.")
-        return ReviewDocument(shown=before, said=said, corrections=order.corrections, diff=difference(before, said))
+        return said
+
+    def _check_guarded(self, said: tuple[Passage, ...], material: Material, name: str) -> None:
+        """Raise Refused unless the guard lets just these words out."""
+        try:
+            check_verbatim(said, self._answered(material, said, name))
+        except Refused as error:
+            error.remedy = "Change these statements and amend it again; nothing was decided yet."
+            raise
 
     def _check_originals(self, material: Material) -> None:
         missing = [i for i in material.instances if not self._objects.has(i.sha256)]
@@ -241,20 +250,7 @@ class Reviews:
         artefact = artefacts.get_artefact(connection, order.artefact_id)
         study = studies.get_study(connection, artefact.study_id)
         _check_state(artefact, order)
-        if study.version != artefact.version and order.decision.signs:
-            raise Conflict(
-                f"Study {artefact.study_id} has a newer version {study.version}, so this one is not signed any more.",
-                remedy="Review the newer version.",
-            )
-        job_id = None
-        if order.decision.signs:
-            job_id = jobs.add_job(
-                connection,
-                kind=JobKind.SIGN,
-                study_id=artefact.study_id,
-                version=artefact.version,
-                priority=study.priority,
-            )
+        job_id = _queue_signing(connection, artefact, study) if order.decision.signs else None
         review = reviews.new_review(
             artefact,
             order.decision,
@@ -279,9 +275,28 @@ class Reviews:
             done = _DONE[order.decision].format(name=name)
             return f"Artefact {order.artefact_id} of study {standing.study_id} {done}"
         raise Conflict(
-            f"Artefact {order.artefact_id} was decided already: {standing.decision.value} by {standing.reviewer}.",
-            remedy="Amend the signed artefact that followed; `clinic-ai study show` names it.",
+            f"Artefact {order.artefact_id} was decided already: {_PAST[standing.decision]} by {standing.reviewer}.",
+            remedy="Amend the signed artefact that follows from it; `clinic-ai study show` names it."
+            if standing.decision.signs
+            else "Nothing of it goes out and no signed artefact follows. `clinic-ai study reroute` analyses the study "
+            "again, as a new version to review.",
         )
+
+
+def _queue_signing(connection: Connection, artefact: Artefact, study: Study) -> str:
+    """Queue the job that carries a signature out; return its id. Raise Conflict if the study has a newer version."""
+    if study.version != artefact.version:
+        raise Conflict(
+            f"Study {artefact.study_id} has a newer version {study.version}, so this one is not signed any more.",
+            remedy="Review the newer version.",
+        )
+    return jobs.add_job(
+        connection,
+        kind=JobKind.SIGN,
+        study_id=artefact.study_id,
+        version=artefact.version,
+        priority=study.priority,
+    )
 
 
 def _passages(said: Collection[Released]) -> tuple[Passage, ...]:
@@ -295,7 +310,6 @@ def _check_state(artefact: Artefact, order: Order) -> None:
     if artefact.state is ArtefactState.FINAL and order.decision is ReviewDecision.AMEND:
         return  # a signed report can be wrong too: a new one takes its place
     raise Conflict(
-        f"Artefact {artefact.artefact_id} is {artefact.state.value}; it cannot be "
-        f"{order.decision.value.removesuffix('e')}ed.",
+        f"Artefact {artefact.artefact_id} is {artefact.state.value}; it cannot be {_PAST[order.decision]}.",
         remedy="`clinic-ai review list` shows what waits for a decision.",
     )

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, Statement, StatementKind
+from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError
 from clinic_ai.results.codes import finding_code
-
-MAX_TEXT = 4000
-"""Longest text of a statement, in characters; the limit of ``domain.Words``."""
 
 _PREFIXES: dict[StatementKind, str] = {"answer": "a", "refusal": "r", "remark": "m"}
 SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}

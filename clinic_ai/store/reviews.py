@@ -61,7 +61,10 @@ def get_review(connection: Connection, review_id: str) -> Review:
     """Return a decision. Raise NotFound if there is none of that id."""
     row = connection.execute(select(reviews).where(reviews.c.review_id == review_id)).first()
     if row is None:
-        raise NotFound(f"There is no review {review_id}.", remedy="`clinic-ai review list` shows what waits.")
+        raise NotFound(
+            f"There is no review {review_id}.",
+            remedy="`clinic-ai review show` names those of an artefact, `clinic-ai study show` the artefacts.",
+        )
     return _review(row)
 
 

@@ -99,12 +99,12 @@ def test_accepted_amended_and_rejected(home: Home, start: Callable[[], Daemon]) 
     patient = json.loads(name)["patient_name"].split("^")[0]
     for bad in (f"{patient} is well.", "Call 555-123-4567 at once.", "the lung the lung " * 40, "Nor\u202emal lungs."):
         refused = clinic_ai(
-            home, "review", "amend", final["artefact_id"], "--as", SIGNER, "--text", "-", status=1, stdin=bad
+            home, "review", "amend", final["artefact_id"], "--as", SIGNER, "--text", "-", "--yes", status=1, stdin=bad
         )
         assert "guard" in refused
         assert bad not in refused
     assert states(home) == ["SUPERSEDED", "FINAL"]
-    clinic_ai(home, "review", "amend", final["artefact_id"], "--as", SIGNER, "--text", "-", stdin=words)
+    clinic_ai(home, "review", "amend", final["artefact_id"], "--as", SIGNER, "--text", "-", "--yes", stdin=words)
     daemon.wait_for("delivery.sent")
     assert states(home) == ["SUPERSEDED", "SUPERSEDED", "FINAL"]
     assert words in pdf_text(home.outbox / study / "v1-signed-2")

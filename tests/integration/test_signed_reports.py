@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from review_desk import Desk, review_desk
 
-from clinic_ai.errors import InputError
+from clinic_ai.domain.reviews import ReviewDecision
+from clinic_ai.errors import Conflict, InputError, NotFound
 from clinic_ai.results.reviewing import Order
+from clinic_ai.store import reviews
 
 MINE = "The lungs are clear."
 
@@ -71,3 +73,40 @@ def test_the_note_beside_the_signers_words_is_true(desk: Desk) -> None:
     report = desk.sign(desk.order(desk.add_report(), corrections={"pneumonia": "absent"}))
     assert "In the signer's own words" in report.pdf
     assert "worded again" not in report.pdf + " ".join(report.texts) + str(report.result)
+
+
+def test_a_second_decision_is_refused_in_words_that_fit_the_first(desk: Desk) -> None:
+    rejected, accepted = desk.add_report(), desk.add_report()
+    for artefact, first in ((rejected, ReviewDecision.REJECT), (accepted, ReviewDecision.ACCEPT)):
+        later = desk.order(artefact, {"f_1": MINE})
+        desk.decide(desk.order(artefact, decision=first))
+        with pytest.raises(Conflict) as refused:
+            desk.decide(later)
+        if first is ReviewDecision.REJECT:
+            assert "decided already: rejected by" in refused.value.message
+            assert "no signed artefact follows" in refused.value.remedy
+        else:
+            assert "decided already: accepted by" in refused.value.message
+            assert "Amend the signed artefact" in refused.value.remedy
+
+
+def test_what_is_not_there_is_answered_with_what_lists_it(desk: Desk) -> None:
+    artefact = desk.add_report()
+    with pytest.raises(InputError, match=r"no condition pnuemonia\. Is pneumonia meant\?") as refused:
+        desk.decide(desk.order(artefact, corrections={"pnuemonia": "absent"}))
+    assert "review conditions" in refused.value.remedy
+    with pytest.raises(InputError, match=r"no condition xyzzy\.$"):
+        desk.decide(desk.order(artefact, corrections={"xyzzy": "absent"}))
+    with desk.database.read() as c, pytest.raises(NotFound) as missing:
+        reviews.get_review(c, "W-20261121-7F3K9QXB")
+    assert "review show" in missing.value.remedy
+
+
+def test_a_finding_that_the_signer_leaves_out_is_told_of_in_sentences_that_are_true(desk: Desk) -> None:
+    report = desk.sign(desk.order(desk.add_report(), {"n_1": MINE}))
+    assert report.result["findings"] == []
+    assert MINE in report.pdf
+    assert "This report states none of the models' findings." in report.pdf
+    assert "A model's positive finding is not mentioned in the text of this report" in report.pdf
+    assert "table of findings" not in report.pdf
+    assert "was released" not in report.pdf

@@ -19,14 +19,17 @@ from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB
 from clinic_ai.disk.room import Room as DiskRoom
 from clinic_ai.domain import (
+    Analysis,
     Audience,
     CloseCode,
     Decision,
+    Finding,
     GuardAction,
     GuardVerdict,
     InstanceHeader,
     JobKind,
     PatientIdentity,
+    Presence,
     Released,
     StudyFacts,
     WaitReason,
@@ -88,6 +91,7 @@ class Room:
     server: ControlServer
     lookout: Lookout
     closing: Closing
+    guard: Guard
 
     def look(self) -> None:
         """Look at the inboxes once, as ingest does all the time."""
@@ -176,6 +180,24 @@ class Room:
         )
         Quarantine(self.home.quarantine).put(path, entry.seen_at, why)
         return file_id
+
+    def add_finding(self, study_id: str) -> None:
+        """Store an analysis that found pneumonia, at 0.98 with a threshold of 0.47."""
+        with self.database.write() as c:
+            [image] = studies.instances_of(c, study_id, 1)
+            found = Finding(
+                condition="pneumonia",
+                label="Pneumonia",
+                probability=0.98,
+                threshold=0.47,
+                presence=Presence.PRESENT,
+                instance_sha256=image.sha256,
+                laterality="left",
+            )
+            job = jobs.get_job(c, jobs.add_job(c, kind=JobKind.ANALYSE, study_id=study_id, version=1, plugin="echo"))
+            analysis = Analysis(plugin="echo", plugin_version="1", models=(), findings=(found,))
+            jobs.save_analysis(c, jobs.lease(c, job, "test", (), ""), analysis, ())
+            jobs.succeed(c, job.job_id)
 
     def add_result(self, study_id: str, action: GuardAction = GuardAction.ALLOW) -> None:
         """Store a report job and what the guard decided of it."""
@@ -285,7 +307,7 @@ def control_room(path: Path) -> Iterator[Room]:
     server = ControlServer(home, services)
     server.start()
     try:
-        yield Room(home, database, shared, server, lookout, closing)
+        yield Room(home, database, shared, server, lookout, closing, guard)
     finally:
         server.stop()
         lookout.close()

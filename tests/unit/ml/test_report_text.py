@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_ai.domain import AdapterRef, Audience, Decision, Finding, GuardAction, GuardVerdict, ModelRef, Presence
+from clinic_ai.domain import (
+    AdapterRef,
+    Audience,
+    Decision,
+    Finding,
+    GuardAction,
+    GuardVerdict,
+    ModelRef,
+    Presence,
+    Released,
+)
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import date_value, name_value, short_text
 from clinic_ai.ml.uids import derived_uid, is_uid
@@ -148,6 +158,17 @@ def test_what_is_no_uid(text: str) -> None:
     assert not is_uid(text)
 
 
+def pneumonia(probability: float, presence: Presence) -> Finding:
+    return Finding(
+        condition="pneumonia",
+        label="Pneumonia",
+        probability=probability,
+        threshold=0.47,
+        presence=presence,
+        instance_sha256="a" * 64,
+    )
+
+
 @pytest.mark.parametrize(
     ("probability", "presence", "read"),
     [
@@ -161,13 +182,23 @@ def test_what_is_no_uid(text: str) -> None:
 def test_what_stands_beside_a_threshold_follows_from_the_numbers(
     probability: float, presence: Presence, read: str
 ) -> None:
-    finding = Finding(
-        condition="pneumonia",
-        label="Pneumonia",
-        probability=probability,
-        threshold=0.47,
-        presence=presence,
-        instance_sha256="a" * 64,
-    )
+    finding = pneumonia(probability, presence)
     assert words.standing(finding) == read
     assert words.correction(finding, None) == ""
+
+
+def test_a_report_without_rows_of_findings_says_why() -> None:
+    empty = GuardVerdict(
+        audience=Audience.CLINICIAN,
+        action=GuardAction.ALLOW,
+        decisions=(),
+        released=(),
+        policy_hash="b" * 64,
+        policy_name="p",
+    )
+    said = Released(statement_id="n_1", audience=Audience.CLINICIAN, text="Clear lungs.", policy_hash="b" * 64)
+    full = empty.model_copy(update={"released": (said,)})
+    found = (pneumonia(0.98, Presence.PRESENT),)
+    assert words.no_findings_line((), full) == "No model gave a finding with a probability."
+    assert words.no_findings_line(found, empty) == "No finding was released."
+    assert words.no_findings_line(found, full) == "This report states none of the models' findings."

@@ -17,9 +17,9 @@ from clinic_ai.domain import (
     Refusal,
     Released,
 )
+from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError, PluginError
 from clinic_ai.results.statements import (
-    MAX_TEXT,
     findings_of,
     parted,
     sentence,
