@@ -40,7 +40,7 @@ def check(order: CheckOrder, services: Having, person: Clinician) -> GuardCheck:
         findings=subject.findings,
         example=fitting(examples, subject.facts),
     )
-    said = Statement(statement_id="text", kind="answer", text=order.text or "")
+    said = Statement(statement_id="text", kind=order.kind, text=order.text or "")
     return GuardCheck(
         text=None if order.text is None else services.guard.judge(subject, order.audience, (said,)),
         question=None if order.question is None else services.guard.ask(asked, order.audience, order.question),

@@ -8,12 +8,15 @@ from typing import Literal
 from clinic_ai.domain.analyses import Finding
 from clinic_ai.domain.words import Audience, Key, Sha256, Word, Words
 
+StatementKind = Literal["finding", "answer", "remark", "refusal", "notice"]
+"""What a statement is: it words a finding, answers a question, remarks on or refuses an image, or tells of a state."""
+
 
 class Statement(Word):
     """One sentence somebody would like to say, with the evidence it rests on. Unguarded."""
 
     statement_id: Key
-    kind: Literal["finding", "answer", "remark", "refusal", "notice"]
+    kind: StatementKind
     text: Words
     finding: Finding | None = None
     """The finding a sentence of kind ``finding`` words."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from clinic_ai.domain import Audience, GuardAction
+from clinic_ai.domain import Audience, GuardAction, StatementKind
 from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
 from clinic_ai.guard.detectors.asked import ASKED
@@ -29,8 +29,8 @@ from clinic_ai.guard.unused import unused_lexicons, unused_templates
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+PackName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
 
 MAX_DEPTH = 4
 """How deep ``all``, ``any`` and ``not`` may nest in a condition."""
@@ -53,7 +53,7 @@ class RuleEntry(Entry):
     audiences: tuple[Audience, ...] = Field(min_length=1)
     scope: Literal["statement", "artefact"] = "statement"
     """Whether it looks at each statement, or once at the whole; a rule for the whole adds a mark or holds."""
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[StatementKind, ...] = ()
     """Kinds of statements it looks at; none named means all."""
     when: dict[str, Any]
     """A detector with its parameters, or ``all``, ``any``, ``not`` of such."""
@@ -78,7 +78,7 @@ class RuleEntry(Entry):
 class PolicyFile(Entry):
     """``policy.toml``."""
 
-    name: Name
+    name: PackName
     version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     summary: str = ""
     extends: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
@@ -266,8 +266,9 @@ def _rules(
 
 def _unused(files: Mapping[str, bytes], rules: Sequence[Rule], intents: Sequence[Intent]) -> list[str]:
     """Return what stands in the pack's own files and has no effect."""
-    lists = {name for judged in (*rules, *intents) for name in judged.condition.lexicon_names()}
-    entries = [*(rule.entry for rule in rules), *(intent.entry for intent in intents)]
+    judged: list[Rule | Intent] = [*rules, *intents]
+    lists = {name for each in judged for name in each.condition.lexicon_names()}
+    entries = [each.entry for each in judged]
     templates = {a: {e.template for e in entries if e.template and a in e.audiences} for a in Audience}
     marked = {rule.entry.id for rule in rules}
     return [*unused_lexicons(files, lists), *unused_templates(files, templates, marked)]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_ai.domain import Audience, Finding
+from clinic_ai.domain import Audience, Finding, StatementKind
 from clinic_ai.guard.wording import missing_words, percent, probability_word
 
-KINDS = ("finding", "answer", "remark", "refusal", "notice")
+KINDS: tuple[str, ...] = get_args(StatementKind)
 KNOWN_FINDING = "finding_known"
 """Stands in for ``finding`` where the glossary has a word for the condition; a file may leave it out."""
 _SLOT = re.compile(r"\{([^{}]*)\}")

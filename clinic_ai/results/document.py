@@ -30,12 +30,13 @@ from clinic_ai.domain import (
     Probability,
     Released,
     Sha256,
+    StatementKind,
     StoredFile,
     ValidationFigures,
     Word,
 )
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import Kind, kind_of, released_findings
+from clinic_ai.results.statements import kind_of, released_findings
 from clinic_ai.tasks import RenderTask
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -106,7 +107,7 @@ class StatementPart(Word):
     """A sentence as the guard released it."""
 
     statement_id: str
-    kind: Kind
+    kind: StatementKind
     text: str
     annotations: tuple[str, ...]
 

@@ -7,17 +7,14 @@ finding of all analyses in their order, ``a_…`` an answer, ``r_…`` a refusal
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
-from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, Statement
+from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, Statement, StatementKind
 from clinic_ai.results.codes import finding_code
 
 MAX_TEXT = 4000
 """Longest text of a statement, in characters; the limit of ``domain.Words``."""
 
-Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
-
-_KINDS: dict[str, Kind] = {"f": "finding", "a": "answer", "r": "refusal", "m": "remark"}
+_KINDS: dict[str, StatementKind] = {"f": "finding", "a": "answer", "r": "refusal", "m": "remark"}
 SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
 """How a side is said after the name of a finding."""
 
@@ -60,7 +57,7 @@ def sentence(finding: Finding) -> str:
     return f"{label}{side} is very unlikely."
 
 
-def kind_of(statement_id: str) -> Kind:
+def kind_of(statement_id: str) -> StatementKind:
     """Return what a statement is, from its id; ids of other makers are notices."""
     return _KINDS.get(statement_id.partition("_")[0], "notice")
 
