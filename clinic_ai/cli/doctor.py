@@ -53,6 +53,7 @@ def examine(home: Home) -> list[Check]:
     for look in (_people, _rules, _inboxes, _receiver, _memory):
         found += look(home, settings, catalogue)
     found += _told("policy", lambda: _policy(home, settings))
+    found += _examples(home)
     found += _told("models", lambda: _models(home, catalogue))
     return found
 
@@ -274,6 +275,16 @@ def _policy(home: Home, settings: Settings) -> Iterator[Check]:
     else:
         pack = report.pack
         yield Check("policy", "ok", f"Pack {pack.name} {pack.version}: all {len(report.outcomes)} cases pass.")
+
+
+def _examples(home: Home) -> Iterator[Check]:
+    from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
+
+    examples, problems = load_examples(home.path / FOLDER)
+    for problem in problems:
+        yield Check("examples", "warn", problem, REMEDY)
+    if examples:
+        yield Check("examples", "ok", f"Healthy examples that can be shown: {len(examples)}.")
 
 
 def _models(home: Home, catalogue: PluginCatalogue) -> Iterator[Check]:

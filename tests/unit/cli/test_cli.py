@@ -274,6 +274,17 @@ pack = "no-such-pack"
     assert all(check["remedy"] for check in json.loads(out) if check["verdict"] == "fail")
 
 
+def test_doctor_says_which_healthy_example_is_not_shown(home: Home, run: Run) -> None:
+    folder = home.path / "examples"
+    folder.mkdir(exist_ok=True)
+    (folder / "chest-pa.toml").write_text('modality = "DX"\n')
+    checks = json.loads(run("doctor", "--json")[1])
+    (told,) = [check for check in checks if check["name"] == "examples"]
+    assert told["verdict"] == "warn"
+    assert told["sentence"].startswith("The healthy example chest-pa.toml is not shown: body_part: ")
+    assert "reload" in told["remedy"]
+
+
 def test_doctor_says_every_mistake_in_the_settings(home: Home, run: Run) -> None:
     home.clinic_toml.write_text("[clinik]\nx = 1\n[ingest]\nbatch = 'many'\n")
     code, out, _ = run("doctor")

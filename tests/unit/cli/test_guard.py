@@ -19,6 +19,7 @@ from clinic_ai.control.views import Role
 from clinic_ai.domain import Audience
 from clinic_ai.guard.templates import KINDS
 from clinic_ai.home import init_home
+from clinic_ai.store.alerts import open_alerts
 
 Run = Callable[..., tuple[int, str]]
 
@@ -78,6 +79,16 @@ def test_about_a_study_the_daemon_is_asked(room: Room, run: Run) -> None:
     rules = {decision["rule"] for decision in json.loads(out)["text"]["decisions"]}
     assert "guard.allow_list" in rules
     assert run("--audience", "patient", "--text", "x", "--study", "S-20260101-AAAAAAAA")[0] == Exit.NOT_FOUND
+
+
+def test_an_example_that_cannot_be_shown_raises_an_alert(room: Room, run: Run) -> None:
+    folder = room.home.path / "examples"
+    folder.mkdir()
+    (folder / "chest-pa.toml").write_text("modality = 1")
+    run("--audience", "patient", "--question", "What is normal?", "--study", room.add_study())
+    with room.database.read() as connection:
+        (alert,) = [a for a in open_alerts(connection) if a.code == "example_unusable"]
+    assert "chest-pa.toml is not shown" in alert.sentence
 
 
 def test_a_technician_may_not_try_words_about_a_study(room: Room, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
