@@ -269,7 +269,7 @@ def _policy(home: Home, settings: Settings) -> Iterator[Check]:
     except ChildError as error:
         yield Check("policy", "fail", f"The guard cannot test {directory}: {error.message}", error.remedy)
         return
-    wrong = [*report.problems, *(o.sentence for o in report.outcomes if not o.passed)]
+    wrong = [*report.problems, *(o.failure for o in report.outcomes if not o.passed)]
     if wrong:
         yield Check("policy", "fail", f"Pack {report.pack.name} would be refused: {wrong[0]}", "clinic-ai policy test")
     else:

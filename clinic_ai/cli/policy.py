@@ -56,13 +56,14 @@ def run_cases(directory: PackArgument = None, home: HomeOption = None, as_json: 
         print_json(report)
     else:
         for problem in report.problems:
-            say(problem)
+            say(f"{problem}.")
         for case in failures:
-            say(f"Case {case.number} of rule {case.rule} ({case.kind}): {case.sentence}")
+            say(f"{case.failure}.")
         good = "would load" if not failures and not report.problems else "would be refused"
+        others = f", and there {_counted(len(report.problems))}" if report.problems else ""
         say(
             f"Pack {report.pack.name} {report.pack.version} {good}: {len(report.pack.rules)} rules, "
-            f"{len(report.outcomes) - len(failures)} of {len(report.outcomes)} cases pass."
+            f"{len(report.outcomes) - len(failures)} of {len(report.outcomes)} cases pass{others}."
         )
     if failures or report.problems:
         raise typer.Exit(Exit.FAILED)
@@ -115,6 +116,10 @@ def compare(
     for outcome in difference.outcomes:
         say(f"Text {outcome.where}: {outcome.what}")
     say(f"{len(difference.changes)} changes; {len(difference.outcomes)} of {difference.cases} texts fare otherwise.")
+
+
+def _counted(others: int) -> str:
+    return "is 1 other problem" if others == 1 else f"are {others} other problems"
 
 
 def check_pack(directory: Path) -> CaseReport:

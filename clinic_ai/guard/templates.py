@@ -105,7 +105,7 @@ class Templates(BaseModel):
         return values
 
 
-def parse_templates(templates: Templates) -> list[str]:
+def template_problems(templates: Templates) -> list[str]:
     """Return what is wrong with a template file: missing kinds, empty texts, slots that an audience does not have."""
     problems: list[str] = []
     for audience in Audience:

@@ -170,7 +170,9 @@ def test_a_label_from_a_plugin_is_judged_too(say: Say, finding: Callable[..., Fi
     said = Statement(statement_id="f_1", kind="finding", text="Pneumonia is very unlikely.", finding=hostile)
     verdict = say(said, findings=(hostile,))
     assert verdict.action is GuardAction.HOLD
-    assert "guard.unsettled" in {d.rule for d in verdict.decisions}
+    (why,) = [d.reason for d in verdict.decisions if d.rule == "guard.unsettled"]
+    assert "markup (markup, a link or a special token)" in why
+    assert "write it in other words" in why
 
 
 @pytest.mark.parametrize("text", ["John Smith", "\u200b\u200b", "   ", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from clinic_ai.guard.inspection import describe_pack
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
-from clinic_ai.guard.proof import load_policy
+from clinic_ai.guard.proof import check_pack, load_policy
 from clinic_ai.tasks import GuardSubject, GuardTask
 
 
@@ -146,6 +147,18 @@ def test_a_rule_can_be_left_out_with_its_cases(packs: Path, edit: Edit) -> None:
 def test_what_cannot_be_extended_is_named(packs: Path, edit: Edit, old: str, new: str, problem: str) -> None:
     edit("strict/policy.toml", old, new)
     assert problem in refusal(packs / "strict")
+
+
+def test_a_case_is_found_again_in_its_own_file(packs: Path) -> None:
+    (packs / "strict" / "lexicons" / "instructions.txt").write_text("@replace\nobey me\n")
+    failed = [o for o in check_pack(packs / "strict").outcomes if not o.passed]
+    asked = [o for o in failed if o.file == "questions.toml of default"]
+    judged = [o for o in failed if o.file == "cases.toml of default"]
+    assert len(asked) + len(judged) == len(failed)
+    cases = tomllib.loads((packs / "default" / "cases.toml").read_text())["case"]
+    assert judged
+    for outcome in judged:
+        assert cases[outcome.number - 1]["text"] == outcome.text
 
 
 def test_a_changed_rule_needs_its_own_cases(packs: Path, edit: Edit) -> None:
