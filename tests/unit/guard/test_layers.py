@@ -13,7 +13,7 @@ import pytest
 from clinic_ai.domain import Audience, GuardAction, Statement, StudyFacts
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.engine import judge
-from clinic_ai.guard.inspection import describe_pack
+from clinic_ai.guard.inspection import compare_packs, describe_pack
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
@@ -164,6 +164,18 @@ def test_a_case_is_found_again_in_its_own_file(packs: Path) -> None:
 def test_a_changed_rule_needs_its_own_cases(packs: Path, edit: Edit) -> None:
     edit("strict/cases.toml", 'rule = "other-number"\nkind = "mutation"', 'rule = "other-number"\nkind = "firing"')
     assert "rule other-number has no mutation case" in refusal(packs / "strict")
+
+
+def test_what_sets_packs_apart_is_shown_where_it_differs(packs: Path) -> None:
+    told = compare_packs(packs / "default", packs / "strict")
+    for change in told.changes:
+        what = change.what.partition(": ")[2]
+        if " → " in what:
+            old, new = what.split(" → ")
+            assert old != new, change
+        assert "{'" not in change.what
+    wheres = [(outcome.where, outcome.what) for outcome in told.outcomes]
+    assert len(wheres) == len(set(wheres))
 
 
 def test_a_chain_of_packs_is_refused(packs: Path, edit: Edit) -> None:
