@@ -262,6 +262,8 @@ class PackDescription(Word):
 
     pack: PackInfo
     rules: tuple[RuleCoverage, ...]
+    cases: tuple[str, ...] = ()
+    """Where each case stands that ``fires_on`` counts: file and number in it, such as ``cases.toml 4``."""
     terms: dict[str, int]
     languages: tuple[str, ...]
 

@@ -27,16 +27,24 @@ PackArgument = Annotated[
 @policy.command("list", epilog=example("policy list our-clinic"))
 def list_rules(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the rules of a pack: what each prevents, for whom, and what it does."""
-    from clinic_ai.cli.output import print_json, say
+    from clinic_ai.cli.output import print_json, say, table
 
     pack = find_pack(directory, home)
     described = describe(pack)
     if as_json:
         print_json(described)
         return
-    for rule in described.rules:
-        row = f"row {rule.row}" if rule.row else "own"
-        say(f"{rule.rule}: {rule.action.value}, {', '.join(a.value for a in rule.audiences)} ({row}). {rule.hazard}")
+    table(
+        ("RULE", "DOES", "FOR", "ROW", "PREVENTS"),
+        [
+            (r.rule, r.action.value, "".join(a.value[0].upper() for a in r.audiences), str(r.row or "-"), r.hazard)
+            for r in described.rules
+        ],
+        empty="No rule.",
+    )
+    say(
+        "FOR: C clinicians, P patients, T technicians. ROW: the hazard's row of the table in docs/guard.md, - for none."
+    )
     lists = ", ".join(f"{name} ({number})" for name, number in sorted(described.terms.items()))
     say(f"Word lists: {lists}.")
     say(f"Languages: {', '.join(described.languages)}.")
@@ -72,20 +80,26 @@ def run_cases(directory: PackArgument = None, home: HomeOption = None, as_json: 
 @policy.command("check", epilog=example("policy check our-clinic"))
 def show_coverage(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Read a pack and show how well its cases cover each rule. Exit code 1 if a rule lacks a kind of case."""
-    from clinic_ai.cli.output import Exit, print_json, say
+    from clinic_ai.cli.output import Exit, print_json, say, table
 
     described = describe(find_pack(directory, home))
     bare = [r.rule for r in described.rules if not (r.firing and r.non_firing and r.mutations)]
     if as_json:
         print_json(described)
     else:
-        for rule in described.rules:
-            hit = rule.fires_on
-            numbers = f"{len(hit)} cases" if len(hit) > _LISTED else f"cases {', '.join(map(str, hit)) or 'none'}"
-            say(
-                f"{rule.rule}: {rule.firing} firing, {rule.non_firing} non-firing, {rule.mutations} mutations; "
-                f"fires on {numbers}"
-            )
+        table(
+            ("RULE", "CASES", "FIRES ON"),
+            [
+                (
+                    r.rule,
+                    f"{r.firing}+{r.non_firing}+{r.mutations}",
+                    _listed([described.cases[n - 1] for n in r.fires_on]),
+                )
+                for r in described.rules
+            ],
+            empty="No rule.",
+        )
+        say("CASES: firing + non-firing + mutations. FIRES ON: any cases of the pack, by number in their file.")
         for name in bare:
             say(f"Rule {name} lacks a kind of case: add one with kind firing, non_firing and mutation to cases.toml.")
         say(
@@ -116,6 +130,17 @@ def compare(
     for outcome in difference.outcomes:
         say(f"Text {outcome.where}: {outcome.what}")
     say(f"{len(difference.changes)} changes; {len(difference.outcomes)} of {difference.cases} texts fare otherwise.")
+
+
+def _listed(cases: list[str]) -> str:
+    """Return cases by file and number, or how many there are; ``cases`` are such as ``cases.toml 4``."""
+    if len(cases) > _LISTED:
+        return f"{len(cases)} cases"
+    numbers: dict[str, list[str]] = {}
+    for case in cases:
+        file, _, number = case.rpartition(" ")
+        numbers.setdefault(file, []).append(number)
+    return "; ".join(f"{file} {', '.join(found)}" for file, found in numbers.items()) or "none"
 
 
 def _counted(others: int) -> str:

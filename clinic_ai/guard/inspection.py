@@ -45,6 +45,7 @@ def describe_pack(directory: Path) -> PackDescription:
     return PackDescription(
         pack=pack_info(policy),
         rules=rules,
+        cases=tuple(f"{file} {number}" for file, number in policy.case_places),
         terms={name: len(terms) for name, terms in lexicons.items()},
         languages=tuple(sorted(policy.templates)),
     )
