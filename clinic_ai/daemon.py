@@ -28,6 +28,7 @@ from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
+from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
@@ -216,6 +217,7 @@ class Appliance:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         self._refuse_unknown_conditions()
         self._check_critical()
+        self._check_examples()
         for problem in self.catalogue.problems:
             self._alert("plugin_unusable", problem.sentence, "Repair or uninstall it; the other plugins work.")
         self.registry.install_reference_models("clinic-ai")
@@ -236,6 +238,12 @@ class Appliance:
         if unknown:
             sentence = f"[[critical]] of clinic.toml names {', '.join(unknown)}, which no finding is called."
             self._alert("critical_unknown", sentence, "Write a key of codes.toml, see docs/critical-findings.md.")
+
+    def _check_examples(self) -> None:
+        """Say which of the clinic's healthy examples can not be shown."""
+        _, problems = load_examples(self.home.path / FOLDER)
+        if problems:
+            self._alert("example_unusable", " ".join(problems), REMEDY)
 
     def _facts(self) -> dict[str, object]:
         return {"boot": self.boot_id, "policy": policy_hash(self.guard), "plugins": sorted(self.catalogue.manifests)}
@@ -318,10 +326,12 @@ class Appliance:
             alerts.withdraw(connection, "settings_refused", "appliance")
             alerts.withdraw(connection, "policy_rejected", "appliance")
             alerts.withdraw(connection, "critical_unknown", "appliance")
+            alerts.withdraw(connection, "example_unusable", "appliance")
             record(
                 connection, actor="clinic-ai", action="settings.reloaded", subject="clinic.toml", details=self._facts()
             )
         self._check_critical()
+        self._check_examples()
         self.wake()
         log.info("settings.reloaded")
         return ()

@@ -209,14 +209,30 @@ class PackInfo(Word):
     cases: int
 
 
-class CaseOutcome(Word):
-    """How one case of a pack went; ``number`` counts from 1, ``sentence`` says what is wrong, empty if it passed."""
+_SHOWN = 80
+"""Characters of a case's text that are shown."""
 
+
+class CaseOutcome(Word):
+    """How one case of a pack went; ``sentence`` says what is wrong, empty if it passed.
+
+    ``number`` counts from 1 in ``file``, such as ``cases.toml`` or ``cases.toml of default``.
+    """
+
+    file: str = "cases.toml"
     number: int
     rule: str
     kind: str
+    text: str = ""
+    """What was judged."""
     passed: bool
     sentence: str = ""
+
+    @property
+    def failure(self) -> str:
+        """What is wrong, in one sentence with the place and the beginning of the text."""
+        shown = self.text if len(self.text) <= _SHOWN else f"{self.text[: _SHOWN - 1]}…"
+        return f"{self.file}, case {self.number} of rule {self.rule} ({self.kind}): {self.sentence}: {shown!r}"
 
 
 class CaseReport(Word):
@@ -246,6 +262,8 @@ class PackDescription(Word):
 
     pack: PackInfo
     rules: tuple[RuleCoverage, ...]
+    cases: tuple[str, ...] = ()
+    """Where each case stands that ``fires_on`` counts: file and number in it, such as ``cases.toml 4``."""
     terms: dict[str, int]
     languages: tuple[str, ...]
 

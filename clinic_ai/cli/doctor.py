@@ -56,6 +56,7 @@ def examine(home: Home) -> list[Check]:
     for look in (_people, _rules, _inboxes, _receiver, _critical, _memory):
         found += look(home, settings, catalogue)
     found += _told("policy", lambda: _policy(home, settings))
+    found += _examples(home)
     found += _told("models", lambda: _models(home, catalogue))
     return found
 
@@ -310,12 +311,22 @@ def _policy(home: Home, settings: Settings) -> Iterator[Check]:
     except ChildError as error:
         yield Check("policy", "fail", f"The guard cannot test {directory}: {error.message}", error.remedy)
         return
-    wrong = [*report.problems, *(o.sentence for o in report.outcomes if not o.passed)]
+    wrong = [*report.problems, *(o.failure for o in report.outcomes if not o.passed)]
     if wrong:
         yield Check("policy", "fail", f"Pack {report.pack.name} would be refused: {wrong[0]}", "clinic-ai policy test")
     else:
         pack = report.pack
         yield Check("policy", "ok", f"Pack {pack.name} {pack.version}: all {len(report.outcomes)} cases pass.")
+
+
+def _examples(home: Home) -> Iterator[Check]:
+    from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
+
+    examples, problems = load_examples(home.path / FOLDER)
+    for problem in problems:
+        yield Check("examples", "warn", problem, REMEDY)
+    if examples:
+        yield Check("examples", "ok", f"Healthy examples that can be shown: {len(examples)}.")
 
 
 def _models(home: Home, catalogue: PluginCatalogue) -> Iterator[Check]:

@@ -11,7 +11,7 @@ import typer
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 
 if TYPE_CHECKING:
-    from clinic_ai.domain import Audience, GuardVerdict
+    from clinic_ai.domain import Audience, GuardVerdict, StatementKind
     from clinic_ai.guard.asking import GuardCheck, QuestionVerdict
 
 guard = group("guard", "The guard: what would become of a text or a question.")
@@ -25,17 +25,31 @@ class Reader(StrEnum):
     TECHNICIAN = "technician"
 
 
+class Kind(StrEnum):
+    """What a draft would be; as above."""
+
+    FINDING = "finding"
+    ANSWER = "answer"
+    REMARK = "remark"
+    REFUSAL = "refusal"
+    NOTICE = "notice"
+
+
 @guard.command(
     "check", epilog=example('guard check --audience patient --text "No cancer." --question "How big is it?"')
 )
 def check(
     reader: Annotated[Reader, typer.Option("--audience", help="Who would read it.")],
     text: Annotated[str | None, typer.Option(help="A draft.")] = None,
+    kind: Annotated[
+        Kind, typer.Option(help="What the draft would be; patients and technicians read the template of that name.")
+    ] = Kind.ANSWER,
     question: Annotated[str | None, typer.Option(help="A question.")] = None,
     study: Annotated[str | None, typer.Option(metavar="ID", help="The study it is about; asks the daemon.")] = None,
     language: Annotated[str | None, typer.Option(help="Language of the answer, such as en; else the clinic's.")] = None,
     pack: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The pack to try; else the one that clinic.toml names.")
+        Path | None,
+        typer.Option(metavar="PACK", help="The pack to try: name or folder; else that of clinic.toml."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -50,9 +64,9 @@ def check(
     if study is not None and pack is not None:
         raise typer.BadParameter("A study is judged by the pack in force; leave out --pack or --study.")
     if study is not None:
-        checked = _ask_daemon(home, study, audience, text, question, language)
+        checked = _ask_daemon(home, study, audience, text, question, language, kind.value)
     else:
-        checked = _ask_child(home, pack, audience, text, question, language)
+        checked = _ask_child(home, pack, audience, text, question, language, kind.value)
     if as_json:
         print_json(checked)
     else:
@@ -63,11 +77,19 @@ def check(
 
 
 def _ask_daemon(
-    home: Path | None, study: str, audience: Audience, text: str | None, question: str | None, language: str | None
+    home: Path | None,
+    study: str,
+    audience: Audience,
+    text: str | None,
+    question: str | None,
+    language: str | None,
+    kind: StatementKind,
 ) -> GuardCheck:
     from clinic_ai.control.guard_client import GuardClient
 
-    return GuardClient(home_of(home)).check_words(study, audience, text=text, question=question, language=language)
+    return GuardClient(home_of(home)).check_words(
+        study, audience, text=text, question=question, language=language, kind=kind
+    )
 
 
 def _ask_child(
@@ -77,7 +99,9 @@ def _ask_child(
     text: str | None,
     question: str | None,
     language: str | None,
+    kind: StatementKind,
 ) -> GuardCheck:
+    from clinic_ai.cli.packs import find_pack
     from clinic_ai.domain import ImageFacts, Statement, StudyFacts
     from clinic_ai.guard.asking import GuardCheck
     from clinic_ai.guard.client import Guard
@@ -86,19 +110,17 @@ def _ask_child(
     from clinic_ai.settings import load_settings
     from clinic_ai.tasks import GuardSubject
 
-    if pack is None or language is None:
-        place = home_of(home)
-        settings = load_settings(place.clinic_toml)
-        pack = pack or place.policies / settings.guard.pack
-        language = language or settings.clinic.language
+    directory = find_pack(pack, home)
+    if language is None:
+        language = load_settings(home_of(home).clinic_toml).clinic.language
     # Of no study nothing is known: neither scale nor depth nor an earlier study, and no body part.
     subject = question_subject(StudyFacts(), ImageFacts(), language=language)
     plain = GuardSubject(facts=subject.facts, image=subject.image, language=language)
     crew = Crew()
-    child = Guard(crew, pack)
+    child = Guard(crew, directory)
     try:
         child.load()
-        said = None if text is None else (Statement(statement_id="text", kind="answer", text=text),)
+        said = None if text is None else (Statement(statement_id="text", kind=kind, text=text),)
         return GuardCheck(
             text=None if said is None else child.judge(plain, audience, said),
             question=None if question is None else child.ask(subject, audience, question),

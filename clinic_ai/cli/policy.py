@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
+from clinic_ai.cli.options import HomeOption, JsonOption, example, group
+from clinic_ai.cli.packs import find_pack, packs_in
 
 if TYPE_CHECKING:
     from clinic_ai.guard.client import Guard
@@ -19,70 +20,86 @@ _LISTED = 12
 """So many cases are named; of more only the number is told."""
 policy = group("policy", "The policy pack: what may be said, to whom.")
 PackArgument = Annotated[
-    Path | None, typer.Argument(metavar="[DIR]", help="The pack; else the one that clinic.toml names.")
+    Path | None, typer.Argument(metavar="[PACK]", help="The pack, by name or folder; else the one of clinic.toml.")
 ]
 
 
-@policy.command("list", epilog=example("policy list policies/our-clinic"))
+@policy.command("list", epilog=example("policy list our-clinic"))
 def list_rules(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the rules of a pack: what each prevents, for whom, and what it does."""
-    from clinic_ai.cli.output import print_json, say
+    from clinic_ai.cli.output import print_json, say, table
 
-    described = describe(_pack(directory, home))
+    pack = find_pack(directory, home)
+    described = describe(pack)
     if as_json:
         print_json(described)
         return
-    for rule in described.rules:
-        row = f"row {rule.row}" if rule.row else "own"
-        say(f"{rule.rule}: {rule.action.value}, {', '.join(a.value for a in rule.audiences)} ({row}). {rule.hazard}")
+    table(
+        ("RULE", "DOES", "FOR", "ROW", "PREVENTS"),
+        [
+            (r.rule, r.action.value, "".join(a.value[0].upper() for a in r.audiences), str(r.row or "-"), r.hazard)
+            for r in described.rules
+        ],
+        empty="No rule.",
+    )
+    say(
+        "FOR: C clinicians, P patients, T technicians. ROW: the hazard's row of the table in docs/guard.md, - for none."
+    )
     lists = ", ".join(f"{name} ({number})" for name, number in sorted(described.terms.items()))
     say(f"Word lists: {lists}.")
     say(f"Languages: {', '.join(described.languages)}.")
-    beside = _beside(_pack(directory, home))
+    beside = [name for name in packs_in(pack.resolve().parent) if name != pack.resolve().name]
     if beside:
         say(f"Packs beside it: {', '.join(beside)}.")
 
 
-@policy.command("test", epilog=example("policy test policies/our-clinic"))
+@policy.command("test", epilog=example("policy test our-clinic"))
 def run_cases(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Load a pack and run its cases. Exit code 1 if it would be refused."""
     from clinic_ai.cli.output import Exit, print_json, say
 
-    report = check_pack(_pack(directory, home))
+    report = check_pack(find_pack(directory, home))
     failures = [outcome for outcome in report.outcomes if not outcome.passed]
     if as_json:
         print_json(report)
     else:
         for problem in report.problems:
-            say(problem)
+            say(f"{problem}.")
         for case in failures:
-            say(f"Case {case.number} of rule {case.rule} ({case.kind}): {case.sentence}")
+            say(f"{case.failure}.")
         good = "would load" if not failures and not report.problems else "would be refused"
+        others = f", and there {_counted(len(report.problems))}" if report.problems else ""
         say(
             f"Pack {report.pack.name} {report.pack.version} {good}: {len(report.pack.rules)} rules, "
-            f"{len(report.outcomes) - len(failures)} of {len(report.outcomes)} cases pass."
+            f"{len(report.outcomes) - len(failures)} of {len(report.outcomes)} cases pass{others}."
         )
     if failures or report.problems:
         raise typer.Exit(Exit.FAILED)
 
 
-@policy.command("check", epilog=example("policy check policies/our-clinic"))
+@policy.command("check", epilog=example("policy check our-clinic"))
 def show_coverage(directory: PackArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Read a pack and show how well its cases cover each rule. Exit code 1 if a rule lacks a kind of case."""
-    from clinic_ai.cli.output import Exit, print_json, say
+    from clinic_ai.cli.output import Exit, print_json, say, table
 
-    described = describe(_pack(directory, home))
+    described = describe(find_pack(directory, home))
     bare = [r.rule for r in described.rules if not (r.firing and r.non_firing and r.mutations)]
     if as_json:
         print_json(described)
     else:
-        for rule in described.rules:
-            hit = rule.fires_on
-            numbers = f"{len(hit)} cases" if len(hit) > _LISTED else f"cases {', '.join(map(str, hit)) or 'none'}"
-            say(
-                f"{rule.rule}: {rule.firing} firing, {rule.non_firing} non-firing, {rule.mutations} mutations; "
-                f"fires on {numbers}"
-            )
+        table(
+            ("RULE", "CASES", "FIRES ON"),
+            [
+                (
+                    r.rule,
+                    f"{r.firing}+{r.non_firing}+{r.mutations}",
+                    _listed([described.cases[n - 1] for n in r.fires_on]),
+                )
+                for r in described.rules
+            ],
+            empty="No rule.",
+        )
+        say("CASES: firing + non-firing + mutations. FIRES ON: any cases of the pack, by number in their file.")
         for name in bare:
             say(f"Rule {name} lacks a kind of case: add one with kind firing, non_firing and mutation to cases.toml.")
         say(
@@ -92,7 +109,7 @@ def show_coverage(directory: PackArgument = None, home: HomeOption = None, as_js
         raise typer.Exit(Exit.FAILED)
 
 
-@policy.command("diff", epilog=example("policy diff policies/default policies/our-clinic"))
+@policy.command("diff", epilog=example("policy diff default our-clinic"))
 def compare(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="The pack to compare with.")],
     new: Annotated[Path | None, typer.Argument(metavar="[NEW]", help="The changed pack; else the one in use.")] = None,
@@ -102,8 +119,9 @@ def compare(
     """Say what one pack changes of another, and which of their texts would fare otherwise."""
     from clinic_ai.cli.output import print_json, say
 
-    with _guard(old) as guard:
-        difference = guard.compare(old, _pack(new, home))
+    before, after = find_pack(old, home), find_pack(new, home)
+    with _guard(before) as guard:
+        difference = guard.compare(before, after)
     if as_json:
         print_json(difference)
         return
@@ -112,6 +130,21 @@ def compare(
     for outcome in difference.outcomes:
         say(f"Text {outcome.where}: {outcome.what}")
     say(f"{len(difference.changes)} changes; {len(difference.outcomes)} of {difference.cases} texts fare otherwise.")
+
+
+def _listed(cases: list[str]) -> str:
+    """Return cases by file and number, or how many there are; ``cases`` are such as ``cases.toml 4``."""
+    if len(cases) > _LISTED:
+        return f"{len(cases)} cases"
+    numbers: dict[str, list[str]] = {}
+    for case in cases:
+        file, _, number = case.rpartition(" ")
+        numbers.setdefault(file, []).append(number)
+    return "; ".join(f"{file} {', '.join(found)}" for file, found in numbers.items()) or "none"
+
+
+def _counted(others: int) -> str:
+    return "is 1 other problem" if others == 1 else f"are {others} other problems"
 
 
 def check_pack(directory: Path) -> CaseReport:
@@ -138,17 +171,3 @@ def _guard(directory: Path) -> Iterator[Guard]:
     finally:
         guard.close()
         crew.close()
-
-
-def _beside(directory: Path) -> list[str]:
-    found = (p.parent for p in directory.resolve().parent.glob("*/policy.toml"))
-    return sorted(p.name for p in found if p != directory.resolve())
-
-
-def _pack(directory: Path | None, home: Path | None) -> Path:
-    if directory is not None:
-        return directory
-    from clinic_ai.settings import load_settings
-
-    place = home_of(home)
-    return place.policies / load_settings(place.clinic_toml).guard.pack

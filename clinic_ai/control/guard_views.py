@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import StringConstraints, model_validator
 
 from clinic_ai.control.views import Order
-from clinic_ai.domain import Audience, Words
+from clinic_ai.domain import Audience, StatementKind, Words
 from clinic_ai.guard.intents import MAX_QUESTION
 
 
@@ -17,6 +17,8 @@ class CheckOrder(Order):
     study_id: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     audience: Audience
     text: Words | None = None
+    kind: StatementKind = "answer"
+    """What the text would be; a template for patients is chosen by it."""
     question: Annotated[str, StringConstraints(max_length=MAX_QUESTION)] | None = None
     language: Annotated[str, StringConstraints(max_length=16)] | None = None
     """The clinic's if it is not given."""

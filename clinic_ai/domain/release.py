@@ -9,7 +9,7 @@ from clinic_ai.domain.analyses import Finding
 from clinic_ai.domain.words import Audience, Key, Sha256, Word, Words
 
 StatementKind = Literal["finding", "answer", "remark", "refusal", "notice"]
-"""What a sentence is: words of a model's finding, an answer, a remark, a refusal, or anything else."""
+"""What a statement is: it words a finding, answers a question, remarks on or refuses an image, or tells of a state."""
 
 
 class Statement(Word):

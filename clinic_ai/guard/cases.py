@@ -17,6 +17,7 @@ from clinic_ai.domain import (
     PatientIdentity,
     Presence,
     Statement,
+    StatementKind,
     StudyFacts,
 )
 from clinic_ai.tasks import GuardSubject, GuardTask, PluginScope
@@ -55,7 +56,7 @@ class Case(BaseModel):
     audience: Audience
     text: str
     fires: bool | None = None
-    says: Literal["finding", "answer", "remark", "refusal", "notice"] = "answer"
+    says: StatementKind = "answer"
     """Kind of the statement."""
     finding: CaseFinding | None = None
     """What a statement of kind ``finding`` words."""

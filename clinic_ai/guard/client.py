@@ -158,39 +158,19 @@ class Guard:
 
         ``policy_hash`` is the pack the work is pinned to; another one in force is a hold.
         """
-        with self._lock:
-            try:
-                return self._judge(subject, audience, statements, policy_hash)
-            except ClinicError as error:
-                reason, remedy = error.message, error.remedy
-            except OSError as error:
-                reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
-            except ValueError:  # pydantic: a text that is no text, a hash that is none
-                reason, remedy = "What was to be judged cannot be put to the guard; it is not well formed.", ""
-            verdict = self._held(audience, reason)
-        self._alert("guard_unavailable", reason, remedy or _REMEDY)
-        return verdict
+        return self._or_held(
+            lambda: self._judge(subject, audience, statements, policy_hash),
+            lambda reason: self._held(audience, reason),
+            "What was to be judged cannot be put to the guard; it is not well formed.",
+        )
 
     def ask(self, subject: QuestionSubject, audience: Audience, question: str) -> QuestionVerdict:
         """Return whether a model may be asked this. Whatever goes wrong the verdict is HOLD; never raises."""
-        with self._lock:
-            try:
-                return self._ask(subject, audience, question)
-            except ClinicError as error:
-                reason, remedy = error.message, error.remedy
-            except OSError as error:
-                reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
-            except ValueError:
-                reason, remedy = "The question cannot be put to the guard; it is too long or no text.", ""
-            held = QuestionVerdict(
-                audience=audience,
-                action=GuardAction.HOLD,
-                intent="guard.unavailable",
-                reason=reason,
-                policy_hash=self._digest(),
-            )
-        self._alert("guard_unavailable", reason, remedy or _REMEDY)
-        return held
+        return self._or_held(
+            lambda: self._ask(subject, audience, question),
+            lambda reason: self._held_question(audience, reason),
+            "The question cannot be put to the guard; it is too long or no text.",
+        )
 
     def close(self) -> None:
         """End the child and remove temporary files."""
@@ -202,6 +182,21 @@ class Guard:
                 self._temporary.cleanup()
 
     # ------------------------------------------------------------
+
+    def _or_held(self, judged: Callable[[], Answer], held: Callable[[str], Answer], malformed: str) -> Answer:
+        """Return a verdict of the child, or if there is none, for whatever reason, the one that keeps back."""
+        with self._lock:
+            try:
+                return judged()
+            except ClinicError as error:
+                reason, remedy = error.message, error.remedy
+            except OSError as error:
+                reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
+            except ValueError:  # pydantic: a text that is no text, a hash that is none
+                reason, remedy = malformed, ""
+            verdict = held(reason)
+        self._alert("guard_unavailable", reason, remedy or _REMEDY)
+        return verdict
 
     def _judge(
         self, subject: GuardSubject, audience: Audience, statements: tuple[Statement, ...], policy_hash: str | None
@@ -320,6 +315,15 @@ class Guard:
             released=(),
             policy_hash=self._digest(),
             policy_name=self._pack.name if self._pack is not None else "none",
+        )
+
+    def _held_question(self, audience: Audience, reason: str) -> QuestionVerdict:
+        return QuestionVerdict(
+            audience=audience,
+            action=GuardAction.HOLD,
+            intent="guard.unavailable",
+            reason=reason,
+            policy_hash=self._digest(),
         )
 
     def _alert(self, code: str, sentence: str, remedy: str) -> None:

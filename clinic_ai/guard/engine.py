@@ -85,7 +85,7 @@ def _judge_statement(policy: Policy, view: View) -> _Outcome:
         decisions.append(_decision(statement_id, name, GuardAction.REPLACE, "This audience reads templates only."))
     rendered = _rewrite(policy, view, fired)
     if rendered is None:
-        reason = "No template of this language can stand in place of the statement."
+        reason = lacking(policy, view.subject.language) or "No template can stand in place of the statement."
         decisions.append(_decision(statement_id, "guard.no_template", GuardAction.HOLD, reason))
         return _Outcome(tuple(decisions), None)
     # A hedge only adds a sentence of the pack; whatever is taken out or put in place makes a new text.
@@ -170,8 +170,17 @@ def _unsettled(policy: Policy, view: View, text: str, *, altered: bool) -> str:
         return ""
     # The evidence stays, the kind stays: only the words are new.
     again = _fire(policy, replace(view, text=Text(text)))
-    still = [f.entry.id for f in again if f.entry.action.severity >= GuardAction.REDACT.severity]
-    return f"The altered text still breaks: {', '.join(still)}." if still else ""
+    still = [f"{f.entry.id} ({f.flag.reason})" for f in again if f.entry.action.severity >= GuardAction.REDACT.severity]
+    if not still:
+        return ""
+    return f"The guard changed the text, but the new one is stopped by {', '.join(still)}; write it in other words."
+
+
+def lacking(policy: Policy, language: str) -> str:
+    """Return that the pack has no templates of a language, and which it has; nothing if it has them."""
+    if policy.language_of(language):
+        return ""
+    return f"The pack has no templates/{language}.toml; its languages are {', '.join(sorted(policy.templates))}."
 
 
 def speak(policy: Policy, view: View, name: str) -> Released | None:
@@ -222,7 +231,7 @@ def _marks(policy: Policy, task: GuardTask, fired: list[_Fired]) -> tuple[tuple[
     marks = [templates.marks.get(rule, "") if templates else "" for rule in wanted]
     if all(marks):
         return tuple(dict.fromkeys(marks)), []
-    reason = "The pack has no mark in this language that must stand on the result."
+    reason = lacking(policy, task.subject.language) or "The pack lacks a mark that must stand on the result."
     return (), [_decision(_WHOLE, "guard.no_template", GuardAction.HOLD, reason)]
 
 

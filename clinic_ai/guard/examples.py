@@ -19,6 +19,8 @@ from clinic_ai.guard.intents import HealthyExample
 
 FOLDER = "examples"
 """Folder of the home that holds them."""
+REMEDY = "Correct the file in examples/ of the home as docs/guard.md says, and run `clinic-ai reload`."
+"""What to do about an example that is not shown."""
 MAX_FACTS_BYTES = 10_000
 MAX_IMAGE_BYTES = 50 << 20
 _PICTURES = frozenset({".png", ".jpg", ".jpeg"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -43,6 +45,7 @@ def describe_pack(directory: Path) -> PackDescription:
     return PackDescription(
         pack=pack_info(policy),
         rules=rules,
+        cases=tuple(f"{file} {number}" for file, number in policy.case_places),
         terms={name: len(terms) for name, terms in lexicons.items()},
         languages=tuple(sorted(policy.templates)),
     )
@@ -61,7 +64,11 @@ def compare_packs(old: Path, new: Path) -> PackDifference:
         *_templates(before, after),
     ]
     cases = dict.fromkeys(_key(c) for c in (*before.cases, *after.cases))
-    outcomes = [change for key in cases if (change := _outcome(before, after, Case.model_validate_json(key)))]
+    fares = [(case, what) for key in cases if (what := _outcome(before, after, case := Case.model_validate_json(key)))]
+    alike = Counter((case.text, case.audience) for case, _ in fares)
+    outcomes = [
+        PackChange(where=_named(case, alone=alike[case.text, case.audience] == 1), what=what) for case, what in fares
+    ]
     return PackDifference(
         old=pack_info(before), new=pack_info(after), changes=tuple(changes), outcomes=tuple(outcomes), cases=len(cases)
     )
@@ -96,7 +103,7 @@ def _rules(before: Policy, after: Policy) -> Iterator[PackChange]:
         else:
             one, two = old[rule].model_dump(mode="json"), new[rule].model_dump(mode="json")
             for name in (n for n in _TOLD if one[n] != two[n]):
-                yield PackChange(where=where, what=f"{name}: {_short(one[name])} → {_short(two[name])}")
+                yield PackChange(where=where, what=f"{name}: {_apart(one[name], two[name])}")
 
 
 def _terms_apart(old: dict[str, bytes], new: dict[str, bytes]) -> Iterator[PackChange]:
@@ -118,31 +125,60 @@ def _templates(before: Policy, after: Policy) -> Iterator[PackChange]:
         for table in old:
             one, two = (value if isinstance(value, dict) else {table: value} for value in (old[table], new[table]))
             for name in sorted(n for n in {*one, *two} if one.get(n) != two.get(n)):
-                what = f"{name}: {_short(one.get(name, ''))} → {_short(two.get(name, ''))}"
+                what = f"{name}: {_apart(one.get(name, ''), two.get(name, ''))}"
                 yield PackChange(where=f"{where} [{table}]", what=what)
 
 
-def _outcome(before: Policy, after: Policy, case: Case) -> PackChange | None:
-    """Return how a text fares otherwise than before, or None."""
+def _outcome(before: Policy, after: Policy, case: Case) -> str:
+    """Return how a text fares otherwise than before; empty if it does not."""
     seen = []
     for policy in (before, after):
         verdict = judge(policy, case.task(policy.digest))
         out = " ".join(released.text for released in verdict.released)
         seen.append((case_action(case, verdict), out))
     (old_action, old_text), (new_action, new_text) = seen
-    if old_action is new_action and old_text == new_text:
-        return None
-    what = f"{old_action.value} → {new_action.value}"
-    if old_action is new_action:
-        what = f"says {_short(old_text)} → {_short(new_text)}"
-    who = "" if case.audience is Audience.CLINICIAN else f" ({case.audience.value})"
-    return PackChange(where=f"{_short(case.text)}{who}", what=what)
+    if old_action is not new_action:
+        return f"{old_action.value} → {new_action.value}"
+    return "" if old_text == new_text else f"says {_apart(old_text, new_text)}"
+
+
+def _named(case: Case, *, alone: bool) -> str:
+    """Return the text of a case; one that is not alone with its words with what stands beside it."""
+    told = [] if case.audience is Audience.CLINICIAN else [case.audience.value]
+    if not alone:  # what stands beside the text sets it apart from the others of the same words
+        told.append(f"case of {case.rule}")
+        beside = case.model_dump(mode="json", exclude_defaults=True, exclude={"rule", "kind", "audience", "text"})
+        told += [f"{name} {_toml(value)}" for name, value in beside.items()]
+    who = f" ({'; '.join(told)})" if told else ""
+    return f"{_short(case.text)}{who}"
 
 
 def _key(case: Case) -> str:
     return case.model_copy(update={"action": None, "released": None, "fires": None, "kind": "firing"}).model_dump_json()
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…") if isinstance(value, str) else text
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
+
+
+def _apart(old: object, new: object) -> str:
+    """Return "old → new", long values cut so that the first place where they differ is shown."""
+    one, two = (value if isinstance(value, str) else _toml(value) for value in (old, new))
+    differing = (at for at, (left, right) in enumerate(zip(one, two, strict=False)) if left != right)
+    same = next(differing, min(len(one), len(two)))
+    start = max(0, same - _SHOWN // 3) if max(len(one), len(two)) > _SHOWN else 0
+    shown = []
+    for text, value in ((one, old), (two, new)):
+        end = start + _SHOWN
+        cut = f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
+        shown.append(repr(cut) if isinstance(value, str) else cut)
+    return " → ".join(shown)
+
+
+def _toml(value: object) -> str:
+    """Return a value as it would stand in the pack."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items() if inner is not None) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)

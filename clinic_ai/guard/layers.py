@@ -54,10 +54,14 @@ def load_toml(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return under
 
 
-def inherited_cases(cases: Iterable[Case], rules: Iterable[str]) -> tuple[Case, ...]:
-    """Return the cases of the rules that are taken over.
+def inherited_cases(cases: Iterable[Case], rules: Iterable[str]) -> tuple[tuple[int, Case], ...]:
+    """Return the cases of the rules that are taken over, each with its number in its file, from 1.
 
     They prove that their rule fires; what the whole then does is for the pack that changed something to say.
     """
     kept = set(rules)
-    return tuple(c.model_copy(update={"action": None, "released": None}) for c in cases if c.rule in kept)
+    return tuple(
+        (number, case.model_copy(update={"action": None, "released": None}))
+        for number, case in enumerate(cases, start=1)
+        if case.rule in kept
+    )

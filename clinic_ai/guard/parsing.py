@@ -12,7 +12,7 @@ from clinic_ai.errors import PolicyError
 from clinic_ai.guard.layers import laid_over, load_toml
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
 from clinic_ai.guard.packfiles import BASE
-from clinic_ai.guard.templates import Templates, parse_templates
+from clinic_ai.guard.templates import Templates, template_problems
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -54,11 +54,24 @@ def parse_model(files: Mapping[str, bytes], name: str, model: type[Model], probl
 
 def sentence(error: Mapping[str, Any]) -> str:
     """Return one of the errors of a ValidationError in words: where, and what is wrong there."""
-    place = ".".join(str(part) for part in error["loc"])
+    place = _place(error["loc"])
     plain = {"missing": "it is missing", "extra_forbidden": "there is no such key"}.get(error["type"])
+    if error["type"] == "tuple_type" and isinstance(error["input"], dict):
+        plain = f"write [[{error['loc'][-1]}]] before each, in two brackets"
     if plain:
         return f"{place}: {plain}"
     return f"{place}: {error['msg']}" if place else str(error["msg"])
+
+
+def _place(parts: Sequence[int | str]) -> str:
+    """Return where in a file something is: ``("case", 3, "findings", 0)`` is the fourth [[case]], findings 1."""
+    said: list[str] = []
+    for depth, part in enumerate(parts):
+        if isinstance(part, int) and said:
+            said[-1] = f"[[{said[-1]}]] {part + 1}" if depth == 1 else f"{said[-1]} {part + 1}"
+        else:
+            said.append(str(part))
+    return ", ".join(said)
 
 
 def _named(files: Mapping[str, bytes], folder: str, suffix: str) -> list[tuple[str, str]]:
@@ -90,8 +103,8 @@ def read_templates(files: Mapping[str, bytes], problems: list[str]) -> dict[str,
     for name, path in _named(files, "templates", ".toml"):
         parsed = parse_model(files, path, Templates, problems)
         if parsed is not None:
-            problems += [f"{path}: {problem}" for problem in parse_templates(parsed)]
+            problems += [f"{path}: {problem}" for problem in template_problems(parsed)]
             templates[name.lower()] = parsed
-    if not templates:
-        problems.append("there is no usable templates/<language>.toml")
+    if not _named(files, "templates", ".toml"):
+        problems.append("there is no templates/<language>.toml")
     return templates

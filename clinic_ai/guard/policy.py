@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from clinic_ai.domain import Audience, GuardAction
+from clinic_ai.domain import Audience, GuardAction, StatementKind
 from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
 from clinic_ai.guard.detectors.asked import ASKED
@@ -29,8 +29,8 @@ from clinic_ai.guard.unused import unused_lexicons, unused_templates
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+PackName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
 
 MAX_DEPTH = 4
 """How deep ``all``, ``any`` and ``not`` may nest in a condition."""
@@ -53,7 +53,7 @@ class RuleEntry(Entry):
     audiences: tuple[Audience, ...] = Field(min_length=1)
     scope: Literal["statement", "artefact"] = "statement"
     """Whether it looks at each statement, or once at the whole; a rule for the whole adds a mark or holds."""
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[StatementKind, ...] = ()
     """Kinds of statements it looks at; none named means all."""
     when: dict[str, Any]
     """A detector with its parameters, or ``all``, ``any``, ``not`` of such."""
@@ -80,7 +80,7 @@ class RuleEntry(Entry):
 class PolicyFile(Entry):
     """``policy.toml``."""
 
-    name: Name
+    name: PackName
     version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     summary: str = ""
     extends: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
@@ -118,24 +118,23 @@ class Condition:
             if flag is not None:
                 flags.append(flag)
         if self.operator == "not":
-            return None if flags else Flag("a condition that should hold does not")
+            return None if flags else Flag(f"none of this was found: {self.sought}")
         if not flags:
             return None
         return Flag("; ".join(f.reason for f in flags), tuple(s for f in flags for s in f.spans))
 
-    def lexicon_names(self) -> Iterator[str]:
-        """Yield the name of every lexicon that a detector of this condition looks in."""
-        if self.detector is not None:
-            yield from self.detector.lexicon_names()
-        for part in self.parts:
-            yield from part.lexicon_names()
+    @cached_property
+    def sought(self) -> str:
+        """What the detectors of this condition look for, in words."""
+        named = [self.detector.sought] if self.detector is not None else [part.sought for part in self.parts]
+        return "; ".join(dict.fromkeys(named))
 
-    def lexicons(self) -> Iterator[Lexicon]:
-        """Yield every lexicon that a detector of this condition looks in."""
+    def detectors(self) -> Iterator[Detector]:
+        """Yield every detector of this condition."""
         if self.detector is not None:
-            yield from self.detector.lexicons()
+            yield self.detector
         for part in self.parts:
-            yield from part.lexicons()
+            yield from part.detectors()
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,10 @@ class Policy:
     cases: tuple[Case, ...] = field(repr=False)
     intents: tuple[Intent, ...] = field(default=(), repr=False)
     question_cases: tuple[IntentCase, ...] = field(default=(), repr=False)
+    case_places: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    """For each of ``cases`` the file and its number there, from 1."""
+    question_file: str = "questions.toml"
+    """The file of ``question_cases``."""
 
     def language_of(self, language: str) -> str:
         """Return the language of the pack that stands for the asked one: ``en`` for ``en-GB``; empty if none does."""
@@ -233,7 +236,8 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
         problems += _unused(written, rules, intents)
     refuse_if(label, problems)
     # Those of questions stand apart: they are large, and drafts are never looked up in them.
-    Shelf(dict.fromkeys(lexicon for rule in rules for lexicon in rule.condition.lexicons()))
+    judging = [detector for rule in rules for detector in rule.condition.detectors()]
+    Shelf(dict.fromkeys(lexicon for detector in judging for lexicon in detector.lexicons()))
     if head is None or cases is None:
         raise AssertionError("a file that could not be parsed is a problem")
     return Policy(
@@ -242,7 +246,12 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
         digest=digest,
         rules=tuple(rules),
         templates=templates,
-        cases=(*cases.case, *inherited),
+        cases=(*cases.case, *(case for _, case in inherited)),
+        case_places=(
+            *(("cases.toml", number) for number, _ in enumerate(cases.case, start=1)),
+            *((f"cases.toml of {head.extends}", number) for number, _ in inherited),
+        ),
+        question_file="questions.toml" if "questions.toml" in written else f"questions.toml of {head.extends}",
         intents=tuple(intents),
         question_cases=asked.case if asked else (),
     )
@@ -250,8 +259,8 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
 
 def _rules(
     head: PolicyFile, files: Mapping[str, bytes], problems: list[str]
-) -> tuple[tuple[RuleEntry, ...], tuple[Case, ...]]:
-    """Return the rules that count, and the cases that come with those of the pack that is extended."""
+) -> tuple[tuple[RuleEntry, ...], tuple[tuple[int, Case], ...]]:
+    """Return the rules that count, and the numbered cases that come with those of the pack that is extended."""
     if head.extends is None:
         return head.rule, ()
     base = parse_model(files, BASE + "policy.toml", PolicyFile, problems)
@@ -268,9 +277,9 @@ def _rules(
 
 def _unused(files: Mapping[str, bytes], rules: Sequence[Rule], intents: Sequence[Intent]) -> list[str]:
     """Return what stands in the pack's own files and has no effect."""
-    judged: tuple[Rule | Intent, ...] = (*rules, *intents)
-    lists = {name for one in judged for name in one.condition.lexicon_names()}
-    entries = [one.entry for one in judged]
+    judged: list[Rule | Intent] = [*rules, *intents]
+    lists = {name for each in judged for detector in each.condition.detectors() for name in detector.lexicon_names()}
+    entries = [each.entry for each in judged]
     templates = {a: {e.template for e in entries if e.template and a in e.audiences} for a in Audience}
     marked = {rule.entry.id for rule in rules}
     return [*unused_lexicons(files, lists), *unused_templates(files, templates, marked)]

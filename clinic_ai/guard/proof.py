@@ -7,10 +7,12 @@ from pathlib import Path
 
 from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, Presence, Statement, StudyFacts
 from clinic_ai.guard.cases import Case
+from clinic_ai.guard.detectors.hygiene import ReadingGrade
 from clinic_ai.guard.engine import fired_rules, judge
 from clinic_ai.guard.parsing import refuse_if
 from clinic_ai.guard.policy import Policy, read_policy
 from clinic_ai.guard.questions import run_question_cases, uncovered_intents
+from clinic_ai.guard.reading import LANGUAGES, has_formula
 from clinic_ai.guard.templates import KINDS
 from clinic_ai.tasks import CaseOutcome, CaseReport, GuardSubject, GuardTask, PackInfo
 
@@ -23,7 +25,7 @@ def load_policy(directory: Path) -> Policy:
     """Read a pack and run its cases. Raise PolicyError, naming every rule and case, if anything is wrong."""
     policy = read_policy(directory)
     outcomes = (*run_cases(policy), *run_question_cases(policy))
-    failed = [f"case {o.number} of rule {o.rule} ({o.kind}): {o.sentence}" for o in outcomes if not o.passed]
+    failed = [outcome.failure for outcome in outcomes if not outcome.passed]
     refuse_if(directory.name, [*_uncovered(policy), *uncovered_intents(policy), *failed, *_unfit_templates(policy)])
     return policy
 
@@ -48,11 +50,19 @@ def pack_info(policy: Policy) -> PackInfo:
 
 
 def run_cases(policy: Policy) -> Iterator[CaseOutcome]:
-    """Judge every case; numbers count from 1 in the order of ``cases.toml``."""
+    """Judge every case, in the order of their files."""
     known = {rule.entry.id for rule in policy.rules}
-    for number, case in enumerate(policy.cases, start=1):
+    for (file, number), case in zip(policy.case_places, policy.cases, strict=True):
         sentence = _failure(policy, case) if case.rule in known else "there is no such rule in this pack"
-        yield CaseOutcome(number=number, rule=case.rule, kind=case.kind, passed=not sentence, sentence=sentence)
+        yield CaseOutcome(
+            file=file,
+            number=number,
+            rule=case.rule,
+            kind=case.kind,
+            text=case.text,
+            passed=not sentence,
+            sentence=sentence,
+        )
 
 
 def _failure(policy: Policy, case: Case) -> str:
@@ -96,16 +106,36 @@ def _unfit_templates(policy: Policy) -> list[str]:
     """Return the templates for patients and technicians that the pack's own rules would not let out."""
     problems: list[str] = []
     for language, templates in policy.templates.items():
+        unmeasured = _unmeasured(policy, language)
+        problems += [
+            f"templates/{language}.toml: the reading level of {language!r} cannot be measured, and rule {rule} asks "
+            f"for it; there are formulas for {' and '.join(LANGUAGES)} only"
+            for rule in unmeasured
+        ]
         for audience in (Audience.PATIENT, Audience.TECHNICIAN):
+            broken: dict[str, list[str]] = {}
             for name in templates.of(audience):
-                broken = {
+                for rule in {
                     rule
                     for finding in _samples(templates.glossary)
                     for rule in _breaks(policy, language, audience, name, finding)
-                }
-                where = f"templates/{language}.toml [{audience.value}] {name}"
-                problems += [f"{where} breaks rule {rule}" for rule in sorted(broken)]
+                }.difference(unmeasured):
+                    broken.setdefault(rule, []).append(name)
+            where = f"templates/{language}.toml [{audience.value}]"
+            problems += [
+                f"{where} {', '.join(names)} {'breaks' if len(names) == 1 else 'break'} rule {rule}"
+                for rule, names in sorted(broken.items())
+            ]
     return problems
+
+
+def _unmeasured(policy: Policy, language: str) -> list[str]:
+    """Return the rules that ask for the reading level of a language that has no formula."""
+    if has_formula(language):
+        return []
+    return [
+        rule.entry.id for rule in policy.rules if any(isinstance(d, ReadingGrade) for d in rule.condition.detectors())
+    ]
 
 
 def _samples(glossary: dict[str, str]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from clinic_ai.domain import Audience, GuardAction, Statement
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.detectors import View
-from clinic_ai.guard.engine import speak
+from clinic_ai.guard.engine import lacking, speak
 from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.text import Text
@@ -76,7 +76,7 @@ def _answered(
 ) -> QuestionVerdict:
     reply = speak(policy, view, template)
     if reply is None:
-        return _held(policy, task, intent, "No template of this language can answer the question.")
+        return _held(policy, task, intent, lacking(policy, task.subject.language) or "No template can answer it.")
     return QuestionVerdict(
         audience=task.audience,
         action=GuardAction.REPLACE,
@@ -105,8 +105,16 @@ def run_question_cases(policy: Policy) -> Iterator[CaseOutcome]:
         verdict = ask(policy, task)
         got = verdict.intent or "allowed"
         passed = (verdict.intent == case.intent) == case.must_fire and verdict.action is not GuardAction.HOLD
-        sentence = "" if passed else f"questions.toml: the question is taken for {got!r}"
-        yield CaseOutcome(number=number, rule=case.intent, kind=case.kind, passed=passed, sentence=sentence)
+        sentence = "" if passed else f"the question is taken for {got!r}"
+        yield CaseOutcome(
+            file=policy.question_file,
+            number=number,
+            rule=case.intent,
+            kind=case.kind,
+            text=case.text,
+            passed=passed,
+            sentence=sentence,
+        )
 
 
 def uncovered_intents(policy: Policy) -> list[str]:

@@ -25,6 +25,11 @@ def reading_grade(text: Text, language: str) -> float | None:
     return formula(words, max(1, len(text.sentences))) if formula and words else None
 
 
+def has_formula(language: str) -> bool:
+    """Whether the reading level of a language, such as ``en`` or ``en-GB``, can be measured."""
+    return language.lower().partition("-")[0] in _FORMULAS
+
+
 def _flesch_kincaid(words: Sequence[str], sentences: int) -> float:
     syllables = sum(_english_syllables(word) for word in words)
     return 0.39 * len(words) / sentences + 11.8 * syllables / len(words) - 15.59

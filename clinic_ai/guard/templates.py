@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_ai.domain import Audience, Finding
+from clinic_ai.domain import Audience, Finding, StatementKind
 from clinic_ai.guard.wording import missing_words, percent, probability_word
 
-KINDS = ("finding", "answer", "remark", "refusal", "notice")
+KINDS: tuple[str, ...] = get_args(StatementKind)
 KNOWN_FINDING = "finding_known"
 """Stands in for ``finding`` where the glossary has a word for the condition; a file may leave it out."""
 _SLOT = re.compile(r"\{([^{}]*)\}")
@@ -105,7 +105,7 @@ class Templates(BaseModel):
         return values
 
 
-def parse_templates(templates: Templates) -> list[str]:
+def template_problems(templates: Templates) -> list[str]:
     """Return what is wrong with a template file: missing kinds, empty texts, slots that an audience does not have."""
     problems: list[str] = []
     for audience in Audience:

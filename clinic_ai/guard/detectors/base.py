@@ -64,6 +64,11 @@ class Detector(BaseModel):
             raise ValueError(f"there is no lexicons/{missing[0]}.txt in this pack")
         self._lexicons = {f: lexicons[name] for f in self.lexicon_fields if (name := getattr(self, f)) in lexicons}
 
+    @property
+    def sought(self) -> str:
+        """What it looks for, in words; said where it was not found and should have been."""
+        return f"what the detector {type(self).__name__} looks for"
+
     def lexicon_names(self) -> frozenset[str]:
         """Return the names of the lexicons it looks in, also of those that a pack may lack."""
         return frozenset(getattr(self, field) for field in self.lexicon_fields)

@@ -17,12 +17,17 @@ class LexiconHit(Detector):
     lexicon: str
     lexicon_fields: ClassVar[tuple[str, ...]] = ("lexicon",)
 
+    @property
+    def sought(self) -> str:
+        """Name the list."""
+        return f"a term of the list {self.lexicon!r}"
+
     def detect(self, view: View) -> Flag | None:
         """Return all places of all terms."""
         found = self._lexicons["lexicon"].find(view.text)
         if not found:
             return None
-        return Flag(f"a term of the list {self.lexicon!r}", tuple((m.start, m.end) for m in found))
+        return Flag(self.sought, tuple((m.start, m.end) for m in found))
 
 
 class Pattern(Detector):
@@ -32,6 +37,11 @@ class Pattern(Detector):
     what: str = Field(min_length=1, max_length=100)
     """What the pattern finds, in words."""
     _compiled: Any = PrivateAttr(default=None)
+
+    @property
+    def sought(self) -> str:
+        """Say what the pattern finds."""
+        return self.what
 
     def model_post_init(self, context: object, /) -> None:
         """Compile the pattern. Raise ValueError if RE2 does not take it."""

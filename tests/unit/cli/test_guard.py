@@ -12,12 +12,14 @@ import pytest
 from control_room import Room, control_room
 
 from clinic_ai.cli import main
-from clinic_ai.cli.guard import Reader
+from clinic_ai.cli.guard import Kind, Reader
 from clinic_ai.cli.output import Exit
 from clinic_ai.control import door
 from clinic_ai.control.views import Role
 from clinic_ai.domain import Audience
+from clinic_ai.guard.templates import KINDS
 from clinic_ai.home import init_home
+from clinic_ai.store.alerts import open_alerts
 
 Run = Callable[..., tuple[int, str]]
 
@@ -79,6 +81,16 @@ def test_about_a_study_the_daemon_is_asked(room: Room, run: Run) -> None:
     assert run("--audience", "patient", "--text", "x", "--study", "S-20260101-AAAAAAAA")[0] == Exit.NOT_FOUND
 
 
+def test_an_example_that_cannot_be_shown_raises_an_alert(room: Room, run: Run) -> None:
+    folder = room.home.path / "examples"
+    folder.mkdir()
+    (folder / "chest-pa.toml").write_text("modality = 1")
+    run("--audience", "patient", "--question", "What is normal?", "--study", room.add_study())
+    with room.database.read() as connection:
+        (alert,) = [a for a in open_alerts(connection) if a.code == "example_unusable"]
+    assert "chest-pa.toml is not shown" in alert.sentence
+
+
 def test_a_technician_may_not_try_words_about_a_study(room: Room, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     study_id = room.add_study()
     monkeypatch.setattr(door, "role_of", lambda *_: Role.TECHNICIAN)
@@ -87,6 +99,27 @@ def test_a_technician_may_not_try_words_about_a_study(room: Room, run: Run, monk
 
 def test_every_audience_can_be_tried() -> None:
     assert {reader.value for reader in Reader} == {audience.value for audience in Audience}
+    assert tuple(kind.value for kind in Kind) == KINDS
+
+
+def test_a_draft_is_tried_as_what_it_would_be(tmp_path: Path, run: Run, room: Room) -> None:
+    home = str(init_home(tmp_path / "alone").path)
+    words = ("--audience", "patient", "--text", "The heart is seen.", "--kind", "remark")
+    assert "Made of: template:en/patient/remark" in run(*words, "--home", home)[1]
+    assert "Made of: template:en/patient/remark" in run(*words, "--study", room.add_study())[1]
+    assert run(*words[:-1], "opinion", "--home", home)[0] == Exit.USAGE
+
+
+def test_a_pack_is_found_by_its_name_from_any_folder(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = str(init_home(tmp_path / "h").path)
+    monkeypatch.chdir(tmp_path)
+    words = ("--audience", "clinician", "--text", "The patient must be admitted.", "--home", home)
+    code, out = run(*words, "--pack", "strict")
+    assert (code, "urgent-words" in out) == (Exit.FAILED, True)
+    code, out = run(*words, "--pack", "policies/strict")
+    assert code == Exit.FAILED
+    assert "There is no policy pack policies/strict" in out
+    assert "The packs of this home are: default, strict." in out
 
 
 def test_nothing_to_try_is_wrong_use(tmp_path: Path, run: Run) -> None:

@@ -27,6 +27,7 @@ from clinic_ai.domain import (
 from clinic_ai.guard.detectors.quantities import levels, same_level, sizes
 from clinic_ai.guard.engine import judge
 from clinic_ai.guard.policy import Policy
+from clinic_ai.guard.templates import KINDS
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardSubject, GuardTask, PluginScope
 
@@ -87,7 +88,6 @@ subjects = st.builds(
     language=st.sampled_from(["en", "de", "xx", ""]),
 )
 audiences = st.sampled_from(Audience)
-KINDS = ["finding", "answer", "remark", "refusal", "notice"]
 LAWS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

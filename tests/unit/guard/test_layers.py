@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import pytest
 from clinic_ai.domain import Audience, GuardAction, Statement, StudyFacts
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.engine import judge
-from clinic_ai.guard.inspection import describe_pack
+from clinic_ai.guard.inspection import compare_packs, describe_pack
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
-from clinic_ai.guard.proof import load_policy
+from clinic_ai.guard.proof import check_pack, load_policy
 from clinic_ai.tasks import GuardSubject, GuardTask
 
 
@@ -148,9 +149,33 @@ def test_what_cannot_be_extended_is_named(packs: Path, edit: Edit, old: str, new
     assert problem in refusal(packs / "strict")
 
 
+def test_a_case_is_found_again_in_its_own_file(packs: Path) -> None:
+    (packs / "strict" / "lexicons" / "instructions.txt").write_text("@replace\nobey me\n")
+    failed = [o for o in check_pack(packs / "strict").outcomes if not o.passed]
+    asked = [o for o in failed if o.file == "questions.toml of default"]
+    judged = [o for o in failed if o.file == "cases.toml of default"]
+    assert len(asked) + len(judged) == len(failed)
+    cases = tomllib.loads((packs / "default" / "cases.toml").read_text())["case"]
+    assert judged
+    for outcome in judged:
+        assert cases[outcome.number - 1]["text"] == outcome.text
+
+
 def test_a_changed_rule_needs_its_own_cases(packs: Path, edit: Edit) -> None:
     edit("strict/cases.toml", 'rule = "other-number"\nkind = "mutation"', 'rule = "other-number"\nkind = "firing"')
     assert "rule other-number has no mutation case" in refusal(packs / "strict")
+
+
+def test_what_sets_packs_apart_is_shown_where_it_differs(packs: Path) -> None:
+    told = compare_packs(packs / "default", packs / "strict")
+    for change in told.changes:
+        what = change.what.partition(": ")[2]
+        if " → " in what:
+            old, new = what.split(" → ")
+            assert old != new, change
+        assert "{'" not in change.what
+    wheres = [(outcome.where, outcome.what) for outcome in told.outcomes]
+    assert len(wheres) == len(set(wheres))
 
 
 def test_a_chain_of_packs_is_refused(packs: Path, edit: Edit) -> None:

@@ -18,6 +18,7 @@ from clinic_ai.guard.intents import question_subject
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.questions import ask
 from clinic_ai.guard.reading import reading_grade
+from clinic_ai.guard.templates import KINDS
 from clinic_ai.guard.text import Text
 from clinic_ai.guard.wording import ALL_WORDS
 from clinic_ai.tasks import GuardSubject, GuardTask
@@ -27,7 +28,6 @@ STEMS: list[str] = tomllib.loads((CORPUS / "stems.toml").read_text())["stems"]
 WHO = PatientIdentity(
     patient_name="Example^Maria", patient_id="PID-48213", birth_date="19610312", accession_number="ACC-99817"
 )
-KINDS = ("answer", "finding", "remark", "refusal", "notice")
 PNEUMONIA = Finding(
     condition="pneumonia",
     label="Pneumonia",

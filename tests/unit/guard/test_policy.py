@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,9 @@ def test_every_problem_is_told_at_once(pack: Path, edit: Edit) -> None:
         ("policy.toml", "name = ", "policy.toml is not TOML"),
         ("policy.toml", 'name = "x"\nversion = "1"\nrules = []\n', "rules: there is no such key"),
         ("cases.toml", "", "cases.toml: case: it is missing"),
+        ("cases.toml", '[case]\nrule = "markup"\n', "cases.toml: case: write [[case]] before each, in two brackets"),
+        ("cases.toml", '[[case]]\nrule = "markup"\n', "cases.toml: [[case]] 1, kind: it is missing"),
+        ("questions.toml", "case = []\n[intent]\n", "questions.toml: intent: write [[intent]] before each"),
         ("templates/en.toml", "\x00", "templates/en.toml is not TOML"),
     ],
 )
@@ -144,9 +148,41 @@ def test_the_digest_covers_names_and_bytes(pack: Path) -> None:
     assert len({before, with_empty_file, moved}) == 3
 
 
+def test_a_text_that_many_templates_share_with_a_list_is_told_once(pack: Path, edit: Edit) -> None:
+    with (pack / "lexicons" / "banned-wording.txt").open("a") as words:
+        words.write("care team\n")
+    told = [p for p in check_pack(pack).problems if p.startswith("templates/en.toml")]
+    assert len(told) == len(set(told)) <= 2
+    assert all("break rule " in problem for problem in told)
+
+
+def test_a_language_without_a_formula_is_told_in_one_sentence(pack: Path, edit: Edit) -> None:
+    shutil.copy(pack / "templates" / "en.toml", pack / "templates" / "fr.toml")
+    assert check_pack(pack).problems == (
+        "templates/fr.toml: the reading level of 'fr' cannot be measured, and rule patient-reading-level asks for it; "
+        "there are formulas for en and de only",
+    )
+
+
+def test_another_language_loads_as_the_page_says(tmp_path: Path) -> None:
+    shutil.copytree(shipped_pack("default"), tmp_path / "default")
+    ours = tmp_path / "ours"
+    (ours / "templates").mkdir(parents=True)
+    (ours / "policy.toml").write_text(
+        'name = "ours"\nversion = "1"\nextends = "default"\nwithout = ["patient-reading-level"]\n'
+    )
+    (ours / "cases.toml").write_text("case = []\n")
+    shutil.copy(tmp_path / "default" / "templates" / "en.toml", ours / "templates" / "fr.toml")
+    assert load_policy(ours).language_of("fr-CA") == "fr"
+
+
 def test_checking_tells_of_every_case(pack: Path, edit: Edit) -> None:
     assert all(o.passed for o in check_pack(pack).outcomes)
     edit("lexicons/instructions.txt", "ignore previous instructions\n", "")
     report = check_pack(pack)
     (failed,) = [o for o in report.outcomes if not o.passed]
     assert (failed.rule, failed.kind) == ("instructions", "mutation")
+    cases = tomllib.loads((pack / "cases.toml").read_text())["case"]
+    assert cases[failed.number - 1]["text"] == failed.text
+    assert failed.failure.startswith(f"cases.toml, case {failed.number} of rule instructions (mutation): the rule does")
+    assert failed.text[:40] in failed.failure

@@ -156,6 +156,27 @@ def test_a_healthy_example_is_shown_only_if_the_clinic_supplies_one(policy: Poli
     assert (none.example, none.intent) == (None, "no-healthy-example")
 
 
+def test_a_question_about_nothing_on_a_picture_is_told_which_words_it_lacks(policy: Policy) -> None:
+    task = QuestionTask(
+        audience=Audience.PATIENT, subject=subject(), question="Who is the king of Spain?", policy_hash=policy.digest
+    )
+    verdict = ask(policy, task)
+    assert verdict.intent == "scope"
+    assert verdict.reason == (
+        "none of this was found: a term of the list 'question-scope'; a term of the list 'findings'"
+    )
+
+
+def test_a_question_in_a_language_the_pack_lacks_is_told_which_it_has(policy: Policy) -> None:
+    about = subject(language="fr")
+    task = QuestionTask(
+        audience=Audience.PATIENT, subject=about, question="Do I have cancer?", policy_hash=policy.digest
+    )
+    verdict = ask(policy, task)
+    assert verdict.action is GuardAction.HOLD
+    assert verdict.reason == "The pack has no templates/fr.toml; its languages are de, en."
+
+
 def test_a_very_long_question_is_not_understood(policy: Policy) -> None:
     assert put(policy, "Is my lung clear? " * (MAX_QUESTION // 20)).intent == "unclear"
     assert put(policy, "\ufdfa" * MAX_QUESTION).intent == "unclear"  # eighteen characters each, once folded
@@ -174,7 +195,7 @@ def test_an_intent_without_its_cases_or_its_answer_keeps_the_pack_from_loading(t
     path = pack / "questions.toml"
     content = path.read_text()
     path.write_text(content.replace('text = "Who is the king of Spain?"', 'text = "Is my lung clear?"'))
-    with pytest.raises(PolicyError, match=r"questions.toml: the question is taken for 'allowed'"):
+    with pytest.raises(PolicyError, match=r"questions.toml, case .*: the question is taken for 'allowed'"):
         load_policy(pack)
     path.write_text(content.replace('intent = "size"\nkind = "mutation"', 'intent = "size"\nkind = "firing"'))
     with pytest.raises(PolicyError, match="intent size has no mutation case"):
