@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +20,11 @@ from clinic_ai import __version__
 from clinic_ai.cli.offline import daemon_answers, model_desk
 from clinic_ai.cli.policy import check_pack
 from clinic_ai.control.people import group_id, user_exists
+from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.errors import ChildError, ClinicError, SettingsError
 from clinic_ai.home import Home, check_home
 from clinic_ai.plugins import PluginCatalogue, find_plugins
+from clinic_ai.results.codes import table
 from clinic_ai.settings import Settings, load_settings
 
 ROOMY_BYTES = 5 << 30
@@ -50,7 +53,7 @@ def examine(home: Home) -> list[Check]:
     except SettingsError as error:
         return [*found, *(Check("settings", "fail", line) for line in error.problems or (error.message,))]
     found.append(Check("settings", "ok", "clinic.toml is understood."))
-    for look in (_people, _rules, _inboxes, _receiver, _memory):
+    for look in (_people, _rules, _inboxes, _receiver, _critical, _memory):
         found += look(home, settings, catalogue)
     found += _told("policy", lambda: _policy(home, settings))
     found += _told("models", lambda: _models(home, catalogue))
@@ -177,7 +180,7 @@ def _home(home: Home) -> Iterator[Check]:
 # ---------------------------------------------------------------- settings
 
 
-def _people(_: Home, settings: Settings, __: PluginCatalogue) -> Iterator[Check]:
+def _people(home: Home, settings: Settings, __: PluginCatalogue) -> Iterator[Check]:
     control = settings.control
     named = {*control.technicians, *control.clinicians, *control.administrators}
     missing = sorted(name for name in named if not user_exists(name))
@@ -185,6 +188,7 @@ def _people(_: Home, settings: Settings, __: PluginCatalogue) -> Iterator[Check]
         yield Check(
             "people", "fail", f"There is no group {control.group} for the sockets.", f"Run groupadd {control.group}."
         )
+    yield from _passable(home, control.group)
     if missing:
         yield Check(
             "people", "warn", f"clinic.toml names users that do not exist: {', '.join(missing)}.", "Correct [control]."
@@ -193,6 +197,23 @@ def _people(_: Home, settings: Settings, __: PluginCatalogue) -> Iterator[Check]
         yield Check("people", "ok", "Only root and the daemon's user have a role; [control] gives others one.")
     else:
         yield Check("people", "ok", f"{len(named)} users have a role.")
+
+
+def _passable(home: Home, group: str) -> Iterator[Check]:
+    """Say which folders on the way to the sockets keep the group out that may open them."""
+    gid = group_id(group) if group else None
+    if gid is None:
+        return
+    for folder in (home.path, home.control_socket.parent):
+        status = folder.stat()
+        mode = stat.S_IMODE(status.st_mode)
+        if not (mode & 0o001 or (status.st_gid == gid and mode & 0o010)):
+            yield Check(
+                "people",
+                "fail",
+                f"The group {group} may open the sockets, but not pass through {folder} to them.",
+                f"chgrp {group} {folder}",
+            )
 
 
 def _rules(_: Home, settings: Settings, catalogue: PluginCatalogue) -> Iterator[Check]:
@@ -245,6 +266,27 @@ def _receiver(home: Home, settings: Settings, _: PluginCatalogue) -> Iterator[Ch
     yield Check(
         "network", "ok", f"{len(network.peer)} senders may call {network.ae_title} at port {network.port}, {secrecy}."
     )
+
+
+def _critical(home: Home, settings: Settings, _: PluginCatalogue) -> Iterator[Check]:
+    unknown = unknown_conditions(settings.critical, table())
+    for condition in unknown:
+        near = get_close_matches(condition, table(), n=1)
+        yield Check(
+            "critical",
+            "fail",
+            f"[[critical]] names the condition {condition}, which no finding is called.",
+            f"Do you mean {near[0]}?" if near else "docs/critical-findings.md says which there are.",
+        )
+    notify = settings.notify
+    for path in (p for p in (notify.webhook.token_file, notify.email.password_file) if p):
+        place = home.path / path
+        if not (place.is_file() and os.access(place, os.R_OK)):
+            yield Check("critical", "fail", f"This user cannot read the file {place}.", "Put it there, or chown it.")
+    if settings.critical and not unknown:
+        ways = [name for name, on in (("by webhook", notify.webhook.url), ("by e-mail", notify.email.host)) if on]
+        told = " and ".join(ways) if ways else "on the screens only"
+        yield Check("critical", "ok", f"{len(settings.critical)} findings are critical; told {told}.")
 
 
 def _memory(_: Home, settings: Settings, catalogue: PluginCatalogue) -> Iterator[Check]:

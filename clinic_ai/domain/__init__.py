@@ -32,7 +32,7 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
-from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement
+from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement, StatementKind
 from clinic_ai.domain.studies import CloseCode, Study, StudyFacts, StudyState, Urgency, WaitReason
 from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
 from clinic_ai.domain.work import (
@@ -92,6 +92,7 @@ __all__ = [
     "RunState",
     "Sha256",
     "Statement",
+    "StatementKind",
     "StoredFile",
     "Study",
     "StudyFacts",

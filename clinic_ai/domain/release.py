@@ -8,12 +8,15 @@ from typing import Literal
 from clinic_ai.domain.analyses import Finding
 from clinic_ai.domain.words import Audience, Key, Sha256, Word, Words
 
+StatementKind = Literal["finding", "answer", "remark", "refusal", "notice"]
+"""What a sentence is: words of a model's finding, an answer, a remark, a refusal, or anything else."""
+
 
 class Statement(Word):
     """One sentence somebody would like to say, with the evidence it rests on. Unguarded."""
 
     statement_id: Key
-    kind: Literal["finding", "answer", "remark", "refusal", "notice"]
+    kind: StatementKind
     text: Words
     finding: Finding | None = None
     """The finding a sentence of kind ``finding`` words."""
@@ -52,6 +55,8 @@ class Released(Word):
 
     statement_id: str
     audience: Audience
+    kind: StatementKind = "notice"
+    """That of the statement it was made of; ids do not tell."""
     text: str
     annotations: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from clinic_ai.domain.analyses import Presence
+from clinic_ai.domain.analyses import Finding, Presence
 from clinic_ai.domain.words import Key, Sha256, Word, Words
 
 MAX_PASSAGES = 200
@@ -90,3 +90,11 @@ class SignOff(Word):
     revision: int = Field(ge=1)
     replaces: int | None = None
     amended: bool = False
+    corrections: tuple[Correction, ...] = ()
+    """What the signer says of conditions, whatever the software says."""
+
+    def correction_of(self, finding: Finding) -> Presence | None:
+        """Return what the signer says in place of a finding's presence, None if that stands."""
+        given = {correction.condition: correction.presence for correction in self.corrections}
+        presence = given.get(finding.condition, finding.presence)
+        return None if presence is finding.presence else presence

@@ -402,8 +402,12 @@ def _implausible(verdict: GuardVerdict, task: GuardTask, digest: str) -> str:
         return "one of its decisions is stricter than the whole"
     if verdict.action.severity >= GuardAction.HOLD.severity and not verdict.decisions:
         return "it keeps everything back and does not say why"
-    wanted = [s.statement_id for s in task.statements] if verdict.action.severity < GuardAction.HOLD.severity else []
-    if [r.statement_id for r in verdict.released] != wanted:
+    wanted = (
+        [(s.statement_id, s.kind) for s in task.statements]
+        if verdict.action.severity < GuardAction.HOLD.severity
+        else []
+    )
+    if [(r.statement_id, r.kind) for r in verdict.released] != wanted:
         return "what it releases does not match what it was asked"
     if any(r.audience is not task.audience or r.policy_hash != digest for r in verdict.released):
         return "it releases text for another audience or of another pack"

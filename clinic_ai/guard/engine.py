@@ -111,11 +111,20 @@ def _yielding(view: View, fired: list[_Fired]) -> list[_Fired]:
     if view.audience is not Audience.CLINICIAN or not own:
         return fired
     return [
-        replace(f, entry=f.entry.model_copy(update={"action": GuardAction.ANNOTATE}))
+        replace(f, entry=f.entry.model_copy(update={"action": GuardAction.ANNOTATE, "message": _noted(f.entry)}))
         if f.entry.row in _OF_THE_PERSON and f.entry.action not in {GuardAction.ALLOW, GuardAction.BLOCK}
         else f
         for f in fired
     ]
+
+
+def _noted(entry: RuleEntry) -> str:
+    """Return what is true beside a person's words where a rule yields: its message may tell of a change nobody made."""
+    if entry.own_words is not None:
+        return entry.own_words
+    if entry.action is GuardAction.ANNOTATE:
+        return entry.message
+    return f"The signer's own words stand here; from software the rule {entry.id} would not let them out unchanged."
 
 
 def _rewrite(policy: Policy, view: View, fired: list[_Fired]) -> Rendered | None:
@@ -189,6 +198,7 @@ def _release(policy: Policy, view: View, fired: list[_Fired], rendered: Rendered
     return Released(
         statement_id=_id(view),
         audience=view.audience,
+        kind="notice" if view.statement is None else view.statement.kind,
         text=rendered.text,
         annotations=tuple(dict.fromkeys(notes)),
         sources=rendered.sources,

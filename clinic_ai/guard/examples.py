@@ -73,7 +73,7 @@ def _read(path: Path) -> HealthyExample:
         content = stream.read(MAX_FACTS_BYTES + 1)
     if len(content) > MAX_FACTS_BYTES:
         raise ValueError(f"it is larger than {MAX_FACTS_BYTES} bytes.")
-    facts = ExampleFile.model_validate(tomllib.loads(content.decode()))
+    facts = ExampleFile.model_validate(tomllib.loads(content.decode("utf-8-sig")))
     picture = path.with_name(facts.image)
     if picture.suffix.lower() not in _PICTURES or picture.is_symlink():
         raise ValueError(f"{facts.image} is no PNG or JPEG file of this folder.")

@@ -9,7 +9,7 @@ from clinic_ai.domain import Audience
 from clinic_ai.guard.cases import Case
 from clinic_ai.guard.engine import fired_rules, judge
 from clinic_ai.guard.layers import laid_over
-from clinic_ai.guard.packfiles import read_pack_files
+from clinic_ai.guard.packfiles import pack_texts, read_pack_files
 from clinic_ai.guard.policy import Policy, RuleEntry, build_policy
 from clinic_ai.guard.proof import case_action, pack_info
 from clinic_ai.tasks import PackChange, PackDescription, PackDifference, RuleCoverage
@@ -72,7 +72,7 @@ def _count(cases: Iterable[Case], rule: str, kind: str) -> int:
 
 
 def _lists(files: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    return ((n, c) for n, c in laid_over(files).items() if n.startswith("lexicons/") and n.endswith(".txt"))
+    return ((n, c) for n, c in laid_over(pack_texts(files)).items() if n.startswith("lexicons/") and n.endswith(".txt"))
 
 
 def _terms(content: bytes) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """A pack that changes another: which file, rule and case counts. Files of the pack it extends lie under ``base/``.
 
-A word list replaces the one of the same name, and may take that one in with a line ``@base``. A file of templates is
-laid over the one of the same name, table by table and key by key. A rule replaces the one with its id, and its cases.
+A word list takes in the one of the same name with a line ``@base``, or replaces it with a line ``@replace``. A file of
+templates is laid over the one of the same name, table by table and key by key. A rule replaces the one with its id, and
+its cases.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clinic_ai.guard.cases import Case
+from clinic_ai.guard.lexicon import REPLACE, TAKE_IN
 from clinic_ai.guard.packfiles import BASE
 
-_TAKE_IN = b"@base"
 _OF_RULES = ("policy.toml", "cases.toml", "README.md")
 
 
@@ -25,9 +26,16 @@ def laid_over(files: Mapping[str, bytes]) -> dict[str, bytes]:
         if name not in own and name not in _OF_RULES:
             own[name] = content
         elif name.startswith("lexicons/"):
-            lines = own[name].splitlines()
-            own[name] = b"\n".join(content if line.strip() == _TAKE_IN else line for line in lines)
+            own[name] = b"\n".join(
+                content if _entry(line) == TAKE_IN.encode() else line
+                for line in own[name].splitlines()
+                if _entry(line) != REPLACE.encode()
+            )
     return own
+
+
+def _entry(line: bytes) -> bytes:
+    return line.partition(b"#")[0].strip()
 
 
 def load_toml(files: Mapping[str, bytes], name: str) -> dict[str, Any]:

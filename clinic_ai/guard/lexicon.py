@@ -6,12 +6,16 @@ words of the same part of a sentence stand between; ``pleural / effusion`` finds
 in "pleural or pericardial effusion". What the group ``-`` names is passed over: ``-: thyroid nodule``
 keeps ``nodule`` from being found in it. ``!word`` is a word that is never taken for a misspelling of another.
 Plurals in -s and one misspelt letter in words of seven letters or more are found too.
+
+In a pack that extends another, a list of the same name says with a line ``@base`` that it takes the other's terms in,
+or with a line ``@replace`` that it does without them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +27,8 @@ _REMEMBERED_LABELS = 1_000
 _TERM_WORD = re.compile(r"[^\W_]+\*?")
 NEITHER = "-"
 """The group of the terms that are passed over."""
+TAKE_IN = "@base"
+REPLACE = "@replace"
 _GAP = "..."
 _GAP_WORDS = 5
 _SHARED = " / "
@@ -286,27 +292,63 @@ def one_edit_apart(left: str, right: str) -> bool:
     )
 
 
-def parse_lexicon(name: str, content: str) -> Lexicon:
-    """Read a lexicon file. Raise ValueError, naming every bad line, if it cannot be used."""
-    terms: list[tuple[str, str]] = []
-    never: list[str] = []
-    problems: list[str] = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        entry = line.partition("#")[0].strip()
-        if entry.startswith("!"):
-            never.append(entry[1:])
-        elif entry:
-            key, colon, rest = entry.partition(":")
-            group = [part.strip() for part in rest.split(",")] if colon else [entry]
-            for term in group:
-                try:
-                    Lexicon([(key.strip(), term)])
-                except ValueError as error:
-                    problems.append(f"lexicons/{name}.txt line {number}: {error}")
-                else:
-                    terms.append((key.strip(), term))
-    if not terms and not problems:
-        problems.append(f"lexicons/{name}.txt holds no term")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Lexicon(terms, never=never)
+def parse_lexicon(name: str, content: str, *, base: str | None = None) -> Lexicon:
+    """Read a lexicon file; ``base`` is the list of the same name in the pack that is extended, None if there is none.
+
+    Raise ValueError, naming every bad line by its number in its own file, if it cannot be used.
+    """
+    entries = _Entries()
+    entries.read(f"lexicons/{name}.txt", content, base)
+    if not entries.terms and not entries.problems:
+        entries.problems.append(f"lexicons/{name}.txt holds no term")
+    if entries.problems:
+        raise ValueError("; ".join(entries.problems))
+    return Lexicon(entries.terms, never=entries.never)
+
+
+class _Entries:
+    """What stands in a lexicon file, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.terms: list[tuple[str, str]] = []
+        self.never: list[str] = []
+        self.problems: list[str] = []
+
+    def read(self, path: str, content: str, base: str | None) -> None:
+        """Add the lines of a file, and those of the list it builds on where it says so."""
+        said = False
+        for number, line in enumerate(content.splitlines(), start=1):
+            entry = line.partition("#")[0].strip()
+            if entry.startswith("@"):
+                said = True
+                self._instruction(f"{path} line {number}", path, entry, base)
+            elif entry.startswith("!"):
+                self.never.append(entry[1:])
+            elif entry:
+                self._terms(f"{path} line {number}", entry)
+        if base is not None and not said:
+            # A list that silently took the place of hundreds of words would look like one that adds a few.
+            self.problems.append(
+                f"{path} does not say what becomes of the list that it builds on: write {TAKE_IN} on a line of its own "
+                f"to take its words in, or {REPLACE} to do without them"
+            )
+
+    def _instruction(self, where: str, path: str, entry: str, base: str | None) -> None:
+        if entry not in {TAKE_IN, REPLACE}:
+            near = get_close_matches(entry.lower(), (TAKE_IN, REPLACE), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {TAKE_IN} and {REPLACE}"
+            self.problems.append(f"{where}: {entry!r} is no instruction; {hint}")
+        elif base is None:
+            self.problems.append(f"{where}: {entry} stands for a list of this name in an extended pack; there is none")
+        elif entry == TAKE_IN:
+            self.read(f"base/{path}", base, None)
+
+    def _terms(self, where: str, entry: str) -> None:
+        key, colon, rest = entry.partition(":")
+        for term in [part.strip() for part in rest.split(",")] if colon else [entry]:
+            try:
+                Lexicon([(key.strip(), term)])
+            except ValueError as error:
+                self.problems.append(f"{where}: {error}")
+            else:
+                self.terms.append((key.strip(), term))

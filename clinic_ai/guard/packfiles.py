@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
@@ -55,7 +56,7 @@ def _extends(content: bytes) -> str:
     The lines above the first table are looked at and nothing is parsed: that takes a child, for TOML can be written so
     that it takes minutes.
     """
-    for line in content.splitlines():
+    for line in content.removeprefix(codecs.BOM_UTF8).splitlines():
         if line.lstrip().startswith(b"["):
             break
         if found := _EXTENDS.fullmatch(line):
@@ -131,6 +132,11 @@ def _read(path: Path, name: str) -> bytes:
     if name.endswith(".toml") and max(map(len, content.splitlines()), default=0) > MAX_LINE_BYTES:
         raise PolicyError(f"The policy pack's {name} has a line of more than {MAX_LINE_BYTES} bytes.", remedy=_REMEDY)
     return content
+
+
+def pack_texts(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files without the byte order mark that some editors, such as Notepad, put before UTF-8 text."""
+    return {name: content.removeprefix(codecs.BOM_UTF8) for name, content in files.items()}
 
 
 def pack_digest(files: Mapping[str, bytes]) -> str:

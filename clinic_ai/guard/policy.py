@@ -6,32 +6,31 @@ Its digest covers the name and every byte of every file in it.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from clinic_ai.domain import Audience, GuardAction
-from clinic_ai.errors import PolicyError
 from clinic_ai.guard.cases import Case, CaseFile
 from clinic_ai.guard.detectors import CATALOGUE, Detector, Flag, View
 from clinic_ai.guard.detectors.asked import ASKED
 from clinic_ai.guard.foreign import plugin_detector
 from clinic_ai.guard.intents import IntentCase, IntentEntry, QuestionFile
-from clinic_ai.guard.layers import inherited_cases, laid_over, load_toml
-from clinic_ai.guard.lexicon import Lexicon, Shelf, parse_lexicon
-from clinic_ai.guard.packfiles import BASE, pack_digest, read_pack_files
-from clinic_ai.guard.templates import Templates, parse_templates
+from clinic_ai.guard.layers import inherited_cases, laid_over
+from clinic_ai.guard.lexicon import Lexicon, Shelf
+from clinic_ai.guard.packfiles import BASE, pack_digest, pack_texts, read_pack_files
+from clinic_ai.guard.parsing import parse_model, read_lexicons, read_templates, refuse_if, sentence
+from clinic_ai.guard.templates import Templates
+from clinic_ai.guard.unused import unused_lexicons, unused_templates
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
-Model = TypeVar("Model", bound=BaseModel)
 
 MAX_DEPTH = 4
 """How deep ``all``, ``any`` and ``not`` may nest in a condition."""
@@ -60,6 +59,8 @@ class RuleEntry(Entry):
     """A detector with its parameters, or ``all``, ``any``, ``not`` of such."""
     action: GuardAction
     message: Sentence
+    own_words: Sentence | None = None
+    """What stands beside a signer's own words where the rule only notes what it would else do (rows 3 to 7)."""
     template: Name | None = None
     """Text to put in place (action replace; else the audience's template named like the kind)."""
     substitute: Annotated[str, StringConstraints(max_length=40)] = ""
@@ -121,6 +122,13 @@ class Condition:
         if not flags:
             return None
         return Flag("; ".join(f.reason for f in flags), tuple(s for f in flags for s in f.spans))
+
+    def lexicon_names(self) -> Iterator[str]:
+        """Yield the name of every lexicon that a detector of this condition looks in."""
+        if self.detector is not None:
+            yield from self.detector.lexicon_names()
+        for part in self.parts:
+            yield from part.lexicon_names()
 
     def lexicons(self) -> Iterator[Lexicon]:
         """Yield every lexicon that a detector of this condition looks in."""
@@ -207,19 +215,22 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     """Build a pack from its files; ``label`` names it in messages. Raise PolicyError with every problem."""
     problems: list[str] = []
     digest = pack_digest(files)
-    own = laid_over(files)
-    files = {**files, **own}
-    lexicons = _lexicons(own, problems)
-    templates = _templates(files, problems)
-    cases = _parse(files, "cases.toml", CaseFile, problems)
-    head = _parse(files, "policy.toml", PolicyFile, problems)
+    files = pack_texts(files)
+    lexicons = read_lexicons(files, problems)
+    written = files
+    files = {**files, **laid_over(files)}
+    templates = read_templates(files, problems)
+    cases = parse_model(files, "cases.toml", CaseFile, problems)
+    head = parse_model(files, "policy.toml", PolicyFile, problems)
     entries, inherited = _rules(head, files, problems) if head else ((), ())
     rules = [rule for entry in entries if (rule := _rule(entry, lexicons, problems))]
     problems += _missing(entries, templates)
     # A pack without questions.toml answers no question: the guard holds each.
-    asked = _parse(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
+    asked = parse_model(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
     intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
     problems += _missing_answers(asked.intent if asked else (), templates)
+    if not problems:  # a list or a template may seem unused only because the rule that names it could not be read
+        problems += _unused(written, rules, intents)
     refuse_if(label, problems)
     # Those of questions stand apart: they are large, and drafts are never looked up in them.
     Shelf(dict.fromkeys(lexicon for rule in rules for lexicon in rule.condition.lexicons()))
@@ -243,8 +254,8 @@ def _rules(
     """Return the rules that count, and the cases that come with those of the pack that is extended."""
     if head.extends is None:
         return head.rule, ()
-    base = _parse(files, BASE + "policy.toml", PolicyFile, problems)
-    cases = _parse(files, BASE + "cases.toml", CaseFile, problems)
+    base = parse_model(files, BASE + "policy.toml", PolicyFile, problems)
+    cases = parse_model(files, BASE + "cases.toml", CaseFile, problems)
     if base is None or cases is None:
         return head.rule, ()
     own = {entry.id: entry for entry in head.rule}
@@ -255,82 +266,21 @@ def _rules(
     return tuple(entries), inherited_cases(cases.case, {entry.id for entry in kept} - set(own))
 
 
-def refuse_if(label: str, problems: Sequence[str]) -> None:
-    """Raise PolicyError if there is any problem; the message lists all."""
-    if problems:
-        listed = "\n".join(f"- {problem}" for problem in problems)
-        raise PolicyError(
-            f"The policy pack {label} cannot be used:\n{listed}",
-            remedy="Correct the pack and run `clinic-ai policy test`; until then the pack before it stays active.",
-        )
-
-
-def _text(files: Mapping[str, bytes], name: str, problems: list[str]) -> str | None:
-    if name not in files:
-        problems.append(f"{name} is missing")
-        return None
-    try:
-        return files[name].decode("utf-8")
-    except UnicodeDecodeError as error:
-        problems.append(f"{name} is not UTF-8 text (byte {error.start})")
-        return None
-
-
-def _parse(files: Mapping[str, bytes], name: str, model: type[Model], problems: list[str]) -> Model | None:
-    content = _text(files, name, problems)
-    if content is None:
-        return None
-    try:
-        return model.model_validate(load_toml(files, name))
-    except tomllib.TOMLDecodeError as error:
-        problems.append(f"{name} is not TOML: {error}")
-    except ValidationError as error:
-        problems += [f"{name}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)]
-    return None
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    plain = {"missing": "it is missing", "extra_forbidden": "there is no such key"}.get(error["type"])
-    if plain:
-        return f"{place}: {plain}"
-    return f"{place}: {error['msg']}" if place else str(error["msg"])
-
-
-def _named(files: Mapping[str, bytes], folder: str, suffix: str) -> list[tuple[str, str]]:
-    """Return (name, path) of the files of a folder that end in ``suffix``."""
-    paths = (path for path in files if path.startswith(folder + "/") and path.endswith(suffix) and path.count("/") == 1)
-    return [(path[len(folder) + 1 : -len(suffix)], path) for path in paths]
-
-
-def _lexicons(files: Mapping[str, bytes], problems: list[str]) -> dict[str, Lexicon]:
-    lexicons: dict[str, Lexicon] = {}
-    for name, path in _named(files, "lexicons", ".txt"):
-        if (content := _text(files, path, problems)) is not None:
-            try:
-                lexicons[name] = parse_lexicon(name, content)
-            except ValueError as error:
-                problems.append(str(error))
-    return lexicons
-
-
-def _templates(files: Mapping[str, bytes], problems: list[str]) -> dict[str, Templates]:
-    templates: dict[str, Templates] = {}
-    for name, path in _named(files, "templates", ".toml"):
-        parsed = _parse(files, path, Templates, problems)
-        if parsed is not None:
-            problems += [f"{path}: {problem}" for problem in parse_templates(parsed)]
-            templates[name.lower()] = parsed
-    if not templates:
-        problems.append("there is no usable templates/<language>.toml")
-    return templates
+def _unused(files: Mapping[str, bytes], rules: Sequence[Rule], intents: Sequence[Intent]) -> list[str]:
+    """Return what stands in the pack's own files and has no effect."""
+    judged: tuple[Rule | Intent, ...] = (*rules, *intents)
+    lists = {name for one in judged for name in one.condition.lexicon_names()}
+    entries = [one.entry for one in judged]
+    templates = {a: {e.template for e in entries if e.template and a in e.audiences} for a in Audience}
+    marked = {rule.entry.id for rule in rules}
+    return [*unused_lexicons(files, lists), *unused_templates(files, templates, marked)]
 
 
 def _rule(entry: RuleEntry, lexicons: Mapping[str, Lexicon], problems: list[str]) -> Rule | None:
     try:
         return Rule(entry, _condition(entry.when, lexicons, MAX_DEPTH))
     except ValidationError as error:
-        problems += [f"rule {entry.id}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)]
+        problems += [f"rule {entry.id}: {sentence(e)}" for e in error.errors(include_url=False, include_context=False)]
     except ValueError as error:
         problems.append(f"rule {entry.id}: {error}")
     return None
@@ -341,7 +291,7 @@ def _intent(entry: IntentEntry, lexicons: Mapping[str, Lexicon], problems: list[
         return Intent(entry, _condition(entry.when, lexicons, MAX_DEPTH, {**CATALOGUE, **ASKED}))
     except ValidationError as error:
         problems += [
-            f"intent {entry.id}: {_sentence(e)}" for e in error.errors(include_url=False, include_context=False)
+            f"intent {entry.id}: {sentence(e)}" for e in error.errors(include_url=False, include_context=False)
         ]
     except ValueError as error:
         problems.append(f"intent {entry.id}: {error}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, Presence, Statement, StudyFacts
 from clinic_ai.guard.cases import Case
 from clinic_ai.guard.engine import fired_rules, judge
-from clinic_ai.guard.policy import Policy, read_policy, refuse_if
+from clinic_ai.guard.parsing import refuse_if
+from clinic_ai.guard.policy import Policy, read_policy
 from clinic_ai.guard.questions import run_question_cases, uncovered_intents
 from clinic_ai.guard.templates import KINDS
 from clinic_ai.tasks import CaseOutcome, CaseReport, GuardSubject, GuardTask, PackInfo

@@ -22,8 +22,17 @@ _GAP = re.compile(r"([\W_]+)")
 _PLAIN_GAPS = str.maketrans({c: " " for c in map(chr, range(128)) if not c.isalnum()})
 _SENTENCE_END = re.compile(r"[.!?]+[\"”]?(?=\s|\Z)|\n+")
 
-# Letters of other alphabets that a reader takes for Latin ones (from Unicode's confusables, the lower-case letters).
-_LOOKALIKES = str.maketrans("аеорсухіјѕԁһӏαερονικτυктмнв", "aeopcyxijsdhlaepoviktuktmhb")
+# Letters of other alphabets that a reader takes for Latin ones (from Unicode's confusables, the lower-case letters),
+# Latin letters that do not decompose into one without a stroke, and letters that look like an apostrophe or a colon.
+_LOOKALIKES = str.maketrans("аеорсухіјѕԁһӏαερονικτυктмнвıłøđħŧ∶", "aeopcyxijsdhlaepoviktuktmhbilodht:") | str.maketrans(
+    {"æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ʼ": "'", "ʻ": "'", "ʹ": "'"}
+)
+_UNSEEN = re.compile(  # Default_Ignorable_Code_Point of Unicode 15.1, and what most fonts draw as nothing or as a blank
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SPELT_OUT = 4
 """So many single letters in a row are read as one word."""
 
@@ -36,13 +45,30 @@ class Token(NamedTuple):
     end: int
 
 
+def unseen(character: str) -> bool:
+    """Return whether a reader sees nothing where this character stands; a line feed and a tab are seen."""
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) in _HIDDEN_CATEGORIES or bool(_UNSEEN.match(character))
+
+
 @lru_cache(maxsize=8192)
 def _fold_character(character: str) -> str:
     if character in "\n\t":
         return character
+    if _UNSEEN.match(character):
+        return ""
     folded = unicodedata.normalize("NFKD", character).casefold().translate(_LOOKALIKES)
     kept = (c for c in folded if unicodedata.category(c) not in {"Mn", "Me", "Cf", "Cc", "Cs", "Co"})
-    return "".join(" " if unicodedata.category(c) in {"Zs", "Zl", "Zp"} else c for c in kept)
+    return "".join(_fold_kind(c) for c in kept)
+
+
+def _fold_kind(character: str) -> str:
+    """Return any blank as a space, a digit of any script as 0 to 9, and the rest as it is."""
+    category = unicodedata.category(character)
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    return " " if category in {"Zs", "Zl", "Zp"} else character
 
 
 @dataclass(frozen=True)
@@ -175,10 +201,16 @@ def _join_spelt_out(words: list[str], starts: list[int], ends: list[int]) -> tup
         while end < len(words) and len(words[end]) == 1 and words[end].isalpha():
             end += 1
         run = words[at:end]
-        if len(run) < _SPELT_OUT or len(set(run)) == 1:
-            end = at + 1
-        joined[0].append("".join(words[at:end]))
-        joined[1].append(starts[at])
-        joined[2].append(ends[end - 1])
+        if len(run) >= _SPELT_OUT and len(set(run)) > 1:
+            joined[0].append("".join(run))
+            joined[1].append(starts[at])
+            joined[2].append(ends[end - 1])
+            at = end
+            continue
+        # The whole run is left apart at once: from its second letter on it would be walked through again and again.
+        end = max(end, at + 1)
+        joined[0].extend(words[at:end])
+        joined[1].extend(starts[at:end])
+        joined[2].extend(ends[at:end])
         at = end
     return joined

@@ -17,7 +17,7 @@ from clinic_ai.ml.report_pdf import Panel, write_pdf
 from clinic_ai.ml.report_sr import evidence_of, write_sr
 from clinic_ai.ml.secondary_capture import write_capture
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import released_findings
+from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderedFile, RenderImage, RenderResult, RenderTask
 
 MAX_WITH_OVERLAY = 2
@@ -71,7 +71,7 @@ def heatmap_title(task: RenderTask, image: RenderImage) -> str | None:
     have one must be released, for a file in the store does not tell which of them it belongs to.
     """
     own = [f for f in task.findings if f.instance_sha256 == image.sha256 and f.heatmap is not None]
-    released = [finding for finding, _ in released_findings(task.findings, task.verdict)]
+    released = [finding for finding, _ in parted(task.findings, task.verdict).findings]
     if image.heatmap_path is None or not own or any(finding not in released for finding in own):
         return None
     if len({finding.heatmap for finding in own}) > 1:

@@ -22,7 +22,7 @@ from clinic_ai.errors import ClinicError
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.pictures import Picture
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import released_findings, released_others
+from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderTask
 
 _PROBE = b"""#set document(title: "probe")
@@ -89,7 +89,7 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
         "findings": list(_findings(task)),
         "statements": [
             {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)}
-            for r in released_others(verdict)
+            for r in parted(task.findings, verdict).others
         ],
         "guard": words.guard_lines(verdict),
         "made_with": [
@@ -129,14 +129,15 @@ def _exam(task: RenderTask) -> list[list[str]]:
 
 
 def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
-    for finding, released in released_findings(task.findings, task.verdict):
+    for finding, released in parted(task.findings, task.verdict).findings:
         yield {
             "label": finding_code(finding.condition).label,
             "text": words.printable(released.text, 4000),
             "annotations": _annotations(released.annotations),
             "probability": words.percent(finding.probability),
             "threshold": words.percent(finding.threshold),
-            "presence": words.PRESENCE[finding.presence],
+            "standing": words.standing(finding),
+            "correction": words.correction(finding, task.sign_off),
             "auroc": words.auroc(finding.validation),
         }
 

@@ -25,7 +25,7 @@ from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, name_value, short_text, stamp
 from clinic_ai.ml.uids import derived_uid, is_uid
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import released_findings, released_others
+from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderImage, RenderTask
 
 SERIES_NUMBER = 9901
@@ -155,7 +155,7 @@ def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
     images = [item for item in evidence.values() if _is_image(item)]
     if images:
         parts.append(_image_library(images))
-    released = released_findings(task.findings, task.verdict) if words.shows_numbers(task.verdict) else ()
+    released = parted(task.findings, task.verdict).findings if words.shows_numbers(task.verdict) else ()
     if released:
         measurements = _container(codes.DCM.ImagingMeasurements)
         for number, (finding, said) in enumerate(released, start=1):
@@ -203,6 +203,7 @@ def _group(
     task: RenderTask, number: int, finding: Finding, said: Released, evidence: dict[str, Dataset]
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     entry = finding_code(finding.condition)
+    corrected = None if task.sign_off is None else task.sign_off.correction_of(finding)
     source = evidence.get(finding.instance_sha256)
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
@@ -213,12 +214,14 @@ def _group(
         measurements=[
             sr.Measurement(name=_PROBABILITY, value=round(finding.probability, 4), unit=_NO_UNITS, derivation=None)
         ],
-        qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[finding.presence])],
+        qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[corrected or finding.presence])],
         source_images=None
         if source is None or not _is_image(source)
         else [sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
     said_lines = [said.text, *said.annotations]
+    if corrected is not None:
+        said_lines.append(f"Presence {words.correction(finding, task.sign_off)}; the software: {finding.presence}.")
     group[0].ContentSequence.extend(_text(words.printable(line, 4000)) for line in said_lines if line.strip())
     return group
 
@@ -246,8 +249,9 @@ def _lines(task: RenderTask) -> Iterator[str]:
     yield words.status_line(task.sign_off)
     yield words.origin_line(task.sign_off)
     yield from (words.printable(mark, 500) for mark in verdict.marks)
-    findings = () if words.shows_numbers(verdict) else released_findings(task.findings, verdict)
-    for said in (*(released for _, released in findings), *released_others(verdict)):
+    released = parted(task.findings, verdict)
+    findings = () if words.shows_numbers(verdict) else released.findings
+    for said in (*(worded for _, worded in findings), *released.others):
         yield from (words.printable(line, 4000) for line in (said.text, *said.annotations))
     yield from words.guard_lines(verdict)
     yield from (words.model_line(model) for model in task.models)

@@ -6,7 +6,7 @@ import time
 import unicodedata
 from collections import Counter
 
-from clinic_ai.domain import Audience, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
+from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
 from clinic_ai.domain.reviews import SignOff
 
 PRELIMINARY = "Preliminary – not signed"
@@ -18,11 +18,6 @@ HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. I
 NO_PICTURE = "The pixels of this image could not be decoded, so it is not shown here. The original is stored."
 GLYPHS_REPLACED = "Characters that the report's fonts lack are shown as □; the stored study has them in full."
 
-PRESENCE = {
-    Presence.PRESENT: "above threshold",
-    Presence.ABSENT: "below threshold",
-    Presence.UNCERTAIN: "uncertain",
-}
 _ACTIONS = {
     GuardAction.ALLOW: "allowed",
     GuardAction.ANNOTATE: "annotated",
@@ -79,6 +74,19 @@ def percent(probability: float) -> str:
     if whole < 1:
         return "< 1 %"
     return "> 99 %" if whole > 99 else f"{whole} %"
+
+
+def standing(finding: Finding) -> str:
+    """Return how a finding's probability stands to its threshold, as the software has it and whatever anybody signs."""
+    if finding.presence is Presence.UNCERTAIN:
+        return "uncertain"
+    return "above threshold" if finding.probability >= finding.threshold else "below threshold"
+
+
+def correction(finding: Finding, sign: SignOff | None) -> str:
+    """Return what the signer says in place of a finding's presence, empty if it stands or nobody signed."""
+    presence = None if sign is None else sign.correction_of(finding)
+    return "" if presence is None else f"corrected by the signer: {presence.value}"
 
 
 def auroc(figures: ValidationFigures | None) -> str:

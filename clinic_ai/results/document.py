@@ -30,12 +30,14 @@ from clinic_ai.domain import (
     Probability,
     Released,
     Sha256,
+    StatementKind,
     StoredFile,
     ValidationFigures,
     Word,
 )
+from clinic_ai.domain.reviews import SignOff
 from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import Kind, kind_of, released_findings
+from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderTask
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -96,7 +98,10 @@ class FindingPart(Word):
     code: CodePart
     probability: Probability
     threshold: Probability
-    presence: Presence
+    presence: Presence = Field(description="What holds: the signer's word if it is corrected, else the software's.")
+    corrected: bool = Field(
+        default=False, description="Whether the signer says otherwise than the software; probability stays its own."
+    )
     laterality: str
     instance_sha256: Sha256
     validation: ValidationFigures | None
@@ -106,7 +111,7 @@ class StatementPart(Word):
     """A sentence as the guard released it."""
 
     statement_id: str
-    kind: Kind
+    kind: StatementKind
     text: str
     annotations: tuple[str, ...]
 
@@ -184,7 +189,7 @@ def result_document(task: RenderTask, *, files: Sequence[StoredFile], omissions:
 def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: Sequence[str]) -> ResultDocument:
     """Return the document before it is written; see ``result_document``."""
     numbers = task.verdict.audience is Audience.CLINICIAN
-    released = released_findings(task.findings, task.verdict) if numbers else ()
+    released = parted(task.findings, task.verdict).findings if numbers else ()
     sign = task.sign_off
     return ResultDocument(
         status="preliminary" if sign is None else "final",
@@ -205,7 +210,7 @@ def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: 
         ),
         plugins=task.plugin_labels,
         models=task.models,
-        findings=tuple(_finding(finding, said) for finding, said in released),
+        findings=tuple(_finding(finding, said, sign) for finding, said in released),
         statements=tuple(_statement(said) for said in task.verdict.released),
         guard=_guard(task),
         files=tuple(
@@ -247,8 +252,9 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.casefold()) if len(word) > 2]
 
 
-def _finding(finding: Finding, said: Released) -> FindingPart:
+def _finding(finding: Finding, said: Released, sign: SignOff | None) -> FindingPart:
     entry = finding_code(finding.condition)
+    corrected = None if sign is None else sign.correction_of(finding)
     return FindingPart(
         statement_id=said.statement_id,
         condition=finding.condition,
@@ -256,7 +262,8 @@ def _finding(finding: Finding, said: Released) -> FindingPart:
         code=CodePart(scheme=entry.scheme, code=entry.code, meaning=entry.meaning),
         probability=finding.probability,
         threshold=finding.threshold,
-        presence=finding.presence,
+        presence=corrected or finding.presence,
+        corrected=corrected is not None,
         laterality=finding.laterality,
         instance_sha256=finding.instance_sha256,
         validation=finding.validation,
@@ -266,7 +273,7 @@ def _finding(finding: Finding, said: Released) -> FindingPart:
 def _statement(said: Released) -> StatementPart:
     return StatementPart(
         statement_id=said.statement_id,
-        kind=kind_of(said.statement_id),
+        kind=said.kind,
         text=said.text,
         annotations=said.annotations,
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from clinic_ai.domain import Artefact, Finding, GuardVerdict, Presence, Released, Statement
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision, ReviewDocument, ReviewLabel
+from clinic_ai.errors import InputError
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.rendering import Material
 from clinic_ai.results.statements import SIDES, statements_of
 
+NEW = re.compile(r"n_[1-9][0-9]{0,3}")
+"""Ids of statements that persons add; no statement of the software has one."""
 _SAID = {Presence.PRESENT: "is present", Presence.ABSENT: "is absent", Presence.UNCERTAIN: "cannot be decided"}
 
 
@@ -32,6 +36,29 @@ def statements_for(passages: Iterable[Passage], material: Material) -> tuple[Sta
         else Statement(statement_id=passage.statement_id, kind="notice", text=passage.text)
         for passage in passages
     )
+
+
+def check_known(said: Iterable[Passage], artefact: Artefact, material: Material) -> None:
+    """Raise InputError if a passage stands under an id that the artefact does not have and that is not of a new one.
+
+    A mistyped id would take the words away from the finding they speak of.
+    """
+    known = dict.fromkeys(passage.statement_id for passage in draft_of(artefact, material))
+    known |= dict.fromkeys(statement.statement_id for statement in statements_of(material.analyses))
+    unknown = sorted(
+        {p.statement_id for p in said if p.statement_id not in known and not NEW.fullmatch(p.statement_id)}
+    )
+    if unknown:
+        raise InputError(
+            "unknown_statement",
+            f"Artefact {artefact.artefact_id} has no statement {_bracketed(unknown)}; "
+            + (f"it has {_bracketed(known)}." if known else "it has none."),
+            remedy="Nothing was decided. Write the id of the statement your words stand for; [new] begins a new one.",
+        )
+
+
+def _bracketed(ids: Iterable[str]) -> str:
+    return ", ".join(f"[{key}]" for key in ids)
 
 
 def digest_of(
@@ -82,15 +109,6 @@ def difference(shown: Sequence[Passage], said: Sequence[Passage]) -> str:
     before = [f"[{passage.statement_id}] {' '.join(passage.text.split())}" for passage in shown]
     after = [f"[{passage.statement_id}] {' '.join(passage.text.split())}" for passage in said]
     return "\n".join(difflib.unified_diff(before, after, "draft", "signed", lineterm="", n=0))
-
-
-def findings_as_signed(findings: Sequence[Finding], corrections: Iterable[Correction]) -> tuple[Finding, ...]:
-    """Return the findings with the presence a person gave them; probabilities stay the model's."""
-    given = {correction.condition: correction.presence for correction in corrections}
-    return tuple(
-        finding.model_copy(update={"presence": given[finding.condition]}) if finding.condition in given else finding
-        for finding in findings
-    )
 
 
 def labels_for(decision: ReviewDecision, document: ReviewDocument, material: Material) -> tuple[ReviewLabel, ...]:

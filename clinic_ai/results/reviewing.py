@@ -18,6 +18,7 @@ from clinic_ai.domain.reviews import Correction, Passage, Review, ReviewDecision
 from clinic_ai.errors import Conflict, InputError, NotAllowed
 from clinic_ai.results.codes import table
 from clinic_ai.results.passages import (
+    check_known,
     corrected,
     difference,
     digest_of,
@@ -121,7 +122,8 @@ class Reviews:
         """Store a decision and what follows from it; return it in words. The same order again changes nothing.
 
         Raise NotFound; Conflict if the artefact was decided, superseded, or reads otherwise than what was shown;
-        Refused if the guard does not let the words out; InputError if the order says nothing.
+        Refused if the guard does not let the words out; InputError if the order says nothing, or names a condition or
+        statement that is not there.
         """
         with self._database.read() as connection:
             artefact = artefacts.find_artefact(connection, order.artefact_id)
@@ -196,6 +198,7 @@ class Reviews:
             )
         before = _passages(shown.said)
         said = before if order.said is None else order.said
+        check_known(said, artefact, material)
         if not order.decision.signs:
             return ReviewDocument(shown=before, corrections=order.corrections)
         if order.decision is ReviewDecision.ACCEPT and shown.withheld:

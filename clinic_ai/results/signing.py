@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from clinic_ai.domain import GuardAction, GuardVerdict, Job, JobKind, ModelRef, WaitReason
 from clinic_ai.domain.reviews import Passage, ReviewDecision, SignOff
 from clinic_ai.errors import ClinicError, Conflict
-from clinic_ai.results.passages import digest_of, findings_as_signed, statements_for
+from clinic_ai.results.passages import digest_of, statements_for
 from clinic_ai.results.rendering import material_of
 from clinic_ai.results.reporting import OUTBOX, ReportRunner
 from clinic_ai.store import alerts, artefacts, jobs, reviews, studies
@@ -69,13 +69,9 @@ class SignRunner:
             revision=revision,
             replaces=reviewed.revision if any(file.name == REPORT_SR for file in reviewed.files) else None,
             amended=bool(review.document.diff),
+            corrections=review.document.corrections,
         )
-        signed = replace(
-            material,
-            findings=findings_as_signed(material.findings, review.document.corrections),
-            reported_at=reported_at,
-        )
-        files = self._reports.press.render(job, signed, verdict, sign)
+        files = self._reports.press.render(job, replace(material, reported_at=reported_at), verdict, sign)
 
         def commit(connection: Connection) -> None:
             jobs.save_files(connection, job.job_id, files)

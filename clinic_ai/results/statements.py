@@ -1,23 +1,22 @@
 """Turns what plugins answered into single statements, each with the evidence it rests on; unguarded.
 
-A statement's id says what it is and finds its evidence again after the guard: ``f_3`` words the third
-finding of all analyses in their order, ``a_…`` an answer, ``r_…`` a refusal, ``m_…`` a remark.
+A statement's id finds its evidence again after the guard: ``f_3`` words the third finding of all analyses in their
+order, ``a_…`` an answer, ``r_…`` a refusal, ``m_…`` a remark. What a statement is, its kind says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import NamedTuple
 
-from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, Statement
+from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, Statement, StatementKind
+from clinic_ai.errors import ClinicError
 from clinic_ai.results.codes import finding_code
 
 MAX_TEXT = 4000
 """Longest text of a statement, in characters; the limit of ``domain.Words``."""
 
-Kind = Literal["finding", "answer", "remark", "refusal", "notice"]
-
-_KINDS: dict[str, Kind] = {"f": "finding", "a": "answer", "r": "refusal", "m": "remark"}
+_PREFIXES: dict[StatementKind, str] = {"answer": "a", "refusal": "r", "remark": "m"}
 SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
 """How a side is said after the name of a finding."""
 
@@ -39,7 +38,7 @@ def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
     answers = (_answer_text(answer) for analysis in analyses for answer in analysis.answers)
     refusals = (refusal.sentence for analysis in analyses for refusal in analysis.refusals)
     remarks = (remark for analysis in analyses for remark in analysis.remarks)
-    return (*findings, *_plain("a", answers), *_plain("r", refusals), *_plain("m", remarks))
+    return (*findings, *_plain("answer", answers), *_plain("refusal", refusals), *_plain("remark", remarks))
 
 
 def sentence(finding: Finding) -> str:
@@ -60,27 +59,35 @@ def sentence(finding: Finding) -> str:
     return f"{label}{side} is very unlikely."
 
 
-def kind_of(statement_id: str) -> Kind:
-    """Return what a statement is, from its id; ids of other makers are notices."""
-    return _KINDS.get(statement_id.partition("_")[0], "notice")
+class Parted(NamedTuple):
+    """All that the guard released, each statement in one of the two and in no other order than before."""
+
+    findings: tuple[tuple[Finding, Released], ...]
+    """Each finding whose statement was released, with its words; in the order of the findings."""
+    others: tuple[Released, ...]
+    """Everything else, whatever its id: answers, refusals, remarks, and what a person wrote."""
 
 
-def released_findings(findings: Sequence[Finding], verdict: GuardVerdict) -> tuple[tuple[Finding, Released], ...]:
-    """Return each finding whose statement the guard released, with the words it released, in their order."""
+def parted(findings: Sequence[Finding], verdict: GuardVerdict) -> Parted:
+    """Part what was released into words of these findings and all the rest.
+
+    Raise ClinicError if two statements have one id: one would stand for both, and a signed sentence would be lost.
+    """
     words = {released.statement_id: released for released in verdict.released}
+    if len(words) != len(verdict.released):
+        raise ClinicError(
+            "Two released statements have the same id, so the report would leave one of them out.",
+            remedy="Nothing was rendered. This is a defect: report it.",
+        )
     numbered = ((f"f_{number}", finding) for number, finding in enumerate(findings, start=1))
-    return tuple((finding, words[key]) for key, finding in numbered if key in words)
+    found = tuple((finding, words.pop(key)) for key, finding in numbered if key in words)
+    return Parted(found, tuple(words.values()))
 
 
-def released_others(verdict: GuardVerdict) -> tuple[Released, ...]:
-    """Return what the guard released beside findings: answers, refusals, remarks, notices."""
-    return tuple(released for released in verdict.released if kind_of(released.statement_id) != "finding")
-
-
-def _plain(prefix: str, texts: Iterable[str]) -> Iterator[Statement]:
+def _plain(kind: StatementKind, texts: Iterable[str]) -> Iterator[Statement]:
     said = (text.strip() for text in texts)
     for number, text in enumerate(filter(None, said), start=1):
-        yield Statement(statement_id=f"{prefix}_{number}", kind=_KINDS[prefix], text=_capped(text))
+        yield Statement(statement_id=f"{_PREFIXES[kind]}_{number}", kind=kind, text=_capped(text))
 
 
 def _answer_text(answer: Answer) -> str:

@@ -37,6 +37,7 @@ def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
     yield from _rules(settings)
     yield from _network(settings)
     yield from _critical(settings)
+    yield from _reviewers(settings)
     yield from _notify(settings)
     ingest = settings.ingest
     if ingest.quiet_period_s > ingest.deadline_s:
@@ -135,6 +136,16 @@ def _network(settings: Settings) -> Iterator[Mistake]:
                 ((*place, "host"),),
                 f"{peer.host!r} is not an address; write an address, a network such as 192.168.7.0/24, or *",
             )
+
+
+def _reviewers(settings: Settings) -> Iterator[Mistake]:
+    seen: dict[str, int] = {}
+    for index, name in enumerate(settings.review.reviewers):
+        key: KeyPath = ("review", "reviewers", index)
+        if not name.strip():
+            yield (key,), "the name is empty, and nobody can sign with it; write one or take it out"
+        elif seen.setdefault(name.strip().casefold(), index) != index:
+            yield (key,), f"{name!r} stands there twice; take one out"
 
 
 def _critical(settings: Settings) -> Iterator[Mistake]:

@@ -39,8 +39,9 @@ def restate(connection: Connection, code: str, subject: str, sentence: str) -> N
 
 
 def open_alerts(connection: Connection) -> list[Alert]:
-    """Return the alerts nobody acknowledged yet, newest first."""
-    query = select(alerts).where(alerts.c.acknowledged_at.is_(None)).order_by(alerts.c.last_at.desc())
+    """Return the alerts nobody acknowledged yet: those about critical findings first, then the newest."""
+    urgent = (alerts.c.code == critical.CODE).desc()
+    query = select(alerts).where(alerts.c.acknowledged_at.is_(None)).order_by(urgent, alerts.c.last_at.desc())
     return [
         Alert(
             alert_id=row.alert_id,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, literal_column, or_, select, update
 
 from clinic_ai.domain import Artefact, ArtefactState, JobState, Presence, Word, new_id
 from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
@@ -17,6 +17,8 @@ from clinic_ai.store.tables import artefacts, jobs, review_labels, reviews, stud
 
 WAITING = (ArtefactState.HELD, ArtefactState.PRELIMINARY)
 """States of artefacts that wait for a person."""
+_STORED: ColumnElement[int] = literal_column("reviews.rowid")
+"""In which order decisions were stored; by ``decided_at`` a clock that was set back would change it."""
 
 
 class LabelledExample(Word):
@@ -72,22 +74,21 @@ def review_of_job(connection: Connection, job_id: str) -> Review | None:
 def reviews_of(connection: Connection, artefact_id: str) -> list[Review]:
     """Return the decisions about an artefact, oldest first."""
     query = select(reviews).where(reviews.c.artefact_id == artefact_id)
-    return [_review(row) for row in connection.execute(query.order_by(reviews.c.decided_at, reviews.c.review_id))]
+    return [_review(row) for row in connection.execute(query.order_by(_STORED))]
 
 
 def standing_review(connection: Connection, artefact_id: str) -> Review | None:
-    """Return the decision about an artefact that holds: the newest, unless its job was given up or cancelled."""
+    """Return the decision about an artefact that holds: the newest whose job was not given up or cancelled."""
+    given_up = [JobState.FAILED.value, JobState.CANCELLED.value]
     query = (
-        select(reviews, jobs.c.state)
+        select(reviews)
         .outerjoin(jobs, jobs.c.job_id == reviews.c.job_id)
-        .where(reviews.c.artefact_id == artefact_id)
-        .order_by(reviews.c.decided_at.desc(), reviews.c.review_id.desc())
+        .where(reviews.c.artefact_id == artefact_id, or_(jobs.c.state.is_(None), jobs.c.state.not_in(given_up)))
+        .order_by(_STORED.desc())
         .limit(1)
     )
     row = connection.execute(query).first()
-    if row is None or row.state in {JobState.FAILED.value, JobState.CANCELLED.value}:
-        return None
-    return _review(row)
+    return None if row is None else _review(row)
 
 
 def labels_of(connection: Connection, review_id: str) -> list[ReviewLabel]:
@@ -143,9 +144,7 @@ def labelled_examples(connection: Connection, conditions: Collection[str]) -> li
     Of a study the newest review counts, whichever version it is of. What was said of the study as a whole, or as
     uncertain, is no label of an image; originals that retention removed are left out.
     """
-    newest = (
-        select(reviews.c.study_id, func.max(reviews.c.decided_at).label("at")).group_by(reviews.c.study_id).subquery()
-    )
+    newest = select(func.max(_STORED)).select_from(reviews).group_by(reviews.c.study_id).correlate(None)
     query = (
         select(
             reviews.c.review_id,
@@ -155,17 +154,17 @@ def labelled_examples(connection: Connection, conditions: Collection[str]) -> li
             review_labels.c.condition,
             review_labels.c.presence,
         )
-        .join(newest, (newest.c.study_id == reviews.c.study_id) & (newest.c.at == reviews.c.decided_at))
         .join(review_labels, review_labels.c.review_id == reviews.c.review_id)
         .join(studies, (studies.c.study_id == reviews.c.study_id) & (studies.c.version == reviews.c.version))
         .where(
+            _STORED.in_(newest),
             reviews.c.consent == 1,
             studies.c.originals_removed_at.is_(None),
             review_labels.c.instance_sha256 != "",
             review_labels.c.condition.in_(conditions),
             review_labels.c.presence.in_([Presence.PRESENT.value, Presence.ABSENT.value]),
         )
-        .order_by(reviews.c.decided_at, review_labels.c.instance_sha256, review_labels.c.condition)
+        .order_by(_STORED, review_labels.c.instance_sha256, review_labels.c.condition)
     )
     found: dict[tuple[str, str], LabelledExample] = {}
     for row in connection.execute(query):

@@ -26,6 +26,8 @@ CALLS = {
     "make a folder": "mkdir,mkdirat",
     "change a mode": "chmod,fchmodat",
 }
+FEWEST = 2
+"""Places of a call that must have failed in one run over all."""
 
 
 def disk_was_full(tmp_path: Path, where: str, sizes: range) -> None:
@@ -46,13 +48,14 @@ def test_a_disk_full_at_every_step(tmp_path: Path, where: str) -> None:
     disk_was_full(tmp_path, where, range(0, 600, 6))
 
 
-def call_failed(path: Path, calls: str, error: str, which: int) -> None:
+def call_failed(path: Path, calls: str, error: str, which: int) -> bool:
+    """Fail one call, whatever thread's it is the ``which``-th of; return whether there was such a call."""
     prepare(path, seed=3)
     trace = path / "trace"
     inject = strace("-o", str(trace), "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={which}")
     told = tell_under(inject, "failing_disk", "calls", path)
     assert told["dropped"] > 3
-    assert "INJECTED" in trace.read_text()
+    injected = "INJECTED" in trace.read_text()
     site = Site(path, settings=SETTINGS)  # what could not be removed is so at the next start
     spoilt = {row.name for row in site.files() if row.reason_code == "disk_failed"}
     site.close()
@@ -61,19 +64,22 @@ def call_failed(path: Path, calls: str, error: str, which: int) -> None:
         replace(drop, fates=QUARANTINED) if drop.name in spoilt else drop for drop in Drops(path / "dropped").all()
     ]
     assert faults(Home(path), drops, delivered=False) == []
+    return injected
 
 
 @pytest.mark.parametrize(("call", "which"), [("sync", 2), ("write the database", 3)])
 def test_a_call_that_fails_once(tmp_path: Path, call: str, which: int) -> None:
-    call_failed(tmp_path / "h", CALLS[call], "EIO", which)
+    assert call_failed(tmp_path / "h", CALLS[call], "EIO", which)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("call", CALLS)
 def test_each_call_fails_once(tmp_path: Path, call: str, error: str) -> None:
-    for which in (1, 2, 3, 4, 5, 7, 9, 12):
-        call_failed(tmp_path / str(which), CALLS[call], error, which)
+    # Several threads share the work: none is sure to make many of the calls that are few.
+    failed = [call_failed(tmp_path / str(which), CALLS[call], error, which) for which in (1, 2, 3, 4, 5, 7, 9, 12)]
+    assert failed[0]
+    assert sum(failed) >= FEWEST
 
 
 def test_rights_that_are_missing_for_a_while(tmp_path: Path) -> None:

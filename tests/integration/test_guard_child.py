@@ -102,7 +102,12 @@ def test_a_forged_verdict_is_no_verdict(bench: Bench) -> None:
         ) -> GuardVerdict:
             decision = Decision(statement_id="a_1", rule="r", action=action, reason="r")
             released = Released(
-                statement_id="a_1", audience=task.audience, text=text, sources=sources, policy_hash=digest
+                statement_id="a_1",
+                audience=task.audience,
+                kind="answer",
+                text=text,
+                sources=sources,
+                policy_hash=digest,
             )
             return GuardVerdict(
                 audience=task.audience,

@@ -64,6 +64,10 @@ class Detector(BaseModel):
             raise ValueError(f"there is no lexicons/{missing[0]}.txt in this pack")
         self._lexicons = {f: lexicons[name] for f in self.lexicon_fields if (name := getattr(self, f)) in lexicons}
 
+    def lexicon_names(self) -> frozenset[str]:
+        """Return the names of the lexicons it looks in, also of those that a pack may lack."""
+        return frozenset(getattr(self, field) for field in self.lexicon_fields)
+
     def lexicons(self) -> Iterable[Lexicon]:
         """Return the lexicons it was bound to."""
         return self._lexicons.values()

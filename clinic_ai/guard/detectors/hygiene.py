@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import groupby
 
 from pydantic import Field
 
-from clinic_ai.guard.detectors.base import Detector, Flag, View
+from clinic_ai.guard.detectors.base import Detector, Flag, Span, View
 from clinic_ai.guard.reading import LANGUAGES, reading_grade
+from clinic_ai.guard.text import unseen
 
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e\n\t]")
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_NOT_PLAIN_RUN = re.compile(r"[^\x20-\x7e\n\t]{5,}")
+_MOST_MARKS = 4
+"""Combining marks on one letter; no orthography needs more (Unicode Technical Standard 39, section 5.4)."""
 _MARKUP_SIGNS = frozenset("<[]`$\\&")
 _SCHEMES = ("http:", "https:", "file:", "data:", "javascript:")
 _MARKUP = re.compile(
@@ -24,18 +29,29 @@ _MARKUP = re.compile(
 
 
 class ControlCharacters(Detector):
-    """Fires on characters a reader cannot see: controls, direction overrides, zero-width and private-use ones."""
+    """Fires on characters a reader cannot see: controls, direction overrides, zero-width, filling and private-use ones.
+
+    Variation selectors are among them, and combining marks that are piled up behind one letter.
+    """
 
     def detect(self, view: View) -> Flag | None:
         """Return every such character; line feed and tab are allowed."""
         if view.text.plain:
             return None
-        spans = tuple(
-            m.span()
-            for m in _NOT_PLAIN.finditer(view.text.raw)
-            if unicodedata.category(m.group()) in _HIDDEN_CATEGORIES
-        )
+        raw = view.text.raw
+        spans = tuple(m.span() for m in _NOT_PLAIN.finditer(raw) if unseen(m.group()))
+        spans += tuple(_piled_up(raw))
         return Flag("characters that a reader cannot see", spans) if spans else None
+
+
+def _piled_up(raw: str) -> Iterator[Span]:
+    """Yield each run of more combining marks than a letter carries."""
+    for run in _NOT_PLAIN_RUN.finditer(raw):
+        at = run.start()
+        for is_mark, marks in groupby(run.group(), lambda c: unicodedata.category(c) in {"Mn", "Me"}):
+            start, at = at, at + sum(1 for _ in marks)
+            if is_mark and at - start > _MOST_MARKS:
+                yield start, at
 
 
 class Markup(Detector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
@@ -264,14 +265,30 @@ name = "lost"
 plugins = ["no_such_plugin"]
 [guard]
 pack = "no-such-pack"
+[[critical]]
+condition = "pnuemothorax"
+[notify.webhook]
+url = "https://192.168.7.9/alarm"
+token_file = "not-there.txt"
 """
     )
     home.state.chmod(0o755)
     code, out, _ = run("doctor", "--json")
     assert code == Exit.FAILED
     failed = {check["name"] for check in json.loads(out) if check["verdict"] == "fail"}
-    assert {"privacy", "people", "rules", "inbox gone", "policy"} <= failed
+    assert {"privacy", "people", "rules", "inbox gone", "policy", "critical"} <= failed
+    critical = [check for check in json.loads(out) if check["name"] == "critical"]
+    assert critical[0]["remedy"] == "Do you mean pneumothorax?"
+    assert "not-there.txt" in critical[1]["sentence"]
     assert all(check["remedy"] for check in json.loads(out) if check["verdict"] == "fail")
+
+
+def test_doctor_says_who_keeps_the_group_of_the_sockets_out(home: Home, run: Run) -> None:
+    other = next(g.gr_name for g in grp.getgrall() if g.gr_gid != home.path.stat().st_gid)
+    home.clinic_toml.write_text(f'[control]\ngroup = "{other}"\n')
+    _, out, _ = run("doctor", "--json")
+    [kept_out, *_] = [check for check in json.loads(out) if check["name"] == "people" and check["verdict"] == "fail"]
+    assert kept_out["remedy"] == f"chgrp {other} {home.path}"
 
 
 def test_doctor_says_every_mistake_in_the_settings(home: Home, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -190,3 +191,28 @@ def test_patients_read_only_templates(policy: Policy, say: Say, finding: Callabl
         (own.patient["answer"], ("template:en/patient/answer",)),
     ]
     assert not any("neumonia" in Text(r.text).folded for r in verdict.released)
+
+
+def test_a_note_beside_a_persons_words_tells_of_no_change_that_nobody_made(
+    policy: Policy, say: Callable[..., GuardVerdict], finding: Callable[..., Finding]
+) -> None:
+    found = finding(0.98)
+    text = "Pneumonia is absent."
+    statement = Statement(statement_id="f_1", kind="finding", text=text, finding=found)
+    [software] = say(statement, findings=(found,), signed_by="").released
+    assert "The sentence was worded again from the calibrated probability." in software.annotations
+    [mine] = say(statement, findings=(found,), own_words=True).released
+    assert mine.text == text
+    assert "In the signer's own words, not in the word for the calibrated probability." in mine.annotations
+    assert not any("worded again" in note for note in mine.annotations)
+    bare = [replace(r, entry=r.entry.model_copy(update={"own_words": None})) for r in policy.rules]
+    task = GuardTask(
+        audience=Audience.CLINICIAN,
+        subject=GuardSubject(
+            facts=StudyFacts(), findings=(found,), validated=True, reference=False, signed_by="A.", own_words=True
+        ),
+        statements=(statement,),
+        policy_hash=policy.digest,
+    )
+    [older] = judge(replace(policy, rules=tuple(bare)), task).released  # a pack of a clinic's own, written before
+    assert any("the rule finding-wording would not let them out unchanged" in note for note in older.annotations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from clinic_ai.domain import Audience, GuardAction, Statement, StudyFacts
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.engine import judge
+from clinic_ai.guard.inspection import describe_pack
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.guard.packs import shipped_pack
+from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.proof import load_policy
 from clinic_ai.tasks import GuardSubject, GuardTask
 
@@ -55,11 +58,59 @@ def test_what_is_not_changed_is_taken_over(packs: Path) -> None:
 
 def test_a_word_list_can_take_the_other_in(packs: Path) -> None:
     strict = load_policy(packs / "strict")
-    for text in ("There is a malignant tumor.", "There is a shadow on the lung."):
-        statement = Statement(statement_id="a_1", kind="answer", text=text)
-        subject = GuardSubject(facts=StudyFacts(), validated=True, reference=False)
-        task = GuardTask(audience=Audience.PATIENT, subject=subject, statements=(statement,), policy_hash=strict.digest)
-        assert judge(strict, task).action is GuardAction.HOLD
+    assert holds(strict, "There is a malignant tumor.")
+    assert holds(strict, "There is a shadow on the lung.")
+
+
+def holds(policy: Policy, text: str) -> bool:
+    statement = Statement(statement_id="a_1", kind="answer", text=text)
+    subject = GuardSubject(facts=StudyFacts(), validated=True, reference=False)
+    task = GuardTask(audience=Audience.PATIENT, subject=subject, statements=(statement,), policy_hash=policy.digest)
+    return judge(policy, task).action is GuardAction.HOLD
+
+
+def test_the_mark_that_notepad_puts_before_text_is_no_word(packs: Path) -> None:
+    for path in (p for pack in ("default", "strict") for p in (packs / pack).rglob("*.t*")):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+    strict = load_policy(packs / "strict")
+    assert len(strict.rules) > 30
+    assert holds(strict, "There is a malignant tumor.")
+    assert holds(strict, "There is a shadow on the lung.")
+    assert describe_pack(packs / "strict").terms["alarming"] == describe_pack(shipped_pack("strict")).terms["alarming"]
+
+
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        ("@bse", "lexicons/alarming.txt line 1: '@bse' is no instruction; did you mean @base"),
+        ("@Base", "did you mean @base"),
+        ("@all", "there are @base and @replace"),
+        ("# all of default", "lexicons/alarming.txt does not say what becomes of the list"),
+    ],
+)
+def test_a_list_does_not_take_the_place_of_another_unsaid(packs: Path, first: str, problem: str) -> None:
+    (packs / "strict" / "lexicons" / "alarming.txt").write_text(f"{first}\nshadow on the lung\n")
+    message = refusal(packs / "strict")
+    assert problem in message
+    assert message.count("\n") == 1, "nothing else is wrong, and nothing else is told"
+
+
+def test_a_list_can_take_the_place_of_another_if_it_says_so(packs: Path) -> None:
+    words = (packs / "default" / "lexicons" / "alarming.txt").read_text()
+    (packs / "strict" / "lexicons" / "alarming.txt").write_text(f"@replace  # all of it\n{words}\nshadow on the lung\n")
+    assert holds(load_policy(packs / "strict"), "There is a shadow on the lung.")
+    assert "alarming" in describe_pack(packs / "strict").terms
+
+
+def test_a_list_of_a_new_name_has_nothing_to_take_in(packs: Path) -> None:
+    with (packs / "strict" / "lexicons" / "orders.txt").open("a") as words:
+        words.write("@base\n")
+    assert "orders.txt line 7: @base stands for a list of this name in an extended pack" in refusal(packs / "strict")
+
+
+def test_lines_are_counted_in_the_clinics_own_file(packs: Path) -> None:
+    (packs / "strict" / "lexicons" / "alarming.txt").write_text("@base\nshadow\nx*\n")
+    assert "lexicons/alarming.txt line 3: the term 'x*'" in refusal(packs / "strict")
 
 
 def test_the_digest_covers_what_it_stands_on_and_a_kept_copy_is_the_same(packs: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_ai.guard.text import Text
+from clinic_ai.guard.text import Text, _join_spelt_out
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,32 @@ def test_plain_text_keeps_its_offsets(raw: str) -> None:
     for token in Text(raw).tokens:
         if token.end - token.start == len(token.word):
             assert raw[token.start : token.end].lower() == token.word
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["can\ufe0fcer", "can\U000e0147cer", "can\u034fcer", "can\u3164cer", "can\u115fcer", "can\uffa0cer", "can\u2800cer",
+     "can\u17b4cer", "can\U0001d159cer", "can\ufffccer", "c\u0327" + "\u0301" * 50 + "ancer"],
+)  # fmt: skip
+def test_a_word_with_something_unseen_inside_is_the_word(written: str) -> None:
+    assert Text(f"it is {written} here").words == ("it", "is", "cancer", "here")
+
+
+def test_digits_of_any_script_and_letters_with_a_stroke_are_plain_ones() -> None:
+    assert Text("١٢/٠٥/１９７０ Łukasz Sørensen Smıth Smithʼs").words == (
+        "12", "05", "1970", "lukasz", "sorensen", "smith", "smith", "s",
+    )  # fmt: skip
+
+
+def test_a_long_row_of_one_letter_takes_linear_time() -> None:
+    class Counted(list[str]):
+        asked = 0
+
+        def __getitem__(self, at):  # type: ignore[no-untyped-def]
+            Counted.asked += 1
+            return super().__getitem__(at)
+
+    words = Counted("a" for _ in range(2000))
+    bounds = list(range(2000))
+    assert _join_spelt_out(words, bounds, bounds) == (["a"] * 2000, bounds, bounds)
+    assert Counted.asked < 20 * len(words)

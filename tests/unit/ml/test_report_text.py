@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_ai.domain import AdapterRef, Audience, Decision, GuardAction, GuardVerdict, ModelRef
+from clinic_ai.domain import AdapterRef, Audience, Decision, Finding, GuardAction, GuardVerdict, ModelRef, Presence
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import date_value, name_value, short_text
 from clinic_ai.ml.uids import derived_uid, is_uid
@@ -146,3 +146,28 @@ def test_derived_uids_are_valid_and_always_the_same(study: str, version: int, ro
 )
 def test_what_is_no_uid(text: str) -> None:
     assert not is_uid(text)
+
+
+@pytest.mark.parametrize(
+    ("probability", "presence", "read"),
+    [
+        (0.98, Presence.PRESENT, "above threshold"),
+        (0.47, Presence.PRESENT, "above threshold"),
+        (0.46, Presence.ABSENT, "below threshold"),
+        (0.98, Presence.ABSENT, "above threshold"),  # whatever is said of it, 98 % is not below 47 %
+        (0.48, Presence.UNCERTAIN, "uncertain"),
+    ],
+)
+def test_what_stands_beside_a_threshold_follows_from_the_numbers(
+    probability: float, presence: Presence, read: str
+) -> None:
+    finding = Finding(
+        condition="pneumonia",
+        label="Pneumonia",
+        probability=probability,
+        threshold=0.47,
+        presence=presence,
+        instance_sha256="a" * 64,
+    )
+    assert words.standing(finding) == read
+    assert words.correction(finding, None) == ""

@@ -57,8 +57,10 @@ def task(audience: Audience = Audience.CLINICIAN) -> RenderTask:
         action=GuardAction.HEDGE,
         decisions=(Decision(statement_id="m_1", rule="wording", action=GuardAction.HEDGE, reason="Too sure."),),
         released=(
-            Released(statement_id="f_1", audience=audience, text="Released of the first.", policy_hash=POLICY),
-            Released(statement_id="m_1", audience=audience, text="Released remark.", policy_hash=POLICY),
+            Released(
+                statement_id="f_1", kind="finding", audience=audience, text="Released of the first.", policy_hash=POLICY
+            ),
+            Released(statement_id="m_1", kind="remark", audience=audience, text="Released remark.", policy_hash=POLICY),
         ),
         marks=("Reference model, not for clinical use.",),
         policy_hash=POLICY,

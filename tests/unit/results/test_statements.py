@@ -17,13 +17,11 @@ from clinic_ai.domain import (
     Refusal,
     Released,
 )
-from clinic_ai.errors import PluginError
+from clinic_ai.errors import ClinicError, PluginError
 from clinic_ai.results.statements import (
     MAX_TEXT,
     findings_of,
-    kind_of,
-    released_findings,
-    released_others,
+    parted,
     sentence,
     statements_of,
 )
@@ -115,7 +113,7 @@ def test_everything_said_becomes_one_statement_with_a_unique_id() -> None:
     two = analysis(findings=(finding(0.99),), remarks=("Another remark.",))
     statements = statements_of([one, two])
     assert [s.statement_id for s in statements] == ["f_1", "f_2", "f_3", "a_1", "r_1", "m_1", "m_2"]
-    assert [s.kind for s in statements] == [kind_of(s.statement_id) for s in statements]
+    assert [s.kind for s in statements] == [*["finding"] * 3, "answer", "refusal", "remark", "remark"]
     assert [s.finding for s in statements[:3]] == list(findings_of([one, two]))
     assert statements[3].text == "Which view is it? Frontal."
     assert statements[5].text == "The window was taken from the file."
@@ -148,14 +146,18 @@ def test_an_unknown_condition_is_an_error_of_the_plugin() -> None:
 
 def test_only_released_findings_come_back_each_with_its_own_words() -> None:
     findings = (finding(0.9), finding(0.2), finding(0.6))
-    said = verdict(released("f_3", "third"), released("f_1", "first"), released("m_1", "remark"))
-    assert [(f.probability, r.text) for f, r in released_findings(findings, said)] == [(0.9, "first"), (0.6, "third")]
-    assert [r.text for r in released_others(said)] == ["remark"]
+    said = parted(findings, verdict(released("f_3", "third"), released("f_1", "first"), released("m_1", "remark")))
+    assert [(f.probability, r.text) for f, r in said.findings] == [(0.9, "first"), (0.6, "third")]
+    assert [r.text for r in said.others] == ["remark"]
 
 
-def test_a_released_id_without_a_finding_brings_nothing() -> None:
-    assert released_findings((finding(),), verdict(released("f_7"), released("f_0"))) == ()
+@given(st.lists(st.from_regex(r"[fmarn]_[0-9]|[a-z]{1,8}", fullmatch=True), unique=True, max_size=12))
+def test_every_released_statement_is_in_one_of_the_two_whatever_its_id(ids: list[str]) -> None:
+    said = parted((finding(), finding()), verdict(*(released(key, f"says {key}") for key in ids)))
+    rendered = [r.statement_id for _, r in said.findings] + [r.statement_id for r in said.others]
+    assert sorted(rendered) == sorted(ids)
 
 
-def test_an_id_of_another_maker_is_a_notice() -> None:
-    assert kind_of("summary_1") == "notice"
+def test_two_statements_of_one_id_are_not_rendered_as_one() -> None:
+    with pytest.raises(ClinicError, match="same id"):
+        parted((finding(),), verdict(released("f_1", "first"), released("f_1", "second")))
