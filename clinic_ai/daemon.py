@@ -18,7 +18,7 @@ from clinic_ai.confinement import keep_capabilities
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
 from clinic_ai.control.server import ControlServer
-from clinic_ai.critical.channels import EMAIL, WEBHOOK
+from clinic_ai.critical.errand import EMAIL, WEBHOOK
 from clinic_ai.critical.herald import Herald, Messenger
 from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.deidentification import Deidentifier
@@ -172,7 +172,9 @@ class Appliance:
             room=self.room,
         )
         self.herald = Herald(self.database, lambda: self.settings, self.wake)
-        messengers = [Messenger(c, self.database, lambda: self.settings, home.path) for c in (WEBHOOK, EMAIL)]
+        messengers = [
+            Messenger(c, self.crew, self.database, lambda: self.settings, home.path) for c in (WEBHOOK, EMAIL)
+        ]
         self.heads = HeadKeeper(home, self.database)
         self._network = Lane("network", self.receiver.step, self.wake)
         self._lanes = [

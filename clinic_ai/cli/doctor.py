@@ -75,6 +75,7 @@ def _told(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
 def _machine() -> Iterator[Check]:
     yield Check("python", "ok", f"Python {sys.version.split()[0]}, clinic-ai {__version__}.")
     yield _network()
+    yield _filter()
     yield _libraries()
     yield _watching()
     yield _clock()
@@ -89,6 +90,18 @@ def _network() -> Check:
         "warn",
         "This kernel does not let children cut themselves off from the network.",
         "Under systemd, the unit's IPAddressDeny=any does the same; elsewhere allow user namespaces.",
+    )
+
+
+def _filter() -> Check:
+    code = "import sys; from clinic_ai.confinement import refuse_sockets as f; sys.exit(0 if f(network=False) else 3)"
+    if _probe(code).returncode == 0:
+        return Check("sockets", "ok", "Children can be kept from the daemon's sockets.")
+    return Check(
+        "sockets",
+        "warn",
+        "This machine has no filter that keeps children from the daemon's sockets; the daemon alone refuses them.",
+        "Use x86-64 or ARM64 with a kernel that has seccomp filters.",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from clinic_ai.control.views import Order, View
+from clinic_ai.control.views import Line, Order, View
 
 
 class AckOrder(Order):
@@ -16,7 +16,7 @@ class AckOrder(Order):
     """
 
     told_to: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$", strip_whitespace=True)] = ""
-    reviewer: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    reviewer: Line | None = None
 
 
 class CriticalView(View):

@@ -46,8 +46,8 @@ def problem(status: int, detail: str, *, remedy: str = "", error: str = "ClinicE
         type=f"urn:clinic-ai:{error}",
         title=_TITLES.get(status, "Refused"),
         status=status,
-        detail=detail,
-        remedy=remedy,
+        detail=detail.encode(errors="backslashreplace").decode(),  # the name of a file may be no text
+        remedy=remedy.encode(errors="backslashreplace").decode(),
         error=error,
     )
 

@@ -5,16 +5,13 @@ The patient stands in ``ReviewView`` only: who signs has to see whose result it 
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import Field, StringConstraints
-
-from clinic_ai.control.views import DecisionRow, Line, Order, View
+from clinic_ai.control.views import DecisionRow, Line, LongLine, Order, View
 from clinic_ai.domain import Presence, Released, Sha256
 from clinic_ai.domain.reviews import MAX_PASSAGES, Correction, Passage
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Reason = Annotated[str, StringConstraints(max_length=1000)]
+Name = Line
 
 
 class ReviewRow(View):
@@ -100,7 +97,7 @@ class AmendReview(ReviewOrder):
 
     statements: tuple[Passage, ...] | None = Field(default=None, max_length=MAX_PASSAGES)
     corrections: tuple[Correction, ...] = Field(default=(), max_length=MAX_PASSAGES)
-    reason: Reason = ""
+    reason: LongLine = ""
 
 
 class RejectReview(ReviewOrder):

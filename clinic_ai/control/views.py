@@ -15,7 +15,11 @@ from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import Alert, CloseCode, Job, Key, Released, StudyFacts, StudyState, WaitReason
 from clinic_ai.tasks import PackInfo
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+_HIDDEN = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+"""What steers a terminal or turns the order of the letters around."""
+Line = Annotated[str, StringConstraints(pattern=rf"^[^{_HIDDEN}]{{1,200}}$")]
+"""One line of text as a person reads it."""
+LongLine = Annotated[str, StringConstraints(pattern=rf"^[^{_HIDDEN}]{{0,1000}}$")]
 PlainPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,4000}$")]
 
 

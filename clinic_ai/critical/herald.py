@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from clinic_ai.critical.channels import NotSent, channels_of, send
+from clinic_ai.processes import Crew
 from clinic_ai.settings import Settings
 from clinic_ai.store import alerts, critical
 from clinic_ai.store.database import Database
@@ -79,12 +80,14 @@ class Messenger:
     def __init__(
         self,
         channel: str,
+        crew: Crew,
         database: Database,
         settings: Callable[[], Settings],
         home: Path,
         clock: Clock = time.time,
     ) -> None:
         self.channel = channel
+        self._crew = crew
         self._database = database
         self._settings = settings
         self._home = home
@@ -103,7 +106,7 @@ class Messenger:
                 critical.drop(connection, notice, reason, self._clock())
             return True
         try:
-            send(self.channel, notify, self._home, notice)
+            send(self._crew, self.channel, notify, self._home, notice)
         except NotSent as error:
             self._failed(notice, error)
             return True

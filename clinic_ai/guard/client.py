@@ -6,18 +6,27 @@ load it from there, so that a child that is started again judges by the very pac
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement, Word
-from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ClinicError, PolicyError
+from clinic_ai.errors import (
+    ChildDied,
+    ChildError,
+    ChildMisbehaved,
+    ChildRefused,
+    ChildTimedOut,
+    ClinicError,
+    PolicyError,
+)
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
@@ -82,7 +91,9 @@ class Guard:
         self._loaded = False
         """Whether the child has the pack in force; it keeps that when it refuses another."""
         self._pack: PackInfo | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        """Held while the child is asked or started again; never while somebody's pack is read or tried."""
+        self._reloading = threading.Lock()
 
     @property
     def pack(self) -> PackInfo | None:
@@ -105,22 +116,46 @@ class Guard:
         return self.reload(self._source)
 
     def reload(self, directory: Path) -> PackInfo:
-        """Put another pack in force. Raise PolicyError if it does not load; the one before it stays in force."""
+        """Put another pack in force. Raise PolicyError if it does not load; the one before it stays in force.
+
+        Until then the child that judges goes on: a pack that takes long to read keeps nobody waiting.
+        """
+        with self._reloading:
+            return self._reload(directory)
+
+    def _reload(self, directory: Path) -> PackInfo:
+        try:
+            files = read_pack_files(directory)
+            digest = pack_digest(files)
+            self._keep(digest, files)
+            child, pack = self._tried(digest, directory.name)
+        except PolicyError as error:
+            self._alert("policy_rejected", error.message, error.remedy)
+            raise
+        except ChildError as error:
+            sentence = f"The policy pack {directory.name} could not be loaded. {error.message}"
+            self._alert("policy_rejected", sentence, error.remedy)
+            raise PolicyError(sentence, remedy=error.remedy) from error
         with self._lock:
-            try:
-                files = read_pack_files(directory)
-                digest = pack_digest(files)
-                self._keep(digest, files)
-                pack = self._accept(digest, directory.name)
-            except PolicyError as error:
-                self._alert("policy_rejected", error.message, error.remedy)
-                raise
-            except ChildError as error:
-                sentence = f"The policy pack {directory.name} could not be loaded. {error.message}"
-                self._alert("policy_rejected", sentence, error.remedy)
-                raise PolicyError(sentence, remedy=error.remedy) from error
+            before, self._child, self._loaded = self._child, child, True
             self._pack, self._source = pack, directory
-            return pack
+        if before is not None and before is not child:
+            before.close()
+        return pack
+
+    def _tried(self, digest: str, label: str) -> tuple[Child, PackInfo]:
+        """Return a new child that has loaded the kept pack with this digest. Raise as ``_accept`` does."""
+        self._check_deaths()
+        if self._pack is None:
+            self._starts.append(self._clock())
+        child = self._crew.start(_SPEC)
+        try:
+            return child, self._load(child, digest, label)
+        except (ChildError, PolicyError) as error:
+            child.kill()
+            if self._pack is not None and not isinstance(error, PolicyError):
+                self._starts.append(self._clock())  # it died of it, or hung
+            raise
 
     def check(self, directory: Path) -> CaseReport:
         """Run the cases of a pack, in a child of its own, without putting it in force.
@@ -185,16 +220,16 @@ class Guard:
 
     def _or_held(self, judged: Callable[[], Answer], held: Callable[[str], Answer], malformed: str) -> Answer:
         """Return a verdict of the child, or if there is none, for whatever reason, the one that keeps back."""
-        with self._lock:
-            try:
+        try:
+            with self._turn():
                 return judged()
-            except ClinicError as error:
-                reason, remedy = error.message, error.remedy
-            except OSError as error:
-                reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
-            except ValueError:  # pydantic: a text that is no text, a hash that is none
-                reason, remedy = malformed, ""
-            verdict = held(reason)
+        except ClinicError as error:
+            reason, remedy = error.message, error.remedy
+        except OSError as error:
+            reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
+        except ValueError:  # pydantic: a text that is no text, a hash that is none
+            reason, remedy = malformed, ""
+        verdict = held(reason)
         self._alert("guard_unavailable", reason, remedy or _REMEDY)
         return verdict
 
@@ -223,12 +258,28 @@ class Guard:
             raise ChildMisbehaved(f"The guard child's verdict cannot be right: {wrong}.")
         return verdict
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for one's turn with the child. Raise ChildTimedOut if others keep it; PolicyError without a pack."""
+        if self._pack is None:
+            with self._in_time(self._reloading):
+                if self._pack is None:
+                    self._reload(self._source)
+        with self._in_time(self._lock):
+            yield
+
+    @contextlib.contextmanager
+    def _in_time(self, lock: threading.Lock) -> Iterator[None]:
+        if not lock.acquire(timeout=self.timeout_s):
+            raise ChildTimedOut(f"The guard was at work on something else for {self.timeout_s:g} s.")
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _ready(self) -> Child:
         """Return a child that has the accepted pack, starting one if need be."""
-        if self._pack is None:
-            self.load()
-        elif self._child is None or not self._child.alive or not self._loaded:
-            # Also a child that was started for a pack it refused has to get the one in force.
+        if self._pack is not None and (self._child is None or not self._child.alive or not self._loaded):
             self._accept(self._pack.digest, self._source.name)
         return self._warm()
 
@@ -236,6 +287,13 @@ class Guard:
         """Return a living child. Raise ChildDied if too many had to be started lately."""
         if self._child is not None and self._child.alive:
             return self._child
+        self._check_deaths()
+        self._starts.append(self._clock())
+        self._child, self._loaded = self._crew.start(_SPEC), False
+        return self._child
+
+    def _check_deaths(self) -> None:
+        """Raise ChildDied if too many children had to be started lately."""
         now = self._clock()
         while self._starts and now - self._starts[0] >= self.restart_window_s:
             self._starts.popleft()
@@ -245,22 +303,26 @@ class Guard:
                 "for a while.",
                 remedy="Everything is held until it runs again; look at the alerts before this one for the cause.",
             )
-        self._starts.append(now)
-        self._child, self._loaded = self._crew.start(_SPEC), False
-        return self._child
 
-    def _accept(self, digest: str, label: str) -> PackInfo:
+    def _accept(self, digest: str, label: str) -> None:
         """Have the child load the kept pack with this digest. Raise PolicyError, naming ``label``, if it refuses."""
         child = self._warm()
+        try:
+            self._load(child, digest, label)
+        except (ChildError, PolicyError):
+            self._bury()
+            raise
+        self._loaded = True
+
+    def _load(self, child: Child, digest: str, label: str) -> PackInfo:
         folder = self._archive / digest
         try:
-            pack = self._call(child, "load", GuardLoad(directory=str(folder.resolve())), PackInfo)
+            task = GuardLoad(directory=str(folder.resolve()))
+            pack = child.call("load", task, PackInfo, timeout_s=LOAD_TIMEOUT_S)
         except ChildRefused as error:
             raise PolicyError(error.message.replace(digest, label), remedy=error.remedy) from error
-        if pack.digest != digest:
-            self._bury()  # it now judges by something that nobody accepted
+        if pack.digest != digest:  # it now judges by something that nobody accepted
             raise PolicyError("The kept copy of the policy pack was altered.", remedy=f"Remove {folder} and reload.")
-        self._loaded = True
         return pack
 
     def _keep(self, digest: str, files: Mapping[str, bytes]) -> None:
@@ -287,9 +349,7 @@ class Guard:
                 remedy=f"Check that {self._archive} can be written and has room.",
             ) from error
 
-    def _call(
-        self, child: Child, method: str, params: Word, answer: type[Answer], *, timeout_s: float = LOAD_TIMEOUT_S
-    ) -> Answer:
+    def _call(self, child: Child, method: str, params: Word, answer: type[Answer], *, timeout_s: float) -> Answer:
         try:
             return child.call(method, params, answer, timeout_s=timeout_s)
         except ChildRefused:

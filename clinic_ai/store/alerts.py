@@ -16,6 +16,10 @@ from clinic_ai.store.tables import alerts
 def raise_alert(connection: Connection, code: str, subject: str, sentence: str, remedy: str) -> None:
     """Raise an alert, or count it if one of this code and subject is open."""
     now = time.time()
+    # The name of a file may be no text, and is no reason to lose an alert.
+    subject, sentence, remedy = (
+        text.encode(errors="backslashreplace").decode() for text in (subject, sentence, remedy)
+    )
     same = (alerts.c.code == code) & (alerts.c.subject == subject) & alerts.c.acknowledged_at.is_(None)
     counted = connection.execute(
         update(alerts).where(same).values(count=alerts.c.count + 1, last_at=now, sentence=sentence, remedy=remedy)

@@ -17,11 +17,14 @@ from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Rele
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard import client
 from clinic_ai.guard.client import RESTARTS, UNKNOWN_DIGEST, Guard
+from clinic_ai.guard.intents import ImageFacts, question_subject
+from clinic_ai.guard.packfiles import MAX_FILES
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.processes import Crew
 from clinic_ai.tasks import GuardSubject, GuardTask
 
 SUBJECT = GuardSubject(facts=StudyFacts())
+QUESTIONED = question_subject(StudyFacts(), ImageFacts(calibrated=False, priors=0), language="en", identity=None)
 SAID = (Statement(statement_id="a_1", kind="answer", text="The heart is of normal size."),)
 
 
@@ -77,7 +80,7 @@ def assert_held(verdict: GuardVerdict) -> None:
 
 
 def assert_released(verdict: GuardVerdict) -> None:
-    assert [r.text for r in verdict.released] == [SAID[0].text]
+    assert [r.text for r in verdict.released] == [SAID[0].text], verdict.decisions
     assert verdict.marks
 
 
@@ -195,6 +198,65 @@ def test_a_new_pack_that_does_not_load_leaves_the_old_one(bench: Bench, pack: Pa
     assert first.action is GuardAction.HOLD or first.policy_hash == before
     assert_released(bench.judge())
     assert bench.guard.policy_hash == before
+
+
+def test_a_pack_that_takes_long_to_read_keeps_nobody_waiting(
+    bench: Bench, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of many parts take tomllib minutes; only a child of its own parses them, while the guard is at work."""
+    monkeypatch.setattr(client, "LOAD_TIMEOUT_S", 5.0)
+    long = shutil.copytree(pack, tmp_path / "long")
+    with (long / "policy.toml").open("a") as policy:
+        policy.write("a." * 40_000 + "b = 1\n")
+    with pytest.raises(PolicyError, match=r"policy\.toml has a line of more than"):
+        bench.guard.reload(long)
+    slow = shutil.copytree(pack, tmp_path / "slow")
+    with (slow / "policy.toml").open("a") as policy:
+        policy.write("".join(f"{'a.' * 4000}b{n} = 1\n" for n in range(100)))
+    refused: list[PolicyError] = []
+
+    def reload() -> None:
+        try:
+            bench.guard.reload(slow)
+        except PolicyError as error:
+            refused.append(error)
+
+    reloading = threading.Thread(target=reload)
+    reloading.start()
+    judged = 0
+    while reloading.is_alive():
+        assert_released(bench.judge())
+        judged += 1
+    reloading.join()
+    assert judged > 1
+    assert "did not answer within 5 s" in refused[0].message
+    assert [code for code, *_ in bench.alerts] == ["policy_rejected", "policy_rejected"]
+
+
+def test_who_waits_too_long_for_the_guard_is_told_to_hold(pack: Path) -> None:
+    bench = Bench(pack, timeout_s=0.1)
+    bench.guard.load()
+    try:
+        with bench.guard._lock:
+            assert_held(bench.judge())
+            assert bench.guard.ask(QUESTIONED, Audience.PATIENT, "Is it well?").action is GuardAction.HOLD
+    finally:
+        bench.close()
+    assert [code for code, *_ in bench.alerts] == ["guard_unavailable", "guard_unavailable"]
+
+
+def test_a_file_whose_name_is_no_text_is_named_and_an_alert(bench: Bench, pack: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(pack, tmp_path / "odd")
+    os.symlink(b"/etc/passwd", os.fsencode(odd) + b"/lexicons/x\xff.txt")
+    with pytest.raises(PolicyError, match=r"holds lexicons/x\\udcff\.txt, whose name is no plain text"):
+        bench.guard.reload(odd)
+    [(code, sentence, _)] = bench.alerts
+    assert (code, sentence.encode() != b"") == ("policy_rejected", True)
+    many = shutil.copytree(pack, tmp_path / "many")
+    for number in range(MAX_FILES * 2):
+        (many / f"{number}.txt").touch()
+    with pytest.raises(PolicyError, match="exceeds 200 files"):
+        bench.guard.reload(many)
 
 
 def test_a_pack_that_is_edited_in_place_is_not_used_before_it_is_reloaded(bench: Bench, pack: Path) -> None:

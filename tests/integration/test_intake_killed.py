@@ -15,4 +15,4 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> int:
 
 @pytest.mark.parametrize("part", [2, 5, 8, 11])
 def test_killed_at_a_step(steps: int, tmp_path: Path, part: int) -> None:
-    killed_at(tmp_path / "h", max(1, steps * part // 12))
+    assert killed_at(tmp_path / "h", max(1, steps * part // 12))

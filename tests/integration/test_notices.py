@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiosmtpd.controller import Controller
 from control_room import NAME, SECRET, Room, control_room
 
-from clinic_ai.critical.channels import EMAIL, WEBHOOK
+from clinic_ai.critical.channels import ALTOGETHER, START_S
+from clinic_ai.critical.errand import EMAIL, WEBHOOK
 from clinic_ai.critical.herald import BACKOFF_S, FAILED, STUCK_S, Herald, Messenger
 from clinic_ai.domain import JobKind
 from clinic_ai.errors import NotAllowed, NotFound
+from clinic_ai.processes import Crew
 from clinic_ai.settings import EmailSettings, NotifySettings, ReviewSettings, WebhookSettings
 from clinic_ai.store import alerts, audit, critical, jobs
 from clinic_ai.store.critical import Hit
@@ -131,9 +136,11 @@ class Desk:
         settings = room.shared.settings.model_copy(update={"notify": NotifySettings(**notify)})
         self.settings = settings
         self.woken = 0
+        self.crew = Crew()
         self.herald = Herald(room.database, lambda: self.settings, self._wake, clock)
         self.messengers = {
-            c: Messenger(c, room.database, lambda: self.settings, room.home.path, clock) for c in (WEBHOOK, EMAIL)
+            c: Messenger(c, self.crew, room.database, lambda: self.settings, room.home.path, clock)
+            for c in (WEBHOOK, EMAIL)
         }
 
     def _wake(self) -> None:
@@ -415,3 +422,96 @@ def test_a_channel_that_was_switched_off_sends_nothing_more(room: Room, web: Web
     desk.settings = desk.settings.model_copy(update={"notify": NotifySettings()})
     desk.work()
     assert web.headers == []
+
+
+# ---------------------------------------------------------------- servers that mean harm
+
+
+def _drip(connection: socket.socket) -> None:
+    """A header that comes a byte at a time, so that the server is never silent."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while not over.wait(0.05):
+        connection.sendall(b"a")
+
+
+def _inform(connection: socket.socket) -> None:
+    """Answers without end that say that the answer comes."""
+    while not over.is_set():
+        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 200)
+
+
+def _drip_mail(connection: socket.socket) -> None:
+    while not over.wait(0.05):
+        connection.sendall(b"2")
+
+
+def _greet(connection: socket.socket) -> None:
+    """A greeting of lines without end, which smtplib keeps all of."""
+    while not over.is_set():
+        connection.sendall((b"220-" + b"a" * 900 + b"\r\n") * 50)
+
+
+over = threading.Event()
+
+
+@pytest.fixture
+def hostile(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a server that does to whoever connects what the test wishes."""
+    over.clear()
+    heard = socket.create_server(("127.0.0.1", 0))
+    heard.settimeout(0.1)
+
+    def serve() -> None:
+        while not over.is_set():
+            try:
+                connection, _ = heard.accept()
+                with connection:
+                    request.param(connection)
+            except OSError:
+                continue  # nobody came, or who came has gone
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield heard.getsockname()[1]
+    over.set()
+    thread.join()
+    heard.close()
+
+
+@pytest.mark.parametrize(
+    ("hostile", "channel"),
+    [(_drip, WEBHOOK), (_inform, WEBHOOK), (_drip_mail, EMAIL), (_greet, EMAIL)],
+    indirect=["hostile"],
+)
+def test_a_server_that_never_comes_to_an_end_is_given_up(room: Room, hostile: int, channel: str) -> None:
+    clock = Clock()
+    webhook = WebhookSettings(url=f"http://127.0.0.1:{hostile}/")
+    email = EmailSettings(host="127.0.0.1", port=hostile, tls="none", sender="a@b.example", to=("c@d.example",))
+    one = {"webhook": webhook} if channel == WEBHOOK else {"email": email}
+    desk = Desk(room, clock, timeout_s=0.5, **one)
+    find(room, clock, room.add_study())
+    desk.herald.step()
+    before = psutil.Process().memory_info().rss
+    began = time.monotonic()
+    assert desk.messengers[channel].step()
+    assert time.monotonic() - began < START_S + ALTOGETHER * 0.5 + 5
+    assert psutil.Process().memory_info().rss - before < 64 << 20  # what the server says is the child's to hear
+    assert desk.crew.living() == []
+    (sentence,) = desk.open(FAILED)
+    assert "did not take the notice: The messenger child" in sentence
+
+
+@pytest.mark.parametrize("kind", ["missing", "fifo", "folder"])
+def test_a_token_file_that_is_none_is_named(room: Room, web: WebServer, kind: str) -> None:
+    token = room.home.path / "token"
+    if kind == "fifo":
+        os.mkfifo(token)
+    elif kind == "folder":
+        token.mkdir()
+    clock = Clock()
+    desk = Desk(room, clock, webhook=WebhookSettings(url=web.url, token_file="token"))
+    find(room, clock, room.add_study())
+    desk.work()
+    assert web.headers == []
+    (sentence,) = desk.open(FAILED)
+    assert str(token) in sentence

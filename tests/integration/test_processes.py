@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -135,6 +137,22 @@ def test_a_child_reaches_no_network(crew: Crew) -> None:
     if answer == "connected":
         pytest.skip("this kernel or container forbids user namespaces")
     assert answer.startswith("refused")
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "aarch64"}, reason="there is no filter for this machine")
+@pytest.mark.parametrize(("network", "internet"), [(False, "no"), (True, "yes")])
+def test_a_child_reaches_no_unix_socket_and_no_other_process(
+    crew: Crew, tmp_path: Path, network: bool, internet: str
+) -> None:
+    spec = replace(SPEC, confinement=SPEC.confinement.model_copy(update={"network": network}))
+    child = crew.start(spec)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        assert ask(child, "knock", str(tmp_path / "s")) == (
+            f"fresh: no, of_a_pair: no, from_another_program: no, by_the_internet: {internet}"
+        )
+    assert ask(child, "trace") == "refused"
 
 
 def test_a_child_cannot_fill_the_disk(crew: Crew, tmp_path: Path) -> None:

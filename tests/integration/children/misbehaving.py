@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import pickle
 import signal
@@ -124,6 +126,41 @@ def reach_out(params: Text, call: Call) -> Text:
     return Text(text="connected")
 
 
+def knock(params: Text, call: Call) -> Text:
+    """Try a Unix socket in each way there is; return what came of each."""
+    path, tried = params.text, []
+
+    def fresh() -> None:
+        socket.socket(socket.AF_UNIX).connect(path)
+
+    def of_a_pair() -> None:
+        socket.socketpair()[0].connect(path)
+
+    def from_another_program() -> None:
+        code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+        done = subprocess.run([sys.executable, "-S", "-c", code, path], capture_output=True, check=False)
+        if done.returncode:
+            raise OSError(done.stderr.decode().splitlines()[-1])
+
+    def by_the_internet() -> None:
+        socket.socket(socket.AF_INET)
+
+    for way in (fresh, of_a_pair, from_another_program, by_the_internet):
+        try:
+            way()
+            tried.append(f"{way.__name__}: yes")
+        except OSError:
+            tried.append(f"{way.__name__}: no")
+    return Text(text=", ".join(tried))
+
+
+def trace(params: Text, call: Call) -> Text:
+    """Try the call that takes hold of processes, by the one request that is always granted."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    traced = libc.ptrace(0, 0, 0, 0)  # PTRACE_TRACEME
+    return Text(text="refused" if traced == -1 and ctypes.get_errno() == errno.EPERM else "granted")
+
+
 def write_much(params: Text, call: Call) -> Text:
     try:
         with Path(params.text).open("wb") as out:
@@ -153,6 +190,8 @@ functions += [
     refuse,
     spawn,
     reach_out,
+    knock,
+    trace,
 ]
 functions += [write_much, count_until_stopped, send_oversized]
 serve(channel, {function.__name__: Method(Text, function) for function in functions})

@@ -6,8 +6,10 @@ import json
 
 import pytest
 from control_room import Room
+from pydantic import ValidationError
 
 from clinic_ai.control import door
+from clinic_ai.control.review_views import AcceptReview, AmendReview, RejectReview
 from clinic_ai.control.views import Role
 from clinic_ai.errors import NotAllowed
 from clinic_ai.store import audit
@@ -18,6 +20,21 @@ def refused(room: Room) -> list[tuple[str, str, int]]:
         rows = [row for row in audit.rows(connection, after=0, limit=1000) if row.action == "access.refused"]
     details = [json.loads(row.details) for row in rows]
     return [(row.subject, said["reason"], said["since_the_last"]) for row, said in zip(rows, details, strict=True)]
+
+
+@pytest.mark.parametrize("hidden", ["\x1b[2J", "\x07", "\n", "\x9b", "\u202e", "\u2066", "\u200b"])
+def test_reasons_and_names_hold_nothing_that_steers_a_terminal(hidden: str) -> None:
+    digest = "a" * 64
+    for order, words in (
+        (AmendReview, {"reason": f"wrong{hidden}side"}),
+        (RejectReview, {"reason": f"wrong{hidden}side"}),
+        (AcceptReview, {"reviewer": f"Dr. A.{hidden}"}),
+    ):
+        with pytest.raises(ValidationError):
+            order.model_validate({"digest": digest, **words})
+        plain = {key: value.replace(hidden, " ") for key, value in words.items()}
+        assert order.model_validate({"digest": digest, **plain})
+    assert AmendReview.model_validate({"digest": digest}).reason == ""
 
 
 @pytest.mark.parametrize("monitor", [False, True])
