@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate, permutations
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from clinic_ai.domain import PatientIdentity
 from clinic_ai.guard.detectors.base import Detector, Flag, Span, View
@@ -25,6 +25,7 @@ _ORDINAL = re.compile(r"(\d{1,2})(?:st|nd|rd|th|te|ten)?\Z")
 _BETWEEN_DATES = word_set("of the in on day year am im den dem vom jahr jahre")
 """Words inside a date that is written out: the 12th of May, in 1970."""
 _DATE_REACH = 6
+_DATES = ("%Y%m%d", "%d%m%Y", "%m%d%Y", "%y%m%d", "%d%m%y", "%m%d%y")
 _SHORTEST_ID = 4
 _CORE = re.compile(r"[a-z]*0*([1-9]\d{4,})[a-z]*")
 _GLUED_ID = 5
@@ -55,6 +56,8 @@ class _Needles:
     """Parts of a name in a script that puts no blanks between words."""
     ids: tuple[str, ...]
     born: date | None
+    solid_dates: frozenset[str]
+    """The date of birth in digits alone, in any order."""
 
 
 @lru_cache(maxsize=4)
@@ -70,7 +73,8 @@ def _needles(identity: PatientIdentity) -> _Needles:
         if core := _CORE.fullmatch(squeezed):
             ids[core[1]] = None
     born = _dicom_date(identity.birth_date)
-    return _Needles(frozenset(name), tuple(solid), unspaced_parts(identity.patient_name), tuple(ids), born)
+    dates = frozenset(born.strftime(order) for order in _DATES) if born else frozenset()
+    return _Needles(frozenset(name), tuple(solid), unspaced_parts(identity.patient_name), tuple(ids), born, dates)
 
 
 def _dicom_date(value: str) -> date | None:
@@ -97,10 +101,12 @@ class OwnIdentity(Detector):
         """Return every place; the reason names the kind of datum and never the datum."""
         needles = _needles(view.subject.identity)
         text = view.text
+        squeezed = _Squeezed(text, "".join(text.words))
+        names = (*self._names(text, needles), *_solid_names(squeezed, needles), *_unspaced_names(text, needles))
         found = {
-            "name": [*self._names(text, needles), *_solid_names(text, needles), *_unspaced_names(text, needles)],
-            "id": [*(s for needle in needles.ids for s in _ids(text, needle)), *_spread_ids(view, needles.ids)],
-            "date of birth": list(_dates(text, needles.born)) if needles.born else [],
+            "name": list(names),
+            "id": [*(s for needle in needles.ids for s in _ids(squeezed, needle)), *_spread_ids(view, needles.ids)],
+            "date of birth": list(_dates(text, needles.born, needles.solid_dates)) if needles.born else [],
         }
         kinds = [kind for kind, spans in found.items() if spans]
         if not kinds:
@@ -126,11 +132,17 @@ class OwnIdentity(Detector):
                 yield token.start, token.end
 
 
-class _Squeezed(NamedTuple):
-    """The words of a text without anything between them, and where each starts."""
+@dataclass(frozen=True)
+class _Squeezed:
+    """The words of a text without anything between them."""
 
+    text: Text
     words: str
-    starts: list[int]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each token starts in ``words``."""
+        return list(accumulate(map(len, self.text.words[:-1]), initial=0))
 
     def places(self, needle: str) -> Iterator[tuple[int, int, int, int]]:
         """Yield begin and end of a needle, and the first and the last token it touches."""
@@ -141,22 +153,14 @@ class _Squeezed(NamedTuple):
             begin = self.words.find(needle, begin + 1)
 
 
-def _squeezed(text: Text) -> _Squeezed:
-    if _Squeezed not in text.found:
-        starts = list(accumulate(map(len, text.words), initial=0))
-        text.found[_Squeezed] = _Squeezed("".join(text.words), starts[:-1])
-    found: _Squeezed = text.found[_Squeezed]
-    return found
-
-
-def _solid_names(text: Text, needles: _Needles) -> Iterator[Span]:
+def _solid_names(squeezed: _Squeezed, needles: _Needles) -> Iterator[Span]:
     """Find parts of the name that are joined up ("JohnSmith") or split ("Smi-th", "O'Brien" for OBRIEN)."""
+    text = squeezed.text
     for needle in needles.solid:
-        if needle not in _squeezed(text).words:
+        if needle not in squeezed.words:
             continue
-        for begin, end, first, last in _squeezed(text).places(needle):
-            starts = _squeezed(text).starts
-            whole = starts[first] == begin and starts[last] + len(text.words[last]) == end
+        for begin, end, first, last in squeezed.places(needle):
+            whole = squeezed.starts[first] == begin and squeezed.starts[last] + len(text.words[last]) == end
             if whole and (needle not in needles.name or (first != last and _one_word(text, first, last, len(needle)))):
                 yield text.starts[first], text.ends[last]
 
@@ -181,17 +185,17 @@ def _unspaced_names(text: Text, needles: _Needles) -> Iterator[Span]:
             begin = text.folded.find(needle, begin + 1)
 
 
-def _ids(text: Text, needle: str) -> Iterator[Span]:
+def _ids(squeezed: _Squeezed, needle: str) -> Iterator[Span]:
     """Find an id whatever separators stand inside it, from the start of one word to the end of another.
 
     An id that begins or ends with a digit counts with letters (and zeros) glued to it there.
     """
-    squeezed, starts = _squeezed(text)
-    if needle not in squeezed:
+    if needle not in squeezed.words:
         return
-    for begin, end, first, last in _squeezed(text).places(needle):
-        before = squeezed[starts[first] : begin]
-        behind = squeezed[end : starts[last] + len(text.words[last])]
+    text = squeezed.text
+    for begin, end, first, last in squeezed.places(needle):
+        before = squeezed.words[squeezed.starts[first] : begin]
+        behind = squeezed.words[end : squeezed.starts[last] + len(text.words[last])]
         if before or behind:
             label = before.rstrip("0")
             if len(needle) < _GLUED_ID or (first != last and len(needle) <= _GLUED_ID):
@@ -213,8 +217,8 @@ def _spread_ids(view: View, ids: tuple[str, ...]) -> Iterator[Span]:
                     yield from ((text.starts[at], text.ends[at]) for at in text.places[here])
 
 
-def _dates(text: Text, born: date) -> Iterator[Span]:
-    for solid in {born.strftime(order) for order in ("%Y%m%d", "%d%m%Y", "%m%d%Y", "%y%m%d", "%d%m%y", "%m%d%y")}:
+def _dates(text: Text, born: date, solid_dates: Iterable[str]) -> Iterator[Span]:
+    for solid in solid_dates:
         for at in text.places.get(solid, ()):
             yield text.starts[at], text.ends[at]
     years = {str(born.year), f"{born.year % 100:02d}"}
