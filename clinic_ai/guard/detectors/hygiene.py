@@ -18,13 +18,16 @@ _NOT_PLAIN_RUN = re.compile(r"[^\x20-\x7e\n\t]{5,}")
 _MOST_MARKS = 4
 """Combining marks on one letter; no orthography needs more (Unicode Technical Standard 39, section 5.4)."""
 _MARKUP_SIGNS = frozenset("<[]`$\\&")
-_SCHEMES = ("http:", "https:", "file:", "data:", "javascript:")
+_SCHEMES = ("http:", "https:", "ftp:", "file:", "data:", "javascript:", "vbscript:", "mailto:")
 _MARKUP = re.compile(
-    r"</?[a-z!][^<>]{0,200}>"  # HTML, XML, chat-template tags
+    r"</?[a-z!][^<>]*>"  # HTML, XML, chat-template tags
+    r"|</?[a-z][a-z0-9]*[\s/]+[a-z][a-z:-]*\s*="  # one with an attribute that nobody closes: browsers do
+    r"|<\s*/?\s*(?:script|img|svg|iframe|embed)\b"
     r"|<\|[^|<>]{0,40}\|>|\[/?(?:inst|sys|system)\]"  # special tokens of language models
-    r"|\]\(|```|\$\$|\\(?:begin|end|input|include)\b"  # Markdown, TeX
-    rf"|(?:{'|'.join(_SCHEMES)})(?://|\S)"
-    r"|&(?:#\d{1,6}|#x[0-9a-f]{1,5}|[a-z]{2,8});",
+    r"|\]\(|```|\$\$|\\(?:begin|end|input|include|write|openin|read|immediate|catcode|def|csname)(?![a-z])"
+    r"|\\[a-z]{2,}\s*[{\[]"  # Markdown, TeX
+    rf"|(?<![a-z])(?:{'|'.join(_SCHEMES)})(?://|\S)|(?<![a-z0-9])www\.[a-z0-9]"
+    r"|&(?:#\d{1,6}|#x[0-9a-f]{1,5});?|&(?:lt|gt|amp|quot)\b|&[a-z]{2,8};",
 )
 
 
@@ -61,7 +64,7 @@ class Markup(Detector):
         """Return every piece of markup."""
         text = view.text
         # Every kind of markup has one of these; to look for them is cheaper than the expression.
-        if text.characters.isdisjoint(_MARKUP_SIGNS) and not any(scheme in text.folded for scheme in _SCHEMES):
+        if text.characters.isdisjoint(_MARKUP_SIGNS) and not any(sign in text.folded for sign in (*_SCHEMES, "www.")):
             return None
         spans = tuple(text.span(*m.span()) for m in _MARKUP.finditer(text.folded))
         return Flag("markup, a link or a special token", spans) if spans else None

@@ -59,6 +59,10 @@ class Pattern(Detector):
             raise ValueError(f"RE2 does not take this pattern: {reason}") from error
 
     def detect(self, view: View) -> Flag | None:
-        """Return all matches that are not empty."""
-        spans = tuple(m.span() for m in self._compiled.finditer(view.text.raw) if m.end() > m.start())
-        return Flag(self.what, spans) if spans else None
+        """Return all matches that are not empty, in the text as it is and as the lexicons see it."""
+        text = view.text
+        spans = {m.span(): None for m in self._compiled.finditer(text.raw) if m.end() > m.start()}
+        if not text.plain:  # digits of full width, letters with marks
+            folded = (m.span() for m in self._compiled.finditer(text.folded) if m.end() > m.start())
+            spans |= dict.fromkeys(text.span(*span) for span in folded)
+        return Flag(self.what, tuple(spans)) if spans else None
