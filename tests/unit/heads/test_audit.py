@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -88,9 +89,9 @@ def test_a_lost_key_is_said_and_not_replaced_in_silence(room: Room) -> None:
 
 
 def test_a_head_is_signed_when_the_log_has_grown_and_it_is_time(room: Room) -> None:
-    now = 1_800_000_000.0
-    keeper = HeadKeeper(room.home, room.database, lambda: now)
     write_rows(room.database)
+    now = time.time()
+    keeper = HeadKeeper(room.home, room.database, lambda: now)
     keeper.open()
     assert examine(room.home, room.database).signed == newest(room)
     write_rows(room.database)
@@ -128,7 +129,7 @@ def test_a_forged_head_is_kept_as_evidence_and_not_replaced_by_a_good_one(room: 
     head_file(room.home).write_bytes(canonical(forged))
     write_rows(room.database)
     HeadKeeper(room.home, room.database).open()
-    assert list(room.home.audit.glob("head-*.json"))
+    assert head_file(room.home).read_bytes() == canonical(forged)
     assert any("was changed" in said for said in sentences(room))
 
 
@@ -151,7 +152,7 @@ def test_a_log_that_was_written_anew_with_a_chain_that_holds_is_found(room: Room
     HeadKeeper(room.home, room.database).open()
     with room.database.read() as connection:
         rows = audit.rows(connection, after=0, limit=10_000)
-    by_hand(room, "DELETE FROM audit")
+    by_hand(room, "DELETE FROM audit", "DELETE FROM sqlite_sequence WHERE name = 'audit'")
     with room.database.write() as connection:
         for row in rows:
             actor = "nobody" if row is rows[-1] else row.actor
