@@ -32,6 +32,7 @@ BROKEN = "audit_broken"
 UNSIGNED = "audit_unsigned"
 FILE = "head.json"
 IN_DATABASE = "in the database"
+_ANEW = "Row {seq} of the audit is not the one of the signed head {name}: the log was written anew."
 REMEDY = (
     "Run `clinic-ai audit verify`; it says which row and what to do. Nothing of the log is removed, and nothing of it "
     "is signed as long as it does not continue its last head."
@@ -134,7 +135,7 @@ def _misfit(connection: Connection, kept: Kept, public: str | None, check: Check
         )
         return Misfit(there + 1, words, name)
     if audit.hash_at(connection, head.seq) != head.hash:
-        words = f"Row {head.seq} of the audit is not the one of the signed head {name}: the log was written anew."
+        words = _ANEW.format(seq=head.seq, name=name)
         return Misfit(head.seq, words, name)
     return None
 
@@ -238,9 +239,9 @@ class HeadKeeper:
             kept = [one for one in heads(self._home, connection) if one.name in {IN_DATABASE, FILE}]
             last = max((one.head for one in kept if one.head is not None), key=lambda head: head.seq, default=None)
             known = {one.head for one in kept}
-            same = last is not None and newest is not None and (last.seq, last.hash) == (newest.seq, newest.hash)
-            if same and len(kept) == 2 and known == {last}:
-                return "", False  # nothing was written meanwhile
+            if last is not None and newest is not None and (len(kept), known, last.seq) == (2, {last}, newest.seq):
+                there = audit.hash_at(connection, last.seq)  # nothing was written meanwhile
+                return ("", False) if there == last.hash else (_ANEW.format(seq=last.seq, name=FILE), True)
             wrong = misfits(connection, kept, public_key(self._home), is_signed_aside)
             if wrong:
                 return wrong[0].sentence, True
