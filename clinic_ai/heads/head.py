@@ -15,14 +15,13 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError
 
 from clinic_ai.domain import Sha256, Word
 from clinic_ai.errors import HomeError
 from clinic_ai.heads.keys import Signer, is_signed, is_signed_aside, load_signer, make_key, public_key
 from clinic_ai.home import Home, write_whole
 from clinic_ai.store import alerts, audit, meta
-from clinic_ai.store.database import Database
+from clinic_ai.store.database import Damaged, Database
 
 log = structlog.get_logger()
 
@@ -224,7 +223,7 @@ class HeadKeeper:
         """Sign the row that is the newest now, if the log continues its last heads; else say that it does not."""
         try:
             problem, grown = self._look()
-        except DatabaseError:  # what can be told, is told; the log cannot
+        except Damaged:  # what can be told, is told; the log cannot
             problem, grown = "The audit cannot be read: the database is damaged.", False
         self._signed_at = self._clock()
         if problem:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy.exc import DatabaseError
-
 from clinic_ai.heads.head import IN_DATABASE, Check, heads, lost, misfits
 from clinic_ai.heads.keys import is_signed, public_key
 from clinic_ai.home import Home
 from clinic_ai.store import audit, vouched, vouched_alerts
-from clinic_ai.store.database import Database, integrity_problems
+from clinic_ai.store.database import Damaged, Database, integrity_problems
 
 RESTORE = (
     "Stop the daemon, keep a copy of the home as evidence, compare with the newest file of backups/ and with exports "
@@ -74,7 +72,7 @@ def examine(home: Home, database: Database, check: Check = is_signed, now: float
             documents, changed = vouched.compare(connection)
             changed += vouched_alerts.compare_alerts(connection)
             found += [Finding(change.seq, change.sentence, RESTORE) for change in changed]
-    except DatabaseError:
+    except Damaged:
         found.append(Finding(None, "The database is damaged: not all of it can be read.", RESTORE))
     return Examined(rows, signed, documents, tuple(found))
 
