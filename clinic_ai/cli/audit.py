@@ -49,7 +49,7 @@ def verify(
         for finding in findings:
             say(f"{finding['sentence']} {finding['remedy']}")
         wrong = f"{len(findings)} of what was examined is not as it was written" if findings else "all is as written"
-        say(f"{found['rows']} rows of the audit: {wrong}.")
+        say(f"{found['rows']} {'row' if found['rows'] == 1 else 'rows'} of the audit: {wrong}.")
         if file is None:
             say(f"Signed up to row {found['signed']}; {found['documents']} decisions and analyses compared.")
     if findings:
@@ -126,13 +126,19 @@ def _without_daemon(home: Home) -> dict[str, Any]:
 def _of_file(home: Home, file: Path, key: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from clinic_ai.errors import NotFound
-    from clinic_ai.heads.exporting import examine_lines
+    from clinic_ai.errors import ClinicError, NotFound
+    from clinic_ai.heads.exporting import OF_HOME, examine_lines
     from clinic_ai.heads.keys import public_key
 
+    key = key.strip()
+    if key and (len(key) != 64 or not set(key) <= set("0123456789abcdef")):
+        raise ClinicError(
+            "What --key gives is no public key: it has 64 digits, 0 to 9 and a to f.",
+            remedy="Copy it from state/audit/public.txt of the home that made the export.",
+        )
     try:
         with file.open("rb") as lines:
-            rows, findings = examine_lines(lines, key or public_key(home))
+            rows, findings = examine_lines(lines, key or public_key(home), "the one of --key" if key else OF_HOME)
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}.", remedy="Name an export of the audit.") from error
     return {"rows": rows, "findings": [asdict(finding) for finding in findings]}

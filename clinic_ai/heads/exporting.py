@@ -24,13 +24,55 @@ BATCH = 1000
 KEEP = (
     "Do not rely on this file: export the audit again, and compare with another copy of it; keep this one as evidence."
 )
-_OURS = frozenset({"clinic-ai", "guard", "ingest", "test"})
-"""Actors that are no persons."""
+_OURS = "clinic-ai"
+"""The actor that is no person, and the user whom the daemon runs as; any other may also be a user's name."""
 _PEOPLE = frozenset({"by", "actor", "told_to", "reviewer", "signed_by", "person", "user", "ordered_by"})
 """Details that name persons."""
+_WORDLESS = frozenset(
+    {
+        "action",
+        "artefact",
+        "audience",
+        "boot",
+        "category",
+        "channel",
+        "channels",
+        "code",
+        "dataset",
+        "decision",
+        "delivery",
+        "digest",
+        "document_sha256",
+        "files_sha256",
+        "form",
+        "from",
+        "import",
+        "job",
+        "kind",
+        "method",
+        "models",
+        "object",
+        "plugin",
+        "plugins",
+        "policy",
+        "replaces",
+        "review",
+        "row_sha256",
+        "rule",
+        "rules",
+        "run",
+        "sha256",
+        "shown",
+        "slot",
+        "state",
+        "target",
+        "to",
+    }
+)
+"""Details in which the appliance itself writes ids, hashes, states and names of rules; nobody types them."""
 _PLAIN = re.compile(r"[A-Za-z0-9._:/+-]{0,128}")
-"""A detail that holds no words: ids, hashes, states, names of rules."""
 WITHHELD = "(withheld)"
+OF_HOME = "that of this home"
 
 
 class Pseudonyms:
@@ -40,14 +82,14 @@ class Pseudonyms:
         self._key = key
 
     def person(self, name: str) -> str:
-        """Return the pseudonym of a person, such as ``U-7F3K9QXB``; our own actors keep their names."""
-        if name in _OURS or name.startswith("clinic-ai: "):
+        """Return the pseudonym of a person, such as ``U-7F3K9QXB``; our own actor keeps its name."""
+        if name == _OURS or name.startswith("clinic-ai: "):
             return name
         digest = hmac.new(self._key, f"person\0{name}".encode(), hashlib.sha256).digest()
         return "U-" + base64.b32encode(digest)[:8].decode()
 
     def details(self, details: dict[str, object]) -> dict[str, object]:
-        """Return details without words: what a person typed may name a patient."""
+        """Return details without words: what a person typed, were it one word, may name a patient."""
         return {key: self._detail(key, value) for key, value in details.items()}
 
     def _detail(self, key: str, value: object) -> object:
@@ -57,7 +99,7 @@ class Pseudonyms:
             return value if isinstance(value, int | float) or value is None else WITHHELD
         if key in _PEOPLE:
             return self.person(value) if value else ""
-        return value if _PLAIN.fullmatch(value) else WITHHELD
+        return value if key in _WORDLESS and _PLAIN.fullmatch(value) else WITHHELD
 
     @staticmethod
     def subject(subject: str) -> str:
@@ -115,10 +157,10 @@ def _check(previous: str, row: dict[str, object]) -> str:
     return hashlib.sha256(previous.encode() + canonical(row)).hexdigest()
 
 
-def examine_lines(lines: Iterable[bytes], public: str | None) -> tuple[int, list[Finding]]:
+def examine_lines(lines: Iterable[bytes], public: str | None, whose: str = OF_HOME) -> tuple[int, list[Finding]]:
     """Examine an exported file line by line; return the number of rows and the first thing that is wrong.
 
-    ``public`` is the key it has to be signed with, None: the one it names.
+    ``public`` is the key it has to be signed with, None: the one it names; ``whose`` says in words which that is.
     """
     check, chain, number = audit.GENESIS, audit.GENESIS, 0
     end: dict[str, object] | None = None
@@ -127,7 +169,7 @@ def examine_lines(lines: Iterable[bytes], public: str | None) -> tuple[int, list
             return number, [Finding(None, f"Line {number} stands behind the signed end.", KEEP)]
         row = _object(line)
         if row is None:
-            return number, [Finding(number, f"Line {number} is not what was exported.", KEEP)]
+            return number, [_no_row(number, line)]
         if "end" in row:
             end = row
             continue
@@ -141,16 +183,23 @@ def examine_lines(lines: Iterable[bytes], public: str | None) -> tuple[int, list
         chain = str(row.get("hash"))
     if end is None:
         return number, [Finding(None, f"The signed end is missing; the file stops after line {number}.", KEEP)]
-    return number - 1, _end_problems(end, number - 1, check, public)
+    return number - 1, _end_problems(end, number - 1, check, public, whose)
 
 
-def _end_problems(last: dict[str, object], rows: int, check: str, public: str | None) -> list[Finding]:
+def _no_row(number: int, line: bytes) -> Finding:
+    if number == 1 and line.startswith(b"<AuditMessage"):
+        words = "These are DICOM audit messages, which carry no hashes: only an export as JSON lines can be verified."
+        return Finding(None, words, "Name such a one, or make it: `clinic-ai audit export audit.jsonl`.")
+    return Finding(number, f"Line {number} is not what was exported.", KEEP)
+
+
+def _end_problems(last: dict[str, object], rows: int, check: str, public: str | None, whose: str) -> list[Finding]:
     end = last.get("end")
     if not isinstance(end, dict) or set(last) != {"end", "signature"}:
         return [Finding(None, "The signed end is not what was exported.", KEEP)]
     key = str(end.get("key"))
     if public is not None and key != public:
-        return [Finding(None, "The file is signed with another key than that of this home.", KEEP)]
+        return [Finding(None, f"The file is signed with another key than {whose}.", KEEP)]
     if not is_signed(canonical(end), str(last.get("signature")), key):
         return [Finding(None, "The signature at the end does not fit.", KEEP)]
     if (end.get("rows"), end.get("check")) != (rows, check):

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from clinic_ai.domain import Sha256, Word
 from clinic_ai.errors import HomeError
 from clinic_ai.heads.keys import Signer, is_signed, is_signed_aside, load_signer, make_key, public_key
 from clinic_ai.home import Home, write_whole
-from clinic_ai.store import alerts, audit
-from clinic_ai.store.database import Database
+from clinic_ai.store import alerts, audit, meta
+from clinic_ai.store.database import Damaged, Database
 
 log = structlog.get_logger()
 
@@ -27,7 +29,13 @@ HEAD_S = 60.0
 """A log that has grown gets a new head after this many seconds at the latest."""
 BROKEN = "audit_broken"
 UNSIGNED = "audit_unsigned"
-REMEDY = "Run `clinic-ai audit verify`; it says which row and what to do. Nothing of the log is removed."
+FILE = "head.json"
+IN_DATABASE = "in the database"
+_ANEW = "Row {seq} of the audit is not the one of the signed head {name}: the log was written anew."
+REMEDY = (
+    "Run `clinic-ai audit verify`; it says which row and what to do. Nothing of the log is removed, and nothing of it "
+    "is signed as long as it does not continue its last head."
+)
 
 
 Check = Callable[[bytes, str, str], bool]
@@ -35,9 +43,12 @@ Check = Callable[[bytes, str, str], bool]
 
 
 class Head(Word):
-    """What the log was at ``at`` (UTC seconds); ``key`` is the public key that signed it."""
+    """What the log was at ``at`` (UTC seconds); ``key`` is the public key that signed it.
 
-    format: int = 1
+    One of format 2 was stored in the database before it was written into a file.
+    """
+
+    format: int = 2
     seq: int
     hash: Sha256
     at: float
@@ -60,19 +71,89 @@ def canonical(value: object) -> bytes:
 
 def head_file(home: Home) -> Path:
     """Return where the newest head of a home lies."""
-    return home.audit / "head.json"
+    return home.audit / FILE
 
 
-def heads(home: Home) -> Iterator[tuple[Path, Head | None]]:
-    """Yield the heads of a home: the newest, and those that did not fit and were put aside; None: not readable."""
+@dataclass(frozen=True)
+class Kept:
+    """A head where it is kept; ``head`` is None where none can be read any more."""
+
+    name: str
+    head: Head | None
+
+
+def heads(home: Home, connection: Connection) -> list[Kept]:
+    """Return the heads of a home: that of the database, that of the file, and those that were put aside."""
+    found = []
+    stored = meta.audit_head(connection)
+    if stored is not None:
+        found.append(Kept(IN_DATABASE, _head(stored)))
     for place in sorted(home.audit.glob("head*.json")):
         try:
             content = place.read_bytes()
-            head = Head.model_validate_json(content)
-        except (OSError, ValidationError):
-            yield place, None
-            continue
-        yield place, head if content == canonical(head.model_dump()) else None
+        except OSError:
+            content = b""
+        found.append(Kept(place.name, _head(content)))
+    return found
+
+
+def _head(content: bytes) -> Head | None:
+    try:
+        head = Head.model_validate_json(content)
+    except ValidationError:
+        return None
+    return head if content == canonical(head.model_dump()) else None
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How the log does not continue a head; ``seq`` is the row that is wrong, None if none can be named."""
+
+    seq: int | None
+    sentence: str
+    kept: str = ""
+    """The name of the head, if it is one by which the log is not what it was."""
+
+
+def misfits(
+    connection: Connection, found: Iterable[Kept], public: str | None, check: Check = is_signed
+) -> list[Misfit]:
+    """Return how the log does not continue these heads; nothing if it does."""
+    return [problem for kept in found if (problem := _misfit(connection, kept, public, check)) is not None]
+
+
+def _misfit(connection: Connection, kept: Kept, public: str | None, check: Check) -> Misfit | None:
+    head, name = kept.head, kept.name
+    if head is None or not head.holds(public, check):
+        return Misfit(None, f"The signed head {name} was changed or is not of this home's key.")
+    newest = audit.newest(connection)
+    there = 0 if newest is None else newest.seq
+    if head.seq > there:
+        words = (
+            f"The audit ends with row {there}, and the signed head {name} vouches for row {head.seq}: it was cut off."
+        )
+        return Misfit(there + 1, words, name)
+    if audit.hash_at(connection, head.seq) != head.hash:
+        words = _ANEW.format(seq=head.seq, name=name)
+        return Misfit(head.seq, words, name)
+    return None
+
+
+def lost(connection: Connection, found: Iterable[Kept], now: float) -> str:
+    """Return which head is gone that has to be there, nothing if none is. ``now`` is UTC seconds."""
+    known = {kept.name: kept.head for kept in found}
+    stored, filed = known.get(IN_DATABASE), known.get(FILE)
+    oldest = audit.oldest(connection)
+    if IN_DATABASE not in known and FILE not in known:
+        # A home that was just made has none for a moment; a clock that was set back must not hide that one is gone.
+        if oldest is None or 0 <= now - oldest.at < 2 * HEAD_S:
+            return ""
+        return "The audit has rows and no signed head is left: nobody can tell whether rows were cut off or changed."
+    if FILE not in known:
+        return f"The signed head {FILE} is gone; the one in the database is still there."
+    if filed is not None and filed.format > 1 and (IN_DATABASE not in known or (stored and stored.seq < filed.seq)):
+        return f"The signed head in the database is gone or older than {FILE}."
+    return ""
 
 
 class HeadKeeper:
@@ -84,15 +165,32 @@ class HeadKeeper:
         self._clock = clock
         self._signer: Signer | None = None
         self._signed_at = float("-inf")
+        self._said: set[str] = set()
 
     def open(self) -> None:
-        """Make or load the key and compare the log with its newest head; what does not fit is an alert.
+        """Make or load the key and compare the log with its last heads; what does not fit is an alert.
 
         Raise HomeError if the key is gone or cannot be used.
         """
-        make_key(self._home)
+        fresh = make_key(self._home)
         self._signer = load_signer(self._home)
-        self.sign()
+        if not fresh or self._begin_anew():
+            self.sign()
+
+    def _begin_anew(self) -> bool:
+        """Sign what there is with a new key, and say so if there was anything; return whether that could be done."""
+        with self._database.read() as connection:
+            oldest = audit.oldest(connection)
+            kept = [one for one in heads(self._home, connection) if one.name == IN_DATABASE]
+            wrong = misfits(connection, kept, None, is_signed_aside)  # it was signed by the key before
+        if wrong:
+            self._alert(wrong[0].sentence)
+            return False
+        if oldest is not None:
+            words = "The audit had rows before its present key was made; that key vouches for them only from now on."
+            self._alert(words)
+        self._write()
+        return True
 
     @property
     def signer(self) -> Signer:
@@ -122,31 +220,57 @@ class HeadKeeper:
         return False
 
     def sign(self) -> None:
-        """Compare the log with its newest head, and sign the row that is the newest now."""
-        place, public = head_file(self._home), public_key(self._home)
+        """Sign the row that is the newest now, if the log continues its last heads; else say that it does not."""
+        try:
+            problem, grown = self._look()
+        except Damaged:  # what can be told, is told; the log cannot
+            problem, grown = "The audit cannot be read: the database is damaged.", False
+        self._signed_at = self._clock()
+        if problem:
+            self._alert(problem)
+        elif grown:
+            self._write()
+
+    def _look(self) -> tuple[str, bool]:
+        """Return what forbids to sign, and whether there is anything to sign."""
         with self._database.read() as connection:
             newest = audit.newest(connection)
-            before = next((head for path, head in heads(self._home) if path == place), None)
-            there = None if before is None else audit.hash_at(connection, before.seq)
-        grown = newest is not None and (before is None or before.seq != newest.seq or before.hash != newest.hash)
-        fits = not place.exists() or (before is not None and there == before.hash)
-        if fits and grown and before is not None:  # a forged head must not be replaced by a good one
-            fits = before.holds(public, is_signed_aside)
-        if not fits:
-            self._put_aside(place)
-        self._signed_at = self._clock()
-        if newest is None or not (grown or not fits):
-            return
-        head = Head(seq=newest.seq, hash=newest.hash, at=self._signed_at, key=self.signer.public)
-        head = head.model_copy(update={"signature": self.signer.sign(head.content())})
-        write_whole(place, canonical(head.model_dump()))
+            kept = [one for one in heads(self._home, connection) if one.name in {IN_DATABASE, FILE}]
+            last = max((one.head for one in kept if one.head is not None), key=lambda head: head.seq, default=None)
+            known = {one.head for one in kept}
+            if last is not None and newest is not None and (len(kept), known, last.seq) == (2, {last}, newest.seq):
+                there = audit.hash_at(connection, last.seq)  # nothing was written meanwhile
+                return ("", False) if there == last.hash else (_ANEW.format(seq=last.seq, name=FILE), True)
+            wrong = misfits(connection, kept, public_key(self._home), is_signed_aside)
+            if wrong:
+                return wrong[0].sentence, True
+            broken = audit.chain_break(
+                connection, after=last.seq if last else 0, previous=last.hash if last else audit.GENESIS
+            )
+            if broken is not None:
+                return broken.sentence, True
+            gone = lost(connection, kept, self._clock())
+        if gone and last is not None:
+            self._alert(gone)  # the other one still tells what the log was, and the log continues it
+            gone = ""
+        return gone, True
 
-    def _put_aside(self, place: Path) -> None:
-        """Keep a head that the log does not fit as evidence, and say so."""
-        aside = place.with_name(f"head-{int(self._clock())}.json")
-        if not aside.exists():
-            place.rename(aside)
-        words = f"The audit is not what its signed head {aside.name} says: rows were cut off or changed."
-        log.error("audit.broken", head=aside.name)
+    def _write(self) -> None:
+        """Sign the newest row, and keep that in the database and in the file."""
+        with self._database.read() as connection:
+            newest = audit.newest(connection)
+        seq, last = (0, audit.GENESIS) if newest is None else (newest.seq, newest.hash)
+        head = Head(seq=seq, hash=last, at=self._clock(), key=self.signer.public)
+        content = canonical(head.model_copy(update={"signature": self.signer.sign(head.content())}).model_dump())
+        with self._database.write() as connection:
+            meta.set_audit_head(connection, content)
+        write_whole(head_file(self._home), content)
+
+    def _alert(self, words: str) -> None:
+        """Say once what is wrong with the audit."""
+        if words in self._said:
+            return
+        self._said.add(words)
+        log.error("audit.broken", what=words)
         with self._database.write() as connection:
             alerts.raise_alert(connection, BROKEN, "audit", words, REMEDY)

@@ -37,11 +37,14 @@ def public_file(home: Home) -> Path:
     return home.audit / "public.txt"
 
 
-def make_key(home: Home) -> None:
-    """Make the key of a home that has none. Raise HomeError if heads are there that a lost key signed."""
+def make_key(home: Home) -> bool:
+    """Make the key of a home that has none; return whether it was made now.
+
+    Raise HomeError if heads are there that a lost key signed.
+    """
     place = key_file(home)
     if place.exists():
-        return
+        return False
     if public_file(home).exists():
         raise HomeError(
             f"The key {place} that signs the audit is gone.",
@@ -59,6 +62,7 @@ def make_key(home: Home) -> None:
             f"The key that signs the audit cannot be made in {home.audit}: {error.strerror}.",
             remedy="Check who owns that folder and whether its disk is full.",
         ) from error
+    return True
 
 
 def load_signer(home: Home) -> Signer:

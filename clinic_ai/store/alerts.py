@@ -10,7 +10,9 @@ from clinic_ai.domain import Alert
 from clinic_ai.errors import NotFound
 from clinic_ai.store import critical
 from clinic_ai.store.audit import record
+from clinic_ai.store.digests import ROW, alert_digest
 from clinic_ai.store.tables import alerts
+from clinic_ai.store.vouched_alerts import WITHDRAWN
 
 
 def raise_alert(connection: Connection, code: str, subject: str, sentence: str, remedy: str) -> None:
@@ -26,10 +28,12 @@ def raise_alert(connection: Connection, code: str, subject: str, sentence: str, 
     )
     if counted.rowcount:
         return
-    connection.execute(
+    made = connection.execute(
         insert(alerts).values(code=code, subject=subject, sentence=sentence, remedy=remedy, first_at=now, last_at=now)
     )
-    record(connection, actor="clinic-ai", action="alert.raised", subject=subject, details={"code": code})
+    (alert_id,) = made.inserted_primary_key or (0,)
+    details = {"code": code, "alert": alert_id, ROW: alert_digest(connection, alert_id)}
+    record(connection, actor="clinic-ai", action="alert.raised", subject=subject, details=details)
 
 
 def restate(connection: Connection, code: str, subject: str, sentence: str) -> None:
@@ -77,7 +81,7 @@ def acknowledge(connection: Connection, alert_id: int, by: str, *, told_to: str 
     if not closed.rowcount:
         raise NotFound(f"There is no open alert {alert_id}.", remedy="`clinic-ai alert list` shows the open ones.")
     critical.close(connection, alert_id, told_to, now)
-    details = {"told_to": told_to} if told_to else {}
+    details = {"at": now, **({"told_to": told_to} if told_to else {})}
     record(connection, actor=by, action="alert.acknowledged", subject=f"alert {alert_id}", details=details)
 
 
@@ -85,8 +89,10 @@ def withdraw(connection: Connection, code: str, subject: str) -> None:
     """Close an alert whose cause is gone; one about a critical finding only a person closes."""
     if code == critical.CODE:
         raise ValueError("An alert about a critical finding is closed by a person.")
-    connection.execute(
-        update(alerts)
-        .where(alerts.c.code == code, alerts.c.subject == subject, alerts.c.acknowledged_at.is_(None))
-        .values(acknowledged_by="clinic-ai: the cause is gone", acknowledged_at=time.time())
-    )
+    now = time.time()
+    same = (alerts.c.code == code) & (alerts.c.subject == subject) & alerts.c.acknowledged_at.is_(None)
+    for alert_id in connection.execute(select(alerts.c.alert_id).where(same)).scalars().all():
+        closed = update(alerts).where(alerts.c.alert_id == alert_id)
+        connection.execute(closed.values(acknowledged_by=WITHDRAWN, acknowledged_at=now))
+        details = {"alert": alert_id, "code": code, "at": now}
+        record(connection, actor="clinic-ai", action="alert.withdrawn", subject=subject, details=details)

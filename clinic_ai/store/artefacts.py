@@ -23,6 +23,7 @@ from clinic_ai.domain import (
 from clinic_ai.domain.reviews import Review, SignOff
 from clinic_ai.errors import NotFound
 from clinic_ai.store.audit import KEY, document_digest, record
+from clinic_ai.store.digests import FILES, ROW, artefact_digest, files_digest
 from clinic_ai.store.jobs import files_of
 from clinic_ai.store.tables import artefacts, deliveries
 
@@ -30,7 +31,10 @@ _EVENT = {GuardAction.HOLD: "hold", GuardAction.BLOCK: "block"}
 
 
 def add_artefact(connection: Connection, job: Job, verdict: GuardVerdict) -> tuple[str, ArtefactState]:
-    """Store an artefact in the state its verdict gives it; return its id and that state."""
+    """Store an artefact in the state its verdict gives it; return its id and that state.
+
+    The files of its job have to be stored before: the audit vouches for their list.
+    """
     artefact_id = new_id("A")
     document = verdict.model_dump_json()
     state = states.step(states.ARTEFACT, ArtefactState.DRAFT, _EVENT.get(verdict.action, "release"))
@@ -60,6 +64,8 @@ def add_artefact(connection: Connection, job: Job, verdict: GuardVerdict) -> tup
             "rules": sorted({d.rule for d in verdict.decisions}),
             "policy": verdict.policy_hash,
             KEY: document_digest(document),
+            ROW: artefact_digest(connection, artefact_id),
+            FILES: files_digest(connection, artefact_id),
         },
     )
     return artefact_id, state
@@ -128,6 +134,8 @@ def add_signed(connection: Connection, job: Job, verdict: GuardVerdict, review: 
             "signed_by": sign.name,
             "policy": verdict.policy_hash,
             KEY: document_digest(verdict.model_dump_json()),
+            ROW: artefact_digest(connection, artefact_id),
+            FILES: files_digest(connection, artefact_id),
         },
     )
     return artefact_id

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from clinic_ai.store.audit import record
+from clinic_ai.store.digests import ROW, alert_digest
 from clinic_ai.store.tables import alerts, critical_alerts, critical_findings, notices
 
 CODE = "critical_finding"
@@ -149,7 +150,8 @@ def _new_alert(connection: Connection, study_id: str, hit: Hit, now: float) -> i
             next_at=now,
         )
     )
-    record(connection, actor="clinic-ai", action="alert.raised", subject=subject, details={"code": CODE})
+    details = {"code": CODE, "alert": alert_id, ROW: alert_digest(connection, alert_id)}
+    record(connection, actor="clinic-ai", action="alert.raised", subject=subject, details=details)
     return int(alert_id)
 
 

@@ -18,6 +18,8 @@ from sqlalchemy.exc import DatabaseError
 
 from clinic_ai.errors import HomeError
 
+Damaged = DatabaseError
+"""Raised where the file cannot be read."""
 BUSY_TIMEOUT_S = 30
 STATEMENTS = 32
 """Prepared statements that one connection keeps, at about 13 kB each; preparing one takes a tenth of a millisecond.

@@ -7,11 +7,14 @@ import hashlib
 import hmac
 import secrets
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert
 
+from clinic_ai.store.raw import raw, values
 from clinic_ai.store.tables import meta
 
 _SITE_KEY = "site_key"
+_HEAD = "audit_head"
 
 
 def site_key(connection: Connection) -> bytes:
@@ -21,6 +24,21 @@ def site_key(connection: Connection) -> bytes:
         found = secrets.token_hex(32)
         connection.execute(insert(meta).values(key=_SITE_KEY, value=found))
     return bytes.fromhex(found)
+
+
+def audit_head(connection: Connection) -> bytes | None:
+    """Return the newest signed head of the audit as it was stored, None if there is none."""
+    row = connection.execute(raw(meta, "value").where(meta.c.key == _HEAD)).first()
+    if row is None:
+        return None
+    content = values(row)[0].content
+    return content if isinstance(content, bytes) else b""
+
+
+def set_audit_head(connection: Connection, head: bytes) -> None:
+    """Store the newest signed head of the audit."""
+    new = insert(meta).values(key=_HEAD, value=head.decode())
+    connection.execute(new.on_conflict_do_update(index_elements=["key"], set_={"value": head.decode()}))
 
 
 def patient_key(key: bytes, patient_id: str, issuer: str = "") -> str:

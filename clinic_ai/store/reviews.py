@@ -6,18 +6,19 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Integer, Row, func, insert, literal_column, or_, select, update
 
 from clinic_ai.domain import Artefact, ArtefactState, JobState, Presence, Word, new_id
 from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
 from clinic_ai.errors import NotFound
 from clinic_ai.store.artefacts import artefact_of_row
 from clinic_ai.store.audit import record
+from clinic_ai.store.digests import ROW, review_digest
 from clinic_ai.store.tables import artefacts, jobs, review_labels, reviews, studies
 
 WAITING = (ArtefactState.HELD, ArtefactState.PRELIMINARY)
 """States of artefacts that wait for a person."""
-_STORED: ColumnElement[int] = literal_column("reviews.rowid")
+_STORED = literal_column("reviews.rowid", Integer)
 """In which order decisions were stored; by ``decided_at`` a clock that was set back would change it."""
 
 
@@ -53,6 +54,7 @@ def add_review(connection: Connection, review: Review, labels: Iterable[ReviewLa
             "shown": review.digest,
             "corrections": len(review.document.corrections),
             "consent": review.consent,
+            ROW: review_digest(connection, review.review_id),
         },
     )
 

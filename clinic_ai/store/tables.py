@@ -415,6 +415,7 @@ audit = Table(
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Index(None, "subject"),
+    sqlite_autoincrement=True,  # a number is never given twice: rows that were cut off leave a gap
 )
 
 meta = Table(

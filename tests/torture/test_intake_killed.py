@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from intake_killer import killed_at, steps_of
 
-
 FEWEST = 50
 
 
