@@ -36,7 +36,10 @@ class GuardAction(StrEnum):
     @property
     def severity(self) -> int:
         """Return the place in the lattice, 0 the mildest."""
-        return list(GuardAction).index(self)
+        return _SEVERITY[self]
+
+
+_SEVERITY = {action: place for place, action in enumerate(GuardAction)}
 
 
 class Decision(Word):

@@ -115,11 +115,7 @@ def _unfit_templates(policy: Policy) -> list[str]:
         for audience in (Audience.PATIENT, Audience.TECHNICIAN):
             broken: dict[str, list[str]] = {}
             for name in templates.of(audience):
-                for rule in {
-                    rule
-                    for finding in _samples(templates.glossary)
-                    for rule in _breaks(policy, language, audience, name, finding)
-                }.difference(unmeasured):
+                for rule in _broken(policy, language, audience, name) - set(unmeasured):
                     broken.setdefault(rule, []).append(name)
             where = f"templates/{language}.toml [{audience.value}]"
             problems += [
@@ -127,6 +123,19 @@ def _unfit_templates(policy: Policy) -> list[str]:
                 for rule, names in sorted(broken.items())
             ]
     return problems
+
+
+def _broken(policy: Policy, language: str, audience: Audience, name: str) -> set[str]:
+    """Return the rules that a template breaks with any of the findings it may word."""
+    templates = policy.templates[language]
+    # Most templates say the same whatever was found: one finding of each presence stands for all then.
+    worded = {(templates.render(audience, name, f), f.presence): f for f in _samples(templates.glossary)}
+    return {
+        rule
+        for (text, _), finding in worded.items()
+        if text is not None
+        for rule in _breaks(policy, language, audience, name, text, finding)
+    }
 
 
 def _unmeasured(policy: Policy, language: str) -> list[str]:
@@ -151,11 +160,10 @@ def _samples(glossary: dict[str, str]) -> Iterator[Finding]:
             )
 
 
-def _breaks(policy: Policy, language: str, audience: Audience, name: str, finding: Finding) -> frozenset[str]:
-    text = policy.templates[language].render(audience, name, finding)
-    if text is None:
-        return frozenset()
-    kind = next((k for k in KINDS if k == name), "notice")
+def _breaks(
+    policy: Policy, language: str, audience: Audience, name: str, text: str, finding: Finding
+) -> frozenset[str]:
+    kind = name if name in KINDS else "notice"
     statement = Statement.model_validate({"statement_id": "template", "kind": kind, "text": text, "finding": finding})
     subject = GuardSubject(
         facts=StudyFacts(),
