@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INPUT ?=
 HOME_DIR ?=
 DURATION ?= 3600
-JOBS ?= 3
+JOBS ?= 4
 BENCHMARKS := idle guard end_to_end ingest receive listing growth
 
 RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray
