@@ -209,7 +209,7 @@ class Execution:
             return False
         try:
             self._do(job)
-        except Exception:
+        except Exception:  # raised again: the lane, a thread boundary, tells of it
             with self._stranding:
                 self._stranded.append(job.job_id)  # its end could not be recorded; a later step returns it
             raise

@@ -25,7 +25,7 @@ def plugin_detector(name: str) -> type[Detector]:
         manager.register(points[0].load(), name=plugin)
         manager.check_pending()
         answers = manager.hook.guard_detectors()
-    except Exception as error:
+    except Exception as error:  # boundary to foreign code: whatever a plugin raises refuses the pack in words
         raise ValueError(f"the plugin {plugin!r} cannot be asked for its detectors: {type(error).__name__}") from error
     found = answers[0].get(own) if answers and isinstance(answers[0], dict) else None
     if not _NAME.fullmatch(own) or not (isinstance(found, type) and issubclass(found, Detector)):

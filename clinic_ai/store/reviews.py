@@ -96,21 +96,6 @@ def standing_review(connection: Connection, artefact_id: str) -> Review | None:
     return None if row is None else _review(row)
 
 
-def labels_of(connection: Connection, review_id: str) -> list[ReviewLabel]:
-    """Return what a person said the images show."""
-    query = select(review_labels).where(review_labels.c.review_id == review_id)
-    order = (review_labels.c.condition, review_labels.c.instance_sha256)
-    return [
-        ReviewLabel(
-            instance_sha256=row.instance_sha256,
-            condition=row.condition,
-            presence=Presence(row.presence),
-            corrected=bool(row.corrected),
-        )
-        for row in connection.execute(query.order_by(*order))
-    ]
-
-
 def waiting(connection: Connection, limit: int) -> list[Artefact]:
     """Return the artefacts that wait for a person, held ones first, then the oldest."""
     query = (

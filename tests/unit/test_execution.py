@@ -6,144 +6,29 @@ import errno
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event, insert, update
+from execution_stage import CT, MODEL, Stage
+from sqlalchemy import event, insert, update
 from sqlalchemy.exc import OperationalError
 
-from clinic_ai.contract import Condition, PluginManifest
+from clinic_ai.contract import Condition
 from clinic_ai.domain import (
-    Analysis,
-    Audience,
     CloseCode,
-    GuardAction,
-    GuardVerdict,
-    Job,
     JobKind,
     JobState,
-    ModelRef,
-    PatientIdentity,
     StudyFacts,
     StudyState,
-    WaitReason,
 )
 from clinic_ai.errors import ChildDied, ChildRefused, ClinicError, Conflict, HomeError, InputError
-from clinic_ai.execution import MAX_INTERRUPTIONS, Execution
-from clinic_ai.lanes import Wake
-from clinic_ai.settings import RoutingRule, RoutingSettings, Settings
+from clinic_ai.execution import MAX_INTERRUPTIONS
+from clinic_ai.settings import Settings
 from clinic_ai.settings.model import ExecutionSettings
 from clinic_ai.store import alerts, artefacts, jobs, studies, tables
 from clinic_ai.store.audit import first_break
-from clinic_ai.store.database import Database
 from clinic_ai.waiting import memory_in_use, no_model
 from clinic_ai.wire import DISK_FULL
-
-MODEL = ModelRef(plugin="echo", name="m", version="1", digest="a" * 64)
-CT = PluginManifest(
-    name="echo", version="1", summary="s", engine="a:B", claims=(Condition(modality=("CT",)),), needs_model=False
-)
-
-
-class Work:
-    """A runner that does as it is told."""
-
-    def __init__(self, kind: JobKind) -> None:
-        self.kind = kind
-        self.wait: dict[str, WaitReason] = {}
-        self.failures: list[Exception] = []
-        self.ran: list[Job] = []
-        self.beside: list[set[str]] = []
-        self.during: Callable[[], None] = lambda: None
-
-    def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
-        self.beside.append(set(at_work))
-        return {p: self.wait[p] for p in plugins if p in self.wait}
-
-    def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
-        return (MODEL,), "b" * 64
-
-    def run(self, job: Job) -> Callable[[Connection], None]:
-        self.ran.append(job)
-        self.during()
-        if self.failures:
-            raise self.failures.pop(0)
-
-        def commit(connection: Connection) -> None:
-            if self.kind is JobKind.ANALYSE:
-                answer = Analysis(plugin=job.plugin, plugin_version="1", models=job.models)
-                jobs.save_analysis(connection, job, answer, ())
-            else:
-                verdict = GuardVerdict(
-                    audience=Audience.CLINICIAN,
-                    action=GuardAction.ALLOW,
-                    decisions=(),
-                    released=(),
-                    policy_hash="b" * 64,
-                    policy_name="p",
-                )
-                artefacts.add_artefact(connection, job, verdict)
-                studies.move_study(connection, job.study_id, job.version, "finish", actor="test", wait=None)
-
-        return commit
-
-
-class Stage:
-    def __init__(self, path: Path) -> None:
-        self.database = Database(path)
-        self.database.open()
-        self.analyse, self.report = Work(JobKind.ANALYSE), Work(JobKind.REPORT)
-        self.settings = Settings(execution=ExecutionSettings(max_attempts=3, backoff_s=(0.0,)))
-        self.manifests = {"echo": CT}
-        self.execution = self.boot("first boot")
-
-    def boot(self, owner: str) -> Execution:
-        return Execution(
-            database=self.database,
-            settings=lambda: self.settings,
-            manifests=lambda: self.manifests,
-            runners=(self.analyse, self.report),
-            owner=owner,
-            wake=Wake(),
-        )
-
-    def close_study(self, modality: str = "CT", priority: int = 0) -> str:
-        facts = StudyFacts(modalities=(modality,), slices=1)
-        with self.database.write() as connection:
-            study_id = studies.open_study(
-                connection,
-                grouping_key=f"1.2.{time.monotonic_ns()}",
-                study_instance_uid="1.2",
-                pseudonym="P-A",
-                patient_key="k",
-                source="inbox",
-                facts=facts,
-                identity=PatientIdentity(),
-                priority=priority,
-            )
-            studies.close_version(
-                connection, study_id, 1, facts=facts, code=CloseCode.QUIET, reason="a test", actor="test"
-            )
-        return study_id
-
-    def work(self) -> None:
-        """Do everything that can be done now."""
-        while any([self.execution.route_closed(), *[self.execution.step(kind) for kind in JobKind]]):
-            pass
-
-    def state(self, study_id: str) -> StudyState:
-        with self.database.read() as connection:
-            return studies.get_study(connection, study_id).state
-
-    def wait(self, study_id: str) -> str:
-        with self.database.read() as connection:
-            wait = studies.get_study(connection, study_id).wait
-        return "" if wait is None else wait.code
-
-    def jobs(self, study_id: str, version: int = 1) -> list[Job]:
-        with self.database.read() as connection:
-            return jobs.jobs_of(connection, study_id, version)
 
 
 @pytest.fixture
@@ -462,114 +347,3 @@ def test_a_result_of_a_superseded_version_does_not_go_out(stage: Stage) -> None:
         versions = {s.version: s.state for s in studies.versions_of(connection, study_id)}
         assert versions == {1: StudyState.SUPERSEDED, 2: StudyState.DONE}
         assert [a.version for a in artefacts.artefacts_of(connection, study_id)] == [2]
-
-
-def test_a_done_study_tried_again_becomes_a_new_version(stage: Stage) -> None:
-    study_id = stage.close_study()
-    stage.work()
-    assert "version 2" in stage.execution.retry(study_id, "dr")
-    stage.work()
-    with stage.database.read() as connection:
-        newest = studies.get_study(connection, study_id)
-        assert (newest.version, newest.state) == (2, StudyState.DONE)
-        assert "dr" in newest.closed_reason
-        assert [a.state.value for a in artefacts.artefacts_of(connection, study_id)] == ["SUPERSEDED", "PRELIMINARY"]
-
-
-def test_rerouting_cancels_what_waits_and_asks_the_rules_again(stage: Stage) -> None:
-    study_id = stage.close_study()
-    stage.analyse.wait = {"echo": no_model("echo")}
-    stage.work()
-    stage.manifests = {"other": CT.model_copy(update={"name": "other"})}
-    stage.execution.reroute(study_id, "tech")
-    stage.work()
-    assert stage.state(study_id) is StudyState.DONE
-    assert [(job.plugin, job.state) for job in stage.jobs(study_id, 1)] == [("echo", JobState.CANCELLED)]
-    assert [(job.plugin, job.state) for job in stage.jobs(study_id, 2)][:1] == [("other", JobState.DONE)]
-
-
-def test_a_study_whose_result_waits_to_be_delivered_is_rerouted_as_a_new_version(stage: Stage) -> None:
-    study_id = stage.close_study()
-    stage.work()
-    with stage.database.write() as connection:
-        [made] = artefacts.artefacts_of(connection, study_id)
-        artefacts.add_delivery(connection, made.artefact_id, "outbox")
-        connection.execute(update(tables.studies).values(state="ROUTED"))
-    stage.execution.reroute(study_id, "tech")
-    stage.work()
-    with stage.database.read() as connection:
-        assert [a.version for a in artefacts.artefacts_of(connection, study_id)] == [1, 2]
-
-
-def test_hurrying_a_study_hurries_its_delivery(stage: Stage) -> None:
-    study_id = stage.close_study()
-    stage.work()
-    with stage.database.write() as connection:
-        [made] = artefacts.artefacts_of(connection, study_id)
-        artefacts.add_delivery(connection, made.artefact_id, "outbox")
-        connection.execute(update(tables.deliveries).values(not_before=time.time() + 100))
-        connection.execute(update(tables.studies).values(state="ROUTED"))
-    stage.execution.retry(study_id, "tech")
-    with stage.database.read() as connection:
-        assert artefacts.next_delivery(connection, time.time()) is not None
-
-
-def test_an_arriving_study_cannot_be_tried_again(stage: Stage) -> None:
-    with stage.database.write() as connection:
-        study_id = studies.open_study(
-            connection,
-            grouping_key="1.2",
-            study_instance_uid="1.2",
-            pseudonym="P",
-            patient_key="k",
-            source="inbox",
-            facts=StudyFacts(),
-            identity=PatientIdentity(),
-        )
-    with pytest.raises(Conflict):
-        stage.execution.retry(study_id, "tech")
-
-
-def order_of(stage: Stage, kind: JobKind) -> list[str]:
-    return [job.study_id for job in (stage.analyse if kind is JobKind.ANALYSE else stage.report).ran]
-
-
-def test_the_urgent_are_routed_analysed_and_reported_first(stage: Stage) -> None:
-    calm, urgent, less = (stage.close_study(priority=priority) for priority in (0, 50, 10))
-    stage.execution.route_closed()
-    while stage.execution.step(JobKind.ANALYSE):
-        pass
-    while stage.execution.step(JobKind.REPORT):
-        pass
-    assert order_of(stage, JobKind.ANALYSE) == order_of(stage, JobKind.REPORT) == [urgent, less, calm]
-
-
-def test_a_person_lets_a_study_overtake_others_that_wait(stage: Stage) -> None:
-    first, second, third = (stage.close_study() for _ in range(3))
-    stage.execution.route_closed()
-    assert "priority 80 now, 0 before" in stage.execution.prioritise(third, 80, "anna")
-    stage.execution.prioritise(first, -100, "anna")
-    stage.work()
-    assert order_of(stage, JobKind.ANALYSE) == [third, second, first]
-    with stage.database.read() as connection:
-        study = studies.get_study(connection, third)
-        assert (study.urgency.ordered, study.urgency.ordered_by) == (80, "anna")
-        assert first_break(connection) is None
-
-
-def test_a_rule_that_makes_an_analysis_urgent_makes_its_report_so(stage: Stage) -> None:
-    rule = RoutingRule(name="bleeding", plugins=("echo",), priority=60, when=Condition(modality=("CT",)))
-    stage.settings = stage.settings.model_copy(update={"routing": RoutingSettings(rule=(rule,))})
-    study_id = stage.close_study(priority=10)
-    stage.work()
-    assert [job.priority for job in stage.jobs(study_id)] == [70, 70]
-
-
-def test_what_a_person_ordered_while_the_analysis_ran_holds_for_the_report(stage: Stage) -> None:
-    study_id = stage.close_study()
-    stage.analyse.during = lambda: stage.execution.prioritise(study_id, 90, "anna") and None
-    stage.work()
-    assert [(job.kind, job.priority) for job in stage.jobs(study_id)] == [
-        (JobKind.ANALYSE, 90),
-        (JobKind.REPORT, 90),
-    ]
