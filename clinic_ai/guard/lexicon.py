@@ -78,7 +78,7 @@ class Lexicon:
         self._shapes = {(w[0], n) for w in long for n in range(len(w) - 1, len(w) + 2)}
         self._resolved: dict[str, str] = {}
         self._keys: dict[str, frozenset[str]] = {}
-        self._shelf: Shelf | None = None
+        self._shelf = Shelf((self,))
 
     def _add(self, key: str, term: str) -> None:
         folded = Text(term).folded
@@ -122,8 +122,7 @@ class Lexicon:
         return self._keys[label]
 
     def _search(self, text: Text) -> list[Match]:
-        shelf = self._shelf
-        words = shelf.starts(text).get(self, ()) if shelf else [w for w in text.vocabulary if self.starts_with(w)]
+        words = self._shelf.starts(text).get(self)
         if not words:
             return []
         places = text.places
@@ -184,7 +183,8 @@ class Lexicon:
                 if tuple(map(self._meant, words[place : place + len(behind)])) == behind:
                     hits.append((place + len(behind), key, len(before)))
                     break
-                if words[place] in _GAP_ENDS:
+                # "Artery calcification, no calcification of the aorta": the words sought stand there once.
+                if words[place] in _GAP_ENDS or self._meant(words[place]) in behind:
                     break
         if not hits:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
@@ -21,6 +22,8 @@ _GAP = re.compile(r"([\W_]+)")
 """What stands between two tokens; a token is a stretch of letters and digits."""
 _PLAIN_GAPS = str.maketrans({c: " " for c in map(chr, range(128)) if not c.isalnum()})
 _SENTENCE_END = re.compile(r"[.!?]+[\"”]?(?=\s|\Z)|\n+")
+_ABBREVIATED = (" max", " min", " approx", " ca", " vs", " dr", " incl", "i.e", "e.g")
+"""A point behind these ends no sentence."""
 
 # Letters of other alphabets that a reader takes for Latin ones (from Unicode's confusables, the lower-case letters),
 # Latin letters that do not decompose into one without a stroke, and letters that look like an apostrophe or a colon.
@@ -156,13 +159,10 @@ class Text:
     @cached_property
     def places(self) -> dict[str, list[int]]:
         """Where each word stands: its token indices, ascending."""
-        places: dict[str, list[int]] = {}
+        places: defaultdict[str, list[int]] = defaultdict(list)
         for at, word in enumerate(self.words):
-            if word in places:
-                places[word].append(at)
-            else:
-                places[word] = [at]
-        return places
+            places[word].append(at)
+        return dict(places)
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:
@@ -173,7 +173,10 @@ class Text:
     def sentences(self) -> tuple[tuple[int, int], ...]:
         """Ranges (first token, last token + 1) of the sentences that have any token."""
         starts = self.starts
-        ends = [bisect_left(starts, self.span(*m.span())[1]) for m in _SENTENCE_END.finditer(self.folded)]
+        folded = self.folded
+        found = (m.span() for m in _SENTENCE_END.finditer(folded))
+        spans = [(at, end) for at, end in found if not folded.endswith(_ABBREVIATED, 0, at)]
+        ends = [bisect_left(starts, self.span(*span)[1]) for span in spans]
         bounds = [0, *ends, len(starts)]
         return tuple((first, last) for first, last in pairwise(bounds) if last > first)
 

@@ -19,6 +19,7 @@ Entry = TypeVar("Entry")
 WORDED = Lexicon((word, word) for word in ALL_WORDS)
 _BREAKS = frozenset({"but", "however", "although", "though", "yet", "while", "whereas", "except"})
 _JOINTS = frozenset({"and", "with", "plus", "as"})
+_TAKEN_FOR = frozenset({"keeping", "consistent", "compatible", "representing", "represents", "reflecting", "reflects"})
 _REFERRING = word_set(
     "it its this these that those they them which largest larger biggest measures measuring measured measurement"
     " maximum maximal greatest dominant size diameter"
@@ -134,12 +135,13 @@ def _measure(text: Text, made: list[Claim], first: int, lengths: Sequence[Size])
 
 def _owner(text: Text, at: int, there: Sequence[Match]) -> Match:
     """Return the condition a length is of: the one it is parted from the least, else the one before it."""
+    around = next((m for m in there if m.first <= at < m.last), None)
+    if around is not None:
+        return around  # a term with a gap: "heart size at 18 cm is increased"
     behind = next((m for m in there if m.first > at), None)
     before = next((m for m in reversed(there) if m.last <= at), None)
     if behind is None or before is None:
-        owner = behind or before
-        assert owner is not None  # the sentence has a condition, and a length stands in none
-        return owner
+        return behind or before or there[0]
     apart = _parted(text, before.last - 1, at), _parted(text, at, behind.first)
     if apart == (0, 0):
         return behind if behind.first - at <= at - before.last + 1 else before
@@ -156,11 +158,23 @@ def _parted(text: Text, low: int, high: int) -> int:
 
 def _clause(text: Text, here: Sequence[Match], index: int, first: int, last: int) -> tuple[int, int]:
     """Return the tokens that speak of one condition: up to the joint between it and its neighbours."""
-    match = here[index]
-    low = _joint(text, here[index - 1].last, match.first) if index else first
-    high = _joint(text, match.last, here[index + 1].first) if index + 1 < len(here) else last
+    match, begin, end = here[index], index, index
+    # "Pneumonic infiltrate of the left lower lobe": what stands together speaks of one place.
+    while begin and _together(text, here[begin - 1], here[begin]):
+        begin -= 1
+    while end + 1 < len(here) and _together(text, here[end], here[end + 1]):
+        end += 1
+    low = _joint(text, here[begin - 1].last, here[begin].first) if begin else first
+    high = _joint(text, here[end].last, here[end + 1].first) if end + 1 < len(here) else last
     low, high = _own_part(text, low, high, match)
     return low, max(high, match.last)
+
+
+def _together(text: Text, one: Match, other: Match) -> bool:
+    """Whether two conditions are told as one: side by side, or the second as what the first is taken for."""
+    if not _TAKEN_FOR.isdisjoint(text.words[one.last : other.first]):
+        return True
+    return one.last == other.first and not text.raw[text.ends[one.last - 1] : text.starts[other.first]].strip()
 
 
 def _own_part(text: Text, low: int, high: int, match: Match) -> tuple[int, int]:

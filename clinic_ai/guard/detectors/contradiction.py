@@ -214,7 +214,8 @@ class NumberMismatch(_AgainstClaims):
                     for size in ([max(measured)] if s.bound == "largest" else measured)
                 )
             ]
-            if wrong:
+            # A mask measures its largest piece alone: of "right 24 mm, left 15 mm" it can bear out one.
+            if wrong and (len(claim.sizes) <= len(measured) or len(wrong) == len(claim.sizes)):
                 reasons.add("a size in the text is not that of the mask")
                 spans += [view.text.span(s.start, s.end) for s in wrong]
             if claim.number is not None and not _counts(claim.number, there):

@@ -23,6 +23,7 @@ _ASIDE = 3
 _NEAR = 4
 """What leaves open, and what is done, stands so near."""
 _JOINED = frozenset({"or", "nor", "and"})
+_IS = frozenset({"is", "are", "was", "were"})
 _VERBS = word_set("is are was were has have seen present noted shows with")
 _ANEW = word_set(
     "a an the there small tiny minimal mild moderate marked severe extensive large new stable unchanged persistent"
@@ -37,9 +38,10 @@ _LOOKED_FOR = word_set(
 _STATES = word_set("is are has have size increased enlarged calcified collapsed increase")
 """A condition in such words is a statement of its own: "no effusion, heart is enlarged"."""
 _FURTHER = word_set(
-    "new other additional further more newly second increasing acute recent fresh displaced significant large"
+    "new other additional further more newly second increasing acute recent fresh displaced significant large hilar"
+    " axillary supraclavicular infraclavicular cervical retroperitoneal tension loculated cavitary cavitating calcified"
 )
-"""Who denies these of a condition does not deny one that is named elsewhere: "no new nodule"."""
+"""Who denies these of a condition does not deny one that is named elsewhere: "no new nodule", "no hilar adenopathy"."""
 
 
 class Denial(Enum):
@@ -62,15 +64,29 @@ def denial(text: Text, match: Match, here: Sequence[Match], cues: Sequence[Match
         if cue.key == "open" and high - low <= _NEAR:
             return Denial.OPEN
         if cue.key == "before" and ahead and _reaches(text, cue, match, cues):
-            further = cue.last < match.first and text.words[cue.last] in _FURTHER
-            return Denial.FURTHER if further else Denial.YES
-        if cue.key == "next" and cue.first == match.last:
+            return _extent(text, cue.last, match)
+        if (cue.key == "next" and cue.first == match.last) or (not ahead and _ends_on(text, match, cue)):
             return Denial.YES
         if cue.key in {"after", "done"} and not ahead and _reaches_back(text, match, cue, here):
-            return Denial.YES
+            return _extent(text, match.first - 1, match)
         if cue.key == "done" and ahead and high - low < _NEAR and _nothing_before(cue, here):
             return Denial.YES
     return Denial.NO
+
+
+def _extent(text: Text, first: int, match: Match) -> Denial:
+    """Return whether all of a condition is denied, or only the kind that the words from ``first`` on tell."""
+    kinds = text.words[max(0, first) : match.first]
+    return Denial.YES if _FURTHER.isdisjoint((*kinds[:1], *kinds[-1:])) else Denial.FURTHER
+
+
+def _ends_on(text: Text, match: Match, cue: Match) -> bool:
+    """Whether nothing follows what denies: "pneumothorax: no", "but edema is not"."""
+    between = text.words[match.last : cue.first]
+    if cue.key != "before" or len(between) > 1 or not _IS.issuperset(between):
+        return False
+    behind = text.raw[text.ends[cue.last - 1] : text.starts[cue.last] if cue.last < len(text.starts) else None]
+    return cue.last == len(text.words) or any(c in behind for c in ".;,\n|)")
 
 
 def _apart(text: Text, low: int, high: int, *, adjacent: bool) -> bool:

@@ -44,11 +44,16 @@ _PRIOR = re.compile(
     r"compared (?:to|with))"
     r"[\s:]{1,2}(?:\w+\s){0,2}\Z"
 )
-_BY = re.compile(r"\bby\s(?:\w+\s){0,1}\Z")
+_PART_OR_CHANGE = re.compile(
+    r"\b(?:by\s(?:\w+\s){0,1}"
+    r"|(?:wall|septum|septa|septations?|cortex|margin|core|component)(?:\s(?:of|is|thickness)){0,3}\s)\Z"
+)
+"""Before a length: a difference, or that of a part of it."""
 _LARGEST = re.compile(r"(?:largest|biggest|dominant|up to|maximum|maximal|greatest)\b[^.;]{0,60}\Z")
 _NO_LENGTH_OF_IT = re.compile(
-    r"[\s-]{0,2}(?:above|below|from|beyond|distal|proximal|away|cranial|caudal|superior to|inferior to|deep to|larger|"
-    r"smaller|bigger|(?:thick |thin |axial )?(?:slices?|sections?|collimation|reconstruction|increments?|cuts?))\b"
+    r"[\s-]{0,2}(?:above|below|from(?!\s{0,2}\d|\s\w+\sto\b)|beyond|distal|proximal|away|cranial|caudal|superior to|"
+    r"inferior to|deep to|larger|smaller|bigger|"
+    r"(?:thick |thin |axial )?(?:slices?|sections?|collimation|reconstruction|increments?|cuts?))\b"
 )
 """Behind a length: a distance, a difference, or how the images were made."""
 _LOBES = {"lul": "left upper lobe", "lll": "left lower lobe", "rul": "right upper lobe", "rml": "right middle lobe"}
@@ -104,7 +109,9 @@ def present_sizes(text: Text) -> tuple[Size, ...]:
     """
     folded = text.folded
     kept = [
-        s for s in sizes(text) if not _NO_LENGTH_OF_IT.match(folded, s.end) and not _BY.search(_before(folded, s.start))
+        s
+        for s in sizes(text)
+        if not _NO_LENGTH_OF_IT.match(folded, s.end) and not _PART_OR_CHANGE.search(_before(folded, s.start))
     ]
     if len(kept) < 2:
         return tuple(kept)

@@ -24,6 +24,7 @@ _DEVICES = word_set(
     " arch approach decubitus"
 )
 """What a side belongs to that stands up to three words before it."""
+_COMMA_COLON = frozenset(",:")
 _LINKS = frozenset({"and", "or", "than", "as", "und"})
 _TOGETHER = 6
 """Two sides so many words apart with a link between them are meant both."""
@@ -72,9 +73,15 @@ def _of_condition(text: Text, at: int, low: int, match: Match) -> bool:
         return False
     if any(word in {"none", "not"} and after in _AT for word, after in pairwise(words[max(low, at - 3) : at])):
         return False  # "on the right, not on the left"
-    for place in range(at + 1, min(at + 4, len(words))):
-        if place == match.first or "," in text.raw[text.ends[place - 1] : text.starts[place]]:
-            return True
-        if words[place] in _DEVICES:
+    return not _of_device(text, at, match)
+
+
+def _of_device(text: Text, at: int, match: Match) -> bool:
+    """Whether a device or a chamber of the heart stands behind the side word, before the condition and any comma."""
+    for place in range(at + 1, min(at + 4, len(text.words))):
+        # A heading: "Right: chest drain, no pneumothorax"
+        if place == match.first or not _COMMA_COLON.isdisjoint(text.raw[text.ends[place - 1] : text.starts[place]]):
             return False
-    return True
+        if text.words[place] in _DEVICES:
+            return True
+    return False

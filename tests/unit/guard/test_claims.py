@@ -54,6 +54,11 @@ def flagged(
         "Pleura: no effusion.",
         "Pleural spaces are clear.",
         "Negative examination for effusion.",
+        "Effusion: no.",
+        "The lungs are clear, an effusion is not.",
+        "Effusion neither on the right nor on the left.",
+        "Interval clearance of the effusion.",
+        "CP angles clear.",
     ],
 )
 def test_a_denial_is_understood(text: str) -> None:
@@ -95,6 +100,9 @@ def test_what_cannot_be_excluded_is_left_open() -> None:
         ("No pleural or pericardial effusion.", [True, True]),
         ("Nodule of the left lung. No new nodule.", [False, None]),
         ("No new nodule.", [True]),
+        ("Enlarged left axillary lymph node. No hilar lymphadenopathy.", [False, None]),
+        ("No hilar lymphadenopathy.", [True]),
+        ("Effusion without pneumothorax.", [False, True]),
     ],
 )
 def test_how_far_a_denial_reaches(text: str, denied: list[bool | None]) -> None:
@@ -115,6 +123,7 @@ def test_how_far_a_denial_reaches(text: str, denied: list[bool | None]) -> None:
         ("Effusion on the right, not on the left.", {"right"}),
         ("Left lung clear; right effusion.", {"right"}),
         ("Erguss links.", {"left"}),
+        ("Right: chest drain, effusion.", {"right"}),
     ],
 )
 def test_whose_side_it_is(text: str, sides: set[str]) -> None:
@@ -136,10 +145,29 @@ def test_whose_side_it_is(text: str, sides: set[str]) -> None:
         ("Nodule. It measures 9 mm.", [9]),
         ("Nodules. The largest is 9 mm.", [9]),
         ("Nodule of 9 mm. The tube ends at 4 cm.", [9]),
+        ("Nodule increased to 9 mm from 4 mm.", [9]),
+        ("Cavitating nodule, 9 mm, wall 3 mm.", [9]),
+        ("Nodule, max. diameter 9 mm.", [9]),
+        ("Heart size at 18 cm is increased.", [180]),
     ],
 )
 def test_whose_length_it_is(text: str, lengths: list[float]) -> None:
     assert [size.high for size in one(text).sizes] == lengths
+
+
+def test_what_is_taken_for_a_condition_lies_where_that_lies() -> None:
+    opacity, pneumonia = said("Opacity of the right lower lobe, in keeping with pneumonia.")
+    assert opacity.sides == pneumonia.sides == {"right"}
+    pneumonia, opacity = said("Pneumonic infiltrate of the right lower lobe.")
+    assert opacity.sides == pneumonia.sides == {"right"}
+
+
+@pytest.mark.parametrize("inside", ["18 cm", "left", "not", "two", "nodule", "3 mm effusion"])
+def test_a_term_with_a_gap_holds_whatever_stands_in_it(inside: str) -> None:
+    gapped = [t for name in ("findings", "normals") for _, t in LEXICONS[name].terms if "..." in t]
+    assert len(gapped) > 50
+    for term in gapped:
+        assert said(f"No edema, {term.replace('...', inside)}, right 4 mm. It measures 2 cm.")
 
 
 def test_a_length_belongs_to_the_condition_in_its_part_of_the_sentence() -> None:

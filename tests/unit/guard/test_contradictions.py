@@ -1,8 +1,8 @@
 """Contradictions of presence, side, size, number and level put into sentences that no template of ours produced.
 
 Most sentences are built here from a radiologist's turns of phrase, with the evidence that makes them true. Each is then
-made false, or the evidence is, and the guard has to say so; left true, it has to keep quiet. ``contradictions.toml``
-holds snippets that somebody wrote who had not seen the word lists.
+made false, or the evidence is, and the guard has to say so; left true, it has to keep quiet. ``contradictions-*.toml``
+hold snippets by people who had not seen the word lists.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardSubject, GuardTask
 
-SNIPPETS = Path(__file__).parent / "wordings" / "contradictions.toml"
+SNIPPETS = sorted((Path(__file__).parent / "wordings").glob("contradictions-*.toml"))
 KEYS = {
     "nodule": "lung_nodule",
     "fracture": "bone_fracture",
@@ -204,10 +204,11 @@ def against(item: dict[str, str]) -> Iterator[tuple[str, Finding | Mask, Finding
             yield "size", right, wrong
 
 
-def test_snippets_by_somebody_who_had_not_seen_the_lists(policy: Policy) -> None:
+@pytest.mark.parametrize("path", SNIPPETS, ids=lambda path: path.stem)
+def test_snippets_by_somebody_who_had_not_seen_the_lists(policy: Policy, path: Path) -> None:
     total, missed, wrongly = Counter[str](), Counter[str](), Counter[str]()
     told: list[str] = []
-    for item in tomllib.loads(SNIPPETS.read_text())["item"]:
+    for item in tomllib.loads(path.read_text())["item"]:
         for kind, right, wrong in against(item):
             total[kind] += 1
             if not held_against(policy, item["text"], wrong):

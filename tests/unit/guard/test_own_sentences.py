@@ -40,7 +40,10 @@ def test_our_own_sentences_are_released_as_they_are(
 
 
 def test_the_lexicon_of_findings_uses_the_keys_of_the_table_of_codes(policy: Policy) -> None:
-    rule = next(r for r in policy.rules if r.entry.id == "unsupported-finding")
-    assert rule.condition.detector is not None
-    lexicon = rule.condition.detector._lexicons["findings"]
-    assert {key for key, _ in lexicon.terms} - {NEITHER} <= set(CONDITIONS)
+    """Or those of a condition that is a kind of one with a code."""
+    detector = next(r for r in policy.rules if r.entry.id == "contradiction").condition.detector
+    assert detector is not None
+    keys, kinds = (detector._lexicons[name].terms for name in ("findings", "kinds"))
+    uncoded = {key for key, _ in keys} - {NEITHER} - set(CONDITIONS)
+    assert uncoded <= {kind for kind, _ in kinds}
+    assert {general for _, general in kinds} <= set(CONDITIONS)

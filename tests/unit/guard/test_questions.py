@@ -23,6 +23,7 @@ from clinic_ai.guard.questions import ask
 
 CORPUS = Path(__file__).parent / "corpus"
 WORDINGS = Path(__file__).parent / "wordings"
+STRANGERS = sorted(p for p in WORDINGS.glob("*.toml") if not p.stem.startswith("contradictions"))
 IMAGES: dict[str, dict[str, Any]] = tomllib.loads((CORPUS / "images.toml").read_text())
 EXAMPLE = HealthyExample(
     example_id="chest-pa", modality="DX", body_part="CHEST", view="PA", image="chest-pa.png", approved_by="Dr. A"
@@ -107,9 +108,7 @@ def test_no_model_is_asked_what_it_cannot_or_must_not_answer(policy: Policy, ask
     assert verdict.reply.text == policy.templates[asked.subject.language].patient[name.removeprefix("patient/")]
 
 
-@pytest.mark.parametrize(
-    "path", sorted(p for p in WORDINGS.glob("*.toml") if p.stem != "contradictions"), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", STRANGERS, ids=lambda path: path.stem)
 def test_what_strangers_to_the_pack_taught_it_stays_learned(policy: Policy, path: Path) -> None:
     asked = list(questions(path))
     right = [q for q in asked if answered(put(policy, q.text, q.subject)) is q.answerable]
