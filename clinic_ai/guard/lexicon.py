@@ -14,7 +14,7 @@ or with a line ``@replace`` that it does without them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
@@ -47,6 +47,21 @@ class Match(NamedTuple):
     end: int
 
 
+Pairs = dict[str, list[tuple[tuple[str, ...], str]]]
+"""Terms of several words and their groups, by their second word."""
+Gapped = tuple[tuple[str, ...], tuple[str, ...], str]
+"""The words before a gap, those behind it, the group."""
+
+
+class Begun(NamedTuple):
+    """What may start with a word: a term alone (its group), terms of several words, with a gap, with a shared noun."""
+
+    alone: str | None
+    pairs: Pairs | None
+    gapped: list[Gapped] | None
+    shared: list[tuple[str, str]] | None
+
+
 class Lexicon:
     """A word list, ready to search. Immutable but for a bounded memory of what it has already resolved."""
 
@@ -55,9 +70,9 @@ class Lexicon:
         self.terms = tuple(terms)
         self.groups = frozenset(key for key, _ in self.terms)
         self._single: dict[str, str] = {}
-        self._by_pair: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
+        self._by_pair: dict[str, Pairs] = {}
         """Terms of several words by their first and second: many begin with "not"."""
-        self._gapped: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str]]] = {}
+        self._gapped: dict[str, list[Gapped]] = {}
         """By its first word: the words before the gap, those behind it, the group."""
         self._shared: dict[str, list[tuple[str, str]]] = {}
         """By its word: the noun it shares, the group."""
@@ -77,6 +92,7 @@ class Lexicon:
         long = (w for w in self._vocabulary if len(w) >= _FUZZY_LENGTH)
         self._shapes = {(w[0], n) for w in long for n in range(len(w) - 1, len(w) + 2)}
         self._resolved: dict[str, str] = {}
+        self._starts: dict[str, Begun] = {}
         self._keys: dict[str, frozenset[str]] = {}
         self._shelf = Shelf((self,))
 
@@ -137,19 +153,33 @@ class Lexicon:
 
     def starts_with(self, word: str) -> bool:
         """Whether any term may start with this folded word, read as it is or as a misspelling."""
-        meant = self._meant(word)
-        terms = (self._single, self._by_pair, self._gapped, self._shared)
-        return any(meant in known for known in terms) or bool(self._prefixes and self._prefix(meant))
+        return any(self._begun(word))
+
+    def _begun(self, word: str) -> Begun:
+        """Return what may start with a word; remembered, for the same words come again and again."""
+        begun = self._starts.get(word)
+        if begun is None:
+            if len(self._starts) >= _REMEMBERED:
+                self._starts.clear()
+            meant = self._meant(word)
+            prefix = self._prefix(meant)
+            begun = self._starts[word] = Begun(
+                self._single.get(meant) or self._prefixes.get(prefix),
+                self._by_pair.get(meant),
+                self._gapped.get(meant),
+                self._shared.get(meant),
+            )
+        return begun
 
     def _match_at(self, text: Text, at: int) -> tuple[str, int] | None:
         """Return the group of the longest term that starts at this token, and the token behind it."""
         words = text.words
-        first = self._meant(words[at])
-        hit = self._over_gap(text, at) if first in self._gapped else None
+        alone, pairs, gapped, shared = self._begun(words[at])
+        hit = self._over_gap(text, at, gapped) if gapped else None
         # "Enlarged heart and lymph nodes": a gap is bridged only where no longer term stands before it.
         ahead = hit[2] if hit is not None else 0
-        if first in self._by_pair and at + 1 < len(words):
-            for parts, key in self._by_pair[first].get(self._meant(words[at + 1]), ()):
+        if pairs and at + 1 < len(words):
+            for parts, key in pairs.get(self._meant(words[at + 1]), ()):
                 if ahead >= len(parts):
                     break
                 end = at + len(parts)
@@ -157,19 +187,16 @@ class Lexicon:
                     return key, end
         if hit is not None:
             return hit[:2]
-        if first in self._shared and (shared := self._shares(words, at)):
-            return shared, at + 1
-        if first in self._single:
-            return self._single[first], at + 1
-        prefix = self._prefix(first) if self._prefixes else ""
-        return (self._prefixes[prefix], at + 1) if prefix else None
+        if shared and (key := self._shares(words, at, shared)):
+            return key, at + 1
+        return (alone, at + 1) if alone is not None else None
 
-    def _over_gap(self, text: Text, at: int) -> tuple[str, int, int] | None:
+    def _over_gap(self, text: Text, at: int, gapped: Sequence[Gapped]) -> tuple[str, int, int] | None:
         """Return group and end of the shortest term with a gap that starts here, and its words before the gap."""
         words = text.words
         hits: list[tuple[int, str, int]] = []
         near = set(map(self._meant, words[at : at + 4 + _GAP_WORDS]))
-        for before, behind, key in self._gapped[self._meant(words[at])]:
+        for before, behind, key in gapped:
             start = at + len(before)
             if behind[0] not in near and len(before) <= 3:
                 continue  # spares the search of most
@@ -191,13 +218,13 @@ class Lexicon:
         end, key, ahead = min(hits)
         return key, end, ahead
 
-    def _shares(self, words: tuple[str, ...], at: int) -> str:
+    def _shares(self, words: tuple[str, ...], at: int, shared: Sequence[tuple[str, str]]) -> str:
         """Return the group of the term whose noun stands behind an "or" and another word that shares it."""
         rest = words[at + 1 : at + 2 + _SHARED_WORDS]
         if _SHARING.isdisjoint(rest[:1]):
             return ""
         nouns = set(map(self._meant, rest[2:]))
-        return next((key for noun, key in self._shared[self._meant(words[at])] if noun in nouns), "")
+        return next((key for noun, key in shared if noun in nouns), "")
 
     def _prefix(self, word: str) -> str:
         return next((word[:n] for n in self._prefix_lengths if word[:n] in self._prefixes), "")
