@@ -65,3 +65,27 @@ def abstention_band(probability: npt.ArrayLike, threshold: float, *, abstain: fl
     centre = math.log(threshold / (1 - threshold))
     width = float(np.quantile(np.abs(np.log(values / (1 - values)) - centre), abstain))
     return Band(max(sigmoid(centre - width), _SURE), threshold, min(sigmoid(centre + width), 1 - _SURE))
+
+
+def conformal_band(probability: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, *, error: float) -> Band:
+    """Return the band outside which at most the share ``error`` of either class is called the other one.
+
+    Class-conditional split conformal prediction (Vovk, 2012): with n calibration images of a class that nothing was
+    fitted to, the k = floor(error * (n + 1))-th most unlike their class bound it for the next image. Where the two
+    bounds leave nothing between them, the operating point alone decides. Raise ValueError if a class is too small to
+    promise this: fewer than 1 / error - 1 images.
+    """
+    values, truth = np.asarray(probability, dtype=np.float64), np.asarray(labels, dtype=bool)
+    positives, negatives = np.sort(values[truth]), np.sort(values[~truth])[::-1]
+    ranks = [math.floor(error * (len(part) + 1)) for part in (positives, negatives)]
+    if min(ranks) < 1:
+        fewest = math.ceil(1 / error) - 1
+        raise ValueError(
+            f"{len(positives)} positive and {len(negatives)} negative images are too few to promise an error of "
+            f"{error:.0%}; {fewest} of each are needed"
+        )
+    low, high = float(positives[ranks[0] - 1]), float(np.nextafter(negatives[ranks[1] - 1], 1.0))
+    if low >= high:
+        low = high = threshold = min(max(threshold, high), low)
+    low, high = max(low, _SURE), min(high, 1 - _SURE)
+    return Band(low, min(max(threshold, low), high), high)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+_NEWTON_STEPS = 50
+_CLOSE = 1e-9
+_Z95 = 1.959964
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -23,23 +27,97 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     return float((ranks[truth].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
 
 
-def auroc_interval(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, groups: Sequence[str], *, rounds: int = 2000, seed: int = 0
+def interval(
+    statistic: Callable[[npt.NDArray[np.intp]], float | None],
+    groups: Sequence[str],
+    *,
+    rounds: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the AUROC, drawing whole ``groups`` (patients) with replacement."""
-    truth, score = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    """Return the 95 % bootstrap interval of a statistic of rows, drawing whole ``groups`` (patients) with replacement.
+
+    ``statistic`` takes row numbers, some of them several times, and may return None for a draw that has no value.
+    Raise ValueError if no draw has one.
+    """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     rows = [np.flatnonzero(member == group) for group in range(len(names))]
     generator = np.random.default_rng(seed)
     values = []
     for _ in range(rounds):
         drawn = np.concatenate([rows[group] for group in generator.integers(0, len(rows), len(rows))])
-        if truth[drawn].any() and not truth[drawn].all():
-            values.append(auroc(truth[drawn], score[drawn]))
+        value = statistic(drawn)
+        if value is not None:
+            values.append(value)
     if not values:
         raise ValueError("no resample held both classes")
     low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
+
+
+def auroc_interval(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, groups: Sequence[str], *, rounds: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the AUROC, drawing whole ``groups`` (patients) with replacement."""
+    truth, score = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+
+    def drawn(rows: npt.NDArray[np.intp]) -> float | None:
+        return auroc(truth[rows], score[rows]) if truth[rows].any() and not truth[rows].all() else None
+
+    return interval(drawn, groups, rounds=rounds, seed=seed)
+
+
+def difference_interval(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    other_scores: npt.ArrayLike,
+    groups: Sequence[str],
+    *,
+    rounds: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the 95 % interval of the AUROC of ``scores`` less that of ``other_scores``, paired on the same rows."""
+    truth = np.asarray(labels, dtype=bool)
+    one, other = np.asarray(scores, dtype=np.float64), np.asarray(other_scores, dtype=np.float64)
+
+    def drawn(rows: npt.NDArray[np.intp]) -> float | None:
+        if not truth[rows].any() or truth[rows].all():
+            return None
+        return auroc(truth[rows], one[rows]) - auroc(truth[rows], other[rows])
+
+    return interval(drawn, groups, rounds=rounds, seed=seed)
+
+
+def calibration_slope(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
+    """Return the slope of a logistic regression of labels on calibrated logits: 1 where they mean what they say.
+
+    Below 1 they are too sure, above it not sure enough (Cox, 1958; Van Calster et al., 2016). Raise ValueError unless
+    both classes are there.
+    """
+    truth, logit = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
+    if not 0 < truth.sum() < truth.size:
+        raise ValueError("a calibration slope needs at least one positive and one negative")
+    inputs = np.stack([np.ones_like(logit), logit], axis=1)
+    weights = np.zeros(2)
+    for _ in range(_NEWTON_STEPS):
+        chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ weights, -30.0, 30.0)))
+        spread = np.maximum(chance * (1 - chance), 1e-9)
+        # A trace of ridge keeps the step finite where the classes part without overlap.
+        curvature = (inputs * spread[:, None]).T @ inputs + 1e-6 * np.eye(2)
+        step = np.linalg.solve(curvature, inputs.T @ (truth - chance) - 1e-6 * weights)
+        weights += step
+        if float(np.abs(step).max()) < _CLOSE:
+            break
+    return float(weights[1])
+
+
+def proportion_interval(hits: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson, 1927); 0 to 1 of nothing."""
+    if of <= 0:
+        return 0.0, 1.0
+    share, z2 = hits / of, _Z95**2
+    centre = (share + z2 / (2 * of)) / (1 + z2 / of)
+    width = _Z95 / (1 + z2 / of) * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
+    return max(0.0, centre - width), min(1.0, centre + width)
 
 
 def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = 10) -> float:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import crepes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinic_ai.domain import Presence
-from clinic_ai.ml.calibration import Band, abstention_band, fit_temperature, probabilities, sigmoid
+from clinic_ai.ml.calibration import Band, abstention_band, conformal_band, fit_temperature, probabilities, sigmoid
 from clinic_ai.ml.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
-from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold, expected_calibration_error
+from clinic_ai.ml.metrics import (
+    at_threshold,
+    auroc,
+    auroc_interval,
+    best_threshold,
+    calibration_slope,
+    difference_interval,
+    expected_calibration_error,
+    proportion_interval,
+)
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=2, max_size=40).filter(
     lambda rows: len({label for label, _ in rows}) == 2
@@ -64,6 +74,80 @@ def test_the_band_holds_the_share_it_was_asked_for(threshold, abstain):
     assert band.low <= band.threshold <= band.high
     inside = np.mean([band.presence(value) is Presence.UNCERTAIN for value in values])
     assert inside == pytest.approx(abstain, abs=0.02)
+
+
+def drawn(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 2.0, count)
+    return probabilities(logits, 1.0), generator.random(count) < probabilities(logits, 1.0)
+
+
+@given(st.integers(0, 1000), st.integers(60, 300), st.sampled_from([0.05, 0.1, 0.2]))
+@settings(max_examples=25)
+def test_the_conformal_band_says_what_crepes_says(seed, count, error):
+    values, labels = drawn(seed, count)
+    tried = np.linspace(0.001, 0.999, 199)
+    band = conformal_band(values, labels, 0.5, error=error)
+    unlike = np.where(labels, 1 - values, values)
+    peer = crepes.ConformalClassifier().fit(unlike, bins=labels.astype(int))
+    plausible = [
+        peer.predict_p(each, bins=np.full(len(tried), label), smoothing=False) > error
+        for label, each in ((0, tried), (1, 1 - tried))
+    ]
+    for value, negative, positive in zip(tried, *plausible, strict=True):
+        said = band.presence(value)
+        if negative and positive:
+            assert said is Presence.UNCERTAIN
+        elif negative or positive:
+            assert said is (Presence.PRESENT if positive else Presence.ABSENT)
+
+
+def test_the_conformal_band_keeps_its_promise_on_the_next_images():
+    missed = []
+    for seed in range(200):
+        values, labels = drawn(seed, 120)
+        band = conformal_band(values, labels, 0.5, error=0.1)
+        next_values, next_labels = drawn(10_000 + seed, 200)
+        called = np.array([band.presence(value) for value in next_values])
+        missed.append(
+            [np.mean(called[next_labels] == Presence.ABSENT), np.mean(called[~next_labels] == Presence.PRESENT)]
+        )
+    assert np.all(np.mean(missed, axis=0) <= 0.1)
+
+
+def test_the_conformal_band_refuses_a_promise_it_cannot_keep():
+    with pytest.raises(ValueError, match="9 of each are needed"):
+        conformal_band([0.1] * 20 + [0.9] * 8, [0] * 20 + [1] * 8, 0.5, error=0.1)
+    band = conformal_band([0.1] * 20 + [0.9] * 9, [0] * 20 + [1] * 9, 0.5, error=0.1)
+    assert band.low == band.threshold == band.high == pytest.approx(0.5)
+
+
+def test_the_slope_tells_what_is_too_sure():
+    generator = np.random.default_rng(3)
+    logits = generator.normal(0, 2, 20_000)
+    labels = generator.random(20_000) < probabilities(logits, 1.0)
+    assert calibration_slope(labels, logits) == pytest.approx(1.0, abs=0.05)
+    assert calibration_slope(labels, 2 * logits) == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(ValueError, match="at least one"):
+        calibration_slope([1, 1], [0.0, 1.0])
+
+
+def test_paired_differences_are_surer_than_their_parts():
+    generator = np.random.default_rng(4)
+    labels = generator.integers(0, 2, 300)
+    one = labels + generator.normal(0, 1, 300)
+    patients = [str(i) for i in range(300)]
+    low, high = difference_interval(labels, one, one + generator.normal(0, 0.05, 300), patients, rounds=300)
+    alone = auroc_interval(labels, one, patients, rounds=300)
+    assert low <= 0 <= high
+    assert high - low < 0.3 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (0, 0, 0, 1)]
+)
+def test_the_interval_of_a_share_is_wilsons(hits, of, low, high):
+    assert proportion_interval(hits, of) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_the_edges_of_the_band():
