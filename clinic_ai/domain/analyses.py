@@ -55,7 +55,7 @@ class Presence(StrEnum):
 
 
 class ValidationFigures(Word):
-    """How a condition was validated; ``auroc_low``/``auroc_high`` bound the 95 % interval."""
+    """How a condition was validated; ``_low`` and ``_high`` bound the 95 % interval of each figure."""
 
     dataset: str
     positives: int
@@ -64,7 +64,11 @@ class ValidationFigures(Word):
     auroc_low: Probability
     auroc_high: Probability
     sensitivity: Probability | None = None
+    sensitivity_low: Probability | None = None
+    sensitivity_high: Probability | None = None
     specificity: Probability | None = None
+    specificity_low: Probability | None = None
+    specificity_high: Probability | None = None
 
 
 class Finding(Word):

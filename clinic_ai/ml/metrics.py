@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 _NEWTON_STEPS = 50
 _CLOSE = 1e-9
-_Z95 = 1.959964
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -110,16 +108,6 @@ def calibration_slope(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
     return float(weights[1])
 
 
-def proportion_interval(hits: int, of: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927); 0 to 1 of nothing."""
-    if of <= 0:
-        return 0.0, 1.0
-    share, z2 = hits / of, _Z95**2
-    centre = (share + z2 / (2 * of)) / (1 + z2 / of)
-    width = _Z95 / (1 + z2 / of) * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
-    return max(0.0, centre - width), min(1.0, centre + width)
-
-
 def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = 10) -> float:
     """Return the mean distance of probability and frequency over ``bins`` of equal count, in 0..1."""
     truth, probability = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
@@ -140,6 +128,22 @@ def at_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold:
     """Return sensitivity and specificity when ``probability >= threshold`` is called present."""
     truth, called = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64) >= threshold
     return OperatingPoint(threshold, float(called[truth].mean()), float((~called[~truth]).mean()))
+
+
+def point_intervals(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float, groups: Sequence[str], *, rounds: int = 1000
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the 95 % intervals of sensitivity and specificity at ``threshold``, drawing whole ``groups``."""
+    truth, called = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64) >= threshold
+
+    def share(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        return interval(lambda rows: _mean(hits[rows][among[rows]]), groups, rounds=rounds)
+
+    return share(called, truth), share(~called, ~truth)
+
+
+def _mean(values: npt.NDArray[np.bool_]) -> float | None:
+    return float(values.mean()) if values.size else None
 
 
 def best_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

@@ -140,6 +140,7 @@ def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
             "standing": words.standing(finding),
             "correction": words.correction(finding, task.sign_off),
             "auroc": words.auroc(finding.validation),
+            "point": words.operating_point(finding.validation),
         }
 
 

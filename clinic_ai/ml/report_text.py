@@ -97,6 +97,21 @@ def auroc(figures: ValidationFigures | None) -> str:
     return f"{figures.auroc:.2f} ({figures.auroc_low:.2f}–{figures.auroc_high:.2f})"
 
 
+def operating_point(figures: ValidationFigures | None) -> str:
+    """Return sensitivity and specificity at the threshold with their 95 % intervals, empty if they are not known."""
+    if figures is None:
+        return ""
+    points = (
+        ("sensitivity", figures.sensitivity, figures.sensitivity_low, figures.sensitivity_high),
+        ("specificity", figures.specificity, figures.specificity_low, figures.specificity_high),
+    )
+    return ", ".join(
+        f"{name} {value:.2f}" + (f" ({low:.2f}–{high:.2f})" if low is not None and high is not None else "")
+        for name, value, low, high in points
+        if value is not None
+    )
+
+
 def model_line(model: ModelRef) -> str:
     """Return a model as reports name it: label, adapter, and whether it is a reference model."""
     adapter = f" + {model.adapter.name} {model.adapter.version} ({model.adapter.digest[:12]})" if model.adapter else ""

@@ -35,7 +35,18 @@ from clinic_ai.tasks import RenderImage, RenderResult, RenderTask
 POLICY = "b" * 64
 STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
 MARK = "Reference model, not for clinical use."
-FIGURES = ValidationFigures(dataset="d", positives=5, negatives=9, auroc=0.91, auroc_low=0.86, auroc_high=0.94)
+FIGURES = ValidationFigures(
+    dataset="d",
+    positives=5,
+    negatives=9,
+    auroc=0.91,
+    auroc_low=0.86,
+    auroc_high=0.94,
+    sensitivity=0.8,
+    sensitivity_low=0.71,
+    sensitivity_high=0.87,
+    specificity=0.9,
+)
 MODEL = ModelRef(plugin="xray", name="mobilenet", version="1.0", digest="c" * 64)
 
 

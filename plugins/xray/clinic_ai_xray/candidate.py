@@ -13,8 +13,9 @@ from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import abstention_band, fit_temperature, probabilities
 from clinic_ai.ml.checkpoints import Tensors, write_durably
-from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold
+from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold, point_intervals
 from clinic_ai.ml.onnx import with_weights
+from clinic_ai_xray import distance
 from clinic_ai_xray.data import read_input, stack
 from clinic_ai_xray.dataset import Features
 from clinic_ai_xray.head import logits_of
@@ -51,6 +52,12 @@ class Candidate:
         self.temperature = fit_temperature(logits, labels)
         chance = probabilities(logits, self.temperature)
         self.band = abstention_band(chance, best_threshold(labels, chance), abstain=ABSTAIN)
+        self._distance: dict[str, distance.Array] = {}
+        self._limits: dict[str, float] = {}
+        if "distance_limit" in base.manifest.parameters:  # a base of another time has no such output
+            train = features.part("train", condition)[0]
+            self._distance = distance.fit(train.reshape(-1, train.shape[-1]))
+            self._limits = {"distance_limit": distance.limit(self._distance, values[:, 0])}
         self.split = "test" if len(set(features.part("test", condition)[1])) == 2 else "validation"
         values, self._labels, self._patients = features.part(self.split, condition)
         self._logits = logits_of(weights, values[:, 0])
@@ -65,6 +72,7 @@ class Candidate:
         (directory / "model.toml").unlink(missing_ok=True)
         path = directory / "model.onnx"
         replaced = {f"head.{name}": value for name, value in self._weights.items()}
+        replaced |= {f"distance.{name}": value for name, value in self._distance.items()}
         metadata = describe(condition=self._condition, temperature=self.temperature)
         write_durably(path, with_weights(pinned_bytes(self._base), replaced, metadata))
         write_manifest(directory, self._manifest(scale=1.0), [path])
@@ -112,13 +120,16 @@ class Candidate:
                 "abstain_low": self.band.low,
                 "abstain_high": self.band.high,
                 "map_scale": scale,
+                **self._limits,
                 "trained_from": self._base.ref.digest,
             },
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
 
     def _figures(self) -> ValidationFigures:
-        point = at_threshold(self._labels, probabilities(self._logits, self.temperature), self.band.threshold)
+        chance, threshold = probabilities(self._logits, self.temperature), self.band.threshold
+        point = at_threshold(self._labels, chance, threshold)
+        sensitivity, specificity = point_intervals(self._labels, chance, threshold, self._patients)
         low, high = self.scores.intervals["auroc"]
         return ValidationFigures(
             dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(self._patients))} patients",
@@ -128,5 +139,9 @@ class Candidate:
             auroc_low=low,
             auroc_high=high,
             sensitivity=point.sensitivity,
+            sensitivity_low=sensitivity[0],
+            sensitivity_high=sensitivity[1],
             specificity=point.specificity,
+            specificity_low=specificity[0],
+            specificity_high=specificity[1],
         )

@@ -106,7 +106,18 @@ class XrayEngine:
             began = time.perf_counter()
             judgement = model.judge(prepared)
             work.took("infer", began)
-            work.find(image, model, judgement)
+            if judgement.distance > 1.0:
+                work.refuse(image, _unlike(model, judgement))
+            else:
+                work.find(image, model, judgement)
+
+
+def _unlike(model: ServedModel, judgement: Judgement) -> Reason:
+    return Reason(
+        "out_of_distribution",
+        f"The image is unlike those that the model for {model.label.lower()} was trained on ({judgement.distance:.1f} "
+        "times what it accepts).",
+    )
 
 
 class _Work:

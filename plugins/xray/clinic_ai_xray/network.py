@@ -18,6 +18,7 @@ from transformers import MobileNetV2Config, MobileNetV2Model
 
 from clinic_ai.errors import ModelError
 from clinic_ai_xray.data import PREPROCESSING_VERSION
+from clinic_ai_xray.distance import Distance
 
 SIDE = 128
 FEATURES = 1280
@@ -37,6 +38,7 @@ class FastNetwork(nn.Module):
         config = MobileNetV2Config(depth_multiplier=0.75, finegrained_output=True, tf_padding=True, image_size=SIDE)
         self.base = MobileNetV2Model(config, add_pooling_layer=False)
         self.head = Head()
+        self.distance = Distance(FEATURES)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the last feature map (images, 1280, 4, 4) of grey images (images, 1, 128, 128) in 0..1."""
@@ -44,11 +46,12 @@ class FastNetwork(nn.Module):
         maps: Tensor = self.base(pixel_values=colour).last_hidden_state
         return maps
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits (images,), class activation maps (images, 4, 4) and pooled features (images, 1280)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return logits (images,), class activation maps (images, 4, 4), pooled features (images, 1280), distances."""
         maps = self.features(images)
         logits, activation = self.head.judge(maps)
-        return logits, activation, maps.mean(dim=(2, 3))
+        pooled = maps.mean(dim=(2, 3))
+        return logits, activation, pooled, self.distance(pooled)
 
 
 class Head(nn.Module):
@@ -92,7 +95,7 @@ def export(
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
-        output_names=["logit", "cam", "features"],
+        output_names=["logit", "cam", "features", "distance"],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
         verbose=False,
     )
@@ -115,7 +118,7 @@ def accept(network: FastNetwork, path: Path, sample: npt.NDArray[np.float32]) ->
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (served,) = session.run(["logit"], {"images": sample})
     with torch.inference_mode():
-        logits, _, _ = network(torch.from_numpy(sample))
+        logits, *_ = network(torch.from_numpy(sample))
     difference = float(np.abs(logits.numpy() - served).max())
     if not difference <= PARITY:
         path.unlink()

@@ -19,7 +19,7 @@ from clinic_ai.ml.metrics import (
     calibration_slope,
     difference_interval,
     expected_calibration_error,
-    proportion_interval,
+    point_intervals,
 )
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=2, max_size=40).filter(
@@ -143,11 +143,17 @@ def test_paired_differences_are_surer_than_their_parts():
     assert high - low < 0.3 * (alone[1] - alone[0])
 
 
-@pytest.mark.parametrize(
-    ("hits", "of", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (0, 0, 0, 1)]
-)
-def test_the_interval_of_a_share_is_wilsons(hits, of, low, high):
-    assert proportion_interval(hits, of) == pytest.approx((low, high), abs=1e-4)
+def test_the_intervals_of_an_operating_point_hold_it():
+    values, labels = drawn(5, 400)
+    widths = []
+    for images_each in (1, 8):
+        patients = [str(row // images_each) for row in range(400)]
+        (low, high), (low_specificity, high_specificity) = point_intervals(labels, values, 0.4, patients, rounds=300)
+        point = at_threshold(labels, values, 0.4)
+        assert low <= point.sensitivity <= high
+        assert low_specificity <= point.specificity <= high_specificity
+        widths.append(high - low)
+    assert 0 < widths[0] < 0.2
 
 
 def test_the_edges_of_the_band():
