@@ -166,6 +166,7 @@ class HeadKeeper:
         self._signer: Signer | None = None
         self._signed_at = float("-inf")
         self._said: set[str] = set()
+        self._held: tuple[bytes, str, str] | None = None
 
     def open(self) -> None:
         """Make or load the key and compare the log with its last heads; what does not fit is an alert.
@@ -241,7 +242,7 @@ class HeadKeeper:
             if last is not None and newest is not None and (len(kept), known, last.seq) == (2, {last}, newest.seq):
                 there = audit.hash_at(connection, last.seq)  # nothing was written meanwhile
                 return ("", False) if there == last.hash else (_ANEW.format(seq=last.seq, name=FILE), True)
-            wrong = misfits(connection, kept, public_key(self._home), is_signed_aside)
+            wrong = misfits(connection, kept, public_key(self._home), self._holds)
             if wrong:
                 return wrong[0].sentence, True
             broken = audit.chain_break(
@@ -254,6 +255,15 @@ class HeadKeeper:
             self._alert(gone)  # the other one still tells what the log was, and the log continues it
             gone = ""
         return gone, True
+
+    def _holds(self, content: bytes, signature: str, public: str) -> bool:
+        """Return whether a head is signed; it lies in two places, and each question costs a process."""
+        asked = (content, signature, public)
+        if asked == self._held:
+            return True
+        if holds := is_signed_aside(*asked):
+            self._held = asked
+        return holds
 
     def _write(self) -> None:
         """Sign the newest row, and keep that in the database and in the file."""

@@ -1,4 +1,7 @@
-"""One home through SIGKILL at every transition of the tables; `make torture` does it before and after each commit."""
+"""Homes through SIGKILL at every transition of the tables.
+
+The suite dies once for each, in four homes side by side; `make torture` before and after each commit, in one home.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,20 @@ from pathlib import Path
 
 import pytest
 from torture import tell
+from transition_killer import ROWS
+from transitions_killed import rows_of
+
+PARTS = 4
 
 
 @pytest.mark.timeout(600)
-def test_killed_once_at_every_transition(tmp_path: Path) -> None:
-    check(tell("transitions_killed", tmp_path / "h", "either", timeout_s=590))
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_once_at_every_transition(tmp_path: Path, part: int) -> None:
+    check(tell("transitions_killed", tmp_path / "h", "either", part, PARTS, timeout_s=590))
+
+
+def test_every_transition_belongs_to_a_part() -> None:
+    assert {row for part in range(PARTS) for row in rows_of(part, PARTS)} == set(ROWS)
 
 
 @pytest.mark.torture

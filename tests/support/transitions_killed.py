@@ -1,9 +1,11 @@
 """Drives one home through SIGKILL at the transitions of the state tables: each life ends at one not yet died at.
 
-``python -m transitions_killed HOME MOMENTS`` where MOMENTS is ``before,after`` (of the commit), or ``either`` to die
-once for each row. The lives are forks of this process, which opens nothing itself. A scenario says which rows it leads
-to and is lived again, with files of its own each time, until all of them were died at. One more life finishes what
-there is to do. Prints one JSON line: what was died at, what was never reached, and every fault of the home.
+``python -m transitions_killed HOME MOMENTS [PART PARTS]`` where MOMENTS is ``before,after`` (of the commit), or
+``either`` to die once for each row; of several PARTS, each of which has a home of its own, one takes every n-th
+scenario and the rows that those lead to. The lives are forks of this process, which opens nothing itself. A scenario
+says which rows it leads to and is lived again, with files of its own each time, until all of them were died at. One
+more life finishes what there is to do. Prints one JSON line: what was died at, what was never reached, and every fault
+of the home.
 """
 
 from __future__ import annotations
@@ -275,9 +277,7 @@ SCENARIOS = {
     "late while queued": Scenario(
         ("STUDY CLOSED route", "STUDY ROUTED supersede", "JOB QUEUED cancel"), late_while_queued
     ),
-    "late while analysed": Scenario(
-        ("JOB QUEUED lease", "JOB LEASED interrupt", "JOB LEASED cancel"), late_while_analysed
-    ),
+    "late while analysed": Scenario(("JOB QUEUED lease", "JOB LEASED cancel"), late_while_analysed),
     "to the end and again": Scenario(
         (
             "JOB LEASED succeed",
@@ -303,6 +303,7 @@ SCENARIOS = {
     "rejected": Scenario(("ARTEFACT PRELIMINARY reject",), _reviewed("", ReviewDecision.REJECT)),
     "held": Scenario(("ARTEFACT DRAFT hold", "ARTEFACT HELD supersede"), _guarded("hold")),
     "blocked": Scenario(("ARTEFACT DRAFT block", "ARTEFACT BLOCKED supersede"), _guarded("block")),
+    "interrupted": Scenario(("JOB LEASED interrupt",), late_before_delivery, dies_at="JOB QUEUED lease"),
 }
 
 
@@ -312,8 +313,9 @@ SCENARIOS = {
 class Journal:
     """One home, what was dropped into it, and what was died at there."""
 
-    def __init__(self, home: Home, moments: str) -> None:
+    def __init__(self, home: Home, moments: str, rows: tuple[Row, ...]) -> None:
         self.home = home
+        self.rows = rows
         self.drops = Drops(home.path / "dropped")
         self.died: list[tuple[Row, str]] = []
         self.lives = 0
@@ -322,6 +324,8 @@ class Journal:
 
     def left(self, row: Row, when: str) -> bool:
         """Return whether somebody has yet to die there. With ``either`` the moments take turns."""
+        if row not in self.rows:
+            return False
         if self.either:
             return all(died != row for died, _ in self.died) and when == self.moments[ROWS.index(row) % 2]
         return when in self.moments and (row, when) not in self.died
@@ -360,11 +364,17 @@ class Journal:
         return 0
 
 
-def main(path: Path, moments: str) -> None:
-    """Live all scenarios, finish, and tell."""
-    journal = Journal(prepare(path), moments)
+def rows_of(part: int, parts: int) -> tuple[Row, ...]:
+    """Return the rows that a part has to die at, and those that no scenario leads to: every part looks out for them."""
+    led_to = {reached: index % parts for index, one in enumerate(SCENARIOS.values()) for reached in one.reaches}
+    return tuple(row for row in ROWS if led_to.get(str(row), part) == part)
+
+
+def main(path: Path, moments: str, part: int = 0, parts: int = 1) -> None:
+    """Live the scenarios of a part, finish, and tell."""
+    journal = Journal(prepare(path), moments, rows_of(part, parts))
     broken = []
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in list(SCENARIOS.items())[part::parts]:
         for _ in range(MAX_LIVES):
             if not journal.lefts(scenario):
                 break
@@ -377,7 +387,7 @@ def main(path: Path, moments: str) -> None:
     died = {(row, when) for row, when in journal.died}
     never = [
         f"{row} {when}"
-        for row in ROWS
+        for row in journal.rows
         for when in journal.moments
         if str(row) not in NOT_REACHED and journal.left(row, when)
     ]
@@ -397,4 +407,4 @@ def main(path: Path, moments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -129,9 +130,15 @@ def words_of(command: str) -> list[str]:
     return shlex.split(plain)[1:]
 
 
+@functools.cache
+def whole_command() -> Any:
+    """Return the command line with all its verbs; to build it takes a while."""
+    return typer.main.get_command(app)
+
+
 def misuse(words: list[str]) -> str:
     """Return what the command line would not understand of these words, or nothing."""
-    command: Any = typer.main.get_command(app)
+    command: Any = whole_command()
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         verb = words.pop(0)
         if verb.isupper():

@@ -19,6 +19,7 @@ import pytest
 from control_room import NAME, Room, control_room
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from signing_here import signing_here
 
 from clinic_ai.cli import main
 from clinic_ai.cli.output import Exit
@@ -37,7 +38,8 @@ COLUMNS = ("at", "actor", "action", "subject", "details", "previous_hash", "hash
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
     with control_room(tmp_path / "h") as served:
-        make_key(served.home)
+        with signing_here():
+            make_key(served.home)
         yield served
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from control_room import Room, control_room
+from signing_here import signing_here
 from tampering import said, sentences
 
 from clinic_ai.heads.exporting import json_lines
@@ -23,12 +24,13 @@ ROWS = 2
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
     with control_room(tmp_path / "h") as served:
-        make_key(served.home)
-        HeadKeeper(served.home, served.database).open()
-        with served.database.write() as connection:
-            for number in range(ROWS):
-                audit.record(connection, actor="jürg", action="a.b", subject=f"S-{number}", details={"n": number})
-        HeadKeeper(served.home, served.database).open()
+        with signing_here():
+            make_key(served.home)
+            HeadKeeper(served.home, served.database).open()
+            with served.database.write() as connection:
+                for number in range(ROWS):
+                    audit.record(connection, actor="jürg", action="a.b", subject=f"S-{number}", details={"n": number})
+            HeadKeeper(served.home, served.database).open()
         yield served
 
 

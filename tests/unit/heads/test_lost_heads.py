@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from control_room import Room, control_room
+from signing_here import signing_here
 from tampering import FORGET, by_hand, chain_anew, said, sentences
 
 from clinic_ai.heads.head import BROKEN, HEAD_S, HeadKeeper, head_file
@@ -23,10 +24,11 @@ LATER = 3 * HEAD_S
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
     with control_room(tmp_path / "h") as served:
-        make_key(served.home)
-        HeadKeeper(served.home, served.database).open()
-        write_rows(served, 30)
-        HeadKeeper(served.home, served.database).open()
+        with signing_here():
+            make_key(served.home)
+            HeadKeeper(served.home, served.database).open()
+            write_rows(served, 30)
+            HeadKeeper(served.home, served.database).open()
         assert not sentences(served.home, served.database)
         yield served
 

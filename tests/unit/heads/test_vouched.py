@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from control_room import Room, control_room
 from decided import ACTOR, REVIEWER, add_reported, decide, sign
+from signing_here import signing_here
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from tampering import by_hand, said, sentences
@@ -23,7 +24,8 @@ from clinic_ai.store.critical import Hit
 def room(tmp_path: Path) -> Iterator[Room]:
     """A home with a signed report, a rejected one, one that waits, and alerts in each state."""
     with control_room(tmp_path / "h") as served:
-        make_key(served.home)
+        with signing_here():
+            make_key(served.home)
         studies = [served.add_study(state="DONE") for _ in range(3)]
         with served.database.write() as c:
             signed, rejected, _ = (add_reported(c, study_id) for study_id in studies)
