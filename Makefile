@@ -11,6 +11,8 @@ BENCHMARKS := idle guard end_to_end ingest receive listing growth
 RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray
 DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]'
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
+# pip compiles what it copies, not what it links to; the daemon's children write no bytecode.
+COMPILE := $(BIN)/python -m compileall -q clinic_ai plugins
 RECIPE := pyproject.toml deploy/constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo run test check format bench soak torture clean
@@ -48,12 +50,14 @@ $(VENV)/.run: $(RECIPE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) …"
 	@test -f $(VENV)/.dev || $(INSTALL) $(RUN_PACKAGES)
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: $(RECIPE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) for development …"
 	@$(INSTALL) $(DEV_PACKAGES)
+	@$(COMPILE)
 	@touch $@
 
 clean:
