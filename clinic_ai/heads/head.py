@@ -277,7 +277,7 @@ class HeadKeeper:
         """Say once what is wrong with the audit."""
         if words in self._said:
             return
-        self._said.add(words)
         log.error("audit.broken", what=words)
         with self._database.write() as connection:
             alerts.raise_alert(connection, BROKEN, "audit", words, REMEDY)
+        self._said.add(words)
