@@ -32,12 +32,12 @@ _SECCOMP_MODE_FILTER = 2
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
-_Calls = tuple[int, int, int, tuple[int, ...]]
+_Calls = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 _CALLS: dict[str, _Calls] = {
-    # The audit architecture, and the numbers of socket, connect, and of what reaches into other processes (ptrace,
-    # process_vm_readv, process_vm_writev, pidfd_getfd) or makes calls past a filter (io_uring_*).
-    "x86_64": (0xC000003E, 41, 42, (101, 310, 311, 438, 425, 426, 427)),
-    "aarch64": (0xC00000B7, 198, 203, (117, 270, 271, 438, 425, 426, 427)),
+    # The audit architecture, and the numbers of socket, of connect and bind, and of what reaches into other processes
+    # (ptrace, process_vm_readv, process_vm_writev, pidfd_getfd) or makes calls past a filter (io_uring_*).
+    "x86_64": (0xC000003E, 41, (42, 49), (101, 310, 311, 438, 425, 426, 427)),
+    "aarch64": (0xC00000B7, 198, (203, 200), (117, 270, 271, 438, 425, 426, 427)),
 }
 _X32 = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -136,8 +136,9 @@ def refuse_sockets(*, network: bool) -> bool:
     """Let the kernel refuse this process, and all that it starts, the ways to other processes.
 
     A network namespace does not cover the paths of Unix sockets, where the daemon listens for people. Without
-    ``network`` no socket connects, and there are none but Unix sockets; with it there are all but these. Return whether
-    the kernel takes the filter; on other machines than x86-64 and ARM64 there is none. Needs a single-threaded process.
+    ``network`` no socket connects or gets a name, by which people would take it for the daemon's, and there are none
+    but Unix sockets; with it there are all but these. Return whether the kernel takes the filter; on other machines
+    than x86-64 and ARM64 there is none. Needs a single-threaded process.
     """
     calls = _CALLS.get(platform.machine()) if sys.maxsize > 1 << 32 else None
     if calls is None:
@@ -152,8 +153,8 @@ def refuse_sockets(*, network: bool) -> bool:
 
 def _filter(calls: _Calls, *, network: bool) -> list[tuple[int, int, int, int]]:
     """Return a program of classic BPF over ``struct seccomp_data``: operation, steps to skip if so, if not, operand."""
-    architecture, socket_call, connect_call, others = calls
-    refused = others if network else (connect_call, *others)
+    architecture, socket_call, naming, others = calls
+    refused = others if network else (*naming, *others)
     number, arch, first_argument = 0, 4, 16
     head = [
         (_LOAD, 0, 0, arch),

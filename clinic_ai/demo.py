@@ -162,7 +162,7 @@ def _stage_shipped(home: Home) -> dict[str, str]:
         names[place] = "CT series"
     phantoms = home.path / "staging" / "phantoms"
     subprocess.run(
-        [sys.executable, "-m", "clinic_ai_xray.phantom", str(phantoms), "--count", str(PHANTOMS)],
+        [sys.executable, "-P", "-m", "clinic_ai_xray.phantom", str(phantoms), "--count", str(PHANTOMS)],
         check=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -197,7 +197,7 @@ def _daemon(home: Home) -> Iterator[Client]:
     log = home.logs / "daemon.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "clinic_ai", "run", "--home", str(home.path)],
+            [sys.executable, "-P", "-m", "clinic_ai", "run", "--home", str(home.path)],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

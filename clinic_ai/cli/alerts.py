@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group
+from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, order_of
 
 alert = group("alert", "What a person should look at.")
 
@@ -53,6 +53,8 @@ def acknowledge(
 ) -> None:
     """Acknowledge an alert in your name; one about a critical finding repeats until a clinician does."""
     from clinic_ai.cli.output import print_done
+    from clinic_ai.control.alert_views import AckOrder
 
+    order = order_of(AckOrder, told_to=told, reviewer=name)
     with client_of(home) as client:
-        print_done(client.acknowledge(alert_id, told, name), as_json=as_json)
+        print_done(client.acknowledge(alert_id, order.told_to, order.reviewer), as_json=as_json)

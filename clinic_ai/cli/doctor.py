@@ -101,7 +101,7 @@ def _filter() -> Check:
         "sockets",
         "warn",
         "This machine has no filter that keeps children from the daemon's sockets; the daemon alone refuses them.",
-        "Use x86-64 or ARM64 with a kernel that has seccomp filters.",
+        "Use x86-64 or ARM64 with a kernel that has seccomp filters; a container must not forbid them.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group
+from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, order_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,8 @@ def accept(
     from clinic_ai.control.file_views import AcceptOrder
 
     named = _named(numbers, all_of)
-    order = AcceptOrder(files=named, study=all_of, decision=_decision(replace=replace, both=both, own_study=own_study))
+    decision = _decision(replace=replace, both=both, own_study=own_study)
+    order = order_of(AcceptOrder, files=named, study=all_of, decision=decision)
     with client_of(home) as client:
         decided = client.accept_files(order)
         outcome = _outcome(client, decided.files)
@@ -148,10 +149,11 @@ def discard(
     from clinic_ai.control.file_views import DiscardOrder
 
     named = _named(numbers, all_of)
+    order = order_of(DiscardOrder, files=named, study=all_of, reason=reason)
     if not yes:
         _ask(named, all_of)
     with client_of(home) as client:
-        decided = client.discard_files(DiscardOrder(files=named, study=all_of, reason=reason))
+        decided = client.discard_files(order)
     if as_json:
         print_json(decided)
     else:

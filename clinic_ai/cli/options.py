@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from clinic_ai.control.client import Client
     from clinic_ai.control.folder_client import FolderClient
+    from clinic_ai.control.views import Order
     from clinic_ai.home import Home
+
+Made = TypeVar("Made", bound="Order")
+
+_OPTIONS = {
+    "reviewer": "--as",
+    "reason": "--reason",
+    "statements": "--text",
+    "corrections": "--finding",
+    "told_to": "--told",
+    "study": "--all-of",
+}
+"""The option that each field of an order comes from."""
 
 HomeOption = Annotated[
     Path | None,
@@ -54,3 +67,15 @@ def folder_client_of(option: Path | None) -> FolderClient:
     from clinic_ai.control.folder_client import FolderClient
 
     return FolderClient(home_of(option))
+
+
+def order_of(kind: type[Made], **values: object) -> Made:
+    """Return an order. Raise typer.BadParameter, naming the option, if a value cannot be sent."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        option = _OPTIONS.get(str(first["loc"][0]), str(first["loc"][0]))
+        raise typer.BadParameter(f"{first['msg']}; nothing was decided.", param_hint=option) from None

@@ -103,7 +103,8 @@ def show_coverage(directory: PackArgument = None, home: HomeOption = None, as_js
         for name in bare:
             say(f"Rule {name} lacks a kind of case: add one with kind firing, non_firing and mutation to cases.toml.")
         say(
-            f"Pack {described.pack.name}: {len(described.rules)} rules, {described.pack.cases} cases. Run them: `test`."
+            f"Pack {described.pack.name}: {len(described.rules)} rules, {described.pack.cases} cases. "
+            "`clinic-ai policy test` runs them."
         )
     if bare:
         raise typer.Exit(Exit.FAILED)

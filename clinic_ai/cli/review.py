@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, example, group, home_of
+from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, example, group, home_of, order_of
 from clinic_ai.cli.review_words import (
     check_can_ask,
     corrections_of,
     edited,
-    order_of,
     print_amended,
     print_review,
     read_text,

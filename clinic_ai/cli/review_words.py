@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from clinic_ai.control.review_views import AmendReview, ReviewOrder, ReviewView
+    from clinic_ai.control.review_views import AmendReview, ReviewView
     from clinic_ai.domain.reviews import Correction
-
-Made = TypeVar("Made", bound="ReviewOrder")
-
-_OPTIONS = {"reviewer": "--as", "reason": "--reason", "statements": "--text", "corrections": "--finding"}
-"""The option that each field of an order comes from."""
 
 
 def check_can_ask(*, yes: bool) -> None:
     """Raise typer.BadParameter if the question before a decision could not be answered here."""
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("nobody can be asked here; say --yes. Nothing was decided.", param_hint="--yes")
-
-
-def order_of(kind: type[Made], **values: object) -> Made:
-    """Return an order. Raise typer.BadParameter, naming the option, if a value is too long or empty."""
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        option = _OPTIONS.get(str(first["loc"][0]), str(first["loc"][0]))
-        raise typer.BadParameter(f"{first['msg']}; nothing was decided.", param_hint=option) from None
 
 
 def edited(text: str) -> str | None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import StringConstraints
-
-from clinic_ai.control.views import Line, Order, View
+from clinic_ai.control.views import Line, OptionalLine, Order, View
 
 
 class AckOrder(Order):
@@ -15,7 +11,7 @@ class AckOrder(Order):
     ``reviewer`` is who acknowledges it, a name of [review] reviewers; None: the Unix user.
     """
 
-    told_to: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$", strip_whitespace=True)] = ""
+    told_to: OptionalLine = ""
     reviewer: Line | None = None
 
 

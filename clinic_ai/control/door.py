@@ -25,6 +25,7 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_S = 30.0
 """A request whose body has not come in this time is answered without it: its place is for others."""
 READING = frozenset({"GET", "HEAD"})
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REPEAT_S = 60.0
 """The same refusal is written down once in this time, so that a loop cannot fill the disk."""
 _REMEMBERED = 256
@@ -41,6 +42,7 @@ class Refusals:
 
     def note(self, name: str, method: str, path: str, reason: str) -> None:
         """Write down that ``name`` was refused."""
+        method = method if method in READING | _CHANGING else "another"  # anybody can make up any number of them
         key, now = (name, method, reason), time.monotonic()
         with self._lock:
             noted, more = self._seen.get(key, (-REPEAT_S, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -15,7 +16,7 @@ from clinic_ai.control.views import Role
 from clinic_ai.settings import ControlSettings
 
 _UCRED = struct.Struct("3i")
-_SO_PEERPIDFD = 77
+SO_PEERPIDFD = 77
 _GENERATIONS = 64
 """No chain of parents here is longer; one that is, is not trusted."""
 
@@ -57,8 +58,10 @@ def _is_our_child(connection: socket.socket, pid: int) -> bool:
     if pid == 0:
         return False  # of another pid namespace, which no child of ours could have come from
     try:
-        handle = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError:
+        handle = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            return True  # it is gone: kernels before 6.16 give no handle on it
         return descends_from(pid, os.getpid())  # a kernel before 6.5
     try:
         child = descends_from(pid, os.getpid())
@@ -77,13 +80,25 @@ def descends_from(pid: int, ancestor: int) -> bool:
         try:
             words = Path(f"/proc/{pid}/stat").read_bytes()
         except OSError:
-            return True
+            return not _is_of_another_user(pid)
         pid = int(words.rpartition(b")")[2].split()[1])  # the name before it may hold anything
         if pid == ancestor:
             return True
         if pid in {0, 1}:
             return False
     return True
+
+
+def _is_of_another_user(pid: int) -> bool:
+    """Return whether a process is there that this user may not signal: no child can become another user.
+
+    ``ProtectProc=`` hides such processes in /proc, and sudo is one, as whose child an administrator asks.
+    """
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return False
 
 
 def user_name(uid: int) -> str:

@@ -6,20 +6,31 @@ type that only the guard makes; no other field holds any.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import Alert, CloseCode, Job, Key, Released, StudyFacts, StudyState, WaitReason
 from clinic_ai.tasks import PackInfo
 
-_HIDDEN = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """What steers a terminal or turns the order of the letters around."""
-Line = Annotated[str, StringConstraints(pattern=rf"^[^{_HIDDEN}]{{1,200}}$")]
+
+
+def _one_line(text: str) -> str:
+    if _HIDDEN.search(text):
+        raise PydanticCustomError("line", "It has to be one line without control characters and invisible ones")
+    return text
+
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
 """One line of text as a person reads it."""
-LongLine = Annotated[str, StringConstraints(pattern=rf"^[^{_HIDDEN}]{{0,1000}}$")]
+OptionalLine = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True), AfterValidator(_one_line)]
+LongLine = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_one_line)]
 PlainPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,4000}$")]
 
 

@@ -132,10 +132,12 @@ class Guard:
         except PolicyError as error:
             self._alert("policy_rejected", error.message, error.remedy)
             raise
-        except ChildError as error:
-            sentence = f"The policy pack {directory.name} could not be loaded. {error.message}"
-            self._alert("policy_rejected", sentence, error.remedy)
-            raise PolicyError(sentence, remedy=error.remedy) from error
+        except (ChildError, OSError) as error:
+            why = _not_started(error) if isinstance(error, OSError) else error.message
+            remedy = error.remedy if isinstance(error, ChildError) else "Free memory or end processes, and reload."
+            sentence = f"The policy pack {directory.name} could not be loaded. {why}"
+            self._alert("policy_rejected", sentence, remedy)
+            raise PolicyError(sentence, remedy=remedy) from error
         with self._lock:
             before, self._child, self._loaded = self._child, child, True
             self._pack, self._source = pack, directory
@@ -226,7 +228,7 @@ class Guard:
         except ClinicError as error:
             reason, remedy = error.message, error.remedy
         except OSError as error:
-            reason, remedy = f"The guard cannot be started: {error.strerror}.", ""
+            reason, remedy = _not_started(error), ""
         except ValueError:  # pydantic: a text that is no text, a hash that is none
             reason, remedy = malformed, ""
         verdict = held(reason)
@@ -389,6 +391,10 @@ class Guard:
     def _alert(self, code: str, sentence: str, remedy: str) -> None:
         if self.on_alert is not None:
             self.on_alert(code, sentence, remedy)
+
+
+def _not_started(error: OSError) -> str:
+    return f"The guard cannot be started: {error.strerror}."
 
 
 def _is_whole(folder: Path, digest: str) -> bool:

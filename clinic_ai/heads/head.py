@@ -83,18 +83,19 @@ class Kept:
 
 
 def heads(home: Home, connection: Connection) -> list[Kept]:
-    """Return the heads of a home: that of the database, that of the file, and those that were put aside."""
-    found = []
-    stored = meta.audit_head(connection)
-    if stored is not None:
-        found.append(Kept(IN_DATABASE, _head(stored)))
+    """Return the heads of a home: that of the database, that of the file, and those that were put aside.
+
+    Ask before anything else is read in a transaction, or the file may be newer than what that sees of the log.
+    """
+    filed = []
     for place in sorted(home.audit.glob("head*.json")):
         try:
             content = place.read_bytes()
         except OSError:
             content = b""
-        found.append(Kept(place.name, _head(content)))
-    return found
+        filed.append(Kept(place.name, _head(content)))
+    stored = meta.audit_head(connection)
+    return filed if stored is None else [Kept(IN_DATABASE, _head(stored)), *filed]
 
 
 def _head(content: bytes) -> Head | None:
@@ -171,7 +172,7 @@ class HeadKeeper:
     def open(self) -> None:
         """Make or load the key and compare the log with its last heads; what does not fit is an alert.
 
-        Raise HomeError if the key is gone or cannot be used.
+        Raise HomeError if the key is gone or cannot be used, or the head cannot be written.
         """
         fresh = make_key(self._home)
         self._signer = load_signer(self._home)
@@ -206,8 +207,8 @@ class HeadKeeper:
             return
         try:
             self.sign()
-        except (OSError, HomeError) as error:  # a full disk must not keep the daemon from stopping
-            log.error("head.not_written", error=type(error).__name__)
+        except HomeError as error:  # a full disk must not keep the daemon from stopping
+            log.error("head.not_written", why=error.message)
 
     def step(self) -> bool:
         """Sign a head if one is due; always return False: there is never more to do at once."""
@@ -235,8 +236,8 @@ class HeadKeeper:
     def _look(self) -> tuple[str, bool]:
         """Return what forbids to sign, and whether there is anything to sign."""
         with self._database.read() as connection:
-            newest = audit.newest(connection)
             kept = [one for one in heads(self._home, connection) if one.name in {IN_DATABASE, FILE}]
+            newest = audit.newest(connection)
             last = max((one.head for one in kept if one.head is not None), key=lambda head: head.seq, default=None)
             known = {one.head for one in kept}
             if last is not None and newest is not None and (len(kept), known, last.seq) == (2, {last}, newest.seq):
@@ -266,7 +267,7 @@ class HeadKeeper:
         return holds
 
     def _write(self) -> None:
-        """Sign the newest row, and keep that in the database and in the file."""
+        """Sign the newest row, and keep that in the database and in the file. Raise HomeError if that fails."""
         with self._database.read() as connection:
             newest = audit.newest(connection)
         seq, last = (0, audit.GENESIS) if newest is None else (newest.seq, newest.hash)
@@ -274,13 +275,19 @@ class HeadKeeper:
         content = canonical(head.model_copy(update={"signature": self.signer.sign(head.content())}).model_dump())
         with self._database.write() as connection:
             meta.set_audit_head(connection, content)
-        write_whole(head_file(self._home), content)
+        try:
+            write_whole(head_file(self._home), content)
+        except OSError as error:
+            raise HomeError(
+                f"The signed head {head_file(self._home)} cannot be written: {error.strerror}.",
+                remedy="Check who owns that folder and whether its disk is full; it is tried again every minute.",
+            ) from error
 
     def _alert(self, words: str) -> None:
         """Say once what is wrong with the audit."""
         if words in self._said:
             return
-        self._said.add(words)
         log.error("audit.broken", what=words)
         with self._database.write() as connection:
             alerts.raise_alert(connection, BROKEN, "audit", words, REMEDY)
+        self._said.add(words)

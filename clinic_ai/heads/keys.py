@@ -84,7 +84,7 @@ def _ask(order: dict[str, object]) -> dict[str, str]:
     """Have an order of ``signing`` done in a process of its own."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "clinic_ai.heads.signing"],
+            [sys.executable, "-P", "-m", "clinic_ai.heads.signing"],
             input=json.dumps(order).encode(),
             capture_output=True,
             timeout=ASK_S,

@@ -55,12 +55,12 @@ def examine(home: Home, database: Database, check: Check = is_signed, now: float
         for words in integrity_problems(database)[:5]:
             found.append(Finding(None, f"The database is damaged: {words}.", RESTORE))
         with database.read() as connection:
+            kept = heads(home, connection)
             newest = audit.newest(connection)
             rows = 0 if newest is None else newest.seq
             broken = audit.chain_break(connection)
             if broken is not None:
                 found.append(Finding(broken.seq, broken.sentence, RESTORE))
-            kept = heads(home, connection)
             for one in kept:
                 wrong = misfits(connection, [one], public, check)
                 found += [Finding(it.seq, it.sentence, f"{RESTORE} {_kept(it.kept)}".strip()) for it in wrong]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, Select
 
 from clinic_ai.store.audit import KEY, Entry, whole_rows
 from clinic_ai.store.digests import FILES, ROW, artefact_digest, files_digest, review_digest
@@ -46,31 +47,43 @@ class _Told:
     details: dict[str, object] | None = None
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What stands in the table about one artefact; ``verdict`` is the SHA-256 of that."""
+
+    state: Value
+    verdict: str
+    signed_by: Value
+    review_id: Value
+
+
 def _analyses(connection: Connection) -> tuple[int, list[Change]]:
     query = raw(analyses, "job_id", "document")
-    present = {job.shown(): document for job, document in map(values, connection.execute(query))}
+    present = {job.shown(): _sha256(document) for job, document in map(values, _streamed(connection, query))}
     known, changes = 0, []
     for entry, details in details_of(connection, "analysis.%"):
-        if KEY in details:
-            known += 1
-            changes += _document(entry.seq, "The analysis of job", details, "job", entry.subject, present)
+        if KEY not in details:
+            continue
+        known += 1
+        name = str(details.get("job", ""))
+        what = f"The analysis of job {name} of study {entry.subject}"
+        if name not in present:
+            changes.append(Change(entry.seq, f"{what} is gone."))
+        elif present[name] != details[KEY]:
+            changes.append(Change(entry.seq, f"{what} is not what was decided."))
     return known, changes
 
 
-def _document(
-    seq: int, what: str, details: dict[str, object], key: str, study: str, present: dict[str, Value]
-) -> list[Change]:
-    name = str(details.get(key, ""))
-    found = present.get(name)
-    if found is None:
-        return [Change(seq, f"{what} {name} of study {study} is gone.")]
-    if found.kind != "text" or _sha256(found) != details[KEY]:
-        return [Change(seq, f"{what} {name} of study {study} is not what was decided.")]
-    return []
+def _streamed(connection: Connection, query: Select[Any]) -> Iterable[Row[Any]]:
+    """Return the rows of a query, few at a time: all documents of years do not fit into memory."""
+    return connection.execute(query.execution_options(yield_per=100))
 
 
 def _sha256(value: Value) -> str:
-    return hashlib.sha256(value.content).hexdigest() if isinstance(value.content, bytes) else ""
+    """Return the hash of a text, nothing of what is none."""
+    return (
+        hashlib.sha256(value.content).hexdigest() if value.kind == "text" and isinstance(value.content, bytes) else ""
+    )
 
 
 def _artefacts(connection: Connection) -> tuple[int, list[Change]]:
@@ -86,15 +99,17 @@ def _artefacts(connection: Connection) -> tuple[int, list[Change]]:
         replaced = told.get(str(details.get("replaces", "")))
         if replaced is not None:
             replaced.seq, replaced.state = entry.seq, "SUPERSEDED"
-    known, changes, present = 0, [], {}
+    known = 0
+    changes: list[Change] = []
+    present: dict[str, _Found] = {}
     query = raw(artefacts, "artefact_id", "study_id", "state", "verdict", "signed_by", "review_id")
-    for row in connection.execute(query):
-        named, study, *rest = values(row)
+    for row in _streamed(connection, query):
+        named, study, state, verdict, signed_by, review_id = values(row)
         name = named.shown()
-        present[name] = rest
+        present[name] = _Found(state, _sha256(verdict), signed_by, review_id)
         if name not in told:
             words = f"Artefact {name} of study {study.shown()} stands in no row of the audit."
-            if rest[0].text() == "FINAL":
+            if state.text() == "FINAL":
                 words = f"Artefact {name} of study {study.shown()} is FINAL; no sign-off in the audit says so."
             changes.append(Change(None, words))
     for name, about in told.items():
@@ -107,20 +122,20 @@ def _artefacts(connection: Connection) -> tuple[int, list[Change]]:
 
 
 def _of_artefact(
-    connection: Connection, name: str, told: _Told, details: dict[str, object], found: list[Value] | None
+    connection: Connection, name: str, told: _Told, details: dict[str, object], found: _Found | None
 ) -> str:
     """Return what is wrong with an artefact that the audit tells of, nothing if all is well."""
     what = f"artefact {name} of study {told.study}"
     if found is None:
         return f"The decision about {what} is gone."
-    state, verdict, signed_by, review_id = found
+    state = found.state
     if state.text() == "FINAL" and (
         told.state != "FINAL"
-        or (signed_by.text(), review_id.text()) != (details.get("signed_by"), details.get("review"))
+        or (found.signed_by.text(), found.review_id.text()) != (details.get("signed_by"), details.get("review"))
     ):
         return f"The state of {what} is FINAL; no sign-off in the audit says so."
     problem = ""
-    if KEY in details and (verdict.kind != "text" or _sha256(verdict) != details[KEY]):
+    if KEY in details and found.verdict != details[KEY]:
         problem = f"The decision about {what} is not what was decided."
     elif state.text() != told.state:
         problem = f"The state of {what} is {state.shown()}; the audit says {told.state}."

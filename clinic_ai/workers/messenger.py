@@ -79,7 +79,7 @@ def _post(errand: Errand) -> None:
             if not answer.is_success:  # its body is nobody's business: it is not read
                 raise ClinicError(f"The webhook {url.host} answered {answer.status_code}.")
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise ClinicError(f"The webhook did not take the notice ({type(error).__name__}).") from error
+        raise ClinicError(f"The webhook did not take the notice: {_why(error)}.") from error
 
 
 # ------------------------------------------------------------ e-mail
@@ -127,7 +127,7 @@ def _mail(errand: Errand) -> None:
             message = email.message_from_string(errand.words, EmailMessage, policy=email.policy.default)
             refused = server.send_message(message, to_addrs=errand.to)
     except (smtplib.SMTPException, OSError, ValueError) as error:
-        raise ClinicError(f"The mail server did not take the notice ({type(error).__name__}).") from error
+        raise ClinicError(f"The mail server did not take the notice: {_why(error)}.") from error
     if refused:
         raise ClinicError(f"The mail server refused {len(refused)} of the addresses.")
 
@@ -145,8 +145,26 @@ def _address(host: str, port: int, settings: NotifySettings) -> str:
     return found[0]
 
 
+def _why(error: BaseException) -> str:
+    """Return what went wrong in words of this machine; what a server said is left out."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted, {cause.verify_message.rstrip('.')}"
+        if isinstance(cause, OSError) and not isinstance(cause, smtplib.SMTPException) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
+
+
 def _context(home: Path, ca: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(home / ca) if ca else None)
+    if not ca:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=home / ca)
+    except OSError as error:  # also of ssl, where it holds no certificate
+        why = error.strerror or "it holds no certificate"
+        raise ClinicError(f"{home / ca}, which [notify] names, cannot be used: {why}.", remedy=_SECRETS) from error
 
 
 def _secret(home: Path, file: str) -> str:

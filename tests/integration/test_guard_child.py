@@ -209,6 +209,17 @@ def test_a_new_pack_that_does_not_load_leaves_the_old_one(bench: Bench, pack: Pa
     assert bench.guard.policy_hash == before
 
 
+def test_where_no_child_can_be_started_the_old_pack_goes_on(
+    bench: Bench, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/no/such/python")
+        with pytest.raises(PolicyError, match=r"The guard cannot be started: No such file"):
+            bench.guard.reload(pack)
+    assert [code for code, _, _ in bench.alerts] == ["policy_rejected"]
+    assert_released(bench.judge())
+
+
 def test_a_pack_that_takes_long_to_read_keeps_nobody_waiting(
     bench: Bench, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

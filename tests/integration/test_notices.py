@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -348,19 +350,41 @@ def test_a_mail_server_that_fails_is_an_alert_and_does_not_hold_the_webhook_up(
 
 
 @pytest.mark.parametrize(
-    "notify",
+    ("notify", "why"),
     [
-        {"webhook": WebhookSettings(url="http://127.0.0.1:1/")},  # nobody listens
-        {"webhook": WebhookSettings(url="http://no-such-host.invalid/")},
-        {"email": EmailSettings(host="127.0.0.1", port=1, sender="a@b.example", to=("c@d.example",))},
+        ({"webhook": WebhookSettings(url="http://127.0.0.1:1/")}, "Connection refused"),  # nobody listens
+        ({"webhook": WebhookSettings(url="http://no-such-host.invalid/")}, "ame"),  # as the resolver words it
+        (
+            {"email": EmailSettings(host="127.0.0.1", port=1, sender="a@b.example", to=("c@d.example",))},
+            "Connection refused",
+        ),
+        ({"webhook": WebhookSettings(url="https://127.0.0.1:1/", ca="none.pem")}, "none.pem, which [notify] names"),
+        ({"webhook": WebhookSettings(url="https://127.0.0.1:1/", ca="clinic.toml")}, "clinic.toml, which [notify]"),
     ],
 )
-def test_a_server_that_is_not_there_is_an_alert(room: Room, notify: dict[str, Any]) -> None:
+def test_a_server_that_is_not_there_is_an_alert(room: Room, notify: dict[str, Any], why: str) -> None:
     clock = Clock()
     desk = Desk(room, clock, timeout_s=2.0, **notify)
     find(room, clock, room.add_study())
     desk.work()
-    assert len(desk.open(FAILED)) == 1
+    (sentence,) = desk.open(FAILED)
+    assert why in sentence
+
+
+def test_a_certificate_that_is_not_accepted_is_named(room: Room, web: WebServer, tmp_path: Path) -> None:
+    key, pem = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=alarm.example"]
+    subprocess.run([*made, "-keyout", key, "-out", pem], check=True, capture_output=True, timeout=60)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    clock = Clock()
+    desk = Desk(room, clock, webhook=WebhookSettings(url=web.url.replace("http:", "https:")))
+    find(room, clock, room.add_study())
+    desk.work()
+    assert web.headers == []
+    (sentence,) = desk.open(FAILED)
+    assert "its certificate is not accepted, self" in sentence
 
 
 def test_a_server_outside_the_named_networks_is_never_spoken_to(room: Room, web: WebServer) -> None:

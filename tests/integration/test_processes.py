@@ -150,7 +150,7 @@ def test_a_child_reaches_no_unix_socket_and_no_other_process(
         server.bind(str(tmp_path / "s"))
         server.listen()
         assert ask(child, "knock", str(tmp_path / "s")) == (
-            f"fresh: no, of_a_pair: no, from_another_program: no, by_the_internet: {internet}"
+            f"fresh: no, of_a_pair: no, from_another_program: no, in_its_place: no, by_the_internet: {internet}"
         )
     assert ask(child, "trace") == "refused"
 

@@ -112,3 +112,20 @@ def test_status_says_how_many_wait(room: Room, run: Run) -> None:
     assert "in quarantine for a decision" not in run("status")[1]
     room.quarantine_file(b"odd")
     assert "1 file waits in quarantine for a decision" in run("status")[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--told", ("alert", "ack", "1", "--told")),
+        ("--as", ("alert", "ack", "1", "--as")),
+        ("--reason", ("file", "discard", "1", "--yes", "--reason")),
+        ("--all-of", ("file", "accept", "--all-of")),
+    ],
+)
+@pytest.mark.parametrize("typed", ["a\x1b[31mb", "a\u202eb", "x" * 201])
+def test_what_no_line_may_hold_is_refused_in_words(run: Run, option: str, words: tuple[str, ...], typed: str) -> None:
+    code, _, err = run(*words, typed)
+    why = "at most 200 characters" if len(typed) > 200 else "one line without control characters"
+    assert (code, f"Invalid value for {option}: " in err, why in err) == (Exit.USAGE, True, True), err
+    assert "nothing was decided" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from control_room import NAME, SECRET, Room
@@ -17,7 +19,7 @@ from sqlalchemy import text
 from clinic_ai.control import door, server
 from clinic_ai.control.client import Client, NoDaemon
 from clinic_ai.control.door import MAX_BODY_BYTES
-from clinic_ai.control.people import descends_from, peer_of, user_name
+from clinic_ai.control.people import SO_PEERPIDFD, descends_from, peer_of, user_name
 from clinic_ai.control.server import MAX_CONNECTIONS, MAX_HELD
 from clinic_ai.control.sockets import bind
 from clinic_ai.domain import GuardAction
@@ -203,6 +205,62 @@ def test_descent_is_read_from_the_kernel() -> None:
     assert not descends_from(1, os.getpid())
 
 
+_HIDDEN = """
+import ctypes, os, subprocess, sys
+from clinic_ai.control.people import descends_from
+OTHER = 65534
+mount = ["mount", "-t", "proc", "-o", "hidepid=invisible", "proc", "/proc"]
+if ctypes.CDLL(None).unshare(0x20000):  # CLONE_NEWNS
+    sys.exit(77)
+if subprocess.run(["mount", "--make-rprivate", "/"]).returncode or subprocess.run(mount).returncode:
+    sys.exit(77)
+says, heard = os.pipe()
+peer = os.fork()
+if not peer:
+    os.setgroups([]); os.setgid(OTHER); os.setuid(OTHER)  # the group 0 sees everything
+    os.execvp("sleep", ["sleep", "60"])  # as sudo does: what only changed its user would be hidden itself
+os.close(heard)
+os.read(says, 1)  # ends with the program that is replaced
+daemon = os.fork()
+if not daemon:
+    os.setgroups([]); os.setgid(OTHER); os.setuid(OTHER)  # the group 0 sees everything
+    hidden = not os.path.exists(f"/proc/{os.getppid()}") and os.path.exists(f"/proc/{peer}")
+    gone = os.fork() or os._exit(0)
+    os.waitpid(gone, 0)
+    print(hidden, descends_from(peer, os.getpid()), descends_from(gone, os.getpid()), flush=True)
+    os._exit(0)
+os.waitpid(daemon, 0)
+os.kill(peer, 9)
+"""
+
+
+@needs_root
+def test_a_parent_that_proc_hides_is_no_child_of_the_daemon() -> None:
+    done = subprocess.run([sys.executable, "-c", _HIDDEN], capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 77:
+        pytest.skip("this machine does not let root mount /proc")
+    assert done.stdout.split() == ["True", "False", "True"], done.stderr
+
+
+class _Older(socket.socket):
+    """A socket of a kernel that answers the question for the peer's handle with an error."""
+
+    error = 0
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+        if option == SO_PEERPIDFD:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().getsockopt(level, option, size) if size else super().getsockopt(level, option)
+
+
+@pytest.mark.parametrize(("error", "child"), [(errno.ENOPROTOOPT, False), (errno.ESRCH, True), (errno.EINVAL, True)])
+def test_only_a_kernel_without_handles_is_asked_for_the_number(error: int, *, child: bool) -> None:
+    one, other = socket.socketpair()  # our peer is this very process, which is no child of its own
+    with one, _Older(fileno=other.detach()) as older:
+        older.error = error
+        assert peer_of(older, readonly=False).child is child
+
+
 def test_monitor_socket_refuses_every_change(room: Room) -> None:
     study_id = room.add_study(state="UNROUTED")
     with room.client(monitor=True) as client:
@@ -214,6 +272,12 @@ def test_monitor_socket_refuses_every_change(room: Room) -> None:
             assert b" 403 " in raw(room.home.monitor_socket, head).split(b"\r\n")[0]
         assert client.study(study_id).versions[0].study.state == "UNROUTED"
     assert (user_name(os.geteuid()), "monitor socket") in refusals(room)
+
+
+def test_made_up_methods_are_one_refusal(room: Room) -> None:
+    for method in ("BREW", "WHEN", "A" * 1000):
+        assert b" 403 " in raw(room.home.monitor_socket, f"{method} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert refusals(room) == [(user_name(os.geteuid()), "monitor socket")]
 
 
 @needs_root

@@ -7,13 +7,15 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from control_room import Room, control_room
 from signing_here import signing_here
 from tampering import FORGET, by_hand, chain_anew, said, sentences
 
-from clinic_ai.heads.head import BROKEN, HEAD_S, HeadKeeper, head_file
+from clinic_ai.errors import HomeError
+from clinic_ai.heads.head import BROKEN, HEAD_S, UNSIGNED, HeadKeeper, head_file
 from clinic_ai.heads.keys import make_key, public_key
 from clinic_ai.heads.verifying import examine
 from clinic_ai.store import alerts, audit
@@ -70,6 +72,38 @@ def test_a_home_that_was_just_made_has_a_head_before_its_first_row(tmp_path: Pat
 
 def test_the_head_in_the_database_is_the_one_of_the_file(room: Room) -> None:
     assert stored_head(room) == head_file(room.home).read_text()
+
+
+def test_what_is_signed_during_an_examination_is_no_cut(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def grows_meanwhile(*arguments: Any, **more: Any) -> audit.Break | None:
+        monkeypatch.undo()
+        write_rows(room, 3)
+        HeadKeeper(room.home, room.database).open()
+        return found(*arguments, **more)
+
+    before, found = newest(room), audit.chain_break
+    monkeypatch.setattr(audit, "chain_break", grows_meanwhile)
+    examined = examine(room.home, room.database)
+    assert (examined.findings, examined.signed, examined.rows) == ((), before, before)
+    assert newest(room) == before + 3
+
+
+def test_a_head_that_cannot_be_written_is_an_error_in_words(room: Room) -> None:
+    now = [time.time()]
+    keeper = HeadKeeper(room.home, room.database, lambda: now[0])
+    write_rows(room, 1)
+    fresh = head_file(room.home).with_name(f".{head_file(room.home).name}.new")
+    fresh.mkdir()  # where the new file would be written, whoever asks
+    with pytest.raises(HomeError, match=r"head\.json cannot be written"):
+        keeper.open()
+    keeper.close()
+    now[0] += HEAD_S
+    keeper.step()
+    with room.database.read() as connection:
+        assert alerts.is_open(connection, UNSIGNED, "audit")
+    fresh.rmdir()
+    HeadKeeper(room.home, room.database).open()
+    assert not sentences(room.home, room.database)
 
 
 def test_a_log_cut_off_with_its_head_is_found_and_not_signed(room: Room) -> None:
