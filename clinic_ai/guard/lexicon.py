@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from clinic_ai.guard.text import Text
@@ -151,6 +151,21 @@ class Lexicon:
                     found.append(Match(key, at, free, text.starts[at], text.ends[free - 1]))
         return found
 
+    @property
+    def first_words(self) -> set[str]:
+        """The words that terms begin with, stars aside."""
+        return {*self._single, *self._by_pair, *self._gapped, *self._shared}
+
+    @property
+    def prefixes(self) -> set[str]:
+        """What words begin with that a term with a star stands for."""
+        return {*self._prefixes}
+
+    @property
+    def near(self) -> set[str]:
+        """The long words, and each with one letter left out."""
+        return {*self._deletions, *(word for word in self._vocabulary if len(word) >= _FUZZY_LENGTH)}
+
     def starts_with(self, word: str) -> bool:
         """Whether any term may start with this folded word, read as it is or as a misspelling."""
         return any(self._begun(word))
@@ -272,12 +287,52 @@ class Shelf:
             self._known.clear()
         known = self._known
         for word in text.vocabulary.difference(known):
-            known[word] = tuple(lexicon for lexicon in self._lexicons if lexicon.starts_with(word))
+            known[word] = self._starting(word)
         found: dict[Lexicon, list[str]] = {}
         for word in text.vocabulary:
             for lexicon in known[word]:
                 found.setdefault(lexicon, []).append(word)
         return found
+
+    def _starting(self, word: str) -> tuple[Lexicon, ...]:
+        """Return the lexicons with a term that may start with a word.
+
+        Most new words are no misspelling of any word of any lexicon. This is asked once for all of them, and then each
+        lexicon that has the word is known by it.
+        """
+        meant = singular(word)
+        if not self._near.isdisjoint(_one_left_out(meant)):
+            return tuple(lexicon for lexicon in self._lexicons if lexicon.starts_with(word))
+        found = dict.fromkeys(self._first.get(meant, ()))
+        for length in self._prefix_lengths:
+            found |= dict.fromkeys(self._prefixes.get(meant[:length], ()))
+        return tuple(found)
+
+    @cached_property
+    def _near(self) -> frozenset[str]:
+        """All that a misspelt word of any lexicon may be with one letter left out."""
+        return frozenset().union(*(lexicon.near for lexicon in self._lexicons))
+
+    @cached_property
+    def _first(self) -> dict[str, list[Lexicon]]:
+        """The lexicons by the first words of their terms."""
+        return _by_word((word, lexicon) for lexicon in self._lexicons for word in lexicon.first_words)
+
+    @cached_property
+    def _prefixes(self) -> dict[str, list[Lexicon]]:
+        """The lexicons by the terms with a star."""
+        return _by_word((prefix, lexicon) for lexicon in self._lexicons for prefix in lexicon.prefixes)
+
+    @cached_property
+    def _prefix_lengths(self) -> frozenset[int]:
+        return frozenset(map(len, self._prefixes))
+
+
+def _by_word(pairs: Iterable[tuple[str, Lexicon]]) -> dict[str, list[Lexicon]]:
+    table: dict[str, list[Lexicon]] = {}
+    for word, lexicon in pairs:
+        table.setdefault(word, []).append(lexicon)
+    return table
 
 
 @lru_cache(maxsize=4096)

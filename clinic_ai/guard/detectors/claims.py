@@ -44,20 +44,30 @@ class Claim(NamedTuple):
     """The tokens (first, last + 1) that speak of it."""
 
 
-def claims(text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | None = None) -> tuple[Claim, ...]:
+def claims(
+    text: Text,
+    names: Lexicon,
+    negations: Lexicon,
+    normals: Lexicon | None = None,
+    wanted: frozenset[str] | None = None,
+) -> tuple[Claim, ...]:
     """Return what the text says of each condition that ``names`` knows, from left to right.
+
+    If only ``wanted`` conditions matter, sentences that name none of them may be left out.
 
     ``normals`` knows what denies a condition without naming it, such as "heart size is normal". Sections that say
     nothing of this study, such as its indication, claim nothing.
     """
-    key = (names, negations, normals)
+    key = (names, negations, normals, wanted)
     if key not in text.found:
-        text.found[key] = _claims(text, names, negations, normals)
+        text.found[key] = _claims(text, names, negations, normals, wanted)
     made: tuple[Claim, ...] = text.found[key]
     return made
 
 
-def _claims(text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | None) -> tuple[Claim, ...]:
+def _claims(
+    text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | None, wanted: frozenset[str] | None
+) -> tuple[Claim, ...]:
     normal = normals.find(text) if normals is not None else []
     named = _laid_over(names.find(text), normal)
     quiet = silent(text) if named else ()
@@ -80,6 +90,10 @@ def _claims(text: Text, names: Lexicon, negations: Lexicon, normals: Lexicon | N
 
     names_in, lengths_in = by_sentence((m.first, m) for m in named), by_sentence((at, (at, s)) for at, s in placed)
     hedges_in, cues_in = by_sentence((w.first, w) for w in worded), by_sentence((c.first, c) for c in cues)
+    if wanted is not None and names_in.keys() >= lengths_in.keys():
+        # A length in a sentence without a name may belong to any condition before it; here there is none.
+        names_in = {n: here for n, here in names_in.items() if any(m.key in wanted for m in here)}
+        lengths_in = {n: lengths for n, lengths in lengths_in.items() if n in names_in}
     healthy = set(normal)
     made: list[Claim] = []
     further: set[int] = set()

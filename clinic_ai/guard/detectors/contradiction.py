@@ -30,11 +30,17 @@ class _AgainstClaims(AgainstFindings):
     lexicon_fields: ClassVar[tuple[str, ...]] = ("findings", "negations", "normals", "kinds")
     optional_lexicons: ClassVar[tuple[str, ...]] = ("normals", "kinds")
 
-    def _claims(self, text: Text) -> tuple[Claim, ...]:
+    def _claims(self, text: Text, known: frozenset[str] | None = None) -> tuple[Claim, ...]:
+        """Return what the text says; of ``known`` conditions at least, for nothing is held against the others."""
         lexicons = self._lexicons
-        return claims(text, lexicons["findings"], lexicons["negations"], lexicons.get("normals"))
+        return claims(text, lexicons["findings"], lexicons["negations"], lexicons.get("normals"), known)
 
-    def _speaks_of(self, text: Text, known: set[str]) -> bool:
+    def _known(self, view: View) -> frozenset[str]:
+        """Return the conditions that there is evidence of, and their kin."""
+        known = {*self._evidence(view.findings), *self._masks(view.subject.masks)}
+        return frozenset(known.union(*(pair for pair in self._kinds() if not known.isdisjoint(pair))))
+
+    def _speaks_of(self, text: Text, known: frozenset[str]) -> bool:
         """Whether the text names one of these conditions, or denies one without a name; cheaper than all claims."""
         lexicons = self._lexicons
         if any(match.key in known for match in lexicons["findings"].find(text)):
@@ -80,12 +86,10 @@ class Contradiction(_AgainstClaims):
         if not view.findings and not view.subject.masks:
             return None
         findings, masks, kinds = self._evidence(view.findings), self._masks(view.subject.masks), self._kinds()
-        known = {*findings, *masks}
-        if kinds:
-            known |= {key for pair in kinds if not known.isdisjoint(pair) for key in pair}
+        known = self._known(view)
         if not self._speaks_of(view.text, known):
             return None
-        said = self._claims(view.text)
+        said = self._claims(view.text, known)
         spans: list[Span] = []
         reasons: set[str] = set()
         for claim in said:
@@ -156,7 +160,7 @@ class LevelMismatch(_AgainstClaims):
         if not places:
             return None
         spans: list[Span] = []
-        for claim in self._claims(view.text):
+        for claim in self._claims(view.text, self._known(view)):
             if claim.denied or claim.match.key not in places:
                 continue
             start, end = view.text.starts[claim.clause[0]], view.text.ends[claim.clause[1] - 1]
@@ -199,7 +203,7 @@ class NumberMismatch(_AgainstClaims):
         kinds = self._kinds()
         spans: list[Span] = []
         reasons: set[str] = set()
-        for claim in self._claims(view.text):
+        for claim in self._claims(view.text, self._known(view)):
             shown = [m for m in _against(claim, masks, kinds) if m.count]
             if claim.denied or not shown:
                 continue
