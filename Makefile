@@ -25,7 +25,7 @@ run: $(VENV)/.run  ## run the daemon in the foreground; HOME_DIR=DIR picks its h
 	@$(BIN)/clinic-ai run --home "$(or $(HOME_DIR),home)"
 
 test: $(VENV)/.dev  ## the whole suite; JOBS=1 runs one test at a time
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40 --durations-min 10
 
 check: $(VENV)/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .

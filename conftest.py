@@ -1,4 +1,4 @@
-"""Does once what each of thousands of tests would do again: compile the sources, and make the tables.
+"""Does once what each of thousands of tests would do again: compile the sources, and make the tables; orders the tests.
 
 The sources are compiled as installing does it: a child of the daemon writes no bytecode, and where
 PYTHONDONTWRITEBYTECODE is set nothing does.
@@ -7,6 +7,8 @@ PYTHONDONTWRITEBYTECODE is set nothing does.
 from __future__ import annotations
 
 import compileall
+import math
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from sqlalchemy import Engine
 from clinic_ai.store import migrations
 from clinic_ai.store.database import Database
 
+_LONG = {"appliance", "integration", "plugins"}
 SOURCES = ("clinic_ai", "plugins", "tests/support")
 
 
@@ -25,6 +28,28 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for folder in SOURCES:
             compileall.compile_dir(Path(__file__).parent / folder, quiet=2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every worker of xdist begin with tests that start daemons and children, so that none ends with a long one.
+
+    Each begins with an equal part of the list and takes over from the ends of the others' parts when it is done.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    by_file: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    long = [path for path in by_file if _LONG.intersection(path.parts)]
+    short = [item for path, found in by_file.items() if path not in long for item in found]
+    part, ordered = math.ceil(len(items) / workers), []
+    for worker in range(workers):
+        first = [item for path in long[worker::workers] for item in by_file[path]]
+        rest = max(0, part * (worker + 1) - len(ordered) - len(first))
+        ordered += [*first, *short[:rest]]
+        del short[:rest]
+    items[:] = [*ordered, *short]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.parts.reports import Injector, Report, firing, read_reports
 
 SIZE = 2000
-
+BUDGET_MS = 2.0
+ROUNDS = 7
 
 MOST_DEGENERATE = 0.005
 
@@ -73,6 +74,12 @@ def milliseconds(repeat: int, work: list[Callable[[], object]]) -> list[float]:
         work[n % len(work)]()
         times.append(1000 * (time.thread_time() - started))
     return sorted(times)
+
+
+def fastest(work: list[Callable[[], object]]) -> list[float]:
+    """Return the sorted times of each work, the fastest of several: what it costs, and not what runs beside it."""
+    rounds = [[milliseconds(1, [one])[0] for one in work] for _ in range(ROUNDS)]
+    return sorted(map(min, zip(*rounds, strict=True)))
 
 
 def report(name: str, times: list[float]) -> float:
@@ -120,13 +127,19 @@ def main() -> int:
     lexicon: Lexicon = parse_lexicon(name, files[name])
 
     tasks = [task_of(policy, text) for text in texts]
-    first = milliseconds(len(tasks), [lambda task=task: judge(policy, task) for task in tasks])
-    judged = milliseconds(options.repeat, [lambda task=task: judge(policy, task) for task in tasks])
-    bare = milliseconds(options.repeat, [lambda text=text: lexicon.find(Text(text)) for text in texts])
+    judging: list[Callable[[], object]] = [lambda task=task: judge(policy, task) for task in tasks]
+    scanning: list[Callable[[], object]] = [lambda text=text: lexicon.find(Text(text)) for text in texts]
+    first = milliseconds(len(tasks), judging)
+    judged, bare = milliseconds(options.repeat, judging), milliseconds(options.repeat, scanning)
+    least, least_bare = fastest(judging), fastest(scanning)
     print(f"{len(texts)} texts of {SIZE} characters, {len(policy.rules)} rules, {len(lexicon.terms)} terms in {name}")
     report("judge, texts not seen before", first)
     ratio = report("judge", judged) / report(f"bare scan by the lexicon {name}", bare)
     print(f"ratio to the bare scan             {ratio:.1f}")
+    report(f"judge, fastest of {ROUNDS} for each text", least)
+    report(f"bare scan, fastest of {ROUNDS} for each", least_bare)
+    tail = least[int(len(least) * 0.99)]
+    print(f"budget {BUDGET_MS} ms for the 99th percentile: {'kept' if tail <= BUDGET_MS else 'missed'} ({tail:.2f} ms)")
     return 0 if not by_file or print_real(policy, directory, by_file) else 1
 
 

@@ -137,6 +137,7 @@ class AnalyseRunner:
                 output_directory=str(directory),
                 models=job.models,
                 volumes=volumes_of(shown.instances),
+                conditions=manifest.conditions,
             )
             models = tuple(self._models.loaded(ref) for ref in job.models)
             try:

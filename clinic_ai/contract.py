@@ -7,6 +7,7 @@ paths and messages, never the database.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, StringConstraints
@@ -48,10 +49,28 @@ class Condition(Word):
 
 
 class ConditionInfo(Word):
-    """A condition a plugin can judge; ``code`` is a key of ``results/codes.toml``."""
+    """A condition a plugin can judge, if it has a model for it; ``code`` is a key of ``results/codes.toml``."""
 
     code: Key
-    label: str
+    label: str = Field(min_length=1, max_length=80)
+    body_parts: tuple[Glob, ...] = ()
+    """Body parts (0018,0015) whose images it is judged on, such as CHEST*; none named means any."""
+    views: tuple[Glob, ...] = ()
+    """View positions (0018,5101) it is judged on, such as PA; none named means any."""
+    tier: Literal["", "fast", "intensive", "both"] = ""
+    """Which of its models judge: only the fast or the intensive one, or both: the fast one screens, and what it does
+    not call absent the intensive one judges. Empty: both where both are active."""
+    critical: int = Field(default=0, ge=0, le=3)
+    """Category of the alert that a finding raises where the clinic's own list is silent; 0: none."""
+
+    def applies_to(self, body_part: str, view: str) -> bool:
+        """Whether an image of this body part and view is judged; what an image does not say counts for it."""
+        return _fits(body_part, self.body_parts) and _fits(view, self.views)
+
+
+def _fits(value: str, patterns: tuple[str, ...]) -> bool:
+    said = value.strip().upper()
+    return not said or not patterns or any(fnmatchcase(said, pattern.upper()) for pattern in patterns)
 
 
 class PluginManifest(Word):
@@ -198,6 +217,8 @@ class AnalysisTask(Word):
     models: tuple[ModelRef, ...]
     volumes: tuple[VolumeInfo, ...] = ()
     """Stacks of two slices or more whose places are known; scouts are left out."""
+    conditions: tuple[ConditionInfo, ...] = ()
+    """The plugin's conditions with those the clinic added."""
 
 
 class QuestionTask(Word):

@@ -14,6 +14,8 @@ import structlog
 
 from clinic_ai import __version__
 from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
+from clinic_ai.conditions import FOLDER as CONDITIONS
+from clinic_ai.conditions import add_conditions
 from clinic_ai.confinement import keep_capabilities
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
@@ -47,7 +49,7 @@ from clinic_ai.results.courier import Courier
 from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.results.signing import SignRunner
-from clinic_ai.settings import Settings, load_settings
+from clinic_ai.settings import CriticalSettings, Settings, load_settings
 from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
@@ -119,7 +121,7 @@ class Appliance:
             guard=self.guard,
             policy_hash=lambda: policy_hash(self.guard),
             deidentifier=self.deidentifier,
-            critical=lambda: self.settings.critical,
+            critical=self._critical,
         )
         self.execution = Execution(
             database=self.database,
@@ -218,6 +220,7 @@ class Appliance:
         with self.database.write() as connection:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         self._refuse_unknown_conditions()
+        add_conditions(self.catalogue, self.home.path / CONDITIONS, table())
         self._check_critical()
         self._check_examples()
         for problem in self.catalogue.problems:
@@ -233,6 +236,19 @@ class Appliance:
                 del self.catalogue.manifests[manifest.name]
                 sentence = f"Plugin {manifest.name} judges {', '.join(unknown)}; the table of codes lacks that."
                 self.catalogue.problems.append(PluginProblem(manifest.name, sentence))
+
+    def _critical(self) -> tuple[CriticalSettings, ...]:
+        """Return the clinic's list, and what its conditions say of themselves where the list is silent."""
+        named = {entry.condition for entry in self.settings.critical}
+        conditions = {c.code: c for manifest in self.catalogue.manifests.values() for c in manifest.conditions}
+        return (
+            *self.settings.critical,
+            *(
+                CriticalSettings(condition=condition.code, category=condition.critical)
+                for condition in conditions.values()
+                if condition.critical and condition.code not in named
+            ),
+        )
 
     def _check_critical(self) -> None:
         """Say which entries of the clinic's list can never be met; the others are in force."""

@@ -17,13 +17,13 @@ from typing import Literal
 import psutil
 
 from clinic_ai import __version__
-from clinic_ai.cli.offline import daemon_answers, model_desk
+from clinic_ai.cli.offline import daemon_answers, model_desk, plugins_of
 from clinic_ai.cli.policy import check_pack
 from clinic_ai.control.people import group_id, user_exists
 from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.errors import ChildError, ClinicError, SettingsError
 from clinic_ai.home import Home, check_home
-from clinic_ai.plugins import PluginCatalogue, find_plugins
+from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.results.codes import table
 from clinic_ai.settings import Settings, load_settings
 
@@ -46,7 +46,7 @@ class Check:
 def examine(home: Home) -> list[Check]:
     """Look at everything; a fault in one thing hides none of the others."""
     found = [*_machine(), *_home(home)]
-    catalogue = find_plugins()
+    catalogue = plugins_of(home)
     found += _plugins(catalogue)
     try:
         settings = load_settings(home.clinic_toml)

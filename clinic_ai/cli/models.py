@@ -38,6 +38,49 @@ def list_plugins(home: HomeOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(Exit.FAILED)
 
 
+@plugin.command("conditions", epilog=example("plugin conditions"))
+def list_conditions(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List what each plugin can judge, on which images, and with which model; a condition without one is named."""
+    from clinic_ai.cli.offline import model_desk
+    from clinic_ai.cli.output import print_json, say, table
+    from clinic_ai.control.views import ConditionRow
+    from clinic_ai.domain import ModelState
+
+    where = home_of(home)
+    found = _plugins(where)
+    with model_desk(where) as desk:
+        active = [m for m in desk.models() if m.state == ModelState.ACTIVE]
+    rows = [
+        ConditionRow(
+            plugin=each.name,
+            condition=condition.code,
+            body_parts=condition.body_parts,
+            views=condition.views,
+            critical=condition.critical,
+            models=tuple(
+                f"{m.name} {m.version}{f' ({m.tier})' if m.tier else ''}"
+                for m in active
+                if m.plugin == each.name and condition.code in m.conditions
+            ),
+        )
+        for each in found.plugins
+        for condition in each.conditions
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table(
+        ("plugin", "condition", "body parts", "views", "critical", "model"),
+        (
+            (r.plugin, r.condition, _some(r.body_parts), _some(r.views), str(r.critical or "-"), _models(r.models))
+            for r in rows
+        ),
+        empty="No plugin judges conditions.",
+    )
+    for problem in found.problems:
+        say(problem)
+
+
 @model.command("list", epilog=example("model list"))
 def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List all models; ACTIVE ones are in use."""
@@ -112,15 +155,23 @@ def rollback(
         print_done(desk.rollback_model(plugin, slot), as_json=as_json)
 
 
+def _some(patterns: tuple[str, ...]) -> str:
+    return ", ".join(patterns) or "any"
+
+
+def _models(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none: train or import one"
+
+
 def _plugins(home: Home) -> PluginsView:
+    from clinic_ai.cli.offline import plugins_of
     from clinic_ai.control.client import Client, NoDaemon
     from clinic_ai.control.views import PluginsView
-    from clinic_ai.plugins import find_plugins
 
     try:
         with Client(home) as client:
             return client.plugins()
     except NoDaemon:
-        found = find_plugins()
+        found = plugins_of(home)
         manifests = (found.manifests[name] for name in sorted(found.manifests))
         return PluginsView(plugins=tuple(manifests), problems=tuple(p.sentence for p in found.problems))

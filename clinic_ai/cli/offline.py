@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from clinic_ai.conditions import FOLDER, add_conditions
 from clinic_ai.control.client import Client
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
@@ -15,8 +16,9 @@ from clinic_ai.control.sockets import answers
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.home import Home, check_home, lock_home
-from clinic_ai.plugins import find_plugins
+from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
+from clinic_ai.results.codes import table
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
@@ -77,6 +79,13 @@ def daemon_answers(home: Home) -> bool:
     return answers(home.control_socket)
 
 
+def plugins_of(home: Home) -> PluginCatalogue:
+    """Return the installed plugins with the conditions that this home adds to them."""
+    catalogue = find_plugins()
+    add_conditions(catalogue, home.path / FOLDER, table())
+    return catalogue
+
+
 @contextmanager
 def model_desk(home: Home) -> Iterator[Models]:
     """Give the models of the daemon, or of the home if no daemon runs. Raise HomeError if neither is possible."""
@@ -85,7 +94,7 @@ def model_desk(home: Home) -> Iterator[Models]:
             yield client
         return
     with _opened(home) as (database, crew, _):
-        yield ModelDesk(Registry(home, database, find_plugins().manifests, crew), actor())
+        yield ModelDesk(Registry(home, database, plugins_of(home).manifests, crew), actor())
 
 
 @contextmanager
@@ -96,7 +105,7 @@ def training(home: Home) -> Iterator[Training]:
             yield client
         return
     with _opened(home) as (database, crew, settings):
-        manifests = find_plugins().manifests
+        manifests = plugins_of(home).manifests
         registry = Registry(home, database, manifests, crew)
         deidentifier = Deidentifier(
             crew=crew,

@@ -359,8 +359,21 @@ class ModelRow(View):
     reference: bool
     licence: str = ""
     clinical_use: bool = False
+    conditions: tuple[str, ...] = ()
+    tier: str = ""
     imported_at: float = 0.0
     imported_by: str = ""
+
+
+class ConditionRow(View):
+    """What a plugin can judge, on which images, and the active models for it."""
+
+    plugin: str
+    condition: str
+    body_parts: tuple[str, ...]
+    views: tuple[str, ...]
+    critical: int
+    models: tuple[str, ...]
 
 
 class StatusView(View):

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from clinic_ai.guard.text import Text
 
@@ -97,25 +97,12 @@ class Lexicon:
         self._shelf = Shelf((self,))
 
     def _add(self, key: str, term: str) -> None:
-        folded = Text(term).folded
-        words = _TERM_WORD.findall(folded)
-        if not words:
-            raise ValueError(f"the term {term!r} holds no word")
-        if any("*" in word for word in words):
-            if len(words) != 1 or len(words[0]) < 5:
-                raise ValueError(f"the term {term!r} must be one word with a star behind at least four letters")
-            self._prefixes[words[0].rstrip("*")] = key
-            return
-        parts = tuple(singular(word) for word in words)
-        if _GAP in folded:
-            before = len(_TERM_WORD.findall(folded.partition(_GAP)[0]))
-            if not 0 < before < len(parts):
-                raise ValueError(f"the term {term!r} must have words on both sides of the gap")
+        kind, parts, before = _read_term(term)
+        if kind == "star":
+            self._prefixes[parts[0]] = key
+        elif kind == "gap":
             self._gapped.setdefault(parts[0], []).append((parts[:before], parts[before:], key))
-            return
-        if _SHARED in folded:
-            if len(parts) != 2:
-                raise ValueError(f"the term {term!r} must have one word on each side of the stroke")
+        elif kind == "shared":
             self._shared.setdefault(parts[0], []).append((parts[1], key))
         elif len(parts) == 1:
             self._single.setdefault(parts[0], key)
@@ -263,6 +250,33 @@ class Lexicon:
                 if one_edit_apart(word, candidate):
                     return candidate
         return word
+
+
+@lru_cache(maxsize=8192)
+def _read_term(term: str) -> tuple[Literal["words", "star", "gap", "shared"], tuple[str, ...], int]:
+    """Return what kind of term it is, its words, and how many stand before the gap. Raise ValueError if it is none.
+
+    Remembered between checking the lines of a file and making a lexicon of them.
+    """
+    folded = Text(term).folded
+    words = _TERM_WORD.findall(folded)
+    if not words:
+        raise ValueError(f"the term {term!r} holds no word")
+    if any("*" in word for word in words):
+        if len(words) != 1 or len(words[0]) < 5:
+            raise ValueError(f"the term {term!r} must be one word with a star behind at least four letters")
+        return "star", (words[0].rstrip("*"),), 0
+    parts = tuple(singular(word) for word in words)
+    if _GAP in folded:
+        before = len(_TERM_WORD.findall(folded.partition(_GAP)[0]))
+        if not 0 < before < len(parts):
+            raise ValueError(f"the term {term!r} must have words on both sides of the gap")
+        return "gap", parts, before
+    if _SHARED in folded:
+        if len(parts) != 2:
+            raise ValueError(f"the term {term!r} must have one word on each side of the stroke")
+        return "shared", parts, 0
+    return "words", parts, 0
 
 
 class Shelf:
@@ -429,7 +443,7 @@ class _Entries:
         key, colon, rest = entry.partition(":")
         for term in [part.strip() for part in rest.split(",")] if colon else [entry]:
             try:
-                Lexicon([(key.strip(), term)])
+                _read_term(term)
             except ValueError as error:
                 self.problems.append(f"{where}: {error}")
             else:

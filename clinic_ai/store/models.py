@@ -37,6 +37,18 @@ class ModelView(Word):
     imported_by: str
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """Return the conditions it was validated for, or says that it judges."""
+        said = self.manifest.parameters.get("condition")
+        return tuple(dict.fromkeys((*self.manifest.validation, *([said] if isinstance(said, str) else []))))
+
+    @property
+    def tier(self) -> str:
+        """Return fast, intensive or whatever else its manifest calls its tier; empty if it has none."""
+        said = self.manifest.parameters.get("tier")
+        return said if isinstance(said, str) else ""
+
+    @property
     def ref(self) -> ModelRef:
         """Return what a job pins of it."""
         return ModelRef(

@@ -1,4 +1,4 @@
-"""Judges the frontal chest X-rays of a study with ONNX Runtime; no torch."""
+"""Judges the X-rays of a study with ONNX Runtime; no torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask, TaskImage
-from clinic_ai.domain import Analysis, Answer, Finding, ProducedFile, Refusal
+from clinic_ai.contract import AnalysisTask, ConditionInfo, Device, LoadedModel, QuestionTask, TaskImage
+from clinic_ai.domain import Analysis, Answer, Finding, Presence, ProducedFile, Refusal
 from clinic_ai.errors import InputError, ModelError
 from clinic_ai.ml.images import GreyImage, load_grey
 from clinic_ai_xray.data import network_input
-from clinic_ai_xray.gate import Reason, refuse_by_header, refuse_by_pixels, remarks_by_header
+from clinic_ai_xray.gate import (
+    Reason,
+    Shown,
+    refuse_by_conditions,
+    refuse_by_header,
+    refuse_by_pixels,
+    remarks_by_header,
+)
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import Judgement, ServedModel
 
@@ -88,36 +95,49 @@ class XrayEngine:
         return chosen
 
     def _judge_image(self, image: TaskImage, task: AnalysisTask, models: list[ServedModel], work: _Work) -> None:
-        reason = refuse_by_header(image.header, task.facts)
+        conditions = {c.code: c for c in task.conditions or self._manifest.conditions}
+        shown = Shown.of(image.header, task.facts)
+        reason = refuse_by_header(image.header, task.facts) or refuse_by_conditions(
+            shown, [conditions[m.condition] for m in models if m.condition in conditions]
+        )
         if reason is not None:
             work.refuse(image, reason)
             return
-        for side in sorted({model.side for model in models}):
-            began = time.perf_counter()
-            try:
-                grey = load_grey(image.path, size=(side, side))
-            except InputError as error:
-                work.refuse(image, Reason(error.code, error.message))
-                return
-            work.took("read", began)
-            reason = refuse_by_pixels(grey)
-            if reason is not None:
-                work.refuse(image, reason)
-                return
-            work.remarks += [*remarks_by_header(image.header, task.facts), *grey.remarks]
-            self._judge_with([model for model in models if model.side == side], grey, image, work)
+        films: dict[int, GreyImage] = {}
+        for code, condition in conditions.items():
+            of = [model for model in models if model.condition == code]
+            if of and condition.applies_to(shown.body_part, shown.view):
+                if not self._judge_condition(ordered(of, condition), films, image, work):
+                    return
+                work.remarks += remarks_by_header(shown, condition)
 
     @staticmethod
-    def _judge_with(models: list[ServedModel], grey: GreyImage, image: TaskImage, work: _Work) -> None:
-        prepared = network_input(grey)
-        for model in models:
+    def _judge_condition(models: list[ServedModel], films: dict[int, GreyImage], image: TaskImage, work: _Work) -> bool:
+        """Judge one condition by its models in turn; False if the pixels cannot be judged by any model."""
+        for number, model in enumerate(models, start=1):
+            film = films.get(model.side)
+            if film is None:
+                film = work.read(image, model.side)
+                if film is None:
+                    return False
+                films[model.side] = film
             began = time.perf_counter()
-            judgement = model.judge(prepared)
+            judgement = model.judge(network_input(film))
             work.took("infer", began)
             if judgement.distance > 1.0:
                 work.refuse(image, _unlike(model, judgement))
-            else:
+                return True
+            screened = number < len(models) and model.band.presence(judgement.probability) is not Presence.ABSENT
+            if not screened:
                 work.find(image, model, judgement)
+                return True
+        return True
+
+
+def ordered(models: list[ServedModel], condition: ConditionInfo) -> list[ServedModel]:
+    """Return the models that judge a condition, in turn: the fast one screens, the intensive one confirms."""
+    chosen = [model for model in models if condition.tier in {"", "both", model.tier}] or models
+    return sorted(chosen, key=lambda model: model.tier == "intensive")
 
 
 def _unlike(model: ServedModel, judgement: Judgement) -> Reason:
@@ -141,6 +161,22 @@ class _Work:
 
     def took(self, what: str, began: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
+
+    def read(self, image: TaskImage, side: int) -> GreyImage | None:
+        """Return the image at the size of a network; None, and a refusal, if its pixels cannot be judged."""
+        began = time.perf_counter()
+        try:
+            grey = load_grey(image.path, size=(side, side))
+        except InputError as error:
+            self.refuse(image, Reason(error.code, error.message))
+            return None
+        self.took("read", began)
+        reason = refuse_by_pixels(grey)
+        if reason is not None:
+            self.refuse(image, reason)
+            return None
+        self.remarks += grey.remarks
+        return grey
 
     def refuse(self, image: TaskImage, reason: Reason) -> None:
         self.refusals.append(Refusal(instance_sha256=image.sha256, code=reason.code, sentence=reason.sentence))

@@ -1,4 +1,4 @@
-"""Which images the chest models may judge: what the header says first, then what the pixels show.
+"""Which images the models may judge: what the header says first, then what the pixels show.
 
 Each check returns the reason for a refusal in words, or None. A refused image never gets a number.
 """
@@ -6,10 +6,12 @@ Each check returns the reason for a refusal in words, or None. A refused image n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from clinic_ai.contract import ConditionInfo
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
 from clinic_ai.ml.images import GreyImage
 
@@ -21,7 +23,6 @@ _OTHER_PART = re.compile(
     r"SHOULDER|SKULL|SPINE|TIBIA|TOE|TOOTH|WRIST",
     re.IGNORECASE,
 )
-_FRONTAL = frozenset({"", "PA", "AP"})
 _LATERAL = frozenset({"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT"})
 _LATERAL_WORD = re.compile(r"\b(LAT|LATERAL|SEITLICH|SIDE VIEW)\b", re.IGNORECASE)
 _SMALLEST_SIDE = 64
@@ -39,43 +40,66 @@ class Reason:
 
 
 def refuse_by_header(header: InstanceHeader, facts: StudyFacts) -> Reason | None:
-    """Return why the header forbids to judge this image as a frontal chest X-ray, or None."""
+    """Return why the header forbids to judge this image as an X-ray, or None."""
     modality = (header.modality or _only(facts.modalities)).upper()
     if modality == "MG" or header.sop_class_uid.startswith(_MAMMOGRAPHY):
-        return Reason("mammogram", "This is a mammogram; the model knows chest X-rays only.")
+        return Reason("mammogram", "This is a mammogram; no model here knows those.")
     if modality not in _RADIOGRAPHY and (modality or header.kind is FileKind.DICOM):
         named = f"its modality is {modality}" if modality else "it names no modality"
-        return Reason("not_an_xray", f"This is not an X-ray image ({named}); the model knows chest X-rays only.")
-    return _refuse_body_part(header, facts) or _refuse_view(header)
-
-
-def _refuse_body_part(header: InstanceHeader, facts: StudyFacts) -> Reason | None:
-    part = header.body_part or _only(facts.body_parts)
-    described = f"{header.study_description} {header.series_description}"
-    if part:
-        if not _CHEST.search(part):
-            return Reason("wrong_body_part", "The image shows another body part; the model knows the chest only.")
-    elif not _CHEST.search(described) and _OTHER_PART.search(described):
-        return Reason("wrong_body_part", "Its description names another body part; the model knows the chest only.")
+        return Reason("not_an_xray", f"This is not an X-ray image ({named}).")
     return None
 
 
-def _refuse_view(header: InstanceHeader) -> Reason | None:
-    view = header.view_position.upper().strip()
-    if view in _LATERAL or (not view and _LATERAL_WORD.search(header.series_description)):
-        return Reason("lateral_view", "This is a lateral view; the model judges frontal views (PA or AP) only.")
-    if view not in _FRONTAL:
-        return Reason("unknown_view", "The view is neither PA nor AP; the model judges frontal views only.")
-    return None
+@dataclass(frozen=True)
+class Shown:
+    """The body part and the view of an image, in capitals; empty where nothing names them."""
+
+    body_part: str
+    view: str
+
+    @classmethod
+    def of(cls, header: InstanceHeader, facts: StudyFacts) -> Shown:
+        """Read them off the header; where its own fields are silent, off its descriptions."""
+        described = f"{header.study_description} {header.series_description}"
+        part = header.body_part or _only(facts.body_parts)
+        if not part and _CHEST.search(described):
+            part = "CHEST"
+        elif not part and (other := _OTHER_PART.search(described)):
+            part = other.group()
+        view = header.view_position.upper().strip()
+        if view in _LATERAL or (not view and _LATERAL_WORD.search(header.series_description)):
+            view = "LATERAL"
+        return cls("CHEST" if _CHEST.search(part) else part.upper().strip(), view)
 
 
-def remarks_by_header(header: InstanceHeader, facts: StudyFacts) -> list[str]:
+def refuse_by_conditions(shown: Shown, conditions: Sequence[ConditionInfo]) -> Reason | None:
+    """Return why none of the conditions that there are models for is judged on this image, or None if one is."""
+    fits = [condition for condition in conditions if condition.applies_to(shown.body_part, "")]
+    if not fits:
+        known = ", ".join(sorted({condition.label.lower() for condition in conditions})) or "nothing"
+        return Reason(
+            "wrong_body_part", f"No model here judges images of this body part; there are models for {known}."
+        )
+    if not shown.body_part and len({condition.body_parts for condition in fits}) > 1:
+        return Reason(
+            "unknown_body_part", "The file does not name the body part, and there are models for different ones."
+        )
+    if any(condition.applies_to(shown.body_part, shown.view) for condition in fits):
+        return None
+    wanted = " or ".join(sorted({view for condition in fits for view in condition.views}))
+    if shown.view == "LATERAL":
+        return Reason("lateral_view", f"This is a lateral view; the model judges {wanted} only.")
+    return Reason("unknown_view", f"The view is neither of those that the model judges: {wanted}.")
+
+
+def remarks_by_header(shown: Shown, condition: ConditionInfo) -> list[str]:
     """Return in words what the header leaves open and the judgement takes for granted."""
     remarks = []
-    if not header.view_position:
-        remarks.append("The file does not name the view; it was judged as a frontal one.")
-    if not (header.body_part or _only(facts.body_parts)):
-        remarks.append("The file does not name the body part; it was judged as a chest.")
+    if condition.views and not shown.view:
+        remarks.append(f"The file does not name the view; it was judged as {' or '.join(condition.views)}.")
+    if condition.body_parts and not shown.body_part:
+        part = condition.body_parts[0].strip("*").lower()
+        remarks.append(f"The file does not name the body part; it was judged as {part}.")
     return remarks
 
 
@@ -86,7 +110,7 @@ def refuse_by_pixels(image: GreyImage) -> Reason | None:
         return Reason("too_small", f"The image has only {rows} x {columns} pixels; too few to judge.")
     if max(rows, columns) > _WIDEST_ASPECT * min(rows, columns):
         return Reason(
-            "unusual_shape", f"At {rows} x {columns} pixels the image does not have the shape of a chest film."
+            "unusual_shape", f"At {rows} x {columns} pixels the image does not have the shape of an X-ray film."
         )
     if image.colour > _MOST_COLOUR:
         return Reason("colour_picture", "This is a colour picture, not an X-ray image.")

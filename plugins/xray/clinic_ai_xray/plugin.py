@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
+
 from clinic_ai.contract import Condition, ConditionInfo, PluginManifest
 from clinic_ai.hookspecs import hookimpl
 
 _RADIOGRAPHY = ("CR", "DX", "RG")
+
+
+def _conditions() -> tuple[ConditionInfo, ...]:
+    text = files("clinic_ai_xray").joinpath("conditions.toml").read_text(encoding="utf-8")
+    return tuple(ConditionInfo.model_validate(entry) for entry in tomllib.loads(text)["condition"])
 
 
 @hookimpl
@@ -18,13 +26,13 @@ def describe_plugin() -> PluginManifest:
     return PluginManifest(
         name="xray",
         version="0.1.0",
-        summary="Judges frontal chest X-rays: calibrated findings with a heat map; learns from corrections.",
+        summary="Judges X-rays, chest films to begin with: calibrated findings, a heat map; learns from corrections.",
         claims=(
             Condition(modality=_RADIOGRAPHY, body_part=("CHEST*", "THORAX*", "LUNG*")),
             Condition(modality=_RADIOGRAPHY, study_description=("*CHEST*", "*THORAX*", "CXR*")),
             Condition(modality=_RADIOGRAPHY, series_description=("*CHEST*", "*THORAX*", "CXR*")),
         ),
-        conditions=(ConditionInfo(code="pneumonia", label="Pneumonia"),),
+        conditions=_conditions(),
         capabilities=("analyse",),
         model_formats=("onnx",),
         memory_mb=512,

@@ -54,6 +54,7 @@ class ServedModel:
         self.untrained = model.manifest.parameters.get("untrained") is True
         self.condition = values.text("condition")
         self.label = values.text("label")
+        self.tier = str(model.manifest.parameters.get("tier", ""))
         self.side = int(values.number("input_side"))
         self.temperature = values.number("temperature")
         self.band = Band(values.number("abstain_low"), values.number("threshold"), values.number("abstain_high"))

@@ -15,11 +15,13 @@ from clinic_ai.domain import Analysis, FileKind, InstanceHeader, Presence, Study
 from clinic_ai.errors import ChildRefused
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Child, ChildSpec
-from clinic_ai_xray.gate import refuse_by_header
+from clinic_ai.results.codes import table
+from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 
 ENGINE = describe_plugin().engine
+CONDITIONS = {condition.code: condition for condition in describe_plugin().conditions}
 
 
 def load(child: Child, model: LoadedModel) -> Ready:
@@ -34,6 +36,12 @@ def child(reference):
         yield engine
     finally:
         engine.kill()
+
+
+@pytest.fixture(autouse=True)
+def _the_reference_model_is_loaded(child, reference):
+    yield
+    child.call("load", EngineLoad(engine=ENGINE, models=(reference,), device=Device()), Ready, timeout_s=60)
 
 
 def analyse(child, task) -> Analysis:
@@ -99,10 +107,67 @@ def test_a_png_of_the_same_film_is_judged_alike(child, film, task_of, image_of, 
 )
 def test_what_the_header_rules_out_gets_no_number(header, code):
     words = {"modality": "DX", "body_part": "CHEST", "view_position": "PA", **header}
-    reason = refuse_by_header(InstanceHeader(kind=FileKind.DICOM, **words), StudyFacts())
+    said = InstanceHeader(kind=FileKind.DICOM, **words)
+    pneumonia = [CONDITIONS["pneumonia"]]
+    reason = refuse_by_header(said, StudyFacts()) or refuse_by_conditions(Shown.of(said, StudyFacts()), pneumonia)
     assert reason is not None
     assert reason.code == code
     assert reason.sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("part", "view", "modelled", "code"),
+    [
+        ("HAND", "PA", ["pneumonia", "arthritis"], None),
+        ("CHEST", "PA", ["pneumonia", "arthritis"], None),
+        ("CHEST", "PA", ["arthritis"], "wrong_body_part"),
+        ("HAND", "LATERAL", ["arthritis"], None),
+        ("", "PA", ["pneumonia", "cardiomegaly"], None),
+        ("", "PA", ["pneumonia", "arthritis"], "unknown_body_part"),
+        ("SKULL", "PA", ["pneumonia", "arthritis", "osteoporosis", "bone_fracture"], "wrong_body_part"),
+    ],
+)
+def test_a_hand_never_meets_a_chest_model(part, view, modelled, code):
+    reason = refuse_by_conditions(Shown(part, view), [CONDITIONS[key] for key in modelled])
+    assert (reason.code if reason else None) == code
+
+
+def test_the_five_conditions_are_there_and_have_codes():
+    assert list(CONDITIONS) == ["pneumonia", "cardiomegaly", "arthritis", "osteoporosis", "bone_fracture"]
+    assert set(CONDITIONS) <= set(table())
+
+
+def test_a_condition_that_the_clinic_narrows_is_judged_on_less(child, film, task_of):
+    image = film()
+    narrowed = CONDITIONS["pneumonia"].model_copy(update={"views": ("AP",)})
+    analysis = analyse(child, task_of(image).model_copy(update={"conditions": (narrowed,)}))
+    assert analysis.findings == ()
+    assert [(refusal.code, refusal.instance_sha256) for refusal in analysis.refusals] == [
+        ("unknown_view", image.sha256)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tier", "fast_calls", "judge"),
+    [
+        ("", "absent", "main"),
+        ("", "present", "confirm"),
+        ("both", "present", "confirm"),
+        ("fast", "present", "main"),
+        ("intensive", "absent", "confirm"),
+    ],
+)
+def test_the_fast_tier_screens_and_the_intensive_one_confirms(child, film, task_of, copied, tier, fast_calls, judge):
+    low = {"absent": 0.9997, "present": 0.0002}[fast_calls]
+    fast = edited_manifest(copied, abstain_low=low, threshold=low, abstain_high=low)
+    slow = edited_manifest(copied, tier="intensive")
+    slow = slow.model_copy(update={"ref": slow.ref.model_copy(update={"slot": "confirm"})})
+    condition = CONDITIONS["pneumonia"].model_copy(update={"tier": tier})
+    task = task_of(film()).model_copy(update={"models": (fast.ref, slow.ref), "conditions": (condition,)})
+    order = EngineLoad(engine=ENGINE, models=(fast, slow), device=Device())
+    child.call("load", order, Ready, timeout_s=60)
+    (finding,) = analyse(child, task).findings
+    assert finding.model == judge
 
 
 def test_what_the_pixels_rule_out_gets_no_number(child, film, task_of, image_of, tmp_path, constant):
