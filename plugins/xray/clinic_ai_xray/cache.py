@@ -96,6 +96,7 @@ def compute_parts(
     views and the images. Raise Stopped if ``stop`` says so, DatasetError if no image can be read.
     """
     cache.mkdir(parents=True, exist_ok=True)
+    tier = base.training_tier
     parts: dict[str, Part] = {}
     done = 0
     for split in SPLITS:
@@ -103,16 +104,16 @@ def compute_parts(
         count = views if split == "train" else 1
         shards: list[Any] = []
         rows, readable = [], []
-        pooled = [np.zeros((0, count, base.tier.features), dtype=np.float32)]
-        for begin in range(0, len(chosen), base.tier.shard):
-            of_shard = chosen[begin : begin + base.tier.shard]
+        pooled = [np.zeros((0, count, tier.features), dtype=np.float32)]
+        for begin in range(0, len(chosen), tier.shard):
+            of_shard = chosen[begin : begin + tier.shard]
             opened = _shard(base, of_shard, cache, count, stop)
             kept = np.flatnonzero(opened.get_tensor("readable"))
             features = opened.get_tensor("features")
             rows += [(len(shards), int(row)) for row in kept]
             readable += [of_shard[row] for row in kept]
             pooled.append(features[kept])
-            shards.append(features if base.tier.cached == "features" else opened.get_slice(base.tier.cached))
+            shards.append(features if tier.cached == "features" else opened.get_slice(tier.cached))
             done += len(of_shard)
             report(done)
         parts[split] = Part(tuple(readable), Activations(shards, rows, count), np.concatenate(pooled))
@@ -135,7 +136,8 @@ def _shard(base: ServedModel, examples: list[Example], cache: Path, views: int, 
         if stop():
             raise Stopped
         rows.append(_activations(base, example, views))
-    blank = _kept(base.tier, np.zeros((views, base.tier.features)), np.zeros((views, *base.tier.cached_shape)))
+    tier = base.training_tier
+    blank = _kept(tier, np.zeros((views, tier.features)), np.zeros((views, *tier.cached_shape)))
     shard = {name: np.stack([(row or blank)[name] for row in rows]) for name in blank}
     shard["readable"] = np.array([row is not None for row in rows], dtype=np.float32)
     write_durably(path, save(shard))
@@ -151,13 +153,13 @@ def _kept(tier: Tier, features: npt.NDArray[Any], cached: npt.NDArray[Any]) -> d
 
 def _activations(base: ServedModel, example: Example, views: int) -> dict[str, npt.NDArray[Any]] | None:
     """Return what is kept of one image, None if it cannot be read. Raise ModelError if it does not fit its type."""
-    tier = base.tier
+    tier = base.training_tier
     try:
         image = read_input(example.path, tier.side)
     except InputError:
         return None
     # One view at a time: the activations in between take more memory than a batch saves time.
-    found = [base.activations(view[None]) for view in _views(image, example.sha256, views)]
+    found = [base.activations(view[None]) for view in views_of(image, example.sha256, views)]
     row = _kept(tier, *(np.concatenate([each[name] for each in found]) for name in ("features", tier.cached)))
     if not all(np.isfinite(values).all() for values in row.values()):
         raise ModelError(
@@ -167,7 +169,7 @@ def _activations(base: ServedModel, example: Example, views: int) -> dict[str, n
     return row
 
 
-def _views(image: Array, sha256: str, views: int) -> Array:
+def views_of(image: Array, sha256: str, views: int) -> Array:
     """Return the views (views, 1, side, side) of an image (side, side)."""
     plain = np.stack([image, image[:, ::-1]])[:views, None]
     if views <= len(plain):

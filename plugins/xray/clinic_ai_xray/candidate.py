@@ -58,7 +58,7 @@ class Candidate:
         tail: Tail,
     ) -> None:
         self._task, self._base, self._condition = task, base, condition
-        self._served_base, self._tail = served_base, tail
+        self._served_base, self._tier, self._tail = served_base, served_base.training_tier, tail
         self._validation = parts["validation"]
         pooled, labels = self._validation.pooled[:, 0], self._validation.labels(condition)
         logits = tail.judge_pooled(pooled)
@@ -87,7 +87,7 @@ class Candidate:
         path = directory / "model.onnx"
         replaced = self._tail.weights()
         replaced |= {f"distance.{name}": value for name, value in self._distance.items()}
-        metadata = describe(self._served_base.tier, condition=self._condition, temperature=self.temperature)
+        metadata = describe(self._tier, condition=self._condition, temperature=self.temperature)
         write_durably(path, with_weights(pinned_bytes(self._base), replaced, metadata))
         write_manifest(directory, self._manifest(scale=1.0), [path])
         served = ServedModel(open_model(directory), self._task.device)
@@ -109,7 +109,7 @@ class Candidate:
         for at in range(0, len(images), _AT_ONCE):
             batch = images[at : at + _AT_ONCE]
             # Not from the cache, whose numbers may be rounded.
-            cached = torch.from_numpy(self._served_base.activations(batch)[self._served_base.tier.cached])
+            cached = torch.from_numpy(self._served_base.activations(batch)[self._tier.cached])
             with torch.inference_mode():
                 expected = self._tail(cached).numpy()
             differences.append(np.abs(served.logits(batch) - expected).max())
@@ -125,7 +125,7 @@ class Candidate:
         return ModelManifest(
             plugin="xray",
             slot=self._base.ref.slot,
-            name=f"{self._condition}-{self._served_base.tier.name}".replace("_", "-"),
+            name=f"{self._condition}-{self._tier.name}".replace("_", "-"),
             version=self._task.run_id,
             format="onnx",
             files=(),
@@ -138,8 +138,8 @@ class Candidate:
             parameters={
                 "condition": self._condition,
                 "label": label,
-                "tier": self._served_base.tier.name,
-                **describe(self._served_base.tier, condition=self._condition, temperature=self.temperature),
+                "tier": self._tier.name,
+                **describe(self._tier, condition=self._condition, temperature=self.temperature),
                 "threshold": self.band.threshold,
                 "abstain_low": self.band.low,
                 "abstain_high": self.band.high,

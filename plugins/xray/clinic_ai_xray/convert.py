@@ -58,7 +58,7 @@ def convert(source: Path, target: Path, tier: Tier, origin: Origin) -> float:
     """
     torch.manual_seed(0)  # the head, so that the same weights give the same file
     network = NETWORKS[tier]()
-    _PLACE[tier](network, read_tensors(source))
+    PLACE[tier](network, read_tensors(source))
     target.mkdir(parents=True, exist_ok=True)
     path = target / "model.onnx"
     described = describe(tier, condition=CONDITION, temperature=1.0)
@@ -105,7 +105,8 @@ def _place_densenet(network: Network, tensors: dict[str, Tensor]) -> None:
     _fill(network, placed)
 
 
-_PLACE: dict[Tier, Callable[[Network, dict[str, Tensor]], None]] = {FAST: _place_mobilenet, INTENSIVE: _place_densenet}
+PLACE: dict[Tier, Callable[[Network, dict[str, Tensor]], None]] = {FAST: _place_mobilenet, INTENSIVE: _place_densenet}
+"""How the published weights of each tier are put into its network."""
 
 
 def _densenet_name(name: str, own: Container[str]) -> str:

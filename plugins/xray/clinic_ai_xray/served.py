@@ -97,14 +97,14 @@ class ServedModel:
 
     def activations(self, images: Float) -> dict[str, npt.NDArray[np.float32]]:
         """Return what training starts from: pooled ``features``, and the output where the frozen part ends (n, …)."""
-        names = list(dict.fromkeys(["features", self.tier.cached]))
+        names = list(dict.fromkeys(["features", self.training_tier.cached]))
         values = self._session.run(names, {"images": np.ascontiguousarray(images)})
         return dict(zip(names, values, strict=True))
 
     @property
-    def tier(self) -> Tier:
+    def training_tier(self) -> Tier:
         """The tier it can be trained on in. Raise ModelError if it is of none, or its graph is of another one."""
-        tier = TIERS.get(str(self.manifest.parameters.get("tier", FAST.name)))
+        tier = TIERS.get(self.tier or FAST.name)
         if tier is None or tier.side != self.side or not set(tier.outputs) - {"distance"} <= self._outputs():
             raise ModelError(
                 f"Model {self.ref.label()} is not built as training needs it.",

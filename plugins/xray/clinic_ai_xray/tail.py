@@ -135,7 +135,7 @@ class Tail(nn.Module):
 
     def load(self, weights: Tensors) -> None:
         """Take ``weights`` by their names; those it does not name stay."""
-        self.load_state_dict({**self.state_dict(), **{name: torch.from_numpy(weights[name]) for name in weights}})
+        self.load_state_dict({**self.state_dict(), **{name: torch.tensor(weights[name]) for name in weights}})
 
     def weights(self) -> Tensors:
         """Return a copy of all weights and running statistics."""

@@ -109,12 +109,11 @@ class _Run:
         self._base_model = task.base or reference_base()
         self._base = ServedModel(self._base_model, task.device)
         self._notes: list[str] = []
-        if self._base.tier.name != self._recipe.tier:
+        tier = self._base.training_tier.name
+        if tier != self._recipe.tier:
             raise ModelError(
-                f"Model {self._base.ref.label()} is of the tier {self._base.tier.name}, the recipe asks for "
-                f"{self._recipe.tier}.",
-                remedy=f"Set the recipe's tier={self._base.tier.name}, or its slot to that of a base of the tier "
-                f"{self._recipe.tier}.",
+                f"Model {self._base.ref.label()} is of the tier {tier}, the recipe asks for {self._recipe.tier}.",
+                remedy=f"Set the recipe's tier={tier}, or its slot to that of a base of the tier {self._recipe.tier}.",
             )
 
     def go(self) -> TrainingResult:
@@ -167,13 +166,13 @@ class _Run:
             self._recipe,
             self._directory / "checkpoints",
             hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest(),
-            weights(pinned_bytes(self._base_model), trained_names(self._base.tier)),
+            weights(pinned_bytes(self._base_model), trained_names(self._base.training_tier)),
             Standardisation.of(parts["train"].pooled),
         )
 
     def _export(self, parts: dict[str, Part], state: TailState, best: Tensors) -> Scores:
         """Write the candidate into ``model`` and the summary beside it; return the figures."""
-        tail = Tail.of(self._base.tier, best)
+        tail = Tail.of(self._base.training_tier, best)
         trained = {split: replace(part, pooled=tail.pool(part.activations)) for split, part in parts.items()}
         candidate = Candidate(self._task, self._base_model, self._base, self._condition, trained, tail)
         if candidate.split != "test":
