@@ -27,7 +27,8 @@ from clinic_ai_xray.tail import Tail
 
 ABSTAIN = 0.15
 """Share of validation images nearest to the operating point on which the model abstains."""
-_CHECKED_IMAGES = 64
+CHECKED_IMAGES = 64
+"""Validation images that the exported graph is compared on, and drawn maps for, at most: four passes each."""
 _AT_ONCE = 8
 
 
@@ -101,8 +102,8 @@ class Candidate:
     def _check(self, served: ServedModel) -> tuple[float, float]:
         """Return the largest difference of a logit on validation images, and the scale of the maps."""
         examples = self._validation.examples
-        positive = [example for example in examples if example.labels[self._condition] == 1][: _CHECKED_IMAGES // 2]
-        negative = [example for example in examples if example.labels[self._condition] == 0][: _CHECKED_IMAGES // 2]
+        positive = [example for example in examples if example.labels[self._condition] == 1][: CHECKED_IMAGES // 2]
+        negative = [example for example in examples if example.labels[self._condition] == 0][: CHECKED_IMAGES // 2]
         images = stack([read_input(example.path, served.side) for example in (*positive, *negative)])
         labels = np.array([1] * len(positive) + [0] * len(negative))
         differences, maps = [], []

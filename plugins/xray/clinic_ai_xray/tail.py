@@ -165,8 +165,9 @@ class Tail(nn.Module):
         return logits
 
     def pool(self, cached: Activations) -> Array:
-        """Return the pooled features (n, views, features) of all images."""
-        return np.stack([self._through(self.pooled, cached, view) for view in range(cached.views)], axis=1)
+        """Return the pooled features (n, 1 or 2, features) of all images and, where it is there, of their mirrors."""
+        views = range(min(cached.views, 2))
+        return np.stack([self._through(self.pooled, cached, view) for view in views], axis=1)
 
     def _through(self, step: Callable[[Tensor], Tensor], cached: Activations, view: int) -> Array:
         self.eval()

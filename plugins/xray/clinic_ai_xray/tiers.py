@@ -77,7 +77,7 @@ INTENSIVE = Tier(
     shard=32,
     base_flops=5.7e9,
     tail_flops=6 * 49 * 640_000,
-    seconds_per_view=0.15,
+    seconds_per_view=0.12,
     seconds_per_row=0.01,
     memory_mb=1500,
 )

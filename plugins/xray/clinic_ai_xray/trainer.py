@@ -28,7 +28,7 @@ from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.checkpoints import Tensors, write_durably
 from clinic_ai.ml.onnx import weights
 from clinic_ai_xray.cache import Part, Stopped, compute_parts
-from clinic_ai_xray.candidate import Candidate, score
+from clinic_ai_xray.candidate import CHECKED_IMAGES, Candidate, score
 from clinic_ai_xray.data import read_input, stack
 from clinic_ai_xray.dataset import condition_of, labelled
 from clinic_ai_xray.model_files import open_model
@@ -55,7 +55,10 @@ class XrayTrainer:
         train = sum(example.split == "train" for example in examples)
         views = train * chosen.views + len(examples) - train
         rows = chosen.epochs * train
-        seconds = len(examples) * _SECONDS_PER_FILE + views * tier.seconds_per_view + rows * tier.seconds_per_row + 10.0
+        passes = views + 4 * min(len(examples) - train, CHECKED_IMAGES)
+        seconds = (
+            len(examples) * _SECONDS_PER_FILE + passes * tier.seconds_per_view + rows * tier.seconds_per_row + 10.0
+        )
         notes = [
             f"{len(examples)} images, {train} of them for training in {chosen.views} views; the base is frozen.",
             f"The run directory takes about {views * tier.kept_bytes / 1e6:.0f} MB of disk.",
@@ -67,7 +70,7 @@ class XrayTrainer:
             epochs=chosen.epochs,
             memory_mb=tier.memory_mb,
             seconds=seconds,
-            pf_days=(views * tier.base_flops + rows * tier.tail_flops) / _PF_DAY,
+            pf_days=(passes * tier.base_flops + rows * tier.tail_flops) / _PF_DAY,
             notes=tuple(notes),
         )
 

@@ -15,11 +15,12 @@ from torch.nn import functional
 from clinic_ai.contract import AnalysisTask, Device, Limits, TrainingTask
 from clinic_ai.domain import StudyFacts
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.ml.onnx import weights, with_weights
 from clinic_ai_xray.cache import compute_parts, views_of
 from clinic_ai_xray.convert import PLACE
 from clinic_ai_xray.data import read_input
 from clinic_ai_xray.engine import XrayEngine
-from clinic_ai_xray.model_files import open_model
+from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.network import NETWORKS, Head, IntensiveNetwork
 from clinic_ai_xray.served import ServedModel
 from clinic_ai_xray.tail import Labelled, Standardisation, TailRecipe, TailTraining
@@ -27,6 +28,7 @@ from clinic_ai_xray.tiers import INTENSIVE, TIERS
 from clinic_ai_xray.trainer import XrayTrainer
 
 VIEWS = 3
+DESCRIBED = ("labels", "input_side", "temperature", "preprocessing_version")
 
 
 class Recorder:
@@ -163,6 +165,19 @@ def test_whole_shards_are_not_computed_again_and_a_torn_one_is(finished, corpus,
     compute_parts(base, examples, tmp_path, VIEWS, lambda _: None, lambda: False)
     assert torn.read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
+
+
+def test_activations_too_large_to_be_kept_end_the_run(tmp_path, corpus, small_base):
+    content = (Path(small_base.directory) / "model.onnx").read_bytes()
+    (large,) = weights(content, ("base.norm0.weight",)).values()
+    path = tmp_path / "model.onnx"
+    described = {key: small_base.manifest.parameters[key] for key in DESCRIBED}
+    path.write_bytes(with_weights(content, {"base.norm0.weight": large * 1e9}, described))
+    write_manifest(tmp_path, small_base.manifest, [path])
+    with pytest.raises(ModelError, match="beyond float16"):
+        base = ServedModel(open_model(tmp_path), Device())
+        compute_parts(base, list(corpus.examples), tmp_path / "cache", 1, lambda _: None, lambda: False)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize(("kept_as", "tolerance"), [("float32", 1e-4), ("float16", 5e-3)])
