@@ -56,9 +56,8 @@ class XrayTrainer:
         views = train * chosen.views + len(examples) - train
         rows = chosen.epochs * train
         passes = views + 4 * min(len(examples) - train, CHECKED_IMAGES)
-        seconds = (
-            len(examples) * _SECONDS_PER_FILE + passes * tier.seconds_per_view + rows * tier.seconds_per_row + 10.0
-        )
+        computing = passes * tier.seconds_per_view + rows * tier.seconds_per_row
+        seconds = len(examples) * _SECONDS_PER_FILE + computing + 10.0
         notes = [
             f"{len(examples)} images, {train} of them for training in {chosen.views} views; the base is frozen.",
             f"The run directory takes about {views * tier.kept_bytes / 1e6:.0f} MB of disk.",
@@ -116,7 +115,8 @@ class _Run:
         if tier != self._recipe.tier:
             raise ModelError(
                 f"Model {self._base.ref.label()} is of the tier {tier}, the recipe asks for {self._recipe.tier}.",
-                remedy=f"Set the recipe's tier={tier}, or its slot to that of a base of the tier {self._recipe.tier}.",
+                remedy=f"Set the recipe's tier={tier}, or its slot to that of a base of the tier {self._recipe.tier}; "
+                "`python -m clinic_ai_xray.convert` makes one.",
             )
 
     def go(self) -> TrainingResult:

@@ -16,7 +16,7 @@ from clinic_ai.contract import AnalysisTask, Device, Limits, TrainingTask
 from clinic_ai.domain import StudyFacts
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.onnx import weights, with_weights
-from clinic_ai_xray.cache import compute_parts, views_of
+from clinic_ai_xray.cache import Activations, compute_parts, views_of
 from clinic_ai_xray.convert import PLACE
 from clinic_ai_xray.data import read_input
 from clinic_ai_xray.engine import XrayEngine
@@ -174,10 +174,27 @@ def test_activations_too_large_to_be_kept_end_the_run(tmp_path, corpus, small_ba
     described = {key: small_base.manifest.parameters[key] for key in DESCRIBED}
     path.write_bytes(with_weights(content, {"base.norm0.weight": large * 1e9}, described))
     write_manifest(tmp_path, small_base.manifest, [path])
+    base = ServedModel(open_model(tmp_path), Device())
     with pytest.raises(ModelError, match="beyond float16"):
-        base = ServedModel(open_model(tmp_path), Device())
         compute_parts(base, list(corpus.examples), tmp_path / "cache", 1, lambda _: None, lambda: False)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_warm_run_starts_from_the_head_of_its_base_and_a_cold_one_from_its_top_alone(tmp_path, small, small_base):
+    initial = {name: value for name, value in weights_in(small_base.directory).items() if name[:4] in ("top.", "head")}
+    kept = np.random.default_rng(0).random((4, 1, np.prod(small.cached_shape)), dtype=np.float32)
+    part = Labelled(Activations([kept], [(0, row) for row in range(4)], 1), np.array([0, 1, 0, 1], dtype=np.float32))
+    scale = Standardisation(np.linspace(0, 3, small.features), np.linspace(0.5, 2, small.features))
+    cold, warm = (
+        TailTraining(
+            part, part, TailRecipe.parse({"tier": small.name, "warm": warm}), tmp_path, "w", initial, scale
+        ).best_weights()
+        for warm in (False, True)
+    )
+    for name, value in initial.items():
+        np.testing.assert_allclose(warm[name], value, atol=1e-5, err_msg=name)
+        assert name.startswith("head.") or np.array_equal(cold[name], value)
+    assert np.abs(cold["head.hidden.weight"] - initial["head.hidden.weight"]).max() > 0.01
 
 
 @pytest.mark.parametrize(("kept_as", "tolerance"), [("float32", 1e-4), ("float16", 5e-3)])
