@@ -1,4 +1,4 @@
-"""What a trained head becomes: calibrated, measured, exported, checked, and described in a manifest."""
+"""What a trained tail becomes: calibrated, measured, exported, checked, and described in a manifest."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import abstention_band, fit_temperature, probabilities
-from clinic_ai.ml.checkpoints import Tensors, write_durably
+from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold, point_intervals
 from clinic_ai.ml.onnx import with_weights
 from clinic_ai_xray import distance
+from clinic_ai_xray.cache import Part
 from clinic_ai_xray.data import read_input, stack
-from clinic_ai_xray.dataset import Features
-from clinic_ai_xray.head import logits_of
 from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.network import PARITY, describe
+from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import ServedModel, map_scale, pinned_bytes
+from clinic_ai_xray.tail import Tail
 
 ABSTAIN = 0.15
 """Share of validation images nearest to the operating point on which the model abstains."""
-_CHECKED_IMAGES = 64
+CHECKED_IMAGES = 64
+"""Validation images that the exported graph is compared on, and drawn maps for, at most: four passes each."""
+_AT_ONCE = 8
 
 
 def score(split: str, labels: npt.ArrayLike, logits: npt.ArrayLike, patients: list[str], temperature: float) -> Scores:
@@ -40,82 +44,103 @@ def score(split: str, labels: npt.ArrayLike, logits: npt.ArrayLike, patients: li
 
 
 class Candidate:
-    """A head calibrated on the validation part and measured on the test part (on validation if test lacks a class)."""
+    """A tail calibrated on the validation part and measured on the test part (on validation if test lacks a class).
+
+    The pooled features of ``parts`` are those of the trained tail.
+    """
 
     def __init__(
-        self, task: TrainingTask, base: LoadedModel, condition: str, features: Features, weights: Tensors
+        self,
+        task: TrainingTask,
+        base: LoadedModel,
+        served_base: ServedModel,
+        condition: str,
+        parts: dict[str, Part],
+        tail: Tail,
     ) -> None:
         self._task, self._base, self._condition = task, base, condition
-        self._features, self._weights = features, weights
-        values, labels, _ = features.part("validation", condition)
-        logits = logits_of(weights, values[:, 0])
+        self._served_base, self._tier, self._tail = served_base, served_base.training_tier, tail
+        self._validation = parts["validation"]
+        pooled, labels = self._validation.pooled[:, 0], self._validation.labels(condition)
+        logits = tail.judge_pooled(pooled)
         self.temperature = fit_temperature(logits, labels)
         chance = probabilities(logits, self.temperature)
         self.band = abstention_band(chance, best_threshold(labels, chance), abstain=ABSTAIN)
         self._distance: dict[str, distance.Array] = {}
         self._limits: dict[str, float] = {}
         if "distance_limit" in base.manifest.parameters:  # a base of another time has no such output
-            train = features.part("train", condition)[0]
+            train = parts["train"].pooled
             self._distance = distance.fit(train.reshape(-1, train.shape[-1]))
-            self._limits = {"distance_limit": distance.limit(self._distance, values[:, 0])}
-        self.split = "test" if len(set(features.part("test", condition)[1])) == 2 else "validation"
-        values, self._labels, self._patients = features.part(self.split, condition)
-        self._logits = logits_of(weights, values[:, 0])
+            self._limits = {"distance_limit": distance.limit(self._distance, pooled)}
+        self.split = "test" if len(set(parts["test"].labels(condition))) == 2 else "validation"
+        measured = parts[self.split]
+        self._labels, self._patients = measured.labels(condition), measured.patients()
+        self._logits = tail.judge_pooled(measured.pooled[:, 0])
         self.scores = score(self.split, self._labels, self._logits, self._patients, self.temperature)
 
     def write(self, directory: Path) -> float:
-        """Write ``model.onnx`` and ``model.toml``; return the largest difference of a logit between head and graph.
+        """Write ``model.onnx`` and ``model.toml``; return the largest difference of a logit between tail and graph.
 
         Raise ModelError if they disagree; then there is no ``model.toml``.
         """
         directory.mkdir(exist_ok=True)
         (directory / "model.toml").unlink(missing_ok=True)
         path = directory / "model.onnx"
-        replaced = {f"head.{name}": value for name, value in self._weights.items()}
+        replaced = self._tail.weights()
         replaced |= {f"distance.{name}": value for name, value in self._distance.items()}
-        metadata = describe(condition=self._condition, temperature=self.temperature)
+        metadata = describe(self._tier, condition=self._condition, temperature=self.temperature)
         write_durably(path, with_weights(pinned_bytes(self._base), replaced, metadata))
         write_manifest(directory, self._manifest(scale=1.0), [path])
         served = ServedModel(open_model(directory), self._task.device)
         (directory / "model.toml").unlink()
         difference, scale = self._check(served)
         if not difference <= PARITY:
-            raise ModelError(f"The exported graph differs from the trained head by {difference:.2g} in the logit.")
+            raise ModelError(f"The exported graph differs from the trained tail by {difference:.2g} in the logit.")
         write_manifest(directory, self._manifest(scale=scale), [path])
         return difference
 
     def _check(self, served: ServedModel) -> tuple[float, float]:
         """Return the largest difference of a logit on validation images, and the scale of the maps."""
-        examples = [(row, e) for row, e in enumerate(self._features.examples) if e.split == "validation"]
-        positive = [entry for entry in examples if entry[1].labels[self._condition] == 1][: _CHECKED_IMAGES // 2]
-        negative = [entry for entry in examples if entry[1].labels[self._condition] == 0][: _CHECKED_IMAGES // 2]
-        chosen = [*positive, *negative]
-        images = stack([read_input(example.path, served.side) for _, example in chosen])
-        expected = logits_of(self._weights, self._features.values[[row for row, _ in chosen]][:, 0])
+        examples = self._validation.examples
+        positive = [example for example in examples if example.labels[self._condition] == 1][: CHECKED_IMAGES // 2]
+        negative = [example for example in examples if example.labels[self._condition] == 0][: CHECKED_IMAGES // 2]
+        images = stack([read_input(example.path, served.side) for example in (*positive, *negative)])
         labels = np.array([1] * len(positive) + [0] * len(negative))
-        return float(np.abs(served.logits(images) - expected).max()), map_scale(served.maps(images), labels)
+        differences, maps = [], []
+        for at in range(0, len(images), _AT_ONCE):
+            batch = images[at : at + _AT_ONCE]
+            # Not from the cache, whose numbers may be rounded.
+            cached = torch.from_numpy(self._served_base.activations(batch)[self._tier.cached])
+            with torch.inference_mode():
+                expected = self._tail(cached).numpy()
+            differences.append(np.abs(served.logits(batch) - expected).max())
+            maps.append(served.maps(batch))
+        return float(np.max(differences)), map_scale(np.concatenate(maps), labels)
 
     def _manifest(self, *, scale: float) -> ModelManifest:
         base = self._base.manifest
-        label = base.parameters["label"] if base.parameters.get("condition") == self._condition else self._condition
+        labels = {known.code: known.label for known in describe_plugin().conditions}
+        label = labels.get(self._condition, self._condition)
+        if base.parameters.get("condition") == self._condition:
+            label = str(base.parameters["label"])
         return ModelManifest(
             plugin="xray",
             slot=self._base.ref.slot,
-            name=f"{self._condition}-fast".replace("_", "-"),
+            name=f"{self._condition}-{self._tier.name}".replace("_", "-"),
             version=self._task.run_id,
             format="onnx",
             files=(),
             licence=base.licence,
             commercial_use=base.commercial_use,
-            source=f"Head trained here in run {self._task.run_id} on dataset {self._task.dataset.dataset_id}, over "
+            source=f"Trained here in run {self._task.run_id} on dataset {self._task.dataset.dataset_id}, over "
             f"the frozen base of {self._base.ref.label()}. {base.source}",
             intended_use="Candidate trained on the clinic's own images; has no clinical record.",
             validation={self._condition: self._figures()},
             parameters={
                 "condition": self._condition,
                 "label": label,
-                "tier": "fast",
-                **describe(condition=self._condition, temperature=self.temperature),
+                "tier": self._tier.name,
+                **describe(self._tier, condition=self._condition, temperature=self.temperature),
                 "threshold": self.band.threshold,
                 "abstain_low": self.band.low,
                 "abstain_high": self.band.high,

@@ -50,8 +50,16 @@ class XrayEngine:
             raise ModelError("The X-ray classifiers take no adapter; import the trained model as a whole.")
 
     def analyse(self, task: AnalysisTask) -> Analysis:
-        """Judge every image that is a frontal chest X-ray; refuse the others in words, without a number."""
-        models = self._pinned(task)
+        """Judge every image that is a frontal chest X-ray; refuse the others in words, without a number.
+
+        A base that only training starts from says nothing.
+        """
+        models = [model for model in self._pinned(task) if not model.untrained]
+        if not models:
+            raise ModelError(
+                "The active model is a base to train from and has learned nothing yet.",
+                remedy="Train on it with `clinic-ai train run xray DIR`, then promote the result.",
+            )
         work = _Work(Path(task.output_directory))
         for image in task.images:
             self._judge_image(image, task, models, work)

@@ -18,6 +18,7 @@ from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, sigmoid
 from clinic_ai.ml.greys import Float
 from clinic_ai_xray.data import PREPROCESSING_VERSION
+from clinic_ai_xray.tiers import FAST, TIERS, Tier
 
 _ORT_ERRORS = (
     ort.EPFail,
@@ -50,6 +51,7 @@ class ServedModel:
         self.ref = model.ref
         self.manifest = model.manifest
         values = _Parameters(model)
+        self.untrained = model.manifest.parameters.get("untrained") is True
         self.condition = values.text("condition")
         self.label = values.text("label")
         self.tier = str(model.manifest.parameters.get("tier", ""))
@@ -93,15 +95,25 @@ class ServedModel:
         )
         return without_side(plain, mirrored)
 
-    def features(self, images: Float) -> npt.NDArray[np.float32]:
-        """Return the pooled features (n, feature_count) of images (n, 1, rows, columns), for training a head."""
-        (values,) = self._session.run(["features"], {"images": np.ascontiguousarray(images)})
-        return np.asarray(values, dtype=np.float32)
+    def activations(self, images: Float) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what training starts from: pooled ``features``, and the output where the frozen part ends (n, …)."""
+        names = list(dict.fromkeys(["features", self.training_tier.cached]))
+        values = self._session.run(names, {"images": np.ascontiguousarray(images)})
+        return dict(zip(names, values, strict=True))
 
     @property
-    def feature_count(self) -> int:
-        """Number of pooled features."""
-        return int(next(value.shape[1] for value in self._session.get_outputs() if value.name == "features"))
+    def training_tier(self) -> Tier:
+        """The tier it can be trained on in. Raise ModelError if it is of none, or its graph is of another one."""
+        tier = TIERS.get(self.tier or FAST.name)
+        if tier is None or tier.side != self.side or not set(tier.outputs) - {"distance"} <= self._outputs():
+            raise ModelError(
+                f"Model {self.ref.label()} is not built as training needs it.",
+                remedy="Convert its weights with `python -m clinic_ai_xray.convert`.",
+            )
+        return tier
+
+    def _outputs(self) -> set[str]:
+        return {value.name for value in self._session.get_outputs()}
 
     def _compare_metadata(self, values: _Parameters) -> None:
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -116,7 +128,7 @@ class ServedModel:
             raise values.wrong("its ONNX file does not carry the metadata of this plugin") from error
         if not same:
             raise values.wrong("the metadata inside its ONNX file disagree with its manifest")
-        names = {value.name for value in self._session.get_outputs()}
+        names = self._outputs()
         shape = self._session.get_inputs()[0].shape
         wanted = {"logit", "cam", "features"} | ({"distance"} if self.distance_limit is not None else set())
         if not wanted <= names or shape[1:] != [1, self.side, self.side]:

@@ -1,11 +1,11 @@
-"""Trains the head of a fast classifier on labelled images and exports it as a candidate model."""
+"""Trains the tail of a classifier on labelled images and exports it as a candidate model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,50 +24,52 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
-from clinic_ai.errors import DatasetError
+from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.checkpoints import Tensors, write_durably
 from clinic_ai.ml.onnx import weights
-from clinic_ai_xray.candidate import Candidate, score
+from clinic_ai_xray.cache import Part, Stopped, compute_parts
+from clinic_ai_xray.candidate import CHECKED_IMAGES, Candidate, score
 from clinic_ai_xray.data import read_input, stack
-from clinic_ai_xray.dataset import Features, Stopped, compute_features, condition_of, labelled
-from clinic_ai_xray.head import WEIGHTS, HeadRecipe, HeadState, HeadTraining, Part
+from clinic_ai_xray.dataset import condition_of, labelled
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.served import ServedModel, pinned_bytes
+from clinic_ai_xray.tail import Labelled, Standardisation, Tail, TailRecipe, TailState, TailTraining, trained_names
+from clinic_ai_xray.tiers import tier_named
 
-_BASE_FLOPS = 1.4e8
-"""Floating-point operations of the frozen base for one image at 128 x 128."""
-_HEAD_FLOPS = 6 * 82_049
-"""Forward and backward through the head for one example."""
-_SECONDS_PER_IMAGE = 0.03
-"""Reading an image and two passes of the base, one thread."""
-_SECONDS_PER_STEP = 0.004
 _PF_DAY = 1e15 * 86_400
-_MEMORY_MB = 900
+_SECONDS_PER_FILE = 0.01
+"""Reading and preparing one image, one thread."""
 
 
 class XrayTrainer:
-    """Frozen base, features computed once, the head trained on them; one run in one child."""
+    """Frozen base, its activations computed once, the tail trained on them; one run in one child."""
 
     def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
         """Say what training would cost at most, should no epoch end it early.
 
         Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value that is not usable.
         """
-        head = HeadRecipe.parse(recipe)
+        chosen = TailRecipe.parse(recipe)
+        tier = tier_named(chosen.tier)
         examples = labelled(dataset, condition_of(dataset, str(recipe.get("condition", ""))))
         train = sum(example.split == "train" for example in examples)
-        steps = head.epochs * -(-train // head.batch)
-        seconds = len(examples) * _SECONDS_PER_IMAGE + steps * _SECONDS_PER_STEP + 10.0
-        flops = len(examples) * 2 * _BASE_FLOPS + head.epochs * train * _HEAD_FLOPS
-        notes = [f"{len(examples)} images, {train} of them for training; the base is frozen."]
+        views = train * chosen.views + len(examples) - train
+        rows = chosen.epochs * train
+        passes = views + 4 * min(len(examples) - train, CHECKED_IMAGES)
+        computing = passes * tier.seconds_per_view + rows * tier.seconds_per_row
+        seconds = len(examples) * _SECONDS_PER_FILE + computing + 10.0
+        notes = [
+            f"{len(examples)} images, {train} of them for training in {chosen.views} views; the base is frozen.",
+            f"The run directory takes about {views * tier.kept_bytes / 1e6:.0f} MB of disk.",
+        ]
         if seconds > limits.max_seconds:
             notes.append(f"It will be stopped after {limits.max_seconds:.0f} s and can go on later.")
         return TrainingPlan(
-            steps=steps,
-            epochs=head.epochs,
-            memory_mb=_MEMORY_MB,
+            steps=chosen.epochs * -(-train // chosen.batch),
+            epochs=chosen.epochs,
+            memory_mb=tier.memory_mb,
             seconds=seconds,
-            pf_days=flops / _PF_DAY,
+            pf_days=(passes * tier.base_flops + rows * tier.tail_flops) / _PF_DAY,
             notes=tuple(notes),
         )
 
@@ -96,7 +98,7 @@ def reference_base() -> LoadedModel:
 
 
 class _Run:
-    """One run of the trainer: features, head, export."""
+    """One run of the trainer: activations, tail, export."""
 
     def __init__(self, task: TrainingTask, progress: Progress) -> None:
         self._task = task
@@ -105,19 +107,27 @@ class _Run:
         self._directory = Path(task.run_directory)
         wanted = task.recipe.get("condition", "")
         self._condition = condition_of(task.dataset, str(wanted))
-        self._recipe = HeadRecipe.parse(task.recipe)
+        self._recipe = TailRecipe.parse(task.recipe)
         self._base_model = task.base or reference_base()
         self._base = ServedModel(self._base_model, task.device)
         self._notes: list[str] = []
+        tier = self._base.training_tier.name
+        if tier != self._recipe.tier:
+            raise ModelError(
+                f"Model {self._base.ref.label()} is of the tier {tier}, the recipe asks for {self._recipe.tier}.",
+                remedy=f"Set the recipe's tier={tier}, or its slot to that of a base of the tier {self._recipe.tier}; "
+                "`python -m clinic_ai_xray.convert` makes one.",
+            )
 
     def go(self) -> TrainingResult:
         """Do what is left to do."""
         examples = labelled(self._task.dataset, self._condition)
         try:
-            features, unreadable = compute_features(
+            parts, unreadable = compute_parts(
                 self._base,
                 examples,
                 self._directory / "features",
+                self._recipe.views,
                 lambda done: self._say(f"{done} of {len(examples)} images read"),
                 self._should_stop,
             )
@@ -125,14 +135,15 @@ class _Run:
             return TrainingResult(state="stopped", notes=("Stopped while images were read.",))
         if unreadable:
             self._notes.append(f"{unreadable} images could not be read and were left out.")
-            labelled(self._task.dataset.model_copy(update={"examples": features.examples}), self._condition)
-        training = self._training(features)
+            readable = tuple(example for part in parts.values() for example in part.examples)
+            labelled(self._task.dataset.model_copy(update={"examples": readable}), self._condition)
+        training = self._training(parts)
         if training.resumed_from:
             self._notes.append(f"Went on after epoch {training.resumed_from}.")
         state = training.run(lambda entry: self._report(entry, training.steps_per_epoch), self._should_stop)
         if not state.finished:
             return TrainingResult(state="stopped", history=tuple(state.history), notes=tuple(self._notes))
-        scores = self._export(features, state, training.best_weights())
+        scores = self._export(parts, state, training.best_weights())
         return TrainingResult(
             state="finished",
             model_directory=str(self._directory / "model"),
@@ -141,28 +152,32 @@ class _Run:
             notes=tuple(self._notes),
         )
 
-    def _training(self, features: Features) -> HeadTraining:
-        train = features.part("train", self._condition)
-        validation = features.part("validation", self._condition)
-        initial = weights(pinned_bytes(self._base_model), tuple(f"head.{name}" for name in WEIGHTS))
+    def _training(self, parts: dict[str, Part]) -> TailTraining:
         fingerprint = {
             "dataset": self._task.dataset.digest,
             "base": self._base_model.ref.digest,
             "condition": self._condition,
             "recipe": asdict(self._recipe),
         }
-        return HeadTraining(
-            Part(*train[:2]),
-            Part(*validation[:2]),
+        train, validation = (
+            Labelled(parts[split].activations, parts[split].labels(self._condition))
+            for split in ("train", "validation")
+        )
+        return TailTraining(
+            train,
+            validation,
             self._recipe,
             self._directory / "checkpoints",
             hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest(),
-            {name.removeprefix("head."): value for name, value in initial.items()},
+            weights(pinned_bytes(self._base_model), trained_names(self._base.training_tier)),
+            Standardisation.of(parts["train"].pooled),
         )
 
-    def _export(self, features: Features, state: HeadState, best: Tensors) -> Scores:
+    def _export(self, parts: dict[str, Part], state: TailState, best: Tensors) -> Scores:
         """Write the candidate into ``model`` and the summary beside it; return the figures."""
-        candidate = Candidate(self._task, self._base_model, self._condition, features, best)
+        tail = Tail.of(self._base.training_tier, best)
+        trained = {split: replace(part, pooled=tail.pool(part.activations)) for split, part in parts.items()}
+        candidate = Candidate(self._task, self._base_model, self._base, self._condition, trained, tail)
         if candidate.split != "test":
             self._notes.append("The test part lacks a class; the figures are of the validation part and too good.")
         difference = candidate.write(self._directory / "model")

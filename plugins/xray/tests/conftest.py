@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from clinic_ai.contract import AnalysisTask, Dataset, Example, TaskImage
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
@@ -98,3 +100,72 @@ def corpus(tmp_path_factory) -> Dataset:
 def constant():
     """A picture of one grey."""
     return np.full((256, 256), 0.5, dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """The intensive tier with one or two dense layers where DenseNet121 has dozens, at 64 x 64: exported in seconds."""
+    from clinic_ai_xray import convert, network, tail, tiers
+
+    tier = replace(tiers.INTENSIVE, name="small", side=64, features=228, cached_shape=(100, 2, 2), shard=16)
+
+    class SmallNetwork(network.IntensiveNetwork):
+        blocks = (1, 1, 1, 6)
+
+    SmallNetwork.tier = tier
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiers.TIERS, tier.name, tier)
+        patch.setitem(network.NETWORKS, tier, SmallNetwork)
+        patch.setitem(convert.PLACE, tier, convert.PLACE[tiers.INTENSIVE])
+        patch.setitem(tail.DEFAULTS, tier, replace(tail.DEFAULTS[tiers.INTENSIVE], tier=tier.name))
+        yield tier
+
+
+@pytest.fixture(scope="session")
+def densenet_tensors():
+    """A function: random weights in the layout of torchvision's DenseNet, of some blocks and channels of input."""
+    return _densenet_tensors
+
+
+def _densenet_tensors(blocks, channels=3):
+    generator = torch.Generator().manual_seed(5)
+    tensors = {}
+
+    def convolution(name, *shape):
+        spread = (2 / np.prod(shape[1:])) ** 0.5
+        tensors[f"{name}.weight"] = torch.randn(shape, generator=generator) * spread
+
+    def norm(name, width):
+        for part, around in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            tensors[f"{name}.{part}"] = around + 0.3 * (torch.rand(width, generator=generator) - 0.5)
+
+    convolution("features.conv0", 64, channels, 7, 7)
+    norm("features.norm0", 64)
+    width = 64
+    for block, layers in enumerate(blocks, start=1):
+        for layer in range(1, layers + 1):
+            name = f"features.denseblock{block}.denselayer{layer}"
+            norm(f"{name}.norm1", width)
+            convolution(f"{name}.conv1", 128, width, 1, 1)
+            norm(f"{name}.norm2", 128)
+            convolution(f"{name}.conv2", 32, 128, 3, 3)
+            width += 32
+        if block < len(blocks):
+            norm(f"features.transition{block}.norm", width)
+            convolution(f"features.transition{block}.conv", width // 2, width, 1, 1)
+            width //= 2
+    norm("features.norm5", width)
+    tensors["classifier.weight"], tensors["classifier.bias"] = torch.zeros(18, width), torch.zeros(18)
+    return tensors
+
+
+@pytest.fixture(scope="session")
+def small_base(small, densenet_tensors, tmp_path_factory):
+    """A base of the small tier, converted of random weights."""
+    from clinic_ai_xray.convert import main
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.save(densenet_tensors((1, 1, 1, 6)), folder / "weights.pt")
+    words = ["--licence", "Apache-2.0", "--source-of-weights", "Random numbers.", "--slot", "second"]
+    assert main([str(folder / "weights.pt"), str(folder / "base"), "--tier", small.name, *words]) == 0
+    return open_model(folder / "base")

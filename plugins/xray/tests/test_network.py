@@ -9,8 +9,9 @@ import torch
 
 from clinic_ai.contract import Device
 from clinic_ai.errors import ModelError
-from clinic_ai_xray.network import PARAMETERS, SIDE, FastNetwork, accept, describe, export
+from clinic_ai_xray.network import PARAMETERS, FastNetwork, accept, describe, export
 from clinic_ai_xray.served import ServedModel
+from clinic_ai_xray.tiers import FAST
 from clinic_ai_xray.trainer import reference_base
 
 
@@ -20,7 +21,7 @@ def lively_network() -> FastNetwork:
     network = FastNetwork().train()
     with torch.no_grad():
         for _ in range(3):
-            network(torch.rand(8, 1, SIDE, SIDE))  # running statistics of the batch normalisations
+            network(torch.rand(8, 1, FAST.side, FAST.side))  # running statistics of the batch normalisations
     return network.eval()
 
 
@@ -35,7 +36,7 @@ def test_it_has_the_stated_number_of_parameters():
 def test_the_map_adds_up_to_the_logit():
     network = lively_network()
     with torch.inference_mode():
-        maps = network.features(torch.rand(4, 1, SIDE, SIDE))
+        maps = network.features(torch.rand(4, 1, FAST.side, FAST.side))
         logits, activation = network.head.judge(maps)
         hidden = network.head.hidden(maps.mean(dim=(2, 3)))
         constant = ((hidden > 0) * network.head.out.weight) @ network.head.hidden.bias + network.head.out.bias
@@ -46,8 +47,8 @@ def test_the_map_adds_up_to_the_logit():
 def exported(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     network = lively_network()
-    sample = np.random.default_rng(0).random((64, 1, SIDE, SIDE), dtype=np.float32)
-    difference = export(network, path, describe(condition="pneumonia", temperature=1.25), sample)
+    sample = np.random.default_rng(0).random((64, 1, FAST.side, FAST.side), dtype=np.float32)
+    difference = export(network, path, describe(FAST, condition="pneumonia", temperature=1.25), sample)
     return network, path, sample, difference
 
 
@@ -84,7 +85,7 @@ def test_the_reference_model_loads_and_is_small():
     assert not model.manifest.clinical_use
     assert model.manifest.files[0].size_bytes < 6_000_000
     served = ServedModel(model, Device())
-    images = np.random.default_rng(0).random((3, 1, SIDE, SIDE), dtype=np.float32)
+    images = np.random.default_rng(0).random((3, 1, FAST.side, FAST.side), dtype=np.float32)
     together = served.logits(images)
     alone = [float(served.logits(images[i : i + 1])[0]) for i in range(3)]
     np.testing.assert_allclose(together, alone, atol=1e-4)

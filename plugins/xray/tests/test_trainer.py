@@ -22,9 +22,9 @@ from clinic_ai.contract import (
 from clinic_ai.errors import ChildRefused, DatasetError
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai_xray.dataset import labelled
-from clinic_ai_xray.head import HeadRecipe
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
+from clinic_ai_xray.tail import TailRecipe
 from clinic_ai_xray.trainer import XrayTrainer
 
 RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3}
@@ -157,11 +157,11 @@ def test_in_a_child_it_reports_and_stops(tmp_path, corpus):
 )
 def test_a_recipe_of_another_kind_is_named(values, says):
     with pytest.raises(DatasetError, match=re.escape(says)):
-        HeadRecipe.parse(values)
+        TailRecipe.parse(values)
 
 
 def test_a_recipe_takes_the_kinds_of_its_defaults():
-    recipe = HeadRecipe.parse({"epochs": 5.0, "rate": 1, "warm": True, "condition": "pneumonia"})
+    recipe = TailRecipe.parse({"epochs": 5.0, "rate": 1, "warm": True, "condition": "pneumonia"})
     assert (recipe.epochs, recipe.rate, recipe.warm) == (5, 1.0, True)
 
 

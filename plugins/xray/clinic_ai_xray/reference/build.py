@@ -27,6 +27,7 @@ from clinic_ai_xray.network import describe, export
 from clinic_ai_xray.reference.films import read_films
 from clinic_ai_xray.reference.folds import Setting, figures, judge_by_folds
 from clinic_ai_xray.served import map_scale, without_side
+from clinic_ai_xray.tiers import FAST
 
 CONDITION = "pneumonia"
 SOURCE = (
@@ -52,12 +53,12 @@ def build(data: Path, work: Path, target: Path, recipe: Recipe, *, processes: in
 
     target.mkdir(parents=True, exist_ok=True)
     path = target / "model.onnx"
-    described = describe(condition=CONDITION, temperature=setting.temperature)
+    described = describe(FAST, condition=CONDITION, temperature=setting.temperature)
     difference = export(network, path, described, images[:64])
     parameters = {
         "condition": CONDITION,
         "label": "Pneumonia",
-        "tier": "fast",
+        "tier": FAST.name,
         **described,
         "threshold": setting.band.threshold,
         "abstain_low": setting.band.low,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from clinic_ai_xray.data import read_input, stack
 from clinic_ai_xray.fitting import Images, Labels
-from clinic_ai_xray.network import SIDE
+from clinic_ai_xray.tiers import FAST
 
 FOLDS = 5
 _VALIDATION = 0.15
@@ -52,7 +52,7 @@ def read_films(data: Path) -> Films:
     with (data / "labels.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     return Films(
-        stack([read_input(data / row["file"], SIDE) for row in rows]),
+        stack([read_input(data / row["file"], FAST.side) for row in rows]),
         np.array([int(row["folder_label"] == "Pneumonia") for row in rows], dtype=np.int64),
         tuple(row["patient_id"] for row in rows),
         np.array([row["flag_folder_vs_nih"] == "1" for row in rows]),
