@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 from clinic_ai.contract import Dataset, Example
 from clinic_ai.errors import DatasetError, InputError
 from clinic_ai.ml.checkpoints import write_durably
-from clinic_ai_xray.data import PREPROCESSING_VERSION, read_input
+from clinic_ai_xray.data import PREPROCESSING_VERSION, in_threads, read_input
 from clinic_ai_xray.served import ServedModel
 
 _SHARD = 128
@@ -126,14 +126,8 @@ def _shard(base: ServedModel, examples: list[Example], cache: Path) -> dict[str,
         return load_file(path)
     except (OSError, SafetensorError):
         pass  # not computed yet, or cut short
-    rows: list[npt.NDArray[np.float32] | None] = []
-    for example in examples:
-        try:
-            image = read_input(example.path, base.side)
-        except InputError:
-            rows.append(None)
-            continue
-        rows.append(base.features(np.stack([image, image[:, ::-1]])[:, None]))
+    # Each image goes its way alone: nothing depends on which others are beside it, or on the number of threads.
+    rows = in_threads(lambda example: _pair(base, example), examples, base.threads)
     empty = np.zeros((2, base.feature_count), dtype=np.float32)
     part = {
         "features": np.stack([empty if row is None else row for row in rows]).astype(np.float32),
@@ -141,3 +135,12 @@ def _shard(base: ServedModel, examples: list[Example], cache: Path) -> dict[str,
     }
     write_durably(path, save(part))
     return part
+
+
+def _pair(base: ServedModel, example: Example) -> npt.NDArray[np.float32] | None:
+    """Return the features (2, feature_count) of an image and its mirror, None if it cannot be read."""
+    try:
+        image = read_input(example.path, base.side)
+    except InputError:
+        return None
+    return base.features(np.stack([image, image[:, ::-1]])[:, None])

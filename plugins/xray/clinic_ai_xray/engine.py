@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from PIL import Image
 from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask, TaskImage
 from clinic_ai.domain import Analysis, Answer, Finding, ProducedFile, Refusal
 from clinic_ai.errors import InputError, ModelError
-from clinic_ai.ml.images import GreyImage, load_grey
-from clinic_ai_xray.data import network_input
+from clinic_ai.ml.images import load_grey
+from clinic_ai_xray.data import in_threads, network_input
 from clinic_ai_xray.gate import Reason, refuse_by_header, refuse_by_pixels, remarks_by_header
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import Judgement, ServedModel
 
-_MAP_SIDE = 256
+_MAP_SIDE = 128
+"""Pixels of a heat map a side: enough for a few regions, drawn smoothly; a larger one costs more than the gate."""
 _CAPTION = "What each region added for {label}; the network sees {rows} x {columns} regions."
 
 
@@ -46,8 +48,9 @@ class XrayEngine:
         """Judge every image that is a frontal chest X-ray; refuse the others in words, without a number."""
         models = self._pinned(task)
         work = _Work(Path(task.output_directory))
-        for image in task.images:
-            self._judge_image(image, task, models, work)
+        seen = in_threads(lambda image: _look_at(image, task, models), task.images, min(m.threads for m in models))
+        for image, what in zip(task.images, seen, strict=True):
+            work.add(image, what)
         return Analysis(
             plugin=self._manifest.name,
             plugin_version=self._manifest.version,
@@ -79,37 +82,48 @@ class XrayEngine:
             raise ModelError("The job pins no model.", remedy="Promote one with `clinic-ai model promote`.")
         return chosen
 
-    def _judge_image(self, image: TaskImage, task: AnalysisTask, models: list[ServedModel], work: _Work) -> None:
-        reason = refuse_by_header(image.header, task.facts)
-        if reason is not None:
-            work.refuse(image, reason)
-            return
-        for side in sorted({model.side for model in models}):
-            began = time.perf_counter()
-            try:
-                grey = load_grey(image.path, size=(side, side))
-            except InputError as error:
-                work.refuse(image, Reason(error.code, error.message))
-                return
-            work.took("read", began)
-            reason = refuse_by_pixels(grey)
-            if reason is not None:
-                work.refuse(image, reason)
-                return
-            work.remarks += [*remarks_by_header(image.header, task.facts), *grey.remarks]
-            self._judge_with([model for model in models if model.side == side], grey, image, work)
 
-    @staticmethod
-    def _judge_with(models: list[ServedModel], grey: GreyImage, image: TaskImage, work: _Work) -> None:
+@dataclass
+class _Seen:
+    """What was seen in one image; ``seconds`` by kind of work."""
+
+    judged: list[tuple[ServedModel, Judgement]] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def took(self, what: str, began: float) -> None:
+        """Add the time since ``began``."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
+
+
+def _look_at(image: TaskImage, task: AnalysisTask, models: list[ServedModel]) -> _Seen:
+    """Read one image and have every model judge it, unless there is a reason not to."""
+    seen = _Seen()
+    reason = refuse_by_header(image.header, task.facts)
+    if reason is not None:
+        seen.reasons.append(reason)
+        return seen
+    for side in sorted({model.side for model in models}):
+        began = time.perf_counter()
+        try:
+            grey = load_grey(image.path, size=(side, side))
+        except InputError as error:
+            seen.reasons.append(Reason(error.code, error.message))
+            return seen
+        seen.took("read", began)
+        reason = refuse_by_pixels(grey)
+        if reason is not None:
+            seen.reasons.append(reason)
+            return seen
+        seen.remarks += [*remarks_by_header(image.header, task.facts), *grey.remarks]
+        began = time.perf_counter()
         prepared = network_input(grey)
         for model in models:
-            began = time.perf_counter()
-            judgement = model.judge(prepared)
-            work.took("infer", began)
-            if judgement.distance > 1.0:
-                work.refuse(image, _unlike(model, judgement))
-            else:
-                work.find(image, model, judgement)
+            if model.side == side:
+                seen.judged.append((model, model.judge(prepared)))
+        seen.took("infer", began)
+    return seen
 
 
 def _unlike(model: ServedModel, judgement: Judgement) -> Reason:
@@ -131,8 +145,18 @@ class _Work:
         self.files: list[ProducedFile] = []
         self.seconds: dict[str, float] = {}
 
-    def took(self, what: str, began: float) -> None:
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
+    def add(self, image: TaskImage, seen: _Seen) -> None:
+        """Add what was seen in one image."""
+        self.remarks += seen.remarks
+        for what, seconds in seen.seconds.items():
+            self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+        for reason in seen.reasons:
+            self.refuse(image, reason)
+        for model, judgement in seen.judged:
+            if judgement.distance > 1.0:
+                self.refuse(image, _unlike(model, judgement))
+            else:
+                self.find(image, model, judgement)
 
     def refuse(self, image: TaskImage, reason: Reason) -> None:
         self.refusals.append(Refusal(instance_sha256=image.sha256, code=reason.code, sentence=reason.sentence))

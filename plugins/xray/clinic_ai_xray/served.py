@@ -49,6 +49,8 @@ class ServedModel:
         """Load ``model``. Raise ModelError if a file or its metadata is not what the manifest says."""
         self.ref = model.ref
         self.manifest = model.manifest
+        self.threads = max(1, device.threads)
+        """How many images may be read and judged beside each other."""
         values = _Parameters(model)
         self.condition = values.text("condition")
         self.label = values.text("label")
@@ -176,13 +178,21 @@ def pinned_bytes(model: LoadedModel) -> bytes:
     return content
 
 
-def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.InferenceSession:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return how a session runs: ``threads`` for one image, none of them spinning."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, device.threads)
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin while they wait would take the processor from the other children.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.InferenceSession:
+    # Measured (benchmarks/xray.py): a second thread inside one small image costs more than it gives. Threads are for
+    # images beside each other.
+    options = session_options(1)
     providers = ["CUDAExecutionProvider"] if device.kind == "cuda" else []
     available = set(onnxruntime.get_available_providers())
     try:

@@ -60,7 +60,7 @@ def test_a_frontal_film_gets_a_finding_with_a_heat_map(child, film, task_of, ref
     assert (produced.name, produced.role, produced.instance_sha256) == (finding.heatmap, "heatmap", image.sha256)
     with Image.open(Path(task.output_directory) / produced.name) as picture:
         assert picture.mode == "L"
-        assert picture.size == (256, 256)
+        assert picture.size == (128, 128)
 
 
 def test_polarity_and_depth_change_nothing(child, film, task_of):
