@@ -41,12 +41,13 @@ from clinic_ai_xray.dataset import compute_features
 from clinic_ai_xray.engine import XrayEngine
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest, write_dx
-from clinic_ai_xray.served import ServedModel, session_options
+from clinic_ai_xray.served import INTRA_OP, ServedModel, session_options
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.parts.plain_training import compare
 
 FILM = (2500, 2048)
+BUDGETED = ("uncompressed", "JPEG-LS", "JPEG 2000")
 PICTURE = 1024
 CORES = 2
 
@@ -116,14 +117,14 @@ def task_of(model: LoadedModel, paths: list[Path], out: Path) -> AnalysisTask:
 def write_films(folder: Path) -> dict[str, Path]:
     """Write one 16-bit film in several encodings; return their paths by name."""
     pixels = draw_chest(*FILM, seed=1, opacity=True)
-    films = {name: folder / f"{number}.dcm" for number, name in enumerate(("uncompressed", "JPEG-LS", "JPEG 2000"))}
+    films = {name: folder / f"{number}.dcm" for number, name in enumerate(BUDGETED)}
     plain = films["uncompressed"]
     write_dx(plain, pixels, seed=1)
     for name, syntax in (("JPEG-LS", JPEGLSLossless), ("JPEG 2000", JPEG2000Lossless)):
         dataset = pydicom.dcmread(plain)
         dataset.compress(syntax, generate_instance_uid=False)
         dataset.save_as(films[name])
-    padded = films["uncompressed, padded, no window"] = folder / "padded.dcm"
+    padded = films["padded, no window"] = folder / "padded.dcm"
     framed = pixels.copy()
     framed[:, :200] = 0.0
     write_dx(padded, framed, seed=1)
@@ -155,10 +156,14 @@ def measure_films(model: LoadedModel, folder: Path, rounds: int, verdicts: Verdi
         found[name] = analysis.findings[0].probability
         bare, ours = taking_turns(rounds, partial(bare_judge, session, path, side), partial(engine.analyse, task))
         ratio = median(ours) / median(bare)
-        figures = f"{median(ours):6.1f} ms, bare {median(bare):6.1f} ms, ratio {ratio:.2f}, at most 1.20"
-        verdicts.say(f"film to finding, {name}", figures, ratio <= 1.2)
-    spread = max(found.values()) - min(value for name, value in found.items() if "padded" not in name)
-    verdicts.say("probability of one film in all encodings", f"differs by {spread:.6f}")
+        figures = f"{median(ours):6.1f} ms, bare {median(bare):6.1f} ms, ratio {ratio:.2f}"
+        if name in BUDGETED:
+            verdicts.say(f"film to finding, {name}", f"{figures}, at most 1.20", ratio <= 1.2)
+        else:
+            verdicts.say(f"film to finding, {name}", f"{figures}; the bare side leaves that out")
+    alike = [found[name] for name in BUDGETED]
+    spread = max(alike) - min(alike)
+    verdicts.say("probability of one film in these encodings", f"differs by {spread:.6f}", spread == 0)
 
 
 # ---------------------------------------------------------------- pictures per second
@@ -213,7 +218,7 @@ def measure_rate(model: LoadedModel, folder: Path, rounds: int, verdicts: Verdic
             verdicts.say(f"1024 x 1024 PNG, {name}", f"{cpu:6.2f} ms")
             continue
         figures = f"{cpu:6.2f} ms, {cpu / floor:.2f} x bare: {1000 * CORES / cpu:.0f}/s, at least 100/s"
-        figures += f"; wall {1000 / wall:.0f}/s on {cpu / wall:.1f} cores"
+        figures += f"; wall {1000 / wall:.0f}/s, got {cpu / wall:.1f} cores"
         verdicts.say(f"1024 x 1024 PNG, {name}", figures, 1000 * CORES / cpu >= 100)
 
 
@@ -248,7 +253,7 @@ def measure_threads(model: LoadedModel, rounds: int, verdicts: Verdicts) -> None
     for count, times in zip((1, 2), sides, strict=True):
         fastest = 1000 * min(wall for _, wall in times)
         figures = f"{median(times):6.2f} ms, wall {median(times, 1):6.2f} ms (fastest {fastest:.2f} ms)"
-        verdicts.say(f"one image and its mirror, intra-op {count}", figures)
+        verdicts.say(f"one image and its mirror, intra-op {count}", figures + (", taken" if count == INTRA_OP else ""))
 
 
 # ---------------------------------------------------------------- training

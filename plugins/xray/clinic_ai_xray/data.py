@@ -44,14 +44,19 @@ def stack(images: list[Float]) -> Float:
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
-    """Return ``work`` of each item, in order; ``threads`` of them at a time. What one raises is raised.
+    """Return ``work`` of each item, in order; ``threads`` of them at a time, or one if memory is short.
 
-    Reading, Pillow, zlib, numpy and ONNX Runtime let go of Python's lock: two cores do nearly twice as much.
+    What ``work`` raises is raised. Reading, Pillow, zlib, numpy and ONNX Runtime let go of Python's lock, so that
+    several cores are used.
     """
     if min(threads, len(items)) < 2:
         return [work(item) for item in items]
     with warnings.catch_warnings():
         # The readers silence warnings, which quote files; filters belong to the process, and threads undo each other's.
         warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
-            return list(pool.map(work, items))
+        try:
+            with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+                return list(pool.map(work, items))
+        except MemoryError:
+            pass  # what does not fit beside another may fit alone
+    return [work(item) for item in items]

@@ -29,6 +29,8 @@ _ORT_ERRORS = (
     ort.NotImplemented,
     ort.RuntimeException,
 )
+INTRA_OP = 1
+"""Threads inside one image. Measured (benchmarks/xray.py): in so small a network a second one gives nothing."""
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
 
 
@@ -190,9 +192,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.InferenceSession:
-    # Measured (benchmarks/xray.py): a second thread inside one small image costs more than it gives. Threads are for
-    # images beside each other.
-    options = session_options(1)
+    options = session_options(INTRA_OP)
     providers = ["CUDAExecutionProvider"] if device.kind == "cuda" else []
     available = set(onnxruntime.get_available_providers())
     try:

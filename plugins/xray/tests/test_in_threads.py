@@ -15,7 +15,7 @@ from clinic_ai_xray.data import in_threads, read_input
 from clinic_ai_xray.dataset import compute_features
 from clinic_ai_xray.engine import XrayEngine
 from clinic_ai_xray.phantom import draw_chest
-from clinic_ai_xray.served import ServedModel
+from clinic_ai_xray.served import INTRA_OP, ServedModel
 
 PATIENCE_S = 30.0
 
@@ -84,6 +84,23 @@ def test_results_come_in_order_and_what_is_raised_is_raised():
     assert in_threads(twice, (), 2) == []
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda number: 1 // number, (1, 0, 1), 2)
+
+
+def test_what_does_not_fit_beside_another_is_done_alone():
+    main = threading.current_thread()
+
+    def large(number: int) -> int:
+        if threading.current_thread() is not main:
+            raise MemoryError
+        return 2 * number
+
+    assert in_threads(large, range(3), 2) == [0, 2, 4]
+
+
+def test_threads_are_for_images_and_not_inside_one(reference):
+    served = ServedModel(reference, Device(threads=3))
+    assert served.threads == 3
+    assert served._session.get_session_options().intra_op_num_threads == INTRA_OP == 1
 
 
 def test_a_thread_that_stops_silencing_warnings_does_not_let_those_of_another_out(recwarn):
