@@ -136,8 +136,10 @@ def _picture_levels(image: Image.Image, wanted: _Wanted) -> _Levels:
     if image.format == "JPEG":
         factor = wanted.reduction(rows, columns)
         image.draft(image.mode, (columns // factor, rows // factor))  # decodes at 1/2, 1/4 or 1/8 for free
-    upright = ImageOps.exif_transpose(image)
-    if image.getexif().get(0x0112, 1) >= 5:  # Orientation 5..8: a quarter turn
+    image.load()
+    orientation = image.getexif().get(0x0112, 1)
+    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
+    if orientation in (5, 6, 7, 8):  # a quarter turn
         rows, columns = columns, rows
     if deep:
         return _deep_levels(np.asarray(upright), (rows, columns), wanted)
@@ -146,7 +148,7 @@ def _picture_levels(image: Image.Image, wanted: _Wanted) -> _Levels:
         rgb = _flatten(upright)
         colour = colourfulness(np.asarray(rgb.reduce(max(1, min(rgb.size) // 256))), 255.0)
         upright = rgb
-    grey = upright.convert("L")
+    grey = upright if upright.mode == "L" else upright.convert("L")
     factor = max(1, wanted.reduction(*grey.size[::-1]))
     pixels = np.asarray(grey.reduce(factor) if factor > 1 else grey, dtype=np.float32) / np.float32(255)
     return _Levels(pixels, (rows, columns), None, (), colour)
@@ -165,8 +167,9 @@ def _deep_levels(values: npt.NDArray[Any], shape: tuple[int, int], wanted: _Want
     stored = average_blocks(values, wanted.reduction(*shape))
     low, high = 0.0, 65535.0
     remarks: tuple[str, ...] = ()
-    if robust_range(values)[1] < 32768.0:
-        low, high = robust_range(values)
+    darkest, brightest = robust_range(values)
+    if brightest < 32768.0:
+        low, high = darkest, brightest
         remarks = ("The 16-bit picture uses the lower half of its range only; its own range was taken as the window.",)
     span = max(high - low, 1.0)
     return _Levels(np.clip((stored - low) / span, 0.0, 1.0).astype(np.float32), shape, None, remarks, 0.0)

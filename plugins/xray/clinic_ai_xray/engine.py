@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ from PIL import Image
 from clinic_ai.contract import AnalysisTask, ConditionInfo, Device, LoadedModel, QuestionTask, TaskImage
 from clinic_ai.domain import Analysis, Answer, Finding, Presence, ProducedFile, Refusal
 from clinic_ai.errors import InputError, ModelError
-from clinic_ai.ml.images import GreyImage, load_grey
-from clinic_ai_xray.data import network_input
+from clinic_ai.ml.greys import Float
+from clinic_ai.ml.images import load_grey
+from clinic_ai_xray.data import in_threads, network_input
 from clinic_ai_xray.gate import (
     Reason,
     Shown,
@@ -25,7 +28,10 @@ from clinic_ai_xray.gate import (
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import Judgement, ServedModel
 
-_MAP_SIDE = 256
+Conditions = Mapping[str, ConditionInfo]
+
+_MAP_SIDE = 128
+"""Pixels of a heat map a side: enough for a few regions, drawn smoothly; a larger one costs more than the gate."""
 _CAPTION = "What each region added for {label}; the network sees {rows} x {columns} regions."
 
 
@@ -61,8 +67,12 @@ class XrayEngine:
                 remedy="Train on it with `clinic-ai train run xray DIR`, then promote the result.",
             )
         work = _Work(Path(task.output_directory))
-        for image in task.images:
-            self._judge_image(image, task, models, work)
+        conditions = {c.code: c for c in task.conditions or self._manifest.conditions}
+        seen = in_threads(
+            lambda image: _look_at(image, task, models, conditions), task.images, min(m.threads for m in models)
+        )
+        for image, what in zip(task.images, seen, strict=True):
+            work.add(image, what)
         return Analysis(
             plugin=self._manifest.name,
             plugin_version=self._manifest.version,
@@ -94,44 +104,74 @@ class XrayEngine:
             raise ModelError("The job pins no model.", remedy="Promote one with `clinic-ai model promote`.")
         return chosen
 
-    def _judge_image(self, image: TaskImage, task: AnalysisTask, models: list[ServedModel], work: _Work) -> None:
-        conditions = {c.code: c for c in task.conditions or self._manifest.conditions}
-        shown = Shown.of(image.header, task.facts)
-        reason = refuse_by_header(image.header, task.facts) or refuse_by_conditions(
-            shown, [conditions[m.condition] for m in models if m.condition in conditions]
-        )
-        if reason is not None:
-            work.refuse(image, reason)
-            return
-        films: dict[int, GreyImage] = {}
-        for code, condition in conditions.items():
-            of = [model for model in models if model.condition == code]
-            if of and condition.applies_to(shown.body_part, shown.view):
-                if not self._judge_condition(ordered(of, condition), films, image, work):
-                    return
-                work.remarks += remarks_by_header(shown, condition)
 
-    @staticmethod
-    def _judge_condition(models: list[ServedModel], films: dict[int, GreyImage], image: TaskImage, work: _Work) -> bool:
-        """Judge one condition by its models in turn; False if the pixels cannot be judged by any model."""
-        for number, model in enumerate(models, start=1):
-            film = films.get(model.side)
-            if film is None:
-                film = work.read(image, model.side)
-                if film is None:
-                    return False
-                films[model.side] = film
+@dataclass
+class _Seen:
+    """What was seen in one image; ``seconds`` by kind of work."""
+
+    judged: list[tuple[ServedModel, Judgement]] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    films: dict[int, Float] = field(default_factory=dict)
+    """Prepared for the networks, by their side in pixels."""
+
+    def took(self, what: str, began: float) -> None:
+        """Add the time since ``began``."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
+
+    def film(self, image: TaskImage, side: int) -> Float | None:
+        """Return the image as a network takes it; None, with a reason, if its pixels cannot be judged."""
+        if side not in self.films:
             began = time.perf_counter()
-            judgement = model.judge(network_input(film))
-            work.took("infer", began)
-            if judgement.distance > 1.0:
-                work.refuse(image, _unlike(model, judgement))
-                return True
-            screened = number < len(models) and model.band.presence(judgement.probability) is not Presence.ABSENT
-            if not screened:
-                work.find(image, model, judgement)
-                return True
-        return True
+            try:
+                grey = load_grey(image.path, size=(side, side))
+            except InputError as error:
+                self.reasons.append(Reason(error.code, error.message))
+                return None
+            self.took("read", began)
+            reason = refuse_by_pixels(grey)
+            if reason is not None:
+                self.reasons.append(reason)
+                return None
+            self.remarks += grey.remarks
+            self.films[side] = network_input(grey)
+        return self.films[side]
+
+
+def _look_at(image: TaskImage, task: AnalysisTask, models: list[ServedModel], conditions: Conditions) -> _Seen:
+    """Read one image and have the models of every condition that applies judge it, unless there is a reason not to."""
+    seen = _Seen()
+    shown = Shown.of(image.header, task.facts)
+    reason = refuse_by_header(image.header, task.facts) or refuse_by_conditions(
+        shown, [conditions[model.condition] for model in models if model.condition in conditions]
+    )
+    if reason is not None:
+        seen.reasons.append(reason)
+        return seen
+    for code, condition in conditions.items():
+        of = [model for model in models if model.condition == code]
+        if of and condition.applies_to(shown.body_part, shown.view):
+            if not _judge(ordered(of, condition), image, seen):
+                return seen
+            seen.remarks += remarks_by_header(shown, condition)
+    return seen
+
+
+def _judge(models: list[ServedModel], image: TaskImage, seen: _Seen) -> bool:
+    """Judge one condition by its models in turn; False if the pixels cannot be judged by any model."""
+    for number, model in enumerate(models, start=1):
+        film = seen.film(image, model.side)
+        if film is None:
+            return False
+        began = time.perf_counter()
+        judgement = model.judge(film)
+        seen.took("infer", began)
+        absent = model.band.presence(judgement.probability) is Presence.ABSENT
+        if judgement.distance > 1.0 or absent or number == len(models):
+            seen.judged.append((model, judgement))
+            return True
+    return True
 
 
 def ordered(models: list[ServedModel], condition: ConditionInfo) -> list[ServedModel]:
@@ -159,24 +199,18 @@ class _Work:
         self.files: list[ProducedFile] = []
         self.seconds: dict[str, float] = {}
 
-    def took(self, what: str, began: float) -> None:
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
-
-    def read(self, image: TaskImage, side: int) -> GreyImage | None:
-        """Return the image at the size of a network; None, and a refusal, if its pixels cannot be judged."""
-        began = time.perf_counter()
-        try:
-            grey = load_grey(image.path, size=(side, side))
-        except InputError as error:
-            self.refuse(image, Reason(error.code, error.message))
-            return None
-        self.took("read", began)
-        reason = refuse_by_pixels(grey)
-        if reason is not None:
+    def add(self, image: TaskImage, seen: _Seen) -> None:
+        """Add what was seen in one image."""
+        self.remarks += seen.remarks
+        for what, seconds in seen.seconds.items():
+            self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+        for reason in seen.reasons:
             self.refuse(image, reason)
-            return None
-        self.remarks += grey.remarks
-        return grey
+        for model, judgement in seen.judged:
+            if judgement.distance > 1.0:
+                self.refuse(image, _unlike(model, judgement))
+            else:
+                self.find(image, model, judgement)
 
     def refuse(self, image: TaskImage, reason: Reason) -> None:
         self.refusals.append(Refusal(instance_sha256=image.sha256, code=reason.code, sentence=reason.sentence))

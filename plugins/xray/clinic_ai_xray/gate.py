@@ -13,6 +13,7 @@ import numpy as np
 
 from clinic_ai.contract import ConditionInfo
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
+from clinic_ai.ml.greys import Float
 from clinic_ai.ml.images import GreyImage
 
 _MAMMOGRAPHY = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -114,10 +115,17 @@ def refuse_by_pixels(image: GreyImage) -> Reason | None:
         )
     if image.colour > _MOST_COLOUR:
         return Reason("colour_picture", "This is a colour picture, not an X-ray image.")
-    low, high = np.percentile(image.pixels, (2.0, 98.0))
-    if high - low < _LEAST_CONTRAST:
+    if _contrast(image.pixels) < _LEAST_CONTRAST:
         return Reason("empty_image", "The image is uniform: it is all black, all white or was not exposed.")
     return None
+
+
+def _contrast(pixels: Float) -> float:
+    """Return how far the 2nd and the 98th percentile lie apart, by nearest rank: much cheaper than interpolated."""
+    last = pixels.size - 1
+    low, high = round(0.02 * last), round(0.98 * last)
+    parted = np.partition(pixels, (low, high), axis=None)
+    return float(parted[high] - parted[low])
 
 
 def _only(values: tuple[str, ...]) -> str:

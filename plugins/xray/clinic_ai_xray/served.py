@@ -30,6 +30,8 @@ _ORT_ERRORS = (
     ort.NotImplemented,
     ort.RuntimeException,
 )
+INTRA_OP = 1
+"""Threads inside one image. Measured (benchmarks/xray.py): in so small a network a second one gives nothing."""
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
 
 
@@ -50,6 +52,8 @@ class ServedModel:
         """Load ``model``. Raise ModelError if a file or its metadata is not what the manifest says."""
         self.ref = model.ref
         self.manifest = model.manifest
+        self.threads = max(1, device.threads)
+        """How many images may be read and judged beside each other."""
         values = _Parameters(model)
         self.untrained = model.manifest.parameters.get("untrained") is True
         self.condition = values.text("condition")
@@ -189,13 +193,19 @@ def pinned_bytes(model: LoadedModel) -> bytes:
     return content
 
 
-def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.InferenceSession:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return how a session runs: ``threads`` for one image, none of them spinning."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, device.threads)
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin while they wait would take the processor from the other children.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.InferenceSession:
+    options = session_options(INTRA_OP)
     providers = ["CUDAExecutionProvider"] if device.kind == "cuda" else []
     available = set(onnxruntime.get_available_providers())
     try:

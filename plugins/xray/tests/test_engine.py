@@ -13,10 +13,11 @@ from clinic_ai.confinement import Confinement
 from clinic_ai.contract import Device, EngineLoad, LoadedModel, Ready
 from clinic_ai.domain import Analysis, FileKind, InstanceHeader, Presence, StudyFacts
 from clinic_ai.errors import ChildRefused
+from clinic_ai.ml.images import GreyImage
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.results.codes import table
-from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header
+from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header, refuse_by_pixels
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 
@@ -68,7 +69,7 @@ def test_a_frontal_film_gets_a_finding_with_a_heat_map(child, film, task_of, ref
     assert (produced.name, produced.role, produced.instance_sha256) == (finding.heatmap, "heatmap", image.sha256)
     with Image.open(Path(task.output_directory) / produced.name) as picture:
         assert picture.mode == "L"
-        assert picture.size == (256, 256)
+        assert picture.size == (128, 128)
 
 
 def test_polarity_and_depth_change_nothing(child, film, task_of):
@@ -187,6 +188,19 @@ def test_what_the_pixels_rule_out_gets_no_number(child, film, task_of, image_of,
         code: image.sha256 for code, image in images.items()
     }
     assert len(analysis.findings) == 1  # the good film beside them is judged
+
+
+@pytest.mark.parametrize(
+    ("bright", "refused"),
+    [(0.0, True), (0.01, True), (0.015, True), (0.03, False), (0.5, False)],
+)
+def test_contrast_is_judged_without_the_extremes(bright, refused):
+    """``bright`` is the share of pixels that are white; up to 2 % of them may be a label or a dead pixel."""
+    pixels = np.zeros((128, 128), dtype=np.float32)
+    pixels.reshape(-1)[: round(bright * pixels.size)] = 1.0
+    pixels.reshape(-1)[-1] = 0.7
+    reason = refuse_by_pixels(GreyImage(pixels, None, (), (2500, 2048)))
+    assert (reason is not None and reason.code == "empty_image") == refused
 
 
 def test_a_job_pinned_to_another_model_is_not_run(child, film, task_of, reference):

@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 
 from clinic_ai.errors import InputError
+from clinic_ai.ml import dicom_pixels
 from clinic_ai.ml.greys import average_blocks
 from clinic_ai.ml.images import load_grey
 
@@ -215,6 +216,37 @@ def test_compressed_pixels_equal_the_plain_ones(tmp_path, syntax):
     dataset.compress(syntax, generate_instance_uid=False)
     dataset.save_as(tmp_path / "packed")
     np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, load_grey(plain).pixels)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_where_the_faster_decoder_fails_the_others_are_asked(tmp_path, monkeypatch, syntax):
+    import pydicom
+
+    plain = dicom(tmp_path / "plain", RAMP.astype(np.uint16), bits=12, WindowCenter=1500, WindowWidth=3000)
+    dataset = pydicom.dcmread(plain)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(tmp_path / "packed")
+    monkeypatch.setattr(dicom_pixels, "_FASTER", {syntax: "not installed"})
+    np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, load_grey(plain).pixels)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [8, 10, 16])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_the_faster_decoder_gives_the_pixels_of_the_others(tmp_path, monkeypatch, syntax, bits, signed):
+    import pydicom
+
+    low = -(1 << (bits - 1)) if signed else 0
+    kind = {(8, False): np.uint8, (8, True): np.int8}.get((bits, signed), np.int16 if signed else np.uint16)
+    stored = (low + RAMP * 5 % (1 << bits)).astype(kind)
+    plain = dicom(tmp_path / "plain", stored, bits=bits, WindowCenter=low + (1 << (bits - 1)), WindowWidth=1 << bits)
+    dataset = pydicom.dcmread(plain)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(tmp_path / "packed")
+    faster = load_grey(tmp_path / "packed").pixels
+    np.testing.assert_array_equal(faster, load_grey(plain).pixels)
+    monkeypatch.setattr(dicom_pixels, "_FASTER", {})
+    np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, faster)
 
 
 def test_deflated_files_are_read(tmp_path):
