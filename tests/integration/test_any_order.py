@@ -101,7 +101,7 @@ def known(site: HeaderSite, uid: str) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_the_studies_are_the_same_however_they_come(site: HeaderSite, data: st.DataObject) -> None:
     every = [data.draw(scans(study)) for study in range(data.draw(st.integers(1, 3)))]

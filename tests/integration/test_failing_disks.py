@@ -91,7 +91,7 @@ def test_rights_that_are_missing_for_a_while(tmp_path: Path) -> None:
     assert "PermissionError" in seen["quarantine"]
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.torture)])
 def test_a_share_that_goes_away_while_files_are_in_flight(tmp_path: Path, rounds: int) -> None:
     told = tell_under(own_mounts(), "failing_disk", "mounts", tmp_path / "h", rounds, 5, timeout_s=3000)
     assert told["offline"] == [1] * rounds, "each time people are told, once"

@@ -90,8 +90,9 @@ def _claims(
 
     names_in, lengths_in = by_sentence((m.first, m) for m in named), by_sentence((at, (at, s)) for at, s in placed)
     hedges_in, cues_in = by_sentence((w.first, w) for w in worded), by_sentence((c.first, c) for c in cues)
+    lengths_in = {n: found for n, found in lengths_in.items() if n in names_in or _refers_back(text, n)}
     if wanted is not None and names_in.keys() >= lengths_in.keys():
-        # A length in a sentence without a name may belong to any condition before it; here there is none.
+        # "It measures 14 mm" may speak of any condition before it; here there is no such sentence.
         names_in = {n: here for n, here in names_in.items() if any(m.key in wanted for m in here)}
         lengths_in = {n: lengths for n, lengths in lengths_in.items() if n in names_in}
     healthy = set(normal)
@@ -102,7 +103,7 @@ def _claims(
         here, lengths = names_in.get(number, []), lengths_in.get(number, [])
         if not here:
             if not any(low <= first < high for low, high in quiet):
-                _measure(text, made, first, [s for _, s in lengths])
+                _measure(made, first, [s for _, s in lengths])
             continue
         spoken = cues_in.get(number, [])
         said = [Denial.YES if m in healthy else denial(text, m, here, spoken) for m in here]
@@ -135,10 +136,14 @@ def _laid_over(named: list[Match], normal: list[Match]) -> list[Match]:
     return sorted([*kept, *normal], key=lambda m: m.first)
 
 
-def _measure(text: Text, made: list[Claim], first: int, lengths: Sequence[Size]) -> None:
+def _refers_back(text: Text, number: int) -> bool:
+    """Whether a sentence that names no condition may speak of the one before: "it measures 14 mm"."""
+    first = text.sentences[number][0]
+    return not _REFERRING.isdisjoint(text.words[first : first + _FIRST_WORDS])
+
+
+def _measure(made: list[Claim], first: int, lengths: Sequence[Size]) -> None:
     """Give lengths of a sentence that names no condition to the one before, if it refers back: "it measures 14 mm"."""
-    if _REFERRING.isdisjoint(text.words[first : first + _FIRST_WORDS]):
-        return
     for index in range(len(made) - 1, -1, -1):
         if made[index].match.last < first - _FAR:
             return

@@ -25,8 +25,6 @@ class _AgainstClaims(AgainstFindings):
     """Lexicon with the groups that ``denials`` explains: ``before`` ("no"), ``after`` ("not seen") and so on."""
     normals: str = "normals"
     """Lexicon ``condition: what denies it without naming it``; a pack may do without."""
-    kinds: str = "kinds"
-    """Lexicon ``condition: the more general one it is a kind of``; a pack may do without."""
     lexicon_fields: ClassVar[tuple[str, ...]] = ("findings", "negations", "normals", "kinds")
     optional_lexicons: ClassVar[tuple[str, ...]] = ("normals", "kinds")
 
@@ -49,11 +47,6 @@ class _AgainstClaims(AgainstFindings):
         if normals is None or known.isdisjoint(normals.groups):
             return False
         return any(match.key in known for match in normals.find(text))
-
-    def _kinds(self) -> tuple[tuple[str, str], ...]:
-        """The pairs (condition, the more general one)."""
-        kinds = self._lexicons.get("kinds")
-        return kinds.terms if kinds is not None else ()
 
 
 def _against(

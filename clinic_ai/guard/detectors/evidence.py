@@ -22,7 +22,15 @@ class AgainstFindings(Detector):
     """Base: knows which conditions a text names, by the pack's lexicon ``condition: term, term``."""
 
     findings: str = "findings"
-    lexicon_fields: ClassVar[tuple[str, ...]] = ("findings",)
+    kinds: str = "kinds"
+    """Lexicon ``condition: the more general one it is a kind of``; a pack may do without."""
+    lexicon_fields: ClassVar[tuple[str, ...]] = ("findings", "kinds")
+    optional_lexicons: ClassVar[tuple[str, ...]] = ("kinds",)
+
+    def _kinds(self) -> tuple[tuple[str, str], ...]:
+        """The pairs (condition, the more general one)."""
+        kinds = self._lexicons.get("kinds")
+        return kinds.terms if kinds is not None else ()
 
     def _named(self, text: Text) -> list[Match]:
         return self._lexicons["findings"].find(text)
@@ -71,6 +79,8 @@ class UnsupportedFinding(AgainstFindings):
         if not named:
             return None
         evidence = {*self._evidence(view.findings), *self._masks(view.subject.masks)}
+        # Who judged the general condition judged its kinds, and who judged a kind can speak of the general one.
+        evidence |= {key for pair in self._kinds() if not evidence.isdisjoint(pair) for key in pair}
         loose = [m for m in named if m.key not in evidence]
         if not loose:
             return None
@@ -88,6 +98,7 @@ class OmittedFinding(AgainstFindings):
         if not positive and not shown:
             return None
         named = {m.key for text in view.texts for m in self._named(text)}
+        named |= {general for kind, general in self._kinds() if kind in named}
         spoken = " ".join(text.folded for text in view.texts)
         left_out = {
             *(f.condition for f in positive if not (self._keys(f) & named) and Text(f.label).folded not in spoken),

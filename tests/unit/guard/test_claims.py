@@ -9,6 +9,7 @@ from clinic_ai.guard.detectors import View
 from clinic_ai.guard.detectors.base import Detector
 from clinic_ai.guard.detectors.claims import Claim, claims
 from clinic_ai.guard.detectors.contradiction import Contradiction, NumberMismatch
+from clinic_ai.guard.detectors.evidence import OmittedFinding, UnsupportedFinding
 from clinic_ai.guard.lexicon import Lexicon, parse_lexicon
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.text import Text
@@ -36,7 +37,8 @@ def flagged(
     judge = detector()
     lexicons: dict[str, Lexicon] = {name: lexicon for name, lexicon in LEXICONS.items() if name not in without}
     judge.bind(lexicons)
-    return judge.detect(View(Audience.CLINICIAN, about(*evidence), None, Text(text))) is not None
+    said = Text(text)
+    return judge.detect(View(Audience.CLINICIAN, about(*evidence), None, said, (said,))) is not None
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,19 @@ def test_a_kind_implies_the_general_condition_and_not_the_other_way_about() -> N
     assert not flagged("No mediastinal lymphadenopathy.", finding(general, True))
     assert not flagged("Lymphadenopathy.", finding(kind, True))
     assert not flagged("Lymphadenopathy.", finding(kind, False))
+
+
+def test_a_kind_is_supported_by_the_general_condition_and_mentions_it() -> None:
+    text = "Hydropneumothorax on the left."
+    both = (finding("pneumothorax", True), finding("pleural_effusion", True))
+    assert not flagged(text, *both, detector=UnsupportedFinding)
+    assert flagged(text, *both, detector=UnsupportedFinding, without=("kinds",))
+    assert flagged(text, finding("lung_nodule", True), detector=UnsupportedFinding)
+    assert not flagged(
+        "Calcification of the aorta.", finding("coronary_calcification", True), detector=UnsupportedFinding
+    )
+    assert not flagged(text, *both, detector=OmittedFinding)
+    assert flagged(text, *both, finding("lung_nodule", True), detector=OmittedFinding)
 
 
 def test_a_side_that_is_free_contradicts_no_finding_without_a_side() -> None:
