@@ -239,9 +239,14 @@ class TailTraining:
         return math.ceil(len(self._labels) / self._recipe.batch)
 
     def run(self, report: Callable[[dict[str, float]], None], stop: Callable[[], bool]) -> TailState:
-        """Train until the last epoch, until patience ends, or until ``stop`` says so after an epoch."""
+        """Train until the last epoch, until patience ends, or until ``stop`` says so.
+
+        An epoch that is stopped in its middle counts as not begun; this object cannot go on then, a new one can.
+        """
         while not self._state.finished:
-            entry = self._epoch(self._state.epoch + 1)
+            entry = self._epoch(self._state.epoch + 1, stop)
+            if entry is None:
+                break
             self._state = self._advance(entry)
             self._save()
             report(entry)
@@ -249,7 +254,7 @@ class TailTraining:
                 break
         return self._state
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
+    def _epoch(self, epoch: int, stop: Callable[[], bool]) -> dict[str, float] | None:
         recipe = self._recipe
         torch.manual_seed(recipe.seed * 100_003 + epoch)  # order, views and dropout follow from seed and epoch
         self._tail.train()
@@ -258,6 +263,8 @@ class TailTraining:
         weight = torch.tensor((1 - positive) / positive)
         total = 0.0
         for step in range(self.steps_per_epoch):
+            if stop():
+                return None
             chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
             views = torch.randint(0, recipe.views, (len(chosen),))
             logits = self._tail(self._train.activations.take(chosen, views))

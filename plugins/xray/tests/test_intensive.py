@@ -32,19 +32,18 @@ DESCRIBED = ("labels", "input_side", "temperature", "preprocessing_version")
 
 
 class Recorder:
-    """Takes reports and asks the run to stop after some epochs, or after some images."""
+    """Takes reports; asks the run to stop after some epochs, or when it has been asked so often."""
 
-    def __init__(self, *, epochs=None, images=None):
-        self._epochs, self._images, self._asked = epochs, images, 0
-        self._seen = 0
+    def __init__(self, *, epochs=None, asked=None):
+        self._epochs, self._most, self._asked, self._epoch = epochs, asked, 0, 0
 
     def report(self, progress):
-        self._seen = progress.epoch
+        self._epoch = progress.epoch
 
     def stop_requested(self):
         self._asked += 1
-        by_epoch = self._epochs is not None and self._seen >= self._epochs
-        return by_epoch or (self._images is not None and self._asked > self._images)
+        enough = self._epochs is not None and self._epoch >= self._epochs
+        return enough or (self._most is not None and self._asked > self._most)
 
 
 @pytest.fixture
@@ -143,11 +142,15 @@ def test_a_run_changes_the_tail_and_nothing_frozen(finished, small_base, corpus)
     assert again.values["auroc"] == pytest.approx(result.scores.values["auroc"], abs=0.02)
 
 
-@pytest.mark.parametrize("stopped_by", [{"epochs": 2}, {"images": 30}])
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, finished, task_in, stopped_by):
+@pytest.mark.parametrize(
+    ("stopped_by", "whole_epochs"),
+    [({"epochs": 2}, 2), ({"asked": 30}, 0), ({"asked": 72 + (3 + 1) + 2}, 1)],
+    ids=["after an epoch", "among the 72 images", "in the second epoch"],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, finished, task_in, stopped_by, whole_epochs):
     task = task_in(tmp_path / "run")
     stopped = XrayTrainer().train(task, Recorder(**stopped_by))
-    assert stopped.state == "stopped"
+    assert (stopped.state, len(stopped.history)) == ("stopped", whole_epochs)
     resumed = XrayTrainer().train(task, Recorder())
     assert resumed.history == finished[0].history
     one, other = (Path(result.model_directory) / "model.onnx" for result in (resumed, finished[0]))
