@@ -30,8 +30,8 @@ from clinic_ai_xray.tiers import Tier
 Array = npt.NDArray[np.float32]
 
 SPLITS = ("train", "validation", "test")
-_AT_ONCE = 16
-"""Images between two looks at whether to stop."""
+_EACH = 4
+"""Images for each thread between two looks at whether to stop."""
 _CACHE_VERSION = 2
 _TAKEN = 256
 """Rows of activations in memory at once where all of them are gone through."""
@@ -134,11 +134,12 @@ def _shard(base: ServedModel, examples: list[Example], cache: Path, views: int, 
     except (OSError, SafetensorError):
         pass  # not computed yet, or cut short
     rows: list[dict[str, npt.NDArray[Any]] | None] = []
-    for begin in range(0, len(examples), _AT_ONCE):
+    at_once = 1 if base.threads < 2 else _EACH * base.threads
+    for begin in range(0, len(examples), at_once):
         if stop():
             raise Stopped
         # Each image goes its way alone: nothing depends on which others are beside it, or on the number of threads.
-        some = examples[begin : begin + _AT_ONCE]
+        some = examples[begin : begin + at_once]
         rows += in_threads(lambda example: _activations(base, example, views), some, base.threads)
     tier = base.training_tier
     blank = _kept(tier, np.zeros((views, tier.features)), np.zeros((views, *tier.cached_shape)))

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from clinic_ai.contract import Device, Example
+from clinic_ai_xray.cache import compute_parts
 from clinic_ai_xray.data import in_threads, read_input
-from clinic_ai_xray.dataset import compute_features
 from clinic_ai_xray.engine import XrayEngine
 from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.served import INTRA_OP, ServedModel
@@ -21,7 +21,9 @@ PATIENCE_S = 30.0
 
 
 def features_of(base: ServedModel, examples: list[Example], cache: Path):
-    return compute_features(base, examples, cache, lambda _: None, lambda: False)
+    train = [example.model_copy(update={"split": "train"}) for example in examples]
+    parts, unreadable = compute_parts(base, train, cache, 2, lambda _: None, lambda: False)
+    return parts["train"], unreadable
 
 
 def test_features_do_not_depend_on_threads_or_on_neighbours(tmp_path, reference, corpus):
@@ -30,19 +32,19 @@ def test_features_do_not_depend_on_threads_or_on_neighbours(tmp_path, reference,
     alone, beside = (ServedModel(reference, Device(threads=threads)) for threads in (1, 3))
     want, unreadable = features_of(alone, examples, tmp_path / "alone")
     assert unreadable == 1
-    assert want.examples == (*examples[:4], *examples[5:])
+    assert [e.sha256 for e in want.examples] == [e.sha256 for e in (*examples[:4], *examples[5:])]
     for number, base in enumerate((alone, beside, beside)):
         got, _ = features_of(base, examples[::-1], tmp_path / f"backwards-{number}")
         assert got.examples == want.examples[::-1]
-        np.testing.assert_array_equal(got.values[::-1], want.values)
+        np.testing.assert_array_equal(got.pooled[::-1], want.pooled)
     few, _ = features_of(beside, examples[5:7], tmp_path / "few")
-    np.testing.assert_array_equal(few.values, want.values[4:6])
+    np.testing.assert_array_equal(few.pooled, want.pooled[4:6])
 
 
 def test_training_computes_features_of_what_serving_judges(tmp_path, reference, corpus):
     base = ServedModel(reference, Device(threads=2))
     features, _ = features_of(base, list(corpus.examples[:3]), tmp_path / "cache")
-    for pair, example in zip(features.values, corpus.examples, strict=False):
+    for pair, example in zip(features.pooled, corpus.examples, strict=False):
         image = read_input(example.path, base.side)
         np.testing.assert_array_equal(pair[:1], base.features(image[None, None]))
         np.testing.assert_array_equal(pair[1:], base.features(image[None, None, :, ::-1]))
