@@ -26,13 +26,14 @@ _UNDECODABLE = "Export the study again uncompressed, or as lossless JPEG, JPEG 2
 _READ_ERRORS = (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError)
 # pydicom's decoders and the codecs behind them raise all of these for streams that are damaged or unknown.
 _DECODE_ERRORS = (*_READ_ERRORS, RuntimeError, IndexError, EOFError, struct.error)
-# GDCM, which pydicom asks first, hands pixels over as text: that alone costs more than resizing the image.
-_FASTER = {
+_DECODERS = {
     JPEG2000: "pylibjpeg",
     JPEG2000Lossless: "pylibjpeg",
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
 }
+"""Who decodes what, where pydicom would ask GDCM first: it hands pixels over as text, which takes as long as decoding
+JPEG-LS, and a damaged JPEG-LS stream makes it end the process."""
 
 Decoded = tuple[Float, tuple[int, int], tuple[float, float] | None, tuple[str, ...], float]
 """Grey levels in 0..1 (reduced by whole blocks), shape in the file, spacing in the file, remarks, colourfulness."""
@@ -87,7 +88,7 @@ def _decode(dataset: Dataset, frame: int) -> npt.NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels = _pixels(dataset, frame, _FASTER.get(syntax, ""))
+            pixels = pixel_array(dataset, index=frame, decoding_plugin=_DECODERS.get(syntax, ""), view_only=True)
             if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
                 pixels = apply_color_lut(pixels, dataset)
             return pixels
@@ -103,16 +104,6 @@ def _decode(dataset: Dataset, frame: int) -> npt.NDArray[Any]:
             f"The pixels cannot be decoded; they are encoded as {getattr(syntax, 'name', 'an unknown syntax')}.",
             remedy=_UNDECODABLE,
         ) from error
-
-
-def _pixels(dataset: Dataset, frame: int, faster: str) -> npt.NDArray[Any]:
-    """Return one frame as pydicom decodes it, not to be written to; ``faster`` names the decoder to ask first."""
-    if faster:
-        try:
-            return pixel_array(dataset, index=frame, decoding_plugin=faster, view_only=True)
-        except _DECODE_ERRORS:
-            pass  # another decoder may be more forgiving
-    return pixel_array(dataset, index=frame, view_only=True)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -218,22 +219,29 @@ def test_compressed_pixels_equal_the_plain_ones(tmp_path, syntax):
     np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, load_grey(plain).pixels)
 
 
-@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
-def test_where_the_faster_decoder_fails_the_others_are_asked(tmp_path, monkeypatch, syntax):
+@pytest.mark.parametrize(("offset", "value"), [(6, 255), (10, 0)])  # of the frame header: rows beyond, no component
+def test_a_damaged_jpeg_ls_stream_is_refused_and_ends_no_process(tmp_path, offset, value):
     import pydicom
 
-    plain = dicom(tmp_path / "plain", RAMP.astype(np.uint16), bits=12, WindowCenter=1500, WindowWidth=3000)
-    dataset = pydicom.dcmread(plain)
-    dataset.compress(syntax, generate_instance_uid=False)
+    dataset = pydicom.dcmread(dicom(tmp_path / "plain", RAMP.astype(np.uint16), bits=12))
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
     dataset.save_as(tmp_path / "packed")
-    monkeypatch.setattr(dicom_pixels, "_FASTER", {syntax: "not installed"})
-    np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, load_grey(plain).pixels)
+    content = bytearray((tmp_path / "packed").read_bytes())
+    content[content.index(b"\xff\xd8\xff") + offset] = value
+    (tmp_path / "damaged").write_bytes(content)
+    script = (
+        "import sys\nfrom clinic_ai.errors import InputError\nfrom clinic_ai.ml.images import load_grey\n"
+        "try:\n    load_grey(sys.argv[1])\nexcept InputError as error:\n    print(error.code)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "damaged")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "cannot_decode"), done.stderr
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", [8, 10, 16])
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
-def test_the_faster_decoder_gives_the_pixels_of_the_others(tmp_path, monkeypatch, syntax, bits, signed):
+def test_the_chosen_decoder_gives_the_pixels_of_the_others(tmp_path, monkeypatch, syntax, bits, signed):
     import pydicom
 
     low = -(1 << (bits - 1)) if signed else 0
@@ -243,10 +251,10 @@ def test_the_faster_decoder_gives_the_pixels_of_the_others(tmp_path, monkeypatch
     dataset = pydicom.dcmread(plain)
     dataset.compress(syntax, generate_instance_uid=False)
     dataset.save_as(tmp_path / "packed")
-    faster = load_grey(tmp_path / "packed").pixels
-    np.testing.assert_array_equal(faster, load_grey(plain).pixels)
-    monkeypatch.setattr(dicom_pixels, "_FASTER", {})
-    np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, faster)
+    chosen = load_grey(tmp_path / "packed").pixels
+    np.testing.assert_array_equal(chosen, load_grey(plain).pixels)
+    monkeypatch.setattr(dicom_pixels, "_DECODERS", {})
+    np.testing.assert_array_equal(load_grey(tmp_path / "packed").pixels, chosen)
 
 
 def test_deflated_files_are_read(tmp_path):
