@@ -7,7 +7,7 @@ Figures are medians of CPU time unless a line says wall, so that other work on t
 
 - films: one 2500 x 2048 DX through ``XrayEngine.analyse``, from path to finding and heat map, against bare decode
   (pydicom) + one resize (Pillow) + onnxruntime with the same session options. At most 1.2 times, per transfer syntax.
-- rate: 1024 x 1024 PNG to features (``compute_features``, as training reads) and to findings (``analyse``, as serving
+- rate: 1024 x 1024 PNG to features (``compute_parts``, as training reads) and to findings (``analyse``, as serving
   reads), two threads. At least 100 a second by what two free cores would do in that CPU time; wall beside it.
 - load: ``ServedModel`` against a bare ``InferenceSession`` of the same file. Under 0.5 s.
 - threads: one image judged with intra-op 1 and 2.
@@ -37,7 +37,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from clinic_ai.contract import AnalysisTask, Device, Example, LoadedModel, TaskImage
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
-from clinic_ai_xray.dataset import compute_features
+from clinic_ai_xray.cache import compute_parts
 from clinic_ai_xray.engine import XrayEngine
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest, write_dx
@@ -202,7 +202,7 @@ def measure_rate(model: LoadedModel, folder: Path, rounds: int, verdicts: Verdic
 
     def train() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as cache:
-            compute_features(base, examples, Path(cache), lambda _: None, lambda: False)
+            compute_parts(base, examples, Path(cache), 2, lambda _: None, lambda: False)
 
     def bare() -> None:
         for path in paths:

@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from clinic_ai_xray.head import HeadRecipe, HeadTraining, Part, Standardisation
 from torch.nn import functional
 
 from clinic_ai.contract import Device, LoadedModel
+from clinic_ai.ml.checkpoints import Tensors
+from clinic_ai.ml.onnx import weights
+from clinic_ai_xray.cache import Activations
 from clinic_ai_xray.network import Head
 from clinic_ai_xray.phantom import draw_chest
-from clinic_ai_xray.served import ServedModel
+from clinic_ai_xray.served import ServedModel, pinned_bytes
+from clinic_ai_xray.tail import Labelled, Standardisation, TailRecipe, TailTraining, trained_names
+from clinic_ai_xray.tiers import FAST
 
 BATCH = 64
 STEPS = 50
@@ -44,21 +48,22 @@ def compare(model: LoadedModel, folder: Path) -> Compared:
     """Train both ways; checkpoints go below ``folder``."""
     torch.set_num_threads(1)
     base = ServedModel(model, Device())
-    recipe = HeadRecipe(epochs=EPOCHS, batch=BATCH, patience=EPOCHS)
+    recipe = TailRecipe(epochs=EPOCHS, batch=BATCH, patience=EPOCHS)
     images, labels = _images(BATCH * _TIMED, base.side)
     began = time.process_time()
-    pairs = [base.features(np.stack([image, image[:, ::-1]])[:, None]) for image in images]
+    pairs = [base.activations(np.stack([image, image[:, ::-1]])[:, None])["features"] for image in images]
     features = np.stack(pairs)
     per_image = (time.process_time() - began) / len(images)
 
-    small = _head(features, labels, recipe, folder / "small")
+    initial = weights(pinned_bytes(model), trained_names(FAST))
+    small = _head(features, labels, recipe, folder / "small", initial)
     history = small.run(lambda _: None, lambda: False).history
     began = time.process_time()
     losses = _plain(base, images, labels, recipe, Standardisation.of(features))
     per_step = (time.process_time() - began) / (EPOCHS * _TIMED)
 
     times = STEPS // _TIMED
-    whole = _head(np.tile(features, (times, 1, 1)), np.tile(labels, times), recipe, folder / "whole")
+    whole = _head(np.tile(features, (times, 1, 1)), np.tile(labels, times), recipe, folder / "whole", initial)
     assert whole.steps_per_epoch == STEPS
     began = time.process_time()
     whole.run(lambda _: None, lambda: False)
@@ -83,19 +88,25 @@ def _images(count: int, side: int) -> tuple[Array, Array]:
     return np.clip(np.stack(images), 0, 1).astype(np.float32), labels.astype(np.float32)
 
 
-def _head(features: Array, labels: Array, recipe: HeadRecipe, checkpoints: Path) -> HeadTraining:
-    part = Part(features, labels)
-    return HeadTraining(part, Part(features[:BATCH], labels[:BATCH]), recipe, checkpoints, "benchmark", {})
+def _head(features: Array, labels: Array, recipe: TailRecipe, checkpoints: Path, initial: Tensors) -> TailTraining:
+    train, validation = (_labelled(features[:count], labels[:count]) for count in (len(labels), BATCH))
+    scale = Standardisation.of(features)
+    return TailTraining(train, validation, recipe, checkpoints, "benchmark", initial, scale)
 
 
-def _plain(base: ServedModel, images: Array, labels: Array, recipe: HeadRecipe, scale: Standardisation) -> list[float]:
-    """Return the mean loss of each epoch of the loop anybody would write, in the order that ``HeadTraining`` takes."""
+def _labelled(features: Array, labels: Array) -> Labelled:
+    return Labelled(Activations([features], [(0, row) for row in range(len(labels))], features.shape[1]), labels)
+
+
+def _plain(base: ServedModel, images: Array, labels: Array, recipe: TailRecipe, scale: Standardisation) -> list[float]:
+    """Return the mean loss of each epoch of the loop anybody would write, in the order that ``TailTraining`` takes."""
     torch.manual_seed(recipe.seed)
-    head = Head()
+    head = Head(FAST)
     optimiser = torch.optim.AdamW(head.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, foreach=False)
     targets = torch.from_numpy(labels)
     positive = float(targets.mean())
     weight = torch.tensor((1 - positive) / positive)
+    mean, spread = (torch.from_numpy(values.astype(np.float32)) for values in (scale.mean, scale.spread))
     losses = []
     for epoch in range(1, recipe.epochs + 1):
         torch.manual_seed(recipe.seed * 100_003 + epoch)
@@ -107,7 +118,7 @@ def _plain(base: ServedModel, images: Array, labels: Array, recipe: HeadRecipe, 
             mirrored = torch.randint(0, 2, (len(chosen),)).numpy().astype(bool)
             batch = images[chosen.numpy()]
             batch[mirrored] = batch[mirrored, :, ::-1]
-            pooled = torch.from_numpy(scale.apply(base.features(batch[:, None])))
+            pooled = (torch.from_numpy(base.activations(batch[:, None])["features"]) - mean) / spread
             loss = functional.binary_cross_entropy_with_logits(head(pooled), targets[chosen], pos_weight=weight)
             optimiser.zero_grad()
             loss.backward()

@@ -46,8 +46,8 @@ def test_training_computes_features_of_what_serving_judges(tmp_path, reference, 
     features, _ = features_of(base, list(corpus.examples[:3]), tmp_path / "cache")
     for pair, example in zip(features.pooled, corpus.examples, strict=False):
         image = read_input(example.path, base.side)
-        np.testing.assert_allclose(pair[:1], base.features(image[None, None]), atol=1e-5)
-        np.testing.assert_allclose(pair[1:], base.features(image[None, None, :, ::-1]), atol=1e-5)
+        np.testing.assert_allclose(pair[:1], base.activations(image[None, None])["features"], atol=1e-5)
+        np.testing.assert_allclose(pair[1:], base.activations(image[None, None, :, ::-1])["features"], atol=1e-5)
 
 
 def test_a_study_in_threads_is_judged_as_one_after_the_other(tmp_path, reference, film, image_of, task_of):
