@@ -27,6 +27,10 @@ def run(
     dataset: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Labelled images; else labels/PLUGIN of the home.")
     ] = None,
+    condition: Annotated[
+        str, typer.Option(help="What to learn, as `plugin conditions` lists it; else the only one that is labelled.")
+    ] = "",
+    tier: Annotated[str, typer.Option(help="fast or intensive, where the plugin has both.")] = "",
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Recipe of the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
     home: HomeOption = None,
@@ -43,7 +47,8 @@ def run(
 
     place = home_of(home)
     folder = dataset or place.labels / plugin
-    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe=dict(map(_pair, setting or [])))
+    chosen = {key: value for key, value in (("condition", condition), ("tier", tier)) if value}
+    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe={**dict(map(_pair, setting or [])), **chosen})
     with training(place) as desk:
         row = desk.start_run(order)
         notes = row.dataset_notes

@@ -299,7 +299,7 @@ class Runs:
         return None if planned.base is None else self._registry.loaded(planned.base)
 
     def _base(self, run: RunView) -> ModelRef | None:
-        """Return the active model of the slot that the recipe names, else of ``main``, else the first, if any."""
+        """Return the active model of the slot the recipe names, else of its tier, else of ``main``, else the first."""
         active = {ref.slot: ref for ref in self._registry.active(run.plugin)}
         wanted = run.recipe.get("slot")
         if wanted is not None and wanted not in active:
@@ -307,7 +307,13 @@ class Runs:
                 f"No model of {run.plugin} is active in the slot {wanted}.",
                 remedy=f"Choose one of: {', '.join(sorted(active)) or 'none is active'}.",
             )
+        if wanted is None and "tier" in run.recipe:
+            alike = (r for r in active.values() if self._tier(r) == run.recipe["tier"])
+            return next(alike, None) or active.get("main") or next(iter(active.values()), None)
         return active.get(str(wanted or "main")) or next(iter(active.values()), None)
+
+    def _tier(self, ref: ModelRef) -> object:
+        return self._registry.loaded(ref).manifest.parameters.get("tier")
 
     def _task(self, run: RunView, dataset: Dataset, base: LoadedModel | None, directory: Path) -> TrainingTask:
         return TrainingTask(

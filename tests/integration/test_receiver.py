@@ -369,5 +369,9 @@ def test_a_stopped_receiver_is_found_and_replaced(
 
     os.kill(stopped.pid, signal.SIGSTOP)
 
-    room.wait(lambda: room.receiver.view().listening and room.child().pid != stopped.pid, "a new receiver")
+    def replaced() -> bool:
+        others = [c for c in room.crew.living() if c.spec.kind == "receiver" and c.pid != stopped.pid]
+        return bool(room.receiver.view().listening and others)
+
+    room.wait(replaced, "a new receiver")
     assert OURS in room.receiver.view().sentence

@@ -64,6 +64,7 @@ def write_model(
     version: str = "1",
     slot: str = "main",
     base_digest: str | None = None,
+    tier: str = "",
     **claims: bool,
 ) -> str:
     """Write a model directory of one weight; return its digest."""
@@ -86,6 +87,7 @@ def write_model(
         'name = "weights.safetensors"',
         f'sha256 = "{hashlib.sha256(content).hexdigest()}"',
         f"size_bytes = {len(content)}",
+        *(["[parameters]", f'tier = "{tier}"'] if tier else []),
         "",
     ]
     text = "\n".join(lines)

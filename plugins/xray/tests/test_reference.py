@@ -53,12 +53,28 @@ def test_the_figures_are_those_of_calibrated_logits_and_hold_what_is_promised(sc
     assert measured["peer_auroc"] == pytest.approx(0.5, abs=0.12)  # there is nothing to see on noise
 
 
+class Inline:
+    """A pool whose work is done here: importing torch once more would take longer than the test."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    map = staticmethod(map)
+
+
 def test_a_fold_that_is_done_is_not_trained_again(scored, tmp_path, monkeypatch):
     films, logits = scored
     for number in range(FOLDS):
         rows = np.flatnonzero(films.fold(number))
         np.savez(tmp_path / f"fold-{number}.npz", rows=rows, logits=logits[rows].astype(np.float32))
     monkeypatch.setattr(folds, "fit", None)
+    monkeypatch.setattr(folds, "ProcessPoolExecutor", Inline)
     found = judge_by_folds(tmp_path / "nowhere", tmp_path, folds.Recipe(), processes=1)
     np.testing.assert_allclose(found, logits, rtol=1e-6)
 

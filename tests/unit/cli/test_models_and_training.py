@@ -91,6 +91,12 @@ def test_training_that_fails_says_so_and_can_be_resumed(home: Home, run: Run, la
     assert (code, "FINISHED" in out, "model promote tiny trained" in out) == (Exit.DONE, True, True)
 
 
+def test_condition_and_tier_are_part_of_the_recipe(home: Home, run: Run, labelled: Path) -> None:
+    words = ("--condition", "pneumonia", "--tier", "fast", "--set", "epochs=2")
+    row = json.loads(run("train", "run", "tiny", str(labelled), *words, "--json")[1])
+    assert row["recipe"] == {"condition": "pneumonia", "tier": "fast", "epochs": 2}
+
+
 def test_a_run_that_cannot_start_is_refused_in_words(home: Home, run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert run("train", "run", "tiny", str(tmp_path / "empty"))[0] == Exit.FAILED

@@ -210,6 +210,21 @@ class TestFailure:
         finish(school, after)
 
     @pytest.mark.parametrize(
+        ("recipe", "slot"),
+        [({}, "main"), ({"tier": "intensive"}, "second"), ({"tier": "other"}, "main"), ({"slot": "second"}, "second")],
+    )
+    def test_it_starts_from_the_active_model_of_its_tier_or_slot(
+        self, school: School, folder: Path, tmp_path: Path, recipe: dict[str, int | str | bool], slot: str
+    ) -> None:
+        for name, where, tier in (("scalar", "main", "fast"), ("vector", "second", "intensive")):
+            write_model(tmp_path / name, 1.0, name=name, slot=where, tier=tier)
+            school.registry.import_directory(tmp_path / name, "ada")
+            school.registry.promote("tiny", name, "1", "ada")
+        run = school.runs.wait(school.runs.start("tiny", folder, recipe, "ada"), 60)
+        assert run.plan is not None
+        assert run.plan["base"]["slot"] == slot
+
+    @pytest.mark.parametrize(
         ("recipe", "reason"),
         [
             ({"rubbish_at": 3}, "reported progress that is none"),
