@@ -98,14 +98,14 @@ def auroc(figures: ValidationFigures | None) -> str:
 
 
 def operating_point(figures: ValidationFigures | None) -> str:
-    """Return sensitivity and specificity at the threshold with their 95 % intervals, empty if they are not known."""
+    """Return sensitivity and specificity at the threshold, a line each, with their 95 % intervals; empty if unknown."""
     if figures is None:
         return ""
     points = (
         ("sensitivity", figures.sensitivity, figures.sensitivity_low, figures.sensitivity_high),
         ("specificity", figures.specificity, figures.specificity_low, figures.specificity_high),
     )
-    return ", ".join(
+    return "\n".join(
         f"{name} {value:.2f}" + (f" ({low:.2f}–{high:.2f})" if low is not None and high is not None else "")
         for name, value, low, high in points
         if value is not None

@@ -191,7 +191,7 @@ def test_every_sentence_is_released_or_constant_or_metadata(
         Modality Body part Received Reported Closed because Image Image 1 Image 1, heat map: Pneumonia Findings
         Condition In words Probability Threshold Validation AUROC (95 % interval) above threshold What the guard did
         Made with Plugin Model Policy Page 1 of 1 • – · default (bbbbbbbbbbbb) 83 % 42 % 0.91 (0.86–0.94)
-        sensitivity 0.80 (0.71–0.87), specificity 0.90
+        sensitivity 0.80 (0.71–0.87) specificity 0.90
         Example Clinic Doe, Jane P-1 1970-01-31 F DX CHEST 2023-11-14 22:13 UTC 22:14 No image came for 30 s."""
     allowed = set(" ".join([*known, constants]).split())
     assert set(pdf_text(directory).split()) <= allowed
