@@ -43,7 +43,7 @@ def list_conditions(home: HomeOption = None, as_json: JsonOption = False) -> Non
     """List what each plugin can judge, on which images, and with which model; a condition without one is named."""
     from clinic_ai.cli.offline import model_desk
     from clinic_ai.cli.output import print_json, say, table
-    from clinic_ai.control.views import ConditionRow
+    from clinic_ai.control.condition_views import ConditionRow
     from clinic_ai.domain import ModelState
 
     where = home_of(home)

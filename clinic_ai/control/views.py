@@ -365,17 +365,6 @@ class ModelRow(View):
     imported_by: str = ""
 
 
-class ConditionRow(View):
-    """What a plugin can judge, on which images, and the active models for it."""
-
-    plugin: str
-    condition: str
-    body_parts: tuple[str, ...]
-    views: tuple[str, ...]
-    critical: int
-    models: tuple[str, ...]
-
-
 class StatusView(View):
     """All a person wants to know at a glance. Counts are by state."""
 

@@ -6,6 +6,7 @@ torch, transformers and MONAI are imported here and by what trains; the engine r
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +36,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A frozen ``base`` from images to activations, a ``top`` from those to feature maps, a head and a distance.
 
     What training on a clinic's images may change is called ``top.`` or ``head.`` in the exported graph.
@@ -51,18 +52,18 @@ class Network(nn.Module):
         self.distance = Distance(self.tier.features)
 
     @classmethod
+    @abstractmethod
     def make_base(cls) -> nn.Module:
         """Return the frozen part with random weights."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def make_top(cls) -> nn.Module:
         """Return what is trained below the head, with random weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stem(self, images: Tensor) -> Tensor:
         """Return the activations where the frozen part ends, of grey images (images, 1, side, side) in 0..1."""
-        raise NotImplementedError
 
     def features(self, images: Tensor) -> Tensor:
         """Return the last feature maps (images, features, rows, columns)."""
