@@ -48,6 +48,24 @@ def with_weights(
     return bytes(model.SerializeToString())
 
 
+def halve_weights(model: onnx.ModelProto, prefix: str) -> None:
+    """Keep the float32 matrices and kernels of ``model`` whose names begin with ``prefix`` as float16, in place.
+
+    A cast in the graph makes float32 of each again, which ONNX Runtime does once when it loads the file. Values that
+    float16 cannot hold are rounded; the caller sees to it that they are not, or that it does not matter.
+    """
+    casts = []
+    for tensor in model.graph.initializer:
+        if not tensor.name.startswith(prefix) or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        name, half = tensor.name, f"{tensor.name}.half"
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), half))
+        casts.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def _parse(content: bytes) -> onnx.ModelProto:
     try:
         return onnx.load_model_from_string(content)

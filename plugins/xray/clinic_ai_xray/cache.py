@@ -22,6 +22,7 @@ from torch import Tensor
 from clinic_ai.contract import Example
 from clinic_ai.errors import DatasetError, InputError, ModelError
 from clinic_ai.ml.checkpoints import write_durably
+from clinic_ai_xray import distance
 from clinic_ai_xray.data import PREPROCESSING_VERSION, in_threads, read_input
 from clinic_ai_xray.fitting import Recipe, augment
 from clinic_ai_xray.served import ServedModel
@@ -32,7 +33,7 @@ Array = npt.NDArray[np.float32]
 SPLITS = ("train", "validation", "test")
 _EACH = 4
 """Images for each thread between two looks at whether to stop."""
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _TAKEN = 256
 """Rows of activations in memory at once where all of them are gone through."""
 
@@ -66,14 +67,16 @@ class Activations:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the split: its readable examples, their activations, and pooled features (images, views, features).
+    """One part of the split: its readable examples, their activations, pooled features (images, views, features).
 
     The pooled features are those of the base as it is; training replaces them by those of what it has trained.
+    ``looks`` (images, views, 128) tell what the images look like.
     """
 
     examples: tuple[Example, ...]
     activations: Activations
     pooled: Array
+    looks: Array
 
     def labels(self, condition: str) -> Array:
         """Return the labels (images,), 0 or 1."""
@@ -107,6 +110,7 @@ def compute_parts(
         shards: list[Any] = []
         rows, readable = [], []
         pooled = [np.zeros((0, count, tier.features), dtype=np.float32)]
+        looks = [np.zeros((0, count, distance.LOOK), dtype=np.float32)]
         for begin in range(0, len(chosen), tier.shard):
             of_shard = chosen[begin : begin + tier.shard]
             opened = _shard(base, of_shard, cache, count, stop)
@@ -115,10 +119,13 @@ def compute_parts(
             rows += [(len(shards), int(row)) for row in kept]
             readable += [of_shard[row] for row in kept]
             pooled.append(features[kept])
+            looks.append(opened.get_tensor("looks")[kept])
             shards.append(features if tier.cached == "features" else opened.get_slice(tier.cached))
             done += len(of_shard)
             report(done)
-        parts[split] = Part(tuple(readable), Activations(shards, rows, count), np.concatenate(pooled))
+        parts[split] = Part(
+            tuple(readable), Activations(shards, rows, count), np.concatenate(pooled), np.concatenate(looks)
+        )
     found = sum(len(part.examples) for part in parts.values())
     if not found:
         raise DatasetError("None of the images of the dataset can be read.")
@@ -142,18 +149,22 @@ def _shard(base: ServedModel, examples: list[Example], cache: Path, views: int, 
         some = examples[begin : begin + at_once]
         rows += in_threads(lambda example: _activations(base, example, views), some, base.threads)
     tier = base.training_tier
-    blank = _kept(tier, np.zeros((views, tier.features)), np.zeros((views, *tier.cached_shape)))
+    blank = _kept(
+        tier, np.zeros((views, distance.LOOK)), np.zeros((views, tier.features)), np.zeros((views, *tier.cached_shape))
+    )
     shard = {name: np.stack([(row or blank)[name] for row in rows]) for name in blank}
     shard["readable"] = np.array([row is not None for row in rows], dtype=np.float32)
     write_durably(path, save(shard))
     return safe_open(path, "numpy")
 
 
-def _kept(tier: Tier, features: npt.NDArray[Any], cached: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+def _kept(
+    tier: Tier, looks: npt.NDArray[Any], features: npt.NDArray[Any], cached: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
     """Return what a shard keeps of one image, each (views, …) and flat; pooled features are never rounded."""
     with np.errstate(over="ignore"):  # the caller refuses what is not finite
         flat = cached.reshape(len(cached), -1).astype(tier.kept_as)
-    return {tier.cached: flat, "features": features.astype(np.float32)}
+    return {tier.cached: flat, "features": features.astype(np.float32), "looks": looks.astype(np.float32)}
 
 
 def _activations(base: ServedModel, example: Example, views: int) -> dict[str, npt.NDArray[Any]] | None:
@@ -164,8 +175,13 @@ def _activations(base: ServedModel, example: Example, views: int) -> dict[str, n
     except InputError:
         return None
     # One view at a time: the activations in between take more memory than a batch saves time.
-    found = [base.activations(view[None]) for view in views_of(image, example.sha256, views)]
-    row = _kept(tier, *(np.concatenate([each[name] for each in found]) for name in ("features", tier.cached)))
+    seen = views_of(image, example.sha256, views)
+    found = [base.activations(view[None]) for view in seen]
+    row = _kept(
+        tier,
+        distance.looks(seen),
+        *(np.concatenate([each[name] for each in found]) for name in ("features", tier.cached)),
+    )
     if not all(np.isfinite(values).all() for values in row.values()):
         raise ModelError(
             f"Model {base.ref.label()} cannot be trained on: its activations for image {example.sha256[:12]} are "

@@ -67,11 +67,12 @@ class Candidate:
         chance = probabilities(logits, self.temperature)
         self.band = abstention_band(chance, best_threshold(labels, chance), abstain=ABSTAIN)
         self._distance: dict[str, distance.Array] = {}
-        self._limits: dict[str, float] = {}
-        if "distance_limit" in base.manifest.parameters:  # a base of another time has no such output
-            train = parts["train"].pooled
-            self._distance = distance.fit(train.reshape(-1, train.shape[-1]))
-            self._limits = {"distance_limit": distance.limit(self._distance, pooled)}
+        if served_base.tells_distance:
+            train = parts["train"]
+            self._distance = distance.fit_both(
+                (train.looks.reshape(-1, distance.LOOK), self._validation.looks[:, 0]),
+                (train.pooled.reshape(-1, train.pooled.shape[-1]), pooled),
+            )
         self.split = "test" if len(set(parts["test"].labels(condition))) == 2 else "validation"
         measured = parts[self.split]
         self._labels, self._patients = measured.labels(condition), measured.patients()
@@ -145,7 +146,6 @@ class Candidate:
                 "abstain_low": self.band.low,
                 "abstain_high": self.band.high,
                 "map_scale": scale,
-                **self._limits,
                 "trained_from": self._base.ref.digest,
             },
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

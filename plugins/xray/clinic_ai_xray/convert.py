@@ -154,7 +154,6 @@ def _manifest(tier: Tier, origin: Origin, described: dict[str, str | int | float
             "abstain_low": 0.25,
             "abstain_high": 0.75,
             "map_scale": 1.0,
-            "distance_limit": 1.0,
         },
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

@@ -1,4 +1,4 @@
-"""Training of the whole fast network from scratch, for the reference base.
+"""Training of a whole network, from scratch or from where another training ended, for the reference models.
 
 What is validated and kept is the moving average of the weights (Polyak and Juditsky, 1992): it changes slowly, so that
 choosing the epoch by a small validation part flatters less than with the weights of single steps.
@@ -6,20 +6,25 @@ choosing the epoch by a small validation part flatters less than with the weight
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clinic_ai.ml.metrics import auroc
-from clinic_ai_xray.network import FastNetwork
+from clinic_ai_xray.network import NETWORKS, Network
+from clinic_ai_xray.tiers import FAST, tier_named
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -29,9 +34,14 @@ Labels = npt.NDArray[np.int64]
 class Recipe:
     """How the network is trained; the augmentation is in fractions of the image and degrees."""
 
+    tier: str = FAST.name
+    side: int = FAST.side
+    """Rows and columns of the images it is trained on, which may be smaller than those it is for."""
     epochs: int = 50
     batch: int = 32
     rate: float = 4e-3
+    warm_up: float = 0.25
+    """Share of the steps in which the rate rises."""
     weight_decay: float = 0.05
     rotation: float = 8.0
     shift: float = 0.06
@@ -43,7 +53,7 @@ class Recipe:
 
 
 class Predicted(NamedTuple):
-    """Logits (n,), class activation maps (n, 4, 4) and pooled features (n, 1280)."""
+    """Logits (n,), class activation maps (n, rows, columns) and pooled features (n, features)."""
 
     logits: Images
     maps: Images
@@ -54,9 +64,25 @@ class Predicted(NamedTuple):
 class Fitted:
     """The network as it was after its best epoch, and the validation AUROC of every epoch."""
 
-    network: FastNetwork
+    network: Network
     best_epoch: int
     history: list[dict[str, float]]
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors."""
+        half = path.with_suffix(".half")
+        notes = {"best_epoch": str(self.best_epoch), "history": json.dumps(self.history)}
+        save_file(self.network.state_dict(), half, metadata=notes)
+        half.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, tier: str) -> Fitted:
+        """Read what ``save`` wrote."""
+        network = NETWORKS[tier_named(tier)]()
+        with safe_open(path, "pt") as saved:
+            network.load_state_dict({name: saved.get_tensor(name) for name in saved.keys()})  # noqa: SIM118 - no mapping
+            notes = saved.metadata()
+        return cls(network.eval(), int(notes["best_epoch"]), json.loads(notes["history"]))
 
 
 def fit(
@@ -64,22 +90,30 @@ def fit(
     validation: tuple[Images, Labels],
     recipe: Recipe,
     report: Callable[[dict[str, float]], None],
+    start: Network | None = None,
 ) -> Fitted:
-    """Train from scratch, keep the best epoch by validation AUROC. Images are (n, 1, 128, 128) in 0..1."""
+    """Train from scratch or from ``start``, keep the best epoch by validation AUROC.
+
+    Images are (n, 1, side, side) in 0..1, of the tier's side; they are made as small as the recipe says.
+    """
     torch.manual_seed(recipe.seed)
-    network = FastNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = NETWORKS[tier_named(recipe.tier)]()
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(recipe.seed)
-    images, labels = torch.from_numpy(train[0]), torch.from_numpy(train[1]).float()
+    images, seen = (smaller(part[0], recipe.side) for part in (train, validation))
+    labels = torch.from_numpy(train[1]).float()
     steps = len(images) // recipe.batch
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=recipe.rate, total_steps=steps * recipe.epochs, pct_start=0.25
+        optimiser, max_lr=recipe.rate, total_steps=steps * recipe.epochs, pct_start=recipe.warm_up
     )
     positive = float(labels.mean())
     weight = torch.tensor((1 - positive) / positive)
     best: tuple[float, int, dict[str, Tensor]] = (-math.inf, 0, {})
     history: list[dict[str, float]] = []
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)  # type: ignore[no-untyped-call]
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         order = torch.randperm(len(images), generator=generator)
@@ -97,7 +131,7 @@ def fit(
             schedule.step()
             averaged.update_parameters(network)
             total += loss.item()
-        score = auroc(validation[1], predict(averaged.module, validation[0]).logits)
+        score = auroc(validation[1], predict(averaged.module, seen.numpy()).logits)
         entry = {"epoch": epoch, "loss": total / steps, "validation_auroc": score}
         history.append(entry)
         report(entry)
@@ -105,6 +139,11 @@ def fit(
             best = score, epoch, {name: value.clone() for name, value in averaged.module.state_dict().items()}
     network.load_state_dict(best[2])
     return Fitted(network.to(memory_format=torch.contiguous_format).eval(), best[1], history)
+
+
+def smaller(images: Images, side: int) -> Tensor:
+    """Return images (n, 1, any, any) as means over areas, (n, 1, side, side)."""
+    return functional.adaptive_avg_pool2d(torch.from_numpy(images), side)
 
 
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
@@ -127,10 +166,10 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
     return ((moved - 0.5) * gain[:, None, None, None] + 0.5 + offset[:, None, None, None]).clamp(0, 1)
 
 
-def predict(network: FastNetwork, images: Images, *, batch: int = 64) -> Predicted:
-    """Return what the network says of images (n, 1, 128, 128)."""
+def predict(network: nn.Module, images: Images, *, batch: int = 32) -> Predicted:
+    """Return what the network says of images (n, 1, side, side)."""
     network.eval()
     with torch.inference_mode():
-        parts = [network(torch.from_numpy(images[at : at + batch])) for at in range(0, len(images), batch)]
+        parts = [network(torch.from_numpy(images[at : at + batch]))[:3] for at in range(0, len(images), batch)]
     logits, maps, pooled = (torch.cat([part[output] for part in parts]).numpy() for output in range(3))
     return Predicted(logits, maps, pooled)

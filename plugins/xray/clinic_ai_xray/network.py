@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import MobileNetV2Config, MobileNetV2Model
 
 from clinic_ai.errors import ModelError
+from clinic_ai.ml.onnx import halve_weights
 from clinic_ai_xray.data import PREPROCESSING_VERSION
 from clinic_ai_xray.distance import Distance
 from clinic_ai_xray.tiers import FAST, INTENSIVE, Tier
@@ -84,7 +85,7 @@ class Network(nn.Module, ABC):
             "logit": logits,
             "cam": activation,
             "features": pooled,
-            "distance": self.distance(pooled),
+            "distance": self.distance(images, pooled),
             "stem": stem,
         }
         return tuple(found[name] for name in self.tier.outputs)
@@ -200,13 +201,21 @@ class Head(nn.Module):
 
 
 def export(
-    network: Network, path: Path, metadata: dict[str, str | int | float], sample: npt.NDArray[np.float32]
+    network: Network,
+    path: Path,
+    metadata: dict[str, str | int | float],
+    sample: npt.NDArray[np.float32],
+    *,
+    halve: bool = False,
 ) -> float:
     """Write ``network`` as ONNX with ``metadata`` inside; return the largest difference of a logit over ``sample``.
 
-    ``sample`` is (images, 1, side, side). Raise ModelError if torch and the graph disagree; no file is left then.
+    ``sample`` is (images, 1, side, side). ``halve`` keeps the large weights of the frozen part as float16, in the
+    network as in the file. Raise ModelError if torch and the graph disagree; no file is left then.
     """
     network = network.eval()
+    if halve:
+        round_base(network)
     tier = network.tier
     program = torch.onnx.export(
         network,
@@ -231,9 +240,19 @@ def export(
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {key: str(value) for key, value in metadata.items()})
     _forget_places(model)
+    if halve:
+        halve_weights(model, "base.")
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return accept(network, path, sample)
+
+
+def round_base(network: Network) -> None:
+    """Round the convolutions of the frozen part to what float16 can hold."""
+    with torch.no_grad():
+        for layer in network.base.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.copy_(layer.weight.half().float())
 
 
 def accept(network: Network, path: Path, sample: npt.NDArray[np.float32]) -> float:

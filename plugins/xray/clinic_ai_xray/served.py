@@ -42,7 +42,7 @@ class Judgement:
     probability: float
     contributions: npt.NDArray[np.float32]
     distance: float
-    """How unlike the images of training it is, in limits: beyond 1 it is not judged. 0 if the model does not tell."""
+    """How unlike the images of training it is: beyond 1 it is not judged. 0 if the model does not tell."""
 
 
 class ServedModel:
@@ -63,26 +63,25 @@ class ServedModel:
         self.temperature = values.number("temperature")
         self.band = Band(values.number("abstain_low"), values.number("threshold"), values.number("abstain_high"))
         self.map_scale = values.number("map_scale")
-        self.distance_limit = values.number("distance_limit") if "distance_limit" in model.manifest.parameters else None
         if (
             not 0 < self.band.low <= self.band.threshold <= self.band.high < 1
-            or min(self.temperature, self.map_scale, self.distance_limit or 1.0) <= 0
+            or min(self.temperature, self.map_scale) <= 0
         ):
             raise values.wrong("its operating point or its temperature is out of range")
         if values.number("preprocessing_version") != PREPROCESSING_VERSION:
             raise values.wrong("it was trained with another version of the image preparation")
         self._session = _open(pinned_bytes(model), device, values)
+        self.tells_distance = "distance" in self._outputs()
+        """A model of another time does not."""
         self._compare_metadata(values)
 
     def judge(self, image: Float) -> Judgement:
         """Judge one prepared image, float32 (rows, columns) in 0..1."""
         both = np.stack([image, image[:, ::-1]])[:, None]
-        if self.distance_limit is None:
-            logits, maps = self._session.run(["logit", "cam"], {"images": both})
-            unlike = 0.0
-        else:
-            logits, maps, distances = self._session.run(["logit", "cam", "distance"], {"images": both})
-            unlike = float(distances[0]) / self.distance_limit
+        logits, maps, *distances = self._session.run(
+            ["logit", "cam", *(["distance"] if self.tells_distance else [])], {"images": both}
+        )
+        unlike = float(distances[0][0]) if distances else 0.0
         probability = sigmoid(float(logits[0]) / self.temperature)
         return Judgement(probability, without_side(maps[:1], maps[1:])[0], unlike)
 
@@ -134,8 +133,7 @@ class ServedModel:
             raise values.wrong("the metadata inside its ONNX file disagree with its manifest")
         names = self._outputs()
         shape = self._session.get_inputs()[0].shape
-        wanted = {"logit", "cam", "features"} | ({"distance"} if self.distance_limit is not None else set())
-        if not wanted <= names or shape[1:] != [1, self.side, self.side]:
+        if not {"logit", "cam", "features"} <= names or shape[1:] != [1, self.side, self.side]:
             raise values.wrong("its graph has other inputs or outputs than this plugin needs")
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from clinic_ai.errors import DatasetError
 
+_LOOK_BYTES = 4 * 128
+"""What a view looks like, for the distance."""
+
 
 @dataclass(frozen=True)
 class Tier:
@@ -46,7 +49,7 @@ class Tier:
     def kept_bytes(self) -> int:
         """Bytes that one view takes on disk."""
         pooled = 0 if self.cached == "features" else self.features * 4
-        return math.prod(self.cached_shape) * np.dtype(self.kept_as).itemsize + pooled
+        return math.prod(self.cached_shape) * np.dtype(self.kept_as).itemsize + pooled + _LOOK_BYTES
 
 
 FAST = Tier(

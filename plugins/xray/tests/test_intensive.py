@@ -15,13 +15,13 @@ from torch.nn import functional
 from clinic_ai.contract import AnalysisTask, Device, Limits, TrainingTask
 from clinic_ai.domain import StudyFacts
 from clinic_ai.errors import DatasetError, ModelError
-from clinic_ai.ml.onnx import weights, with_weights
+from clinic_ai.ml.onnx import halve_weights, weights, with_weights
 from clinic_ai_xray.cache import Activations, compute_parts, views_of
 from clinic_ai_xray.convert import PLACE
 from clinic_ai_xray.data import read_input
 from clinic_ai_xray.engine import XrayEngine
 from clinic_ai_xray.model_files import open_model, write_manifest
-from clinic_ai_xray.network import NETWORKS, Head, IntensiveNetwork
+from clinic_ai_xray.network import NETWORKS, Head, IntensiveNetwork, accept, round_base
 from clinic_ai_xray.served import ServedModel
 from clinic_ai_xray.tail import Labelled, Standardisation, TailRecipe, TailTraining
 from clinic_ai_xray.tiers import INTENSIVE, TIERS
@@ -117,6 +117,24 @@ def test_the_graph_keeps_what_is_trained_and_tells_where_the_frozen_part_ends(sm
         stem = network.stem(torch.from_numpy(images))
     assert served["stem"].shape == (3, *small.cached_shape)
     np.testing.assert_allclose(served["stem"], stem, atol=1e-4)
+
+
+def test_the_frozen_part_may_be_kept_in_half_the_bytes(small, small_base, densenet_tensors, tmp_path):
+    content = (Path(small_base.directory) / "model.onnx").read_bytes()
+    model = onnx.load_model_from_string(content)
+    halve_weights(model, "base.")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    kernels = sum(np.prod(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16)
+    assert len(content) - path.stat().st_size == pytest.approx(2 * kernels, rel=0.1)
+    torch.manual_seed(0)  # as the conversion does it
+    network = NETWORKS[small]().eval()
+    PLACE[small](network, densenet_tensors(network.blocks))
+    whole = network.base.denseblock4.denselayer1.layers.conv1.weight.detach().clone()
+    round_base(network)
+    assert not torch.equal(whole, network.base.denseblock4.denselayer1.layers.conv1.weight)
+    sample = np.random.default_rng(0).random((8, 1, small.side, small.side), dtype=np.float32)
+    assert accept(network, path, sample) < 1e-4
 
 
 # ---------------------------------------------------------------- training

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
+import torch
 
 from clinic_ai.ml.calibration import probabilities
-from clinic_ai_xray.distance import distances, fit, limit
+from clinic_ai_xray.distance import MARGIN, Distance, distances, fit, looks
+from clinic_ai_xray.fitting import Fitted, Recipe, smaller
+from clinic_ai_xray.fitting import fit as train
+from clinic_ai_xray.network import FastNetwork
 from clinic_ai_xray.reference import folds
 from clinic_ai_xray.reference.films import FOLDS, Films, read_films
-from clinic_ai_xray.reference.folds import Setting, figures, judge_by_folds
+from clinic_ai_xray.reference.folds import figures, judge_by_folds
+from clinic_ai_xray.reference.measuring import Setting
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,11 @@ class Inline:
 
     map = staticmethod(map)
 
+    def submit(self, work, *arguments):
+        done = Future()
+        done.set_result(work(*arguments))
+        return done
+
 
 def test_a_fold_that_is_done_is_not_trained_again(scored, tmp_path, monkeypatch):
     films, logits = scored
@@ -75,8 +86,13 @@ def test_a_fold_that_is_done_is_not_trained_again(scored, tmp_path, monkeypatch)
         np.savez(tmp_path / f"fold-{number}.npz", rows=rows, logits=logits[rows].astype(np.float32))
     monkeypatch.setattr(folds, "fit", None)
     monkeypatch.setattr(folds, "ProcessPoolExecutor", Inline)
-    found = judge_by_folds(tmp_path / "nowhere", tmp_path, folds.Recipe(), processes=1)
+    network = FastNetwork()
+    Fitted(network, 3, [{"epoch": 1, "loss": 0.5}]).save(tmp_path / "all.safetensors")
+    found, fitted = judge_by_folds(tmp_path / "nowhere", tmp_path, folds.Recipe(), processes=1)
     np.testing.assert_allclose(found, logits, rtol=1e-6)
+    assert (fitted.best_epoch, fitted.history) == (3, [{"epoch": 1, "loss": 0.5}])
+    kept = network.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in fitted.network.state_dict().items())
 
 
 def test_films_are_read_with_labels_patients_and_doubts(tmp_path):
@@ -104,17 +120,50 @@ def test_the_distance_is_mahalanobis_under_probabilistic_pca():
     generator = np.random.default_rng(1)
     features = generator.normal(size=(300, 5)) @ generator.normal(size=(5, 60)) + generator.normal(size=(300, 60)) / 3
     features = features.astype(np.float32)
-    buffers = fit(features)
-    peer = PCA(32, svd_solver="full").fit(features.astype(np.float64))
+    train, apart = features[:200], features[200:]
+    found = distances(fit(train, apart), features)
+    peer = PCA(32, svd_solver="full").fit(train.astype(np.float64))
     off = features - peer.mean_
-    expected = np.einsum("ni,ij,nj->n", off, peer.get_precision(), off) / features.shape[1]
-    np.testing.assert_allclose(distances(buffers, features), expected, rtol=1e-3, atol=1e-3)
-    assert distances(buffers, features).mean() == pytest.approx(1.0, abs=0.05)
-    assert distances(buffers, features + 5).min() > limit(buffers, features)
+    expected = np.einsum("ni,ij,nj->n", off, peer.get_precision(), off)
+    expected /= MARGIN * np.percentile(expected[200:], 99)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert found.max() < 1
+    assert distances(fit(train, apart), features + 5).min() > 1
 
 
 def test_a_distance_needs_some_images():
-    with pytest.raises(ValueError, match="at least three"):
-        fit(np.zeros((2, 10), dtype=np.float32))
     few = np.random.default_rng(2).normal(size=(6, 40)).astype(np.float32)
-    assert np.isfinite(distances(fit(few), few)).all()
+    for known, apart in ((few[:2], few), (few, few[:0])):
+        with pytest.raises(ValueError, match="at least three"):
+            fit(known, apart)
+    assert np.isfinite(distances(fit(few[:4], few[4:]), few)).all()
+    same = np.zeros((6, 40), dtype=np.float32)
+    assert np.isfinite(distances(fit(same, same), same)).all()
+
+
+def test_before_it_is_fitted_the_distance_refuses_nothing():
+    images = torch.rand(3, 1, 64, 64)
+    assert Distance(10)(images, torch.rand(3, 10)).max() < 1e-6
+
+
+def test_what_an_image_looks_like_is_mean_and_spread_of_its_tiles():
+    images = np.random.default_rng(3).random((2, 1, 64, 64), dtype=np.float32)
+    tiles = images.reshape(2, 8, 8, 8, 8).transpose(0, 1, 3, 2, 4).reshape(2, 64, 64)
+    np.testing.assert_allclose(looks(images)[:, :64], tiles.mean(axis=2), atol=1e-5)
+    np.testing.assert_allclose(looks(images)[:, 64:], tiles.std(axis=2), atol=1e-4)
+
+
+def test_a_training_may_go_on_from_another_and_see_fewer_pixels(small):
+    generator = np.random.default_rng(4)
+    images = generator.random((24, 1, small.side, small.side), dtype=np.float32)
+    labels = np.arange(24) % 2
+    images[labels == 1, :, :32] += 1.0
+    coarse = Recipe(tier=small.name, side=32, epochs=1, batch=8, rate=1e-3)
+    first = train((images, labels), (images, labels), coarse, lambda _: None)
+    start = {name: value.clone() for name, value in first.network.state_dict().items()}
+    still = Recipe(tier=small.name, side=small.side, epochs=1, batch=8, rate=1e-12, weight_decay=0.0)
+    second = train((images, labels), (images, labels), still, lambda _: None, first.network)
+    for name, value in second.network.named_parameters():
+        torch.testing.assert_close(value, start[name], atol=1e-6, rtol=0)
+    assert smaller(images, 32).shape == (24, 1, 32, 32)
+    np.testing.assert_allclose(smaller(images, 32)[0, 0, 0, 0], images[0, 0, :2, :2].mean(), rtol=1e-5)

@@ -1,8 +1,14 @@
-"""Builds the reference model from the NIH chest X-rays: ``python -m clinic_ai_xray.reference.build --data DIR``.
+"""Builds the reference models from the NIH chest X-rays: ``python -m clinic_ai_xray.reference.build --data DIR``.
 
-Trains a network for each of five folds and prints what the recipe is worth (see ``folds``), then trains the one that
-ships on all patients but those that choose the epoch. Its temperature, operating point and band come from the logits
-of the folds, each of a film that its network had not seen. What a fold gave is kept in ``--work``.
+The fast one: a network for each of five folds tells what the recipe is worth (see ``folds``); the one that ships has
+learned from all patients but those that choose the epoch. Its temperature, operating point and band come from the
+logits of the folds, each of a film that its network had not seen.
+
+The intensive one (``--tier intensive``, afterwards): one network, which has not seen the first fold. It is measured on
+that fold, beside the fast network that has not seen it either; what turns its logits into statements comes from the
+patients that choose the epoch.
+
+What a training gave is kept in ``--work``.
 """
 
 from __future__ import annotations
@@ -18,116 +24,112 @@ from typing import Any
 import numpy as np
 import torch
 
-from clinic_ai.contract import ModelManifest
-from clinic_ai.domain import ValidationFigures
-from clinic_ai_xray import distance
-from clinic_ai_xray.fitting import Recipe, fit, predict
-from clinic_ai_xray.model_files import write_manifest
-from clinic_ai_xray.network import describe, export
-from clinic_ai_xray.reference.films import read_films
-from clinic_ai_xray.reference.folds import Setting, figures, judge_by_folds
-from clinic_ai_xray.served import map_scale, without_side
-from clinic_ai_xray.tiers import FAST
+from clinic_ai.ml.metrics import auroc, difference_interval
+from clinic_ai_xray.fitting import Fitted, Images, Recipe, fit, predict
+from clinic_ai_xray.network import Network
+from clinic_ai_xray.reference.films import Films, Rows, read_films
+from clinic_ai_xray.reference.folds import Reporter, figures, judge_by_folds
+from clinic_ai_xray.reference.measuring import Array, Judged, Setting, figures_of
+from clinic_ai_xray.reference.publishing import Release, publish, write_summary
+from clinic_ai_xray.tiers import FAST, INTENSIVE, TIERS
 
-CONDITION = "pneumonia"
-SOURCE = (
-    "Trained on a part of NIH ChestX-ray14 (735 frontal chest X-rays). Images provided by the NIH Clinical Center; "
-    "Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale Chest X-ray Database and "
-    "Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. IEEE CVPR 2017."
-)
+COARSE = Recipe(tier=INTENSIVE.name, side=112, epochs=32, batch=16, rate=2e-3)
+"""A quarter of the pixels, a quarter of the time."""
+FINE = Recipe(tier=INTENSIVE.name, side=INTENSIVE.side, epochs=4, batch=16, rate=4e-4, warm_up=0.1, average=0.98)
+"""From where ``COARSE`` ended, at the full size."""
 
 
-def build(data: Path, work: Path, target: Path, recipe: Recipe, *, processes: int) -> dict[str, Any]:
-    """Measure, train, calibrate; write ``model.onnx`` and ``model.toml`` into ``target``, the summary beside it."""
+def build_fast(data: Path, work: Path, target: Path, recipe: Recipe, *, processes: int) -> dict[str, Any]:
+    """Measure by folds, train on all, calibrate; write the model into ``target``, the summary beside it."""
     began = time.monotonic()
     films = read_films(data)
-    logits = judge_by_folds(data, work, recipe, processes=processes)
+    logits, fitted = judge_by_folds(data, work, recipe, processes=processes)
     measured = figures(films, logits)
-    setting = Setting.of(logits, films.labels)
     apart = films.validation()
-    fitted = fit(films.of(~apart & ~films.doubtful), films.of(apart), recipe, _say)
-    network, (images, labels) = fitted.network, films.of(apart)
-    seen, mirrored = predict(network, images), predict(network, np.ascontiguousarray(images[..., ::-1]))
-    buffers = distance.fit(predict(network, films.images[~apart]).pooled)
-    network.distance.load_state_dict({name: torch.from_numpy(value) for name, value in buffers.items()})
-
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / "model.onnx"
-    described = describe(FAST, condition=CONDITION, temperature=setting.temperature)
-    difference = export(network, path, described, images[:64])
-    parameters = {
-        "condition": CONDITION,
-        "label": "Pneumonia",
-        "tier": FAST.name,
-        **described,
-        "threshold": setting.band.threshold,
-        "abstain_low": setting.band.low,
-        "abstain_high": setting.band.high,
-        "map_scale": map_scale(without_side(seen.maps, mirrored.maps), labels),
-        "distance_limit": distance.limit(buffers, seen.pooled),
-    }
-    write_manifest(target, _manifest(measured, parameters), [path])
-    summary = {
-        "recipe": asdict(recipe),
-        "folds": measured,
-        "best_epoch": fitted.best_epoch,
-        "history": fitted.history,
-        "export_parity": difference,
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    target.with_name(f"{target.name}.training_summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    release = Release(
+        version="1.1.0",
+        dataset=f"NIH ChestX-ray14 subset, five folds of {measured['patients']} patients",
+        measured=measured,
+        setting=Setting.of(logits, films.labels),
+    )
+    told = publish(fitted.network, release, films.images[~apart], films.of(apart), target)
+    write_summary(target, {"recipe": asdict(recipe), "folds": measured, **_story(fitted, began), **told})
     return measured
 
 
-def _manifest(measured: dict[str, Any], parameters: dict[str, Any]) -> ModelManifest:
-    names = ("auroc", "sensitivity", "specificity")
-    points = {name: round(measured[name], 4) for name in names}
-    bounds = {
-        f"{name}_{end}": round(value, 4)
-        for name in names
-        for end, value in zip(("low", "high"), measured[f"{name}_interval"], strict=True)
-    }
-    validation = ValidationFigures(
-        dataset=f"NIH ChestX-ray14 subset, five folds of {measured['patients']} patients",
-        positives=measured["positives"],
-        negatives=measured["images"] - measured["positives"],
-        **points,
-        **bounds,
+def build_intensive(data: Path, work: Path, target: Path, coarse: Recipe, fine: Recipe) -> dict[str, Any]:
+    """Train on all folds but the first, measure on it; write the model into ``target``, the summary beside it.
+
+    Raise FileNotFoundError unless the folds of the fast tier are in ``work``.
+    """
+    began = time.monotonic()
+    films = read_films(data, INTENSIVE.side)
+    test = films.fold(0)
+    with np.load(work / "fold-0.npz") as saved:
+        peers = saved["logits"].astype(np.float64)
+        if not np.array_equal(saved["rows"], np.flatnonzero(test)):
+            raise ValueError(f"{work / 'fold-0.npz'} is of another set of films.")
+    apart = ~test & films.validation()
+    train = ~test & ~apart
+    first = _stage(work / "intensive-coarse.safetensors", films, train, apart, coarse, None)
+    fitted = _stage(work / "intensive.safetensors", films, train, apart, fine, first)
+    known = films.of(apart)
+    setting = Setting.of(_logits(fitted.network, known[0]), known[1])
+    labels, patients = films.labels[test], [films.patients[row] for row in np.flatnonzero(test)]
+    judged = Judged.none(len(labels))
+    judged.fill(np.ones(len(labels), dtype=bool), _logits(fitted.network, films.images[test]), setting)
+    measured = figures_of(judged, labels, patients)
+    measured["fast_auroc"] = auroc(labels, peers)
+    measured["less_fast_interval"] = difference_interval(labels, judged.chance, peers, patients)
+    release = Release(
+        version="1.0.0",
+        dataset=f"NIH ChestX-ray14 subset, {measured['patients']} patients it was not trained on",
+        measured=measured,
+        setting=setting,
+        halve=True,
     )
-    return ModelManifest(
-        plugin="xray",
-        name="pneumonia-fast",
-        version="1.1.0",
-        format="onnx",
-        files=(),
-        licence="NIH ChestX-ray14 terms: free use; acknowledge the NIH Clinical Center and cite Wang et al., CVPR 2017",
-        clinical_use=False,
-        commercial_use=False,
-        reference=True,
-        source=SOURCE,
-        intended_use="Shows that the appliance works. Reference model, not for clinical use.",
-        validation={CONDITION: validation},
-        parameters=parameters,
-        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
+    told = publish(fitted.network, release, films.images[train], known, target)
+    recipes = {"recipe": asdict(fine), "recipe_before": asdict(coarse), "history_before": first.history}
+    write_summary(target, {**recipes, "measured": measured, **_story(fitted, began), **told})
+    return measured
 
 
-def _say(entry: dict[str, float]) -> None:
-    sys.stderr.write(f"epoch {entry['epoch']:.0f}: loss {entry['loss']:.4f}, AUROC {entry['validation_auroc']:.4f}\n")
+def _stage(path: Path, films: Films, train: Rows, apart: Rows, recipe: Recipe, before: Fitted | None) -> Fitted:
+    """Train one stage, or read what an earlier call left at ``path``."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        start = None if before is None else before.network
+        known = films.of(train & ~films.doubtful), films.of(apart)
+        fit(*known, recipe, Reporter(f"{recipe.side} pixels"), start).save(path)
+    return Fitted.load(path, recipe.tier)
+
+
+def _logits(network: Network, images: Images) -> Array:
+    return predict(network, images).logits.astype(np.float64)
+
+
+def _story(fitted: Fitted, began: float) -> dict[str, Any]:
+    seconds = round(time.monotonic() - began, 1)
+    return {"best_epoch": fitted.best_epoch, "history": fitted.history, "seconds": seconds}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Build the reference model of the X-ray plugin.")
+    parser = argparse.ArgumentParser(description="Build a reference model of the X-ray plugin.")
     parser.add_argument("--data", type=Path, required=True, help="folder with labels.csv and images/")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what each fold gave; kept between runs")
-    parser.add_argument("--target", type=Path, default=Path(__file__).parent / "pneumonia-fast")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--processes", type=int, default=2, help="folds that are trained at a time")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for what each training gave; kept between runs"
+    )
+    parser.add_argument("--tier", choices=sorted(TIERS), default=FAST.name)
+    parser.add_argument("--target", type=Path, help="folder of the model; else that of the plugin")
+    parser.add_argument("--processes", type=int, default=2, help="cores to use")
     chosen = parser.parse_args(arguments)
+    target = chosen.target or Path(__file__).parent / f"pneumonia-{chosen.tier}"
     torch.set_num_threads(chosen.processes)
-    recipe = Recipe(epochs=chosen.epochs)
-    measured = build(chosen.data, chosen.work, chosen.target, recipe, processes=chosen.processes)
+    if chosen.tier == FAST.name:
+        measured = build_fast(chosen.data, chosen.work, target, Recipe(), processes=chosen.processes)
+    else:
+        measured = build_intensive(chosen.data, chosen.work, target, COARSE, FINE)
     sys.stdout.write(json.dumps(measured, indent=1) + "\n")
 
 

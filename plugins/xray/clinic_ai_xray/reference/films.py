@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Films:
-    """Images (n, 1, 128, 128), labels (n,), the patient of each, and whether its two sources of labels disagree."""
+    """Images (n, 1, side, side), labels (n,), the patient of each, and whether its two sources of labels disagree."""
 
     images: Images
     labels: Labels
@@ -47,12 +47,12 @@ def _share(salt: str, patient: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{salt}{patient}".encode()).digest()[:4]) / 2**32
 
 
-def read_films(data: Path) -> Films:
+def read_films(data: Path, side: int = FAST.side) -> Films:
     """Read ``labels.csv`` (columns file, patient_id, folder_label, flag_folder_vs_nih) and the images it names."""
     with (data / "labels.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     return Films(
-        stack([read_input(data / row["file"], FAST.side) for row in rows]),
+        stack([read_input(data / row["file"], side) for row in rows]),
         np.array([int(row["folder_label"] == "Pneumonia") for row in rows], dtype=np.int64),
         tuple(row["patient_id"] for row in rows),
         np.array([row["flag_folder_vs_nih"] == "1" for row in rows]),
