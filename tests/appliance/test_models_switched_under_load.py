@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 from harness import Daemon, rows, wait_until
 
 import clinic_ai_xray
@@ -27,24 +28,21 @@ AT_ONCE = 6
 
 
 def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
-    """Write the reference model as one of another name, tier and threshold that judges any film; return its place."""
-    shutil.copytree(REFERENCE, directory / name)
-    manifest = open_model(directory / name).manifest
-    cut = THRESHOLDS[name]
-    changed = {"tier": "fast" if name == "fast" else "intensive"}
-    changed |= dict.fromkeys(("abstain_low", "threshold", "abstain_high"), cut)
-    changed |= dict.fromkeys({"distance_limit"} & set(manifest.parameters), 1e9)
-    manifest = manifest.model_copy(
-        update={
-            "name": name,
-            "version": "1",
-            "slot": slot,
-            "reference": False,
-            "parameters": {**manifest.parameters, **changed},
-        }
-    )
-    write_manifest(directory / name, manifest, [directory / name / "model.onnx"])
-    return str(directory / name)
+    """Write the reference model as one of another name, tier and threshold that judges phantoms; return its place."""
+    place = directory / name
+    shutil.copytree(REFERENCE, place)
+    graph = onnx.load(place / "model.onnx")
+    outputs = [output for output in graph.graph.output if output.name != "distance"]  # by which it would refuse them
+    del graph.graph.output[:]
+    graph.graph.output.extend(outputs)
+    onnx.save(graph, place / "model.onnx")
+    manifest = open_model(place).manifest
+    parameters = {key: value for key, value in manifest.parameters.items() if key != "distance_limit"}
+    parameters |= dict.fromkeys(("abstain_low", "threshold", "abstain_high"), THRESHOLDS[name])
+    parameters["tier"] = "fast" if name == "fast" else "intensive"
+    named = {"name": name, "version": "1", "slot": slot, "reference": False, "parameters": parameters}
+    write_manifest(place, manifest.model_copy(update=named), [place / "model.onnx"])
+    return str(place)
 
 
 def test_two_tiers_change_places_while_studies_come_in(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:
