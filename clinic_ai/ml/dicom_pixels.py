@@ -155,8 +155,11 @@ class _Pipeline:
             values = average_blocks(stored * shown, factor)
             inside = share > 0
             np.divide(values, share, out=values, where=inside)
-        values = self._modality(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._modality(values)
+        _require_numbers(values)
         grey = self._voi(values, values if inside is None else values[inside])
+        _require_numbers(grey)
         if self._inverted():
             np.subtract(1.0, grey, out=grey)
         if inside is not None:
@@ -243,6 +246,16 @@ class _Pipeline:
         if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
             self.remarks.append(f"The file calls itself {photometric} and its presentation {shape}, which disagree.")
         return photometric == "MONOCHROME1" or shape == "INVERSE"
+
+
+def _require_numbers(levels: Float) -> None:
+    """Raise InputError for NaN and infinity: of floating-point pixels, or of a rescale or window beyond all bounds."""
+    if not np.isfinite(levels).all():
+        raise InputError(
+            "not_a_number",
+            "The values of some pixels are infinite or not numbers, so the image cannot be shown as it was meant.",
+            remedy="Export the study again with whole numbers as pixels, and look at its rescale and window values.",
+        )
 
 
 def _look_up(item: Dataset, values: Float, signed: bool) -> tuple[Float, float] | None:

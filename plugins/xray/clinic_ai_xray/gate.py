@@ -48,6 +48,8 @@ def refuse_by_header(header: InstanceHeader, facts: StudyFacts) -> Reason | None
     if modality not in _RADIOGRAPHY and (modality or header.kind is FileKind.DICOM):
         named = f"its modality is {modality}" if modality else "it names no modality"
         return Reason("not_an_xray", f"This is not an X-ray image ({named}).")
+    if header.frames > 1:
+        return Reason("several_frames", f"The file holds {header.frames} frames; the models judge single films only.")
     return None
 
 

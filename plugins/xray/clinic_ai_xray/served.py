@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,9 +178,9 @@ class _Parameters:
 
 
 def pinned_bytes(model: LoadedModel) -> bytes:
-    """Return the ONNX file of ``model``, its hash checked; a graph from memory cannot refer to other files."""
+    """Return the ONNX file of ``model``, its hash checked. Raise ModelError if it is not the one that is pinned."""
     values = _Parameters(model)
-    files = [file for file in model.manifest.files if file.name.endswith(".onnx")]
+    files = [file for file in model.manifest.files if file.name.endswith((".onnx", ".data"))]
     if model.manifest.format != "onnx" or len(files) != 1:
         raise values.wrong("it does not consist of one ONNX file")
     try:
@@ -192,13 +193,15 @@ def pinned_bytes(model: LoadedModel) -> bytes:
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return how a session runs: ``threads`` for one image, none of them spinning."""
+    """Return how a session runs: ``threads`` for one image, none of them spinning, no weights from other files."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin while they wait would take the processor from the other children.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A graph from memory could name weights in files below the working directory, which no hash pins: here is none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options
 
 

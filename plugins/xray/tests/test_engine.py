@@ -6,8 +6,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.contract import Device, EngineLoad, LoadedModel, Ready
@@ -19,6 +22,7 @@ from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.results.codes import table
 from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header, refuse_by_pixels
 from clinic_ai_xray.model_files import open_model
+from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.plugin import describe_plugin
 
 ENGINE = describe_plugin().engine
@@ -81,8 +85,6 @@ def test_polarity_and_depth_change_nothing(child, film, task_of):
 
 
 def test_a_png_of_the_same_film_is_judged_alike(child, film, task_of, image_of, tmp_path):
-    from clinic_ai_xray.phantom import draw_chest
-
     pixels = draw_chest(320, 288, seed=5)
     Image.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(tmp_path / "film.png")
     png = image_of(tmp_path / "film.png", modality="", body_part="", view_position="")
@@ -188,6 +190,67 @@ def test_what_the_pixels_rule_out_gets_no_number(child, film, task_of, image_of,
         code: image.sha256 for code, image in images.items()
     }
     assert len(analysis.findings) == 1  # the good film beside them is judged
+
+
+def as_cine(scan):
+    scan.NumberOfFrames = 3
+    scan.PixelData *= 3
+
+
+def cut_short(scan):
+    scan.PixelData = scan.PixelData[:1000]
+
+
+def as_rubbish(scan):
+    scan.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    scan.PixelData = encapsulate([b"\xff\x4f" * 500])
+
+
+def as_not_numbers(scan):
+    del scan.PixelData
+    scan.FloatPixelData = np.full((scan.Rows, scan.Columns), np.nan, dtype="<f4").tobytes()
+    scan.BitsAllocated = 32
+
+
+def test_nothing_but_a_single_film_of_the_right_part_and_view_gets_a_number(child, film, task_of, image_of, tmp_path):
+    """Every kind of wrong image in one study, through the engine: each is refused, with its reason, and none judged."""
+    chest = draw_chest(96, 96, seed=1)
+    photograph = np.rint(chest * 255)[..., None] * (0.9, 0.8, 0.6) + (25, 15, 0)  # of a film, in warm light
+    landscape = np.linspace((90, 160, 230), (60, 120, 30), 200)[:, None].repeat(300, axis=1)
+    for name, colours in (("photograph.jpg", photograph), ("landscape.png", landscape)):
+        Image.fromarray(colours.astype(np.uint8)).save(tmp_path / name)
+    silent = {"modality": "", "body_part": "", "view_position": ""}
+    wrong = [("colour_picture", image_of(tmp_path / name, **silent)) for name in ("photograph.jpg", "landscape.png")]
+    for code, pixels, edit, header in (
+        ("not_an_xray", chest, None, {"modality": "CT"}),
+        ("not_an_xray", chest, None, {"modality": "US"}),
+        ("not_an_xray", chest, as_cine, {"modality": "XA", "frames": 3}),
+        ("several_frames", chest, as_cine, {"modality": "DX", "frames": 3}),
+        ("mammogram", chest, None, {"modality": "MG"}),
+        ("wrong_body_part", chest, None, {"body_part": "HAND"}),
+        ("lateral_view", chest, None, {"view_position": "LL"}),
+        ("empty_image", chest * 0, None, {}),
+        ("empty_image", chest * 0 + 1, None, {}),
+        ("too_small", chest[:1, :1], None, {}),
+        ("too_small", chest[:1], None, {}),
+        ("cannot_decode", chest, cut_short, {}),
+        ("cannot_decode", chest, as_rubbish, {}),
+        ("not_a_number", chest, as_not_numbers, {}),
+    ):
+        path = tmp_path / f"{len(wrong)}.dcm"
+        film(path.name, pixels=pixels, seed=len(wrong))
+        if edit is not None:
+            scan = pydicom.dcmread(path)
+            edit(scan)
+            scan.save_as(path)
+        wrong.append((code, image_of(path, **header)))
+
+    analysis = analyse(child, task_of(*(image for _, image in wrong)))
+    assert [(refusal.code, refusal.instance_sha256) for refusal in analysis.refusals] == [
+        (code, image.sha256) for code, image in wrong
+    ]
+    assert all(refusal.sentence.endswith(".") for refusal in analysis.refusals)
+    assert (analysis.findings, analysis.files) == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -340,6 +341,26 @@ def test_what_cannot_be_decoded_is_refused_in_words(tmp_path):
         "cut": "cannot_decode",
         "absent": "unreadable_file",
     }
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_pixels_that_are_not_numbers_are_refused(tmp_path, value):
+    stored = RAMP.astype(np.float32)
+    stored[5, 7] = value
+    path = dicom(tmp_path / "a", RAMP.astype(np.uint32), bits=32, FloatPixelData=stored.tobytes())
+    scan = pydicom.dcmread(path)
+    del scan.PixelData
+    scan.save_as(path)
+    for size in (None, (16, 12)):  # as it is, and as a mean over blocks
+        with pytest.raises(InputError, match="infinite or not numbers") as caught:
+            load_grey(path, size=size)
+        assert caught.value.code == "not_a_number"
+
+
+def test_a_rescale_out_of_all_bounds_is_refused(tmp_path):
+    path = dicom(tmp_path / "a", RAMP.astype(np.uint16), RescaleSlope="1e300", RescaleIntercept="0")
+    with pytest.raises(InputError, match="infinite or not numbers"):
+        load_grey(path)
 
 
 def test_twelve_bit_jpeg_extended_names_the_remedy(tmp_path):

@@ -1,0 +1,113 @@
+"""A fast and an intensive model of one condition change places while studies come in: none is lost, none is mixed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+from harness import Daemon, rows, wait_until
+
+import clinic_ai_xray
+from clinic_ai.control.client import Client
+from clinic_ai.domain import ModelRef
+from clinic_ai.home import Home
+from clinic_ai.store import audit
+from clinic_ai.store.database import Database
+from clinic_ai_xray.model_files import open_model, write_manifest
+from clinic_ai_xray.phantom import draw_chest, write_dx
+
+REFERENCE = Path(clinic_ai_xray.__file__).parent / "reference" / "pneumonia-fast"
+THRESHOLDS = {"fast": 1e-9, "intensive": 2e-9, "confirming": 3e-9}
+"""Which model judged: the threshold goes into the finding. So low that every film is called present."""
+STUDIES = 24
+AT_ONCE = 6
+
+
+def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
+    """Write the reference model as one of another name, tier and threshold that judges phantoms; return its place."""
+    place = directory / name
+    shutil.copytree(REFERENCE, place)
+    graph = onnx.load(place / "model.onnx")
+    outputs = [output for output in graph.graph.output if output.name != "distance"]  # by which it would refuse them
+    del graph.graph.output[:]
+    graph.graph.output.extend(outputs)
+    onnx.save(graph, place / "model.onnx")
+    manifest = open_model(place).manifest
+    parameters = {key: value for key, value in manifest.parameters.items() if key != "distance_limit"}
+    parameters |= dict.fromkeys(("abstain_low", "threshold", "abstain_high"), THRESHOLDS[name])
+    parameters["tier"] = "fast" if name == "fast" else "intensive"
+    named = {"name": name, "version": "1", "slot": slot, "reference": False, "parameters": parameters}
+    write_manifest(place, manifest.model_copy(update=named), [place / "model.onnx"])
+    return str(place)
+
+
+def test_two_tiers_change_places_while_studies_come_in(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:
+    places = {name: make_model(tmp_path, name) for name in ("fast", "intensive")}
+    places["confirming"] = make_model(tmp_path, "confirming", slot="confirm")
+    films = []
+    for seed in range(STUDIES + 2):
+        films.append(tmp_path / f"{seed}.dcm")
+        write_dx(films[-1], draw_chest(96, 96, seed=seed), seed=seed, bits=8)
+    daemon = start()
+
+    def drop(count: int) -> None:
+        for film in films[:count]:
+            film.rename(home.inbox / film.name)
+        del films[:count]
+
+    with Client(home) as client:
+
+        def switch_to(name: str) -> None:
+            client.import_model(places[name])
+            client.promote_model("xray", name, "1")
+
+        switch_to("fast")
+        drop(AT_ONCE)
+        for number in range(STUDIES):
+            switch_to("fast" if number % 2 else "intensive")
+            daemon.wait_for("delivery.sent")
+            drop(min(1, len(films) - 2))
+        switch_to("confirming")
+        drop(2)
+        for _ in range(2):
+            daemon.wait_for("delivery.sent")
+
+    wait_until(lambda: not rows(home, "SELECT 1 FROM studies WHERE state != 'DONE'"), "the end of every study")
+    judged = Counter(judges(home))
+    assert judged.total() == STUDIES + 2
+    assert judged["confirming"] == 2
+    assert min(judged["fast"], judged["intensive"]) > 0
+    database = Database(home.database)
+    with database.read() as connection:
+        assert audit.first_break(connection) is None
+    database.close()
+
+
+def judges(home: Home) -> list[str]:
+    """Return which model judged each study, after a look at whether all that is known of the study says the same."""
+    jobs = rows(home, "SELECT * FROM jobs WHERE kind = 'analyse'")
+    assert {(row["state"], row["attempt"], row["error"]) for row in jobs} == {("DONE", 1, "")}
+    pinned = {row["study_id"]: [ModelRef.model_validate(ref) for ref in json.loads(row["models"])] for row in jobs}
+    assert len(pinned) == len(jobs)
+    stored = {row["subject"]: row for row in rows(home, "SELECT * FROM audit WHERE action = 'analysis.stored'")}
+    sent = Counter(row["subject"] for row in rows(home, "SELECT * FROM audit WHERE action = 'delivery.sent'"))
+    assert sent == Counter(pinned.keys())
+
+    found = []
+    places = list(home.outbox.rglob("result.json"))
+    assert len(places) == len(pinned)
+    for place in places:
+        result = json.loads(place.read_text())
+        models = pinned.pop(result["study"]["study_id"])
+        assert [ModelRef.model_validate(ref) for ref in result["models"]] == models
+        assert json.loads(stored[result["study"]["study_id"]]["details"])["models"] == [ref.label() for ref in models]
+        [finding] = result["findings"]
+        judge = "confirming" if len(models) == 2 else models[0].name
+        assert finding["threshold"] == THRESHOLDS[judge]
+        assert judge in {ref.name for ref in models}
+        found.append(judge)
+    return found
