@@ -29,12 +29,18 @@ def probabilities(logits: npt.ArrayLike, temperature: float) -> npt.NDArray[np.f
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Return the temperature in 0.05..20 that makes ``labels`` likeliest. Raise ValueError if there are none."""
+    """Return the temperature in 0.05..20 that makes ``labels`` likeliest. Raise ValueError if there are none.
+
+    Each class counts as if one image more of the other one had been among it (the targets of Platt, 1999): where a few
+    images are told apart without error, no finite temperature would be the likeliest.
+    """
     logit, label = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if not logit.size:
         raise ValueError("a temperature cannot be fitted to no examples")
+    positives = float(label.sum())
+    target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (label.size - positives + 2))
     scaled = logit[None, :] / _TEMPERATURES[:, None]
-    losses = (np.logaddexp(0.0, scaled) - label * scaled).mean(axis=1)
+    losses = (np.logaddexp(0.0, scaled) - target * scaled).mean(axis=1)
     return float(_TEMPERATURES[int(np.argmin(losses))])
 
 

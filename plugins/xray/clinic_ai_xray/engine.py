@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -217,17 +218,20 @@ class _Work:
 
     def find(self, image: TaskImage, model: ServedModel, judgement: Judgement) -> None:
         """Add the finding and its heat map."""
-        name = f"heatmap-{len(self.files) + 1:03d}-{model.condition}.png"
+        name = f"heatmap-{len(self.findings) + 1:03d}-{model.condition}.png"
         draw_map(judgement.contributions, model.map_scale).save(self._directory / name, compress_level=1)
+        numbers = Path(name).with_suffix(".json")
+        (self._directory / numbers).write_text(map_numbers(judgement.contributions, model))
         rows, columns = judgement.contributions.shape
-        self.files.append(
+        self.files += (
             ProducedFile(
                 name=name,
                 role="heatmap",
                 media_type="image/png",
                 instance_sha256=image.sha256,
                 caption=_CAPTION.format(label=model.label.lower(), rows=rows, columns=columns),
-            )
+            ),
+            ProducedFile(name=str(numbers), role="data", media_type="application/json", instance_sha256=image.sha256),
         )
         self.findings.append(
             Finding(
@@ -242,6 +246,19 @@ class _Work:
                 validation=model.manifest.validation.get(model.condition),
             )
         )
+
+
+def map_numbers(contributions: npt.NDArray[np.float32], model: ServedModel) -> str:
+    """Return the map as JSON: what each region of the whole image, by row from the top, added to the logit."""
+    return json.dumps(
+        {
+            "condition": model.condition,
+            "model": model.ref.label(),
+            "unit": "logit",
+            "full_strength": round(model.map_scale, 6),
+            "rows": [[round(float(value), 6) for value in row] for row in contributions],
+        }
+    )
 
 
 def draw_map(contributions: npt.NDArray[np.float32], scale: float) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -69,11 +70,21 @@ def test_a_frontal_film_gets_a_finding_with_a_heat_map(child, film, task_of, ref
     certain = Presence.PRESENT if finding.probability >= high else Presence.ABSENT
     assert finding.presence == (Presence.UNCERTAIN if low <= finding.probability < high else certain)
     assert analysis.refusals == ()
-    (produced,) = analysis.files
+    produced, numbers = analysis.files
     assert (produced.name, produced.role, produced.instance_sha256) == (finding.heatmap, "heatmap", image.sha256)
     with Image.open(Path(task.output_directory) / produced.name) as picture:
         assert picture.mode == "L"
         assert picture.size == (128, 128)
+        drawn = np.asarray(picture, dtype=np.float32)
+    assert (numbers.role, numbers.name) == ("data", Path(produced.name).with_suffix(".json").name)
+    told = json.loads((Path(task.output_directory) / numbers.name).read_text())
+    rows = np.array(told["rows"])
+    assert rows.shape == (4, 4)
+    assert np.abs(rows - rows[:, ::-1]).max() > 1e-3  # what it shows is of this film, not of any
+    strongest = np.unravel_index(np.argmax(rows), rows.shape)
+    assert drawn.reshape(4, 32, 4, 32).mean(axis=(1, 3))[strongest] == pytest.approx(
+        drawn.reshape(4, 32, 4, 32).mean(axis=(1, 3)).max(), abs=8
+    )
 
 
 def test_polarity_and_depth_change_nothing(child, film, task_of):

@@ -131,6 +131,7 @@ def test_the_distance_is_mahalanobis_under_probabilistic_pca():
     assert distances(fit(train, apart), features + 5).min() > 1
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
 def test_a_distance_needs_some_images():
     few = np.random.default_rng(2).normal(size=(6, 40)).astype(np.float32)
     for known, apart in ((few[:2], few), (few, few[:0])):

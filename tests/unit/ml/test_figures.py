@@ -51,6 +51,13 @@ def test_the_interval_is_wider_when_patients_have_many_images():
     assert together[0] < auroc(labels, scores) < together[1]
 
 
+def test_a_few_images_told_apart_without_error_promise_no_certainty():
+    logits, labels = np.array([-9.0, -7, -8, 6, 9, 12]), np.array([0, 0, 0, 1, 1, 1])
+    chance = probabilities(logits, fit_temperature(logits, labels))
+    assert chance[:3].mean() == pytest.approx(1 / 5, abs=0.05)
+    assert chance[3:].mean() == pytest.approx(4 / 5, abs=0.05)
+
+
 def test_a_temperature_is_found_again():
     generator = np.random.default_rng(1)
     logits = generator.normal(0, 2, 20_000)
