@@ -26,12 +26,16 @@ from clinic_ai_xray.tiers import FAST, INTENSIVE, Tier, tier_named
 
 Array = npt.NDArray[np.float32]
 
+ERRORS = (0.01, 0.4)
+"""Error rates that a recipe may ask for."""
+
 
 @dataclass(frozen=True)
 class TailRecipe:
     """How the tail is trained. ``warm`` starts from the weights of the base's own head.
 
-    ``views`` of each training image are kept: itself, its mirror, and others changed by chance.
+    ``views`` of each training image are kept: itself, its mirror, and others changed by chance. ``error`` is the share
+    of images of either class that may be called the other one; beyond it the model abstains.
     """
 
     tier: str = FAST.name
@@ -43,6 +47,7 @@ class TailRecipe:
     views: int = 2
     warm: bool = False
     seed: int = 1
+    error: float = 0.1
 
     @classmethod
     def parse(cls, values: dict[str, float | int | str | bool]) -> TailRecipe:
@@ -55,6 +60,9 @@ class TailRecipe:
         recipe = cls(**{**known, **chosen})
         if min(recipe.epochs, recipe.batch, recipe.patience, recipe.views) < 1 or recipe.rate <= 0:
             raise DatasetError("Epochs, batch, patience, views and rate of the recipe must be above zero.")
+        low, high = ERRORS
+        if not low <= recipe.error <= high:
+            raise DatasetError(f"The recipe's error is {recipe.error:g}; it is a share from {low:g} to {high:g}.")
         return recipe
 
 

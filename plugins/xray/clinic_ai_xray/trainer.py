@@ -157,7 +157,8 @@ class _Run:
             "dataset": self._task.dataset.digest,
             "base": self._base_model.ref.digest,
             "condition": self._condition,
-            "recipe": asdict(self._recipe),
+            # What is done with the trained tail afterwards does not make its checkpoints those of another run.
+            "recipe": {key: value for key, value in asdict(self._recipe).items() if key != "error"},
         }
         train, validation = (
             Labelled(parts[split].activations, parts[split].labels(self._condition))
@@ -177,7 +178,10 @@ class _Run:
         """Write the candidate into ``model`` and the summary beside it; return the figures."""
         tail = Tail.of(self._base.training_tier, best)
         trained = {split: replace(part, pooled=tail.pool(part.activations)) for split, part in parts.items()}
-        candidate = Candidate(self._task, self._base_model, self._base, self._condition, trained, tail)
+        candidate = Candidate(
+            self._task, self._base_model, self._base, self._condition, trained, tail, self._recipe.error
+        )
+        self._notes += candidate.notes
         if candidate.split != "test":
             self._notes.append("The test part lacks a class; the figures are of the validation part and too good.")
         difference = candidate.write(self._directory / "model")
@@ -190,6 +194,7 @@ class _Run:
             "best_epoch": state.best_epoch,
             "history": state.history,
             "temperature": candidate.temperature,
+            "promised_error": candidate.promised_error,
             "scores": candidate.scores.model_dump(mode="json"),
             "export_parity": difference,
             "seconds": round(time.monotonic() - self._began, 1),

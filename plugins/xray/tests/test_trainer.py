@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clinic_ai.confinement import Confinement
@@ -20,14 +21,16 @@ from clinic_ai.contract import (
     TrainRequest,
 )
 from clinic_ai.errors import ChildRefused, DatasetError
+from clinic_ai.ml.calibration import conformal_band
 from clinic_ai.processes import Child, ChildSpec
+from clinic_ai_xray.candidate import choose_band
 from clinic_ai_xray.dataset import labelled
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.tail import TailRecipe
 from clinic_ai_xray.trainer import XrayTrainer
 
-RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3}
+RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3, "error": 0.2}
 TRAINER = describe_plugin().trainer
 
 
@@ -74,6 +77,7 @@ def test_it_learns_the_phantoms_and_exports_a_model(finished, corpus):
     figures = model.manifest.validation["pneumonia"]
     assert figures.auroc == pytest.approx(result.scores.values["auroc"])
     assert not model.manifest.clinical_use
+    assert model.manifest.parameters["promised_error"] == 0.2
     summary = json.loads((directory / "training_summary.json").read_text())
     assert summary["export_parity"] < 1e-4
     again = XrayTrainer().evaluate(model, corpus)
@@ -153,6 +157,8 @@ def test_in_a_child_it_reports_and_stops(tmp_path, corpus):
         ({"epochs": 2.5}, "epochs is 2.5; write a whole number"),
         ({"rate": "fast"}, "rate is 'fast'; write a number"),
         ({"warm": "no"}, "warm is 'no'; write true or false, such as warm=false"),
+        ({"error": 10}, "error is 10; it is a share from 0.01 to 0.4"),
+        ({"error": 0.001}, "error is 0.001"),
     ],
 )
 def test_a_recipe_of_another_kind_is_named(values, says):
@@ -163,6 +169,17 @@ def test_a_recipe_of_another_kind_is_named(values, says):
 def test_a_recipe_takes_the_kinds_of_its_defaults():
     recipe = TailRecipe.parse({"epochs": 5.0, "rate": 1, "warm": True, "condition": "pneumonia"})
     assert (recipe.epochs, recipe.rate, recipe.warm) == (5, 1.0, True)
+
+
+def test_an_error_is_promised_where_there_are_images_enough():
+    labels, chance = np.repeat([0, 1, 0, 1], [7, 2, 2, 7]), np.linspace(0.05, 0.95, 18)
+    band, promised, notes = choose_band(labels, chance, 0.1)
+    assert (band, promised, notes) == (conformal_band(chance, labels, band.threshold, error=0.1), 0.1, ())
+    band, promised, notes = choose_band(labels[1:], chance[1:], 0.1)
+    assert promised is None
+    assert band.low < band.threshold < band.high
+    assert notes[0].startswith("With 8 images without the condition in the validation part, an error of at most 10 % ")
+    assert "(9 are needed); the model abstains on the 15 %" in notes[0]
 
 
 def changed(corpus, change):
