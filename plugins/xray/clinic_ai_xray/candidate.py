@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
+from clinic_ai.contract import Example, LoadedModel, ModelManifest, Scores, TrainingTask
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, abstention_band, conformal_band, fit_temperature, probabilities
@@ -67,6 +68,16 @@ def choose_band(
         return abstention_band(probability, threshold, abstain=ABSTAIN), None, (note,)
 
 
+class Measured(NamedTuple):
+    """The images that a candidate was measured on: labels (images,) of 0 and 1, calibrated probabilities (images,)."""
+
+    condition: str
+    examples: tuple[Example, ...]
+    labels: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float64]
+    patients: list[str]
+
+
 class Candidate:
     """A tail calibrated on the validation part and measured on the test part (on validation if test lacks a class).
 
@@ -99,10 +110,11 @@ class Candidate:
             self._distance = distance.fit(train.reshape(-1, train.shape[-1]))
             self._limits = {"distance_limit": distance.limit(self._distance, pooled)}
         self.split = "test" if len(set(parts["test"].labels(condition))) == 2 else "validation"
-        measured = parts[self.split]
-        self._labels, self._patients = measured.labels(condition), measured.patients()
-        self._logits = tail.judge_pooled(measured.pooled[:, 0])
-        self.scores = score(self.split, self._labels, self._logits, self._patients, self.temperature)
+        part = parts[self.split]
+        logits = tail.judge_pooled(part.pooled[:, 0])
+        chance = probabilities(logits, self.temperature)
+        self.measured = Measured(condition, part.examples, part.labels(condition), chance, part.patients())
+        self.scores = score(self.split, self.measured.labels, logits, self.measured.patients, self.temperature)
 
     def write(self, directory: Path) -> float:
         """Write ``model.onnx`` and ``model.toml``; return the largest difference of a logit between tail and graph.
@@ -179,14 +191,14 @@ class Candidate:
         )
 
     def _figures(self) -> ValidationFigures:
-        chance, threshold = probabilities(self._logits, self.temperature), self.band.threshold
-        point = at_threshold(self._labels, chance, threshold)
-        sensitivity, specificity = point_intervals(self._labels, chance, threshold, self._patients)
+        labels, chance, patients = self.measured.labels, self.measured.probabilities, self.measured.patients
+        point = at_threshold(labels, chance, self.band.threshold)
+        sensitivity, specificity = point_intervals(labels, chance, self.band.threshold, patients)
         low, high = self.scores.intervals["auroc"]
         return ValidationFigures(
-            dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(self._patients))} patients",
-            positives=int(self._labels.sum()),
-            negatives=int((1 - self._labels).sum()),
+            dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(patients))} patients",
+            positives=int(labels.sum()),
+            negatives=int((1 - labels).sum()),
             auroc=self.scores.values["auroc"],
             auroc_low=low,
             auroc_high=high,

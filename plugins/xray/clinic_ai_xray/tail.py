@@ -26,6 +26,8 @@ from clinic_ai_xray.tiers import FAST, INTENSIVE, Tier, tier_named
 
 Array = npt.NDArray[np.float32]
 
+METRIC, METRIC_NAME = "validation_auroc", "validation AUROC"
+"""What the best epoch is chosen by: its key in the history, and its name for people."""
 ERRORS = (0.01, 0.4)
 """Error rates that a recipe may ask for."""
 
@@ -282,12 +284,12 @@ class TailTraining:
             self._optimiser.step()
             total += loss.item()
         score = auroc(self._validation.labels, self._tail.judge(self._validation.activations))
-        return {"epoch": float(epoch), "loss": total / self.steps_per_epoch, "validation_auroc": score}
+        return {"epoch": float(epoch), "loss": total / self.steps_per_epoch, METRIC: score}
 
     def _advance(self, entry: dict[str, float]) -> TailState:
         state, epoch = self._state, int(entry["epoch"])
-        best_score = max((past["validation_auroc"] for past in state.history), default=-1.0)
-        better = entry["validation_auroc"] > best_score
+        best_score = max((past[METRIC] for past in state.history), default=-1.0)
+        better = entry[METRIC] > best_score
         best, best_epoch = (self._tail.weights(), epoch) if better else (state.best, state.best_epoch)
         finished = epoch >= self._recipe.epochs or epoch - best_epoch >= self._recipe.patience
         return TailState(epoch, best, best_epoch, [*state.history, entry], finished)
