@@ -82,6 +82,9 @@ def loss_figure(history: Sequence[dict[str, float]], *, metric: str, metric_name
         values = [entry[metric] for entry in history]
         (score,) = other.plot(epochs, values, color=_BLUE, marker=marker, markersize=4, label=metric_name)
         other.set_ylabel(metric_name)
+        low, high = other.get_ylim()
+        if min(values) >= 0 and max(values) <= 1:  # a share; the axis does not go where there can be none
+            other.set_ylim(max(low, 0.0), min(high, 1.005))
         lines = [loss, score]
         if best_epoch in epochs:
             best = values[epochs.index(best_epoch)]
@@ -128,13 +131,15 @@ def roc_figure(
 def reliability_figure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, title: str) -> bytes:
     """Return a PNG of observed frequency over predicted probability in bins of equal count, and of the counts.
 
-    Bars are 95 % intervals (Wilson) of the frequency; below, how many images have which probability, by label.
+    The legend has the expected calibration error. Bars are 95 % intervals (Wilson) of the frequency; below, how many
+    images have which probability, by label.
     """
     truth, chance = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64)
     bins = calibration_bins(chance, BINS)
     predicted = [float(chance[part].mean()) for part in bins]
     observed = [float(truth[part].mean()) for part in bins]
     bounds = [wilson_interval(int(truth[part].sum()), part.size) for part in bins]
+    error = expected_calibration_error(truth, chance, bins=BINS)
     sizes = sorted({part.size for part in bins})
     many = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} or {sizes[-1]}"
     with _figure(_SQUARE) as figure:
@@ -151,11 +156,10 @@ def reliability_figure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, t
             elinewidth=1.2,
             capsize=3,
             marker="o",
-            label=f"{len(bins)} bins of {many} images, 95 % interval",
+            label=f"{len(bins)} bins of {many} images, 95 % interval\nexpected calibration error {error:.3f}",
         )
         _unit_square(axes, "perfectly calibrated")
-        error = expected_calibration_error(truth, chance, bins=BINS)
-        axes.set(ylabel="observed frequency", title=f"{title}\nexpected calibration error {error:.3f}")
+        axes.set(ylabel="observed frequency", title=title)
         axes.legend(loc="upper left")
         edges = np.linspace(0.0, 1.0, BINS + 1)
         below.hist(

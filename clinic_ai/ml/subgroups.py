@@ -28,6 +28,8 @@ _YEARS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 _SEXES = {"F": "female", "M": "male", "O": "other"}
 _TAGS = ("PatientSex", "PatientAge", "ViewPosition", "StationName", "ManufacturerModelName")
 _LONGEST = 64
+_DUMMY = "ANONYMIZED"
+"""What de-identified copies say where the standard wants some value."""
 # What pydicom raises on bytes that are no data set has no common base.
 _UNREADABLE = (
     OSError,
@@ -50,12 +52,13 @@ def traits(path: Path | str) -> dict[str, str]:
 
     PNG and JPEG say nothing. Nor do de-identified copies of sex, age and station.
     """
+    dataset: Dataset = Dataset()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
     except _UNREADABLE:
-        dataset = Dataset()
+        pass  # a picture, or nothing at all: it tells nothing
     sex, age, view, station, model = (_text(dataset, keyword) for keyword in _TAGS)
     return {
         "sex": _SEXES.get(sex.upper(), UNKNOWN),
@@ -83,7 +86,8 @@ def _text(dataset: Dataset, keyword: str) -> str:
             text = "" if value is None else str(value)
     except _UNREADABLE:
         return ""
-    return "".join(character for character in text if character.isprintable()).strip()[:_LONGEST]
+    clean = "".join(character for character in text if character.isprintable()).strip()[:_LONGEST]
+    return "" if clean == _DUMMY else clean
 
 
 def by_subgroup(

@@ -38,7 +38,8 @@ def write_record(directory: Path, candidate: Candidate, state: TailState) -> dic
 def history_table(history: list[dict[str, float]]) -> bytes:
     """Return the history as CSV: a line per epoch with its loss and metric."""
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=["epoch", "loss", METRIC], lineterminator="\n")
+    columns = list(dict.fromkeys(key for entry in history for key in entry))
+    table = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     table.writeheader()
     table.writerows({**entry, "epoch": int(entry["epoch"])} for entry in history)
     return text.getvalue().encode()

@@ -28,7 +28,7 @@ from clinic_ai.contract import (
     TrainingTask,
 )
 from clinic_ai.errors import DatasetError, ModelError
-from clinic_ai.ml.checkpoints import Tensors, write_durably
+from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.onnx import weights
 from clinic_ai.ml.subgroups import weak_groups
 from clinic_ai_xray.cache import SPLITS, Part, Stopped, compute_parts
@@ -148,7 +148,7 @@ class _Run:
         self._base_model = task.base or reference_base()
         self._base = ServedModel(self._base_model, task.device)
         self._notes: list[str] = []
-        self._trained_since, self._epochs_before = self._began, 0
+        self._trained_since, self._trained_until, self._epochs_before = self._began, self._began, 0
         tier = self._base.training_tier.name
         if tier != self._recipe.tier:
             raise ModelError(
@@ -182,8 +182,8 @@ class _Run:
         state = training.run(lambda entry: self._report(entry, training.steps_per_epoch), self._should_stop)
         if not state.finished:
             return TrainingResult(state="stopped", history=tuple(state.history), notes=tuple(self._notes))
-        self._report_export(state, training.steps_per_epoch)
-        scores = self._export(parts, state, training.best_weights())
+        self._trained_until = time.monotonic()
+        scores = self._export(parts, state, training)
         return TrainingResult(
             state="finished",
             model_directory=str(self._directory / "model"),
@@ -214,9 +214,11 @@ class _Run:
             Standardisation.of(parts["train"].pooled),
         )
 
-    def _export(self, parts: dict[str, Part], state: TailState, best: Tensors) -> Scores:
+    def _export(self, parts: dict[str, Part], state: TailState, training: TailTraining) -> Scores:
         """Write the candidate into ``model``, the record and summary of the run beside it; return the figures."""
-        tail = Tail.of(self._base.training_tier, best)
+        steps = training.steps_per_epoch
+        self._report_export("measures the model", state, steps)
+        tail = Tail.of(self._base.training_tier, training.best_weights())
         trained = {split: replace(part, pooled=tail.pool(part.activations)) for split, part in parts.items()}
         candidate = Candidate(
             self._task, self._base_model, self._base, self._condition, trained, tail, self._recipe.error
@@ -224,7 +226,9 @@ class _Run:
         self._notes += candidate.notes
         if candidate.split != "test":
             self._notes.append("The test part lacks a class; the figures are of the validation part and too good.")
+        self._report_export("exports the model", state, steps)
         difference = candidate.write(self._directory / "model")
+        self._report_export("draws the figures", state, steps)
         record = write_record(self._directory, candidate, state)
         self._notes += weak_groups(record["subgroups"], candidate.scores.values["auroc"])
         summary = {
@@ -267,15 +271,16 @@ class _Run:
             )
         )
 
-    def _report_export(self, state: TailState, steps: int) -> None:
+    def _report_export(self, message: str, state: TailState, steps: int) -> None:
+        spent = time.monotonic() - self._trained_until
         self._progress.report(
             TrainingProgress(
                 epoch=state.epoch,
                 epochs=self._recipe.epochs,
                 step=state.epoch * steps,
                 steps=self._recipe.epochs * steps,
-                eta_s=self._export_seconds(),
-                message="exported and measured",
+                eta_s=max(1.0, self._export_seconds() - spent),
+                message=message,
             )
         )
 

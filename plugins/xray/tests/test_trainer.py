@@ -110,8 +110,9 @@ def test_it_says_how_long_it_takes_still(finished):
     left = left_after(finished[2])
     assert list(left) == list(range(1, 9))
     assert left[1] - left[8] == pytest.approx(7 * (left[7] - left[8]), rel=0.25)
-    assert finished[2][-1].message
-    assert finished[2][-1].eta_s == left[8] > 0
+    ending = [progress for progress in finished[2] if progress.epoch == 8 and progress.loss is None]
+    assert [progress.message for progress in ending] == ["measures the model", "exports the model", "draws the figures"]
+    assert left[8] > ending[0].eta_s > ending[2].eta_s > 0
 
 
 def test_it_leaves_figures_a_history_and_figures_by_subgroup(finished):

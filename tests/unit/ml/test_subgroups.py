@@ -33,7 +33,7 @@ def test_traits_are_those_of_the_header(film):
 
 
 def test_what_is_not_said_is_unknown(film, tmp_path):
-    assert set(traits(film(PatientSex="", ViewPosition=None)).values()) == {UNKNOWN}
+    assert set(traits(film(PatientSex="", ViewPosition=None, StationName="ANONYMIZED")).values()) == {UNKNOWN}
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     assert set(traits(tmp_path / "a.png").values()) == {UNKNOWN}
     assert set(traits(tmp_path / "missing").values()) == {UNKNOWN}
