@@ -174,7 +174,7 @@ class _Run:
         readable = tuple(example for part in parts.values() for example in part.examples)
         if len(readable) < len(examples):
             self._notes.append(_unreadable(examples, readable))
-            labelled(self._task.dataset.model_copy(update={"examples": readable}), self._condition)
+            self._check_rest(readable)
         training = self._training(parts)
         if training.resumed_from:
             self._notes.append(f"Went on after epoch {training.resumed_from}.")
@@ -191,6 +191,12 @@ class _Run:
             history=tuple(state.history),
             notes=tuple(self._notes),
         )
+
+    def _check_rest(self, readable: tuple[Example, ...]) -> None:
+        try:
+            labelled(self._task.dataset.model_copy(update={"examples": readable}), self._condition)
+        except DatasetError as error:
+            raise DatasetError(f"{error.message} {self._notes[-1]}", remedy=error.remedy) from error
 
     def _training(self, parts: dict[str, Part]) -> TailTraining:
         fingerprint = {

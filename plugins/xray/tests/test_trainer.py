@@ -288,6 +288,14 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path, corpus):
     assert all(sha256 in note for sha256 in lost)
 
 
+def test_unreadable_images_that_leave_too_few_are_named(tmp_path, corpus):
+    gone = [e for e in corpus.examples if e.split == "validation" and e.labels["pneumonia"] == 1][1:]
+    broken = changed(corpus, lambda _, e: e.model_copy(update={"path": str(tmp_path / "gone")}) if e in gone else e)
+    broken = broken.model_copy(update={"digest": "2" * 64})
+    with pytest.raises(DatasetError, match=f"has 1 images with pneumonia.*5 of 72 images.*{gone[0].sha256[:12]}"):
+        XrayTrainer().train(task_in(tmp_path / "run", broken), Recorder())
+
+
 def test_examples_of_another_condition_are_not_used(corpus):
     mixed = changed(corpus, lambda i, e: e.model_copy(update={"labels": {"effusion": 1}}) if i >= 60 else e)
     assert len(labelled(mixed, "pneumonia")) == 60
