@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, gr
 if TYPE_CHECKING:
     from clinic_ai.cli.offline import Training
     from clinic_ai.control.views import RunRow
+    from clinic_ai.home import Home
 
 train = group("train", "Training runs: start, follow, stop, resume.")
 
@@ -57,7 +59,7 @@ def run(
                 say(note)
         if not (detach and desk.outlives_us):
             row = _follow(desk, row.run_id, quiet=as_json).model_copy(update={"dataset_notes": notes})
-    _tell(row, as_json)
+    _tell(row, as_json, place)
     if row.state == "FAILED":
         raise typer.Exit(Exit.FAILED)
 
@@ -108,10 +110,11 @@ def resume(
     from clinic_ai.cli.offline import training
     from clinic_ai.cli.output import Exit
 
-    with training(home_of(home)) as desk:
+    place = home_of(home)
+    with training(place) as desk:
         desk.resume_run(run_id)
         row = desk.run(run_id) if detach and desk.outlives_us else _follow(desk, run_id, quiet=as_json)
-    _tell(row, as_json)
+    _tell(row, as_json, place)
     if row.state == "FAILED":
         raise typer.Exit(Exit.FAILED)
 
@@ -120,15 +123,19 @@ def resume(
 
 
 def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
-    """Print progress until the run is over or the person has seen enough; return where it stands."""
-    last = ""
+    """Show progress until the run is over or the person has seen enough; return where it stands."""
+    from clinic_ai.cli.following import follower
+
     try:
-        while (row := desk.run(run_id)).state in LIVING:
-            line = f"{row.run_id}  {row.state}  {_where(row)}".rstrip()
-            if not quiet and line != last:
-                typer.echo(line)
-                last = line
-            time.sleep(_POLL_S)
+        with nullcontext() if quiet else follower() as shown:
+            planned = desk.run(run_id).plan is not None  # a resumed run has told it before
+            while (row := desk.run(run_id)).state in LIVING:
+                if shown is not None:
+                    if row.plan is not None and not planned:
+                        planned = True
+                        shown.note(_plan(row.plan))
+                    shown.show(row)
+                time.sleep(_POLL_S)
     except KeyboardInterrupt:
         if desk.outlives_us:
             typer.echo(f"The daemon goes on with {run_id}; `clinic-ai train list` shows it.", err=True)
@@ -138,37 +145,38 @@ def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
     return row
 
 
-def _tell(row: RunRow, as_json: bool) -> None:
+def _plan(plan: dict[str, Any]) -> str:
+    from clinic_ai.cli.output import age
+
+    took = f"It takes at most about {age(plan['seconds'])} and {plan['memory_mb']} MiB of memory."
+    return " ".join([took, *plan["notes"]])
+
+
+def _tell(row: RunRow, as_json: bool, home: Home) -> None:
     from clinic_ai.cli.output import print_json, say
 
     if as_json:
         print_json(row)
         return
     say(f"Training run {row.run_id} is {row.state}. {_where(row)}")
+    for note in (row.result or {}).get("notes", ()):
+        say(note)
     candidate = (row.result or {}).get("candidate")
     if candidate:
+        say(f"What it measured is in {home.runs / row.run_id}.")
         words = f"{candidate['plugin']} {candidate['name']} {candidate['version']}"
         say(f"Candidate {words}; `clinic-ai model promote {words}` makes it the active model.")
 
 
 def _where(row: RunRow) -> str:
+    from clinic_ai.cli.following import words_of
+
     if row.error:
         return row.error
     scores = (row.result or {}).get("scores")
     if scores:
         return ", ".join(f"{name} {value:.3f}" for name, value in scores["values"].items())
-    return "" if row.progress is None else _progress(row.progress)
-
-
-def _progress(progress: dict[str, Any]) -> str:
-    parts = [f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}"]
-    if progress.get("loss") is not None:
-        parts.append(f"loss {progress['loss']:.4f}")
-    if progress.get("metric") is not None:
-        parts.append(f"{progress.get('metric_name') or 'metric'} {progress['metric']:.3f}")
-    if progress.get("eta_s") is not None:
-        parts.append(f"{progress['eta_s']:.0f} s to go")
-    return ", ".join(parts)
+    return words_of(row.progress)
 
 
 def _pair(text: str) -> tuple[str, float | int | str | bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 _NEWTON_STEPS = 50
 _CLOSE = 1e-9
+_NORMAL_95 = 1.959964
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -111,8 +113,24 @@ def calibration_slope(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float:
 def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = 10) -> float:
     """Return the mean distance of probability and frequency over ``bins`` of equal count, in 0..1."""
     truth, probability = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
-    parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), bins) if part.size]
+    parts = calibration_bins(probability, bins)
     return float(sum(abs((truth[part] - probability[part]).sum()) for part in parts) / max(1, truth.size))
+
+
+def calibration_bins(probabilities: npt.ArrayLike, bins: int) -> list[npt.NDArray[np.intp]]:
+    """Return the row numbers of at most ``bins`` parts of equal count, by rising probability; none is empty."""
+    order = np.argsort(np.asarray(probabilities, dtype=np.float64), kind="stable")
+    return [part for part in np.array_split(order, bins) if part.size]
+
+
+def wilson_interval(hits: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, ``hits`` of ``of`` (Wilson, 1927). Raise ValueError if ``of`` is zero."""
+    if not of:
+        raise ValueError("a share of nothing has no interval")
+    share, spread = hits / of, _NORMAL_95**2 / of
+    middle = (share + spread / 2) / (1 + spread)
+    half = _NORMAL_95 / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / (4 * of))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)

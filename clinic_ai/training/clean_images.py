@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 
 from clinic_ai.deidentification import BURNED_IN, BURNED_IN_POSSIBLE
 from clinic_ai.tasks import DeidentifiedFile
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted
-
-_NAMED = 10
-"""So many files are named in a note; the rest are counted."""
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, named
 
 
 @dataclass(frozen=True)
@@ -47,21 +44,16 @@ def clean_images(
     if left_out:
         reading.notes.append(
             f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "
-            f"patient is burnt in{_named(left_out)}. training.burned_in in clinic.toml can keep such images."
+            f"patient is burnt in{named(left_out)}. training.burned_in in clinic.toml can keep such images."
         )
     if kept:
         reading.notes.append(
             f"{counted(len(kept), 'image', 'has', 'have')} text burnt in that identifies the patient, as the header "
-            f"says{_named(kept)}."
+            f"says{named(kept)}."
         )
     if possible:
         reading.notes.append(
             f"{counted(len(possible), 'image', 'may carry', 'may carry')} burnt-in text; look before they leave the "
-            f"house{_named(possible)}."
+            f"house{named(possible)}."
         )
     return clean
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f": {', '.join(names[:_NAMED])}{more}"

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from clinic_ai.contract import Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
@@ -162,9 +163,13 @@ class Datasets:
         return dataset.model_copy(update={"examples": placed})
 
     def notes(self, dataset_id: str) -> tuple[str, ...]:
-        """Return what people should know of a dataset, without a look at its images. Raise NotFound."""
+        """Return what people should know of a dataset, its counts first, without a look at its images.
+
+        Raise NotFound.
+        """
         with self._database.read() as connection:
-            return store.get_dataset(connection, dataset_id).notes
+            dataset = store.get_dataset(connection, dataset_id)
+        return (*counts_of(dataset.examples), *dataset.notes)
 
     def list_datasets(self) -> list[DatasetView]:
         """Return all datasets, newest first."""
@@ -198,6 +203,26 @@ def digest_of(examples: Sequence[Example]) -> str:
     """Return the SHA-256 over image, patient, labels and split of all examples, in whatever order they come."""
     rows = sorted([e.sha256, e.patient_key, sorted(e.labels.items()), e.split] for e in examples)
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def counts_of(examples: Sequence[Example]) -> list[str]:
+    """Return a sentence for each part of the split: images and patients, in all and by condition."""
+    conditions = sorted({condition for example in examples for condition in example.labels})
+    sentences = []
+    for split in get_args(Split):
+        part = [example for example in examples if example.split == split]
+        said = [f"{split}: {_count(part)}"]
+        for condition in conditions:
+            present, absent = ([e for e in part if e.labels.get(condition) == label] for label in (1, 0))
+            if part:
+                said.append(f"{condition} in {_count(present)}, not in {_count(absent)}")
+        sentences.append("; ".join(said) + ".")
+    return sentences
+
+
+def _count(examples: Sequence[Example]) -> str:
+    images, patients = len(examples), len({example.patient_key for example in examples})
+    return f"{images} image{'' if images == 1 else 's'} of {patients} patient{'' if patients == 1 else 's'}"
 
 
 def _hash(path: Path) -> str:
@@ -250,7 +275,7 @@ def _check_splits(
 ) -> None:
     """Add what would leak from one split into another."""
     if len(splits) < 2:
-        problems.append("All images are of one patient; nothing could be validated on another.")
+        problems.append(f"All images ({len(unique)}) are of one patient; nothing could be validated on another.")
     for item in unique:
         # Datasets of older versions hold the originals.
         split, dataset_id = elsewhere.get(item.sha256) or elsewhere.get(item.original) or (None, "")

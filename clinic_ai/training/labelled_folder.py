@@ -27,6 +27,8 @@ NORMAL_CLASSES = frozenset({"negative", "no_finding", "normal"})
 _POSITIVE = {"positive": 1, "1": 1, "negative": 0, "0": 0}
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _DICOM_OFFSET = 128
+_NAMED = 10
+"""So many files are named in a note; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,20 @@ def image_descriptor(path: Path) -> int:
     raise DatasetError(f"{path} is not a plain file.", remedy="Remove it from the folder.")
 
 
+def named(names: Sequence[str]) -> str:
+    """Return names after a colon, the first ten of them; the rest are counted."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f": {', '.join(names[:_NAMED])}{more}"
+
+
+def _is_empty(path: Path) -> bool:
+    descriptor = image_descriptor(path)
+    try:
+        return os.fstat(descriptor).st_size == 0
+    finally:
+        os.close(descriptor)
+
+
 def _looks_like_image(path: Path) -> bool:
     descriptor = image_descriptor(path)
     try:
@@ -109,7 +125,7 @@ def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) 
             reading.problems.append(f"The folder {name} is no condition of this plugin (it knows: {known}).")
     if folders and not classes:
         reading.problems.append("There are only folders of normal images in it; a condition needs positive ones.")
-    alone = skipped = 0
+    alone, strange = 0, []
     for folder in folders:
         for root, labels in _labelled_roots(folder, classes):
             before = len(reading.images)
@@ -117,7 +133,7 @@ def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) 
                 if _add(reading, directory, path, _patient_folder(root, path), labels):
                     alone += path.parent == root
                 else:
-                    skipped += 1
+                    strange.append(path)
             if len(reading.images) == before:
                 reading.problems.append(f"The folder {root.relative_to(directory)} holds no image.")
     if alone:
@@ -125,8 +141,15 @@ def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) 
             f"{counted(alone, 'image', 'has', 'have')} no patient; each counts as a patient of its own. If some are "
             f"of one patient, put them into a folder or name the patients in {LABELS_NAME}."
         )
-    if skipped:
-        reading.notes.append(f"{counted(skipped, 'file', 'was', 'were')} left out: neither PNG, JPEG nor DICOM.")
+    _note_strange(directory, strange, reading)
+
+
+def _note_strange(directory: Path, strange: list[Path], reading: Reading) -> None:
+    empty = [path for path in strange if _is_empty(path)]
+    for paths, why in ((empty, "empty"), ([p for p in strange if p not in empty], "neither PNG, JPEG nor DICOM")):
+        if paths:
+            names = named([str(path.relative_to(directory)) for path in paths])
+            reading.notes.append(f"{counted(len(paths), 'file', 'was', 'were')} left out, {why}{names}.")
 
 
 def _labelled_roots(folder: Path, classes: list[str]) -> Iterator[tuple[Path, dict[str, int]]]:
@@ -237,4 +260,5 @@ def _read_row(directory: Path, line: int, row: dict[str, str | None], columns: l
     if not labels:
         reading.problems.append(f"{place} ({name}) has no label.")
     if not _add(reading, directory, directory / relative, patient_id, labels):
-        reading.problems.append(f"{place}: {name} is neither PNG, JPEG nor DICOM.")
+        why = "empty" if _is_empty(directory / relative) else "neither PNG, JPEG nor DICOM"
+        reading.problems.append(f"{place}: {name} is {why}.")

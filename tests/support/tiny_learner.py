@@ -150,7 +150,8 @@ class TinyTrainer:
         write_model(place, state["weight"], name="trained", version=task.run_id, **_claims(task))
         scores = Scores(split="validation", examples=len(labels), values={"weight": state["weight"]})
         named = "/tmp" if task.recipe.get("elsewhere") else str(place)
-        return TrainingResult(state="finished", model_directory=named, scores=scores)
+        notes = (f"It took {steps} steps.",)
+        return TrainingResult(state="finished", model_directory=named, scores=scores, notes=notes)
 
     def _misbehave(self, task: TrainingTask, directory: Path, step: int, progress: Progress) -> None:
         first = not (directory / "misbehaved").exists()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
+from clinic_ai.contract import Example, LoadedModel, ModelManifest, Scores, TrainingTask
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import ModelError
-from clinic_ai.ml.calibration import abstention_band, fit_temperature, probabilities
+from clinic_ai.ml.calibration import Band, abstention_band, conformal_band, fit_temperature, probabilities
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold, point_intervals
 from clinic_ai.ml.onnx import with_weights
@@ -26,7 +28,7 @@ from clinic_ai_xray.served import ServedModel, map_scale, pinned_bytes
 from clinic_ai_xray.tail import Tail
 
 ABSTAIN = 0.15
-"""Share of validation images nearest to the operating point on which the model abstains."""
+"""Share of validation images nearest to the operating point on which the model abstains if it can promise nothing."""
 CHECKED_IMAGES = 64
 """Validation images that the exported graph is compared on, and drawn maps for, at most: four passes each."""
 _AT_ONCE = 8
@@ -43,6 +45,39 @@ def score(split: str, labels: npt.ArrayLike, logits: npt.ArrayLike, patients: li
     )
 
 
+def choose_band(
+    labels: npt.ArrayLike, probability: npt.ArrayLike, error: float
+) -> tuple[Band, float | None, tuple[str, ...]]:
+    """Return the band of validation images, the error it promises or None, and notes for people.
+
+    The band is the one outside which at most the share ``error`` of either class is called the other one; where a class
+    has too few images to promise that, the one around the operating point that holds ``ABSTAIN`` of the images.
+    """
+    threshold = best_threshold(labels, probability)
+    try:
+        return conformal_band(probability, labels, threshold, error=error), error, ()
+    except ValueError:
+        present = int(np.asarray(labels, dtype=np.int64).sum())
+        counts = {"with the condition": present, "without the condition": np.size(labels) - present}
+        fewest = min(counts, key=lambda part: counts[part])
+        note = (
+            f"With {counts[fewest]} images {fewest} in the validation part, an error of at most {100 * error:.3g} % "
+            f"cannot be promised ({math.ceil(1 / error) - 1} are needed); the model abstains on the "
+            f"{100 * ABSTAIN:.3g} % nearest to its operating point."
+        )
+        return abstention_band(probability, threshold, abstain=ABSTAIN), None, (note,)
+
+
+class Measured(NamedTuple):
+    """The images that a candidate was measured on: labels (images,) of 0 and 1, calibrated probabilities (images,)."""
+
+    condition: str
+    examples: tuple[Example, ...]
+    labels: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float64]
+    patients: list[str]
+
+
 class Candidate:
     """A tail calibrated on the validation part and measured on the test part (on validation if test lacks a class).
 
@@ -57,7 +92,9 @@ class Candidate:
         condition: str,
         parts: dict[str, Part],
         tail: Tail,
+        error: float,
     ) -> None:
+        """``error`` is the share of either class that may be called the other one; see ``choose_band``."""
         self._task, self._base, self._condition = task, base, condition
         self._served_base, self._tier, self._tail = served_base, served_base.training_tier, tail
         self._validation = parts["validation"]
@@ -65,7 +102,7 @@ class Candidate:
         logits = tail.judge_pooled(pooled)
         self.temperature = fit_temperature(logits, labels)
         chance = probabilities(logits, self.temperature)
-        self.band = abstention_band(chance, best_threshold(labels, chance), abstain=ABSTAIN)
+        self.band, self.promised_error, self.notes = choose_band(labels, chance, error)
         self._distance: dict[str, distance.Array] = {}
         if served_base.tells_distance:
             train = parts["train"]
@@ -74,10 +111,11 @@ class Candidate:
                 (train.pooled.reshape(-1, train.pooled.shape[-1]), pooled),
             )
         self.split = "test" if len(set(parts["test"].labels(condition))) == 2 else "validation"
-        measured = parts[self.split]
-        self._labels, self._patients = measured.labels(condition), measured.patients()
-        self._logits = tail.judge_pooled(measured.pooled[:, 0])
-        self.scores = score(self.split, self._labels, self._logits, self._patients, self.temperature)
+        part = parts[self.split]
+        logits = tail.judge_pooled(part.pooled[:, 0])
+        chance = probabilities(logits, self.temperature)
+        self.measured = Measured(condition, part.examples, part.labels(condition), chance, part.patients())
+        self.scores = score(self.split, self.measured.labels, logits, self.measured.patients, self.temperature)
 
     def write(self, directory: Path) -> float:
         """Write ``model.onnx`` and ``model.toml``; return the largest difference of a logit between tail and graph.
@@ -145,6 +183,7 @@ class Candidate:
                 "threshold": self.band.threshold,
                 "abstain_low": self.band.low,
                 "abstain_high": self.band.high,
+                **({} if self.promised_error is None else {"promised_error": self.promised_error}),
                 "map_scale": scale,
                 "trained_from": self._base.ref.digest,
             },
@@ -152,14 +191,14 @@ class Candidate:
         )
 
     def _figures(self) -> ValidationFigures:
-        chance, threshold = probabilities(self._logits, self.temperature), self.band.threshold
-        point = at_threshold(self._labels, chance, threshold)
-        sensitivity, specificity = point_intervals(self._labels, chance, threshold, self._patients)
+        labels, chance, patients = self.measured.labels, self.measured.probabilities, self.measured.patients
+        point = at_threshold(labels, chance, self.band.threshold)
+        sensitivity, specificity = point_intervals(labels, chance, self.band.threshold, patients)
         low, high = self.scores.intervals["auroc"]
         return ValidationFigures(
-            dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(self._patients))} patients",
-            positives=int(self._labels.sum()),
-            negatives=int((1 - self._labels).sum()),
+            dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(patients))} patients",
+            positives=int(labels.sum()),
+            negatives=int((1 - labels).sum()),
             auroc=self.scores.values["auroc"],
             auroc_low=low,
             auroc_high=high,

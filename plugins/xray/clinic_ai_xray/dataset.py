@@ -37,7 +37,7 @@ def labelled(dataset: Dataset, condition: str) -> list[Example]:
             )
         if len({example.patient_key for example in part}) < 2:
             raise DatasetError(
-                f"All images of the {split} part are of one patient.", remedy="Add images of more patients."
+                f"All {len(part)} images of the {split} part are of one patient.", remedy="Add images of more patients."
             )
     return examples
 

@@ -26,12 +26,18 @@ from clinic_ai_xray.tiers import FAST, INTENSIVE, Tier, tier_named
 
 Array = npt.NDArray[np.float32]
 
+METRIC, METRIC_NAME = "validation_auroc", "validation AUROC"
+"""What the best epoch is chosen by: its key in the history, and its name for people."""
+ERRORS = (0.01, 0.4)
+"""Error rates that a recipe may ask for."""
+
 
 @dataclass(frozen=True)
 class TailRecipe:
     """How the tail is trained. ``warm`` starts from the weights of the base's own head.
 
-    ``views`` of each training image are kept: itself, its mirror, and others changed by chance.
+    ``views`` of each training image are kept: itself, its mirror, and others changed by chance. ``error`` is the share
+    of images of either class that may be called the other one; beyond it the model abstains.
     """
 
     tier: str = FAST.name
@@ -43,6 +49,7 @@ class TailRecipe:
     views: int = 2
     warm: bool = False
     seed: int = 1
+    error: float = 0.1
 
     @classmethod
     def parse(cls, values: dict[str, float | int | str | bool]) -> TailRecipe:
@@ -55,6 +62,9 @@ class TailRecipe:
         recipe = cls(**{**known, **chosen})
         if min(recipe.epochs, recipe.batch, recipe.patience, recipe.views) < 1 or recipe.rate <= 0:
             raise DatasetError("Epochs, batch, patience, views and rate of the recipe must be above zero.")
+        low, high = ERRORS
+        if not low <= recipe.error <= high:
+            raise DatasetError(f"The recipe's error is {recipe.error:g}; it is a share from {low:g} to {high:g}.")
         return recipe
 
 
@@ -274,12 +284,12 @@ class TailTraining:
             self._optimiser.step()
             total += loss.item()
         score = auroc(self._validation.labels, self._tail.judge(self._validation.activations))
-        return {"epoch": float(epoch), "loss": total / self.steps_per_epoch, "validation_auroc": score}
+        return {"epoch": float(epoch), "loss": total / self.steps_per_epoch, METRIC: score}
 
     def _advance(self, entry: dict[str, float]) -> TailState:
         state, epoch = self._state, int(entry["epoch"])
-        best_score = max((past["validation_auroc"] for past in state.history), default=-1.0)
-        better = entry["validation_auroc"] > best_score
+        best_score = max((past[METRIC] for past in state.history), default=-1.0)
+        better = entry[METRIC] > best_score
         best, best_epoch = (self._tail.weights(), epoch) if better else (state.best, state.best_epoch)
         finished = epoch >= self._recipe.epochs or epoch - best_epoch >= self._recipe.patience
         return TailState(epoch, best, best_epoch, [*state.history, entry], finished)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.contract import (
+    Dataset,
     Device,
     Limits,
     PlanTask,
@@ -19,16 +26,21 @@ from clinic_ai.contract import (
     TrainingTask,
     TrainRequest,
 )
-from clinic_ai.errors import ChildRefused, DatasetError
+from clinic_ai.errors import ChildRefused, DatasetError, PluginError
+from clinic_ai.ml.calibration import conformal_band
 from clinic_ai.processes import Child, ChildSpec
+from clinic_ai.workers import trainer as workers_trainer
+from clinic_ai_xray import trainer
+from clinic_ai_xray.candidate import choose_band
 from clinic_ai_xray.dataset import labelled
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.tail import TailRecipe
 from clinic_ai_xray.trainer import XrayTrainer
 
-RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3}
+RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3, "error": 0.2}
 TRAINER = describe_plugin().trainer
+EMPTY = Dataset(dataset_id="D-none", plugin="xray", digest="0" * 64, examples=())
 
 
 class Recorder:
@@ -58,15 +70,23 @@ def task_in(directory: Path, corpus, recipe=RECIPE) -> TrainingTask:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _a_second_passes_with_each_look_at_the_clock():
+    ticks = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, corpus):
-    """A run that nothing interrupted, and its directory."""
-    directory = tmp_path_factory.mktemp("run")
-    return XrayTrainer().train(task_in(directory, corpus), Recorder()), directory
+    """A run that nothing interrupted, its directory and what it reported."""
+    directory, recorder = tmp_path_factory.mktemp("run"), Recorder()
+    return XrayTrainer().train(task_in(directory, corpus), recorder), directory, recorder.seen
 
 
 def test_it_learns_the_phantoms_and_exports_a_model(finished, corpus):
-    result, directory = finished
+    result, directory, _ = finished
     assert result.state == "finished"
     assert result.scores.split == "test"
     assert result.scores.values["auroc"] > 0.8
@@ -74,10 +94,43 @@ def test_it_learns_the_phantoms_and_exports_a_model(finished, corpus):
     figures = model.manifest.validation["pneumonia"]
     assert figures.auroc == pytest.approx(result.scores.values["auroc"])
     assert not model.manifest.clinical_use
+    assert model.manifest.parameters["promised_error"] == 0.2
     summary = json.loads((directory / "training_summary.json").read_text())
     assert summary["export_parity"] < 1e-4
     again = XrayTrainer().evaluate(model, corpus)
     assert again.values["auroc"] == pytest.approx(result.scores.values["auroc"])
+
+
+def left_after(seen: list[TrainingProgress]) -> dict[int, float | None]:
+    """Return the seconds that were said to be left after each epoch."""
+    return {progress.epoch: progress.eta_s for progress in seen if progress.loss is not None}
+
+
+def test_it_says_how_long_it_takes_still(finished):
+    left = left_after(finished[2])
+    assert list(left) == list(range(1, 9))
+    assert left[1] - left[8] == pytest.approx(7 * (left[7] - left[8]), rel=0.25)
+    ending = [progress for progress in finished[2] if progress.epoch == 8 and progress.loss is None]
+    assert [progress.message for progress in ending] == ["measures the model", "exports the model", "draws the figures"]
+    assert left[8] > ending[0].eta_s > ending[2].eta_s > 0
+
+
+def test_it_leaves_figures_a_history_and_figures_by_subgroup(finished):
+    result, directory, _ = finished
+    summary = json.loads((directory / "training_summary.json").read_text())
+    assert summary["figures"] == ["figures/loss.png", "figures/roc.png", "figures/reliability.png"]
+    for name in summary["figures"]:
+        with Image.open(directory / name) as figure:
+            assert figure.width >= 1200
+    with (directory / summary["history_table"]).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [{key: float(value) for key, value in row.items()} for row in rows] == list(result.history)
+    assert list(summary["subgroups"]) == ["sex", "view", "station", "model"]
+    (figures,) = summary["subgroups"]["view"].values()
+    assert (figures["images"], figures["patients"], figures["positives"]) == (12, 6, 6)
+    assert figures["auroc"] == pytest.approx(result.scores.values["auroc"])
+    low, high = figures["auroc_interval"]
+    assert low <= figures["auroc"] <= high
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
@@ -87,8 +140,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, finished, corpus, stop_afte
     assert stopped.state == "stopped"
     assert len(stopped.history) == stop_after
     assert not (tmp_path / "run" / "model").exists()
-    resumed = XrayTrainer().train(task, Recorder())
+    recorder = Recorder()
+    resumed = XrayTrainer().train(task, recorder)
     assert resumed.history == finished[0].history
+    unbroken = dict(list(left_after(finished[2]).items())[stop_after:])
+    assert left_after(recorder.seen) == pytest.approx(unbroken, rel=0.15)
     one, other = (Path(result.model_directory) / "model.onnx" for result in (resumed, finished[0]))
     assert one.read_bytes() == other.read_bytes()
 
@@ -142,6 +198,14 @@ def test_in_a_child_it_reports_and_stops(tmp_path, corpus):
         child.kill()
 
 
+def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
+    for module in ("clinic_ai_xray.trainer", "clinic_ai_xray.record", "clinic_ai.ml.figures"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(PluginError, match="needs the Python package matplotlib, which is not installed"):
+        workers_trainer.plan(PlanTask(trainer=TRAINER, dataset=EMPTY, limits=Limits()), None)
+
+
 # ---------------------------------------------------------------- refused before any work
 
 
@@ -153,6 +217,8 @@ def test_in_a_child_it_reports_and_stops(tmp_path, corpus):
         ({"epochs": 2.5}, "epochs is 2.5; write a whole number"),
         ({"rate": "fast"}, "rate is 'fast'; write a number"),
         ({"warm": "no"}, "warm is 'no'; write true or false, such as warm=false"),
+        ({"error": 10}, "error is 10; it is a share from 0.01 to 0.4"),
+        ({"error": 0.001}, "error is 0.001"),
     ],
 )
 def test_a_recipe_of_another_kind_is_named(values, says):
@@ -163,6 +229,17 @@ def test_a_recipe_of_another_kind_is_named(values, says):
 def test_a_recipe_takes_the_kinds_of_its_defaults():
     recipe = TailRecipe.parse({"epochs": 5.0, "rate": 1, "warm": True, "condition": "pneumonia"})
     assert (recipe.epochs, recipe.rate, recipe.warm) == (5, 1.0, True)
+
+
+def test_an_error_is_promised_where_there_are_images_enough():
+    labels, chance = np.repeat([0, 1, 0, 1], [7, 2, 2, 7]), np.linspace(0.05, 0.95, 18)
+    band, promised, notes = choose_band(labels, chance, 0.1)
+    assert (band, promised, notes) == (conformal_band(chance, labels, band.threshold, error=0.1), 0.1, ())
+    band, promised, notes = choose_band(labels[1:], chance[1:], 0.1)
+    assert promised is None
+    assert band.low < band.threshold < band.high
+    assert notes[0].startswith("With 8 images without the condition in the validation part, an error of at most 10 % ")
+    assert "(9 are needed); the model abstains on the 15 %" in notes[0]
 
 
 def changed(corpus, change):
@@ -201,12 +278,22 @@ def test_the_plan_follows_the_recipe_and_refuses_one_it_does_not_know(corpus):
 def test_unreadable_images_are_counted_and_left_out(tmp_path, corpus):
     missing = {e.path for e in corpus.examples if e.split == "train"}
     gone = sorted(missing)[:3]
+    lost = [e.sha256[:12] for e in corpus.examples if e.path in gone]
     broken = changed(
         corpus, lambda _, e: e.model_copy(update={"path": str(tmp_path / "gone")}) if e.path in gone else e
     ).model_copy(update={"digest": "1" * 64})
     result = XrayTrainer().train(task_in(tmp_path / "run", broken), Recorder())
     assert result.state == "finished"
-    assert "3 images could not be read and were left out." in result.notes
+    (note,) = (note for note in result.notes if "cannot be read: 3 of 72 images (3 of train)" in note)
+    assert all(sha256 in note for sha256 in lost)
+
+
+def test_unreadable_images_that_leave_too_few_are_named(tmp_path, corpus):
+    gone = [e for e in corpus.examples if e.split == "validation" and e.labels["pneumonia"] == 1][1:]
+    broken = changed(corpus, lambda _, e: e.model_copy(update={"path": str(tmp_path / "gone")}) if e in gone else e)
+    broken = broken.model_copy(update={"digest": "2" * 64})
+    with pytest.raises(DatasetError, match=f"has 1 images with pneumonia.*5 of 72 images.*{gone[0].sha256[:12]}"):
+        XrayTrainer().train(task_in(tmp_path / "run", broken), Recorder())
 
 
 def test_examples_of_another_condition_are_not_used(corpus):

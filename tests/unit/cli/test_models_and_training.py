@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,10 +86,13 @@ def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, ru
 
 def test_training_that_fails_says_so_and_can_be_resumed(home: Home, run: Run, labelled: Path) -> None:
     code, out = run("train", "run", "tiny", str(labelled), "--set", "die_at=5")
+    assert re.search(r"train: \d+ images? of \d+ patients?; pneumonia in \d+ images?", out)
     assert (code, "FAILED" in out, "train resume" in out) == (Exit.FAILED, True, True)
     run_id = json.loads(run("train", "list", "--json")[1])[0]["run_id"]
     code, out = run("train", "resume", run_id)
     assert (code, "FINISHED" in out, "model promote tiny trained" in out) == (Exit.DONE, True, True)
+    assert "It took 20 steps." in out
+    assert f"What it measured is in {home.runs / run_id}." in out
 
 
 def test_condition_and_tier_are_part_of_the_recipe(home: Home, run: Run, labelled: Path) -> None:

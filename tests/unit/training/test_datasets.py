@@ -18,7 +18,7 @@ from clinic_ai.home import init_home
 from clinic_ai.store import audit, meta
 from clinic_ai.store.database import Database
 from clinic_ai.training import datasets as module
-from clinic_ai.training.datasets import Datasets, digest_of, split_of
+from clinic_ai.training.datasets import Datasets, counts_of, digest_of, split_of
 from clinic_ai.training.labelled_folder import read_folder
 
 TINY = tiny_learner.manifest()
@@ -92,13 +92,16 @@ class TestForms:
         image(tmp_path / "d" / "normal" / "c.png", 3)
         (tmp_path / "d" / "normal" / "Thumbs.db").write_bytes(b"rubbish")
         (tmp_path / "d" / "normal" / ".hidden").touch()
+        (tmp_path / "d" / "pneumonia" / "patient7").mkdir()
+        (tmp_path / "d" / "pneumonia" / "patient7" / "empty.png").touch()
         dataset = frozen.freeze(TINY, tmp_path / "d", "ada")
         assert sorted(str(e.labels) for e in dataset.examples) == [
             "{'cardiomegaly': 0, 'pneumonia': 0}",
             "{'cardiomegaly': 1}",
             "{'pneumonia': 1}",
         ]
-        assert any(note.startswith("1 file was left out") for note in dataset.notes)
+        assert "1 file was left out, neither PNG, JPEG nor DICOM: normal/Thumbs.db." in dataset.notes
+        assert "1 file was left out, empty: pneumonia/patient7/empty.png." in dataset.notes
 
     def test_dicom_and_jpeg_are_known_by_content(self, tmp_path: Path) -> None:
         folder = tmp_path / "pneumonia"
@@ -149,6 +152,30 @@ class TestFrozen:
         with pytest.raises(NotFound):
             frozen.get("D-none")
 
+    def test_the_parts_are_told_by_images_patients_and_classes(self, frozen: Datasets, tmp_path: Path) -> None:
+        dataset = frozen.freeze(TINY, patients(tmp_path / "d", 4), "ada")
+        counts = frozen.notes(dataset.dataset_id)[:3]
+        assert [line.split(":")[0] for line in counts] == ["train", "validation", "test"]
+        for line in counts:
+            split = line.split(":")[0]
+            here = [e for e in dataset.examples if e.split == split]
+            ill = [e for e in here if e.labels["pneumonia"] == 1]
+            assert f" {len(here)} images of {len({e.patient_key for e in here})} patient" in line
+            assert not here or f"pneumonia in {len(ill)} images of" in line
+
+    def test_counts_are_by_condition(self) -> None:
+        rows = [("p", {"a": 1, "b": 0}), ("p", {"a": 1}), ("q", {"a": 0})]
+        examples = [
+            Example(path="", sha256=f"{n:064x}", patient_key=who, labels=labels, split="train")
+            for n, (who, labels) in enumerate(rows)
+        ]
+        assert counts_of(examples) == [
+            "train: 3 images of 2 patients; a in 2 images of 1 patient, not in 1 image of 1 patient; "
+            "b in 0 images of 0 patients, not in 1 image of 1 patient.",
+            "validation: 0 images of 0 patients.",
+            "test: 0 images of 0 patients.",
+        ]
+
     def test_what_does_not_fit_into_a_frame_is_refused(
         self, frozen: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -179,6 +206,7 @@ class TestProblems:
             image(folder / f"{number}.png", number)
         image(folder / "copy.png", 0)
         (folder / "text.png").write_text("no image")
+        (folder / "empty.png").touch()
         (folder / "link.png").symlink_to(folder / "0.png")
         image(tmp_path / "outside.png", 9)
         rows = [
@@ -192,6 +220,7 @@ class TestProblems:
             "3.png,D,",
             "copy.png,A,0",
             "3.png,D,0,1",
+            "empty.png,D,0",
         ]
         message = self._problems(frozen, table(folder, rows))
         for expected in (
@@ -204,6 +233,7 @@ class TestProblems:
             "Line 9 of labels.csv (3.png) has no label.",
             "0.png and copy.png are the same image with contradicting labels for pneumonia.",
             "(3.png) has more cells than the header.",
+            "Line 12 of labels.csv: empty.png is empty.",
         ):
             assert expected in message
 
@@ -241,7 +271,7 @@ class TestProblems:
         assert "only folders of normal images" in self._problems(frozen, tmp_path / "n")
         for number in range(3):
             image(tmp_path / "p" / "pneumonia" / "anna" / f"{number}.png", number)
-        assert "All images are of one patient" in self._problems(frozen, tmp_path / "p")
+        assert "All images (3) are of one patient" in self._problems(frozen, tmp_path / "p")
 
     def test_one_image_of_two_patients(self, frozen: Datasets, tmp_path: Path) -> None:
         image(tmp_path / "d" / "a.png", 1)
@@ -260,6 +290,14 @@ class TestProblems:
         frozen.freeze(TINY, table(first, rows[0]), "ada")
         with pytest.raises(DatasetError, match="with another patient it is in"):
             frozen.freeze(TINY, table(second, rows[1]), "ada")
+
+    def test_an_image_in_two_classes(self, frozen: Datasets, tmp_path: Path) -> None:
+        image(tmp_path / "d" / "pneumonia" / "a.png", 1)
+        image(tmp_path / "d" / "normal" / "b.png", 1)
+        image(tmp_path / "d" / "normal" / "c.png", 2)
+        message = self._problems(frozen, tmp_path / "d")
+        assert "has 1 problem:" in message
+        assert "normal/b.png and pneumonia/a.png are the same image with contradicting labels" in message
 
     def test_equal_images_with_equal_labels_are_one(self, frozen: Datasets, tmp_path: Path) -> None:
         for name, number in (("a", 1), ("b", 1), ("c", 2)):
