@@ -239,14 +239,15 @@ class _Comparison:
             write_manifest(self._directory, manifest.model_copy(update={"validation": figures}), [path])
         else:
             shutil.rmtree(self._directory)
+        difference = difference_interval(int8_said.labels, int8_said.chance, float_said.chance, int8_said.patients)
+        if taken and difference[0] <= -LOSS:
+            self._notes.append(f"These images are too few to rule out that int8 loses {LOSS} of the AUROC or more.")
         pairs = zip(float_said.said(), int8_said.said(), strict=True)
         return BenchResult(
             original=original,
             int8=quantised,
             difference=quantised.scores.values["auroc"] - original.scores.values["auroc"],
-            difference_interval=difference_interval(
-                int8_said.labels, int8_said.chance, float_said.chance, int8_said.patients
-            ),
+            difference_interval=difference,
             agreement=statistics.fmean(one == other for one, other in pairs),
             taken=taken,
             reason=reason,

@@ -209,6 +209,7 @@ def test_one_that_is_taken_is_a_candidate_with_figures_of_its_own(original, corp
     result = XrayTrainer().bench(task(original, corpus, tmp_path, threads=2))
     assert result.taken
     assert (result.difference, result.difference_interval, result.agreement) == (0.0, (0.0, 0.0), 1.0)
+    assert result.notes == ()
     assert result.original.size_bytes == result.int8.size_bytes == original.manifest.files[0].size_bytes
     made = open_model(Path(result.model_directory))
     assert (made.manifest.version, made.manifest.quantisation) == ("1.0.0-int8", "int8")
@@ -265,12 +266,14 @@ def test_the_distance_is_fitted_to_what_int8_makes_of_the_images(
     unchanged(10.0, 5.0)
     monkeypatch.setattr(module, "decide", lambda *_: (True, "It is taken."))
     monkeypatch.setattr(module, "quantise", lambda *_: pinned_bytes(int8))
+    monkeypatch.setattr(module, "difference_interval", lambda *_: (-0.02, 0.01))
     result = bench(task(original, corpus, tmp_path))
     before, after = ServedModel(int8, Device()), ServedModel(open_model(Path(result.model_directory)), Device())
     images = [read_input(e.path, before.side) for e in corpus.examples if e.split == "test"]
     refused = [np.mean([model.judge(image).distance > 1 for image in images]) for model in (before, after)]
     assert refused[1] < refused[0]
     assert refused[1] == result.int8.scores.values["refused"]
+    assert result.notes == ("These images are too few to rule out that int8 loses 0.005 of the AUROC or more.",)
     np.testing.assert_array_equal(before.logits(stack(images)), after.logits(stack(images)))
 
 
