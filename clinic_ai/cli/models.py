@@ -10,6 +10,7 @@ import typer
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 
 if TYPE_CHECKING:
+    from clinic_ai.control.bench_views import BenchView
     from clinic_ai.control.views import PluginsView
     from clinic_ai.home import Home
 
@@ -130,6 +131,38 @@ def verify(plugin: Plugin, name: Name, version: Version, home: HomeOption = None
         raise typer.Exit(Exit.FAILED)
 
 
+@model.command("bench", epilog=example("model bench xray chest-fast 1.0 /srv/labelled-chest"))
+def bench(
+    plugin: Plugin,
+    name: Name,
+    version: Version,
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", exists=True, file_okay=False, help="Labelled images.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on this machine; with labelled images, beside an int8 version of it.
+
+    The int8 version is calibrated on the training part of the images and measured on the test part. If it is faster
+    here and as good, it becomes a candidate: nothing is in use before `clinic-ai model promote`.
+    """
+    from clinic_ai.cli.offline import absolute, benching
+    from clinic_ai.cli.output import print_json, say
+    from clinic_ai.control.bench_views import BenchOrder
+
+    where = None if dataset is None else absolute(dataset)
+    order = BenchOrder(plugin=plugin, name=name, version=version, dataset=where)
+    with benching(home_of(home)) as desk:
+        if where and not as_json:
+            say("Calibrating and measuring; this takes minutes.")
+        found = desk.bench_model(order)
+    if as_json:
+        print_json(found)
+    else:
+        _tell_bench(found)
+
+
 @model.command("promote", epilog=example("model promote xray chest-fast 1.0"))
 def promote(plugin: Plugin, name: Name, version: Version, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make a model the active one of its slot; jobs leased before keep the model they pinned."""
@@ -153,6 +186,46 @@ def rollback(
 
     with model_desk(home_of(home)) as desk:
         print_done(desk.rollback_model(plugin, slot), as_json=as_json)
+
+
+def _tell_bench(found: BenchView) -> None:
+    from clinic_ai.cli.output import say, size, table
+
+    result = found.result
+    both = [("as it is", result.original), *([("int8", result.int8)] if result.int8 else [])]
+    columns = [
+        (
+            kind,
+            f"{measured.milliseconds:.1f} ms",
+            size(measured.size_bytes),
+            *(
+                [f"{measured.scores.values['auroc']:.3f} ({_range(measured.scores.intervals['auroc'])})"]
+                if measured.scores
+                else []
+            ),
+        )
+        for kind, measured in both
+    ]
+    headers = ("", "an image, one thread", "size", "AUROC (95 % interval)")[: len(columns[0])]
+    table(headers, columns, empty="")
+    for note in (*found.dataset_notes, *result.notes):
+        say(note)
+    if result.int8 and result.int8.scores and result.difference is not None and result.difference_interval:
+        say(
+            f"Difference of the AUROC {result.difference:+.3f} ({_range(result.difference_interval, '+')}) on "
+            f"{result.int8.scores.examples} images of the {result.int8.scores.split} part, by patient. Both say the "
+            f"same of {100 * (result.agreement or 0.0):.0f} % of them."
+        )
+    if result.reason:
+        say(result.reason)
+    if found.candidate:
+        words = f"{found.candidate.plugin} {found.candidate.name} {found.candidate.version}"
+        say(f"Candidate {words}; `clinic-ai model promote {words}` makes it the active model.")
+
+
+def _range(interval: tuple[float, float], sign: str = "") -> str:
+    low, high = interval
+    return f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
 def _some(patterns: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clinic_ai.conditions import FOLDER, add_conditions
+from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
@@ -69,6 +70,13 @@ class Training(Protocol):
         """Go on with a run."""
 
 
+class Benching(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def bench_model(self, order: BenchOrder) -> BenchView:
+        """Measure a model."""
+
+
 def actor() -> str:
     """Return the name under which the audit records what is done here."""
     return user_name(os.geteuid())
@@ -104,22 +112,37 @@ def training(home: Home) -> Iterator[Training]:
         with Client(home) as client:
             yield client
         return
-    with _opened(home) as (database, crew, settings):
-        manifests = plugins_of(home).manifests
-        registry = Registry(home, database, manifests, crew)
-        deidentifier = Deidentifier(
-            crew=crew,
-            database=database,
-            objects=ObjectStore(home.objects),
-            directory=home.jobs,
-            max_pixels=lambda: settings.ingest.max_pixels,
-        )
-        runs = Runs(home, database, registry, manifests, crew, settings, deidentifier)
+    with _opened(home) as opened:
+        runs = _runs(home, *opened)
         runs.recover()
         try:
             yield RunDesk(runs, actor())
         finally:
             runs.close()
+
+
+@contextmanager
+def benching(home: Home) -> Iterator[Benching]:
+    """Give what measures models, of the daemon, or of the home if no daemon runs; planned runs stay planned there."""
+    if daemon_answers(home):
+        with Client(home) as client:
+            yield client
+        return
+    with _opened(home) as opened:
+        yield RunDesk(_runs(home, *opened), actor())
+
+
+def _runs(home: Home, database: Database, crew: Crew, settings: Settings) -> Runs:
+    manifests = plugins_of(home).manifests
+    registry = Registry(home, database, manifests, crew)
+    deidentifier = Deidentifier(
+        crew=crew,
+        database=database,
+        objects=ObjectStore(home.objects),
+        directory=home.jobs,
+        max_pixels=lambda: settings.ingest.max_pixels,
+    )
+    return Runs(home, database, registry, manifests, crew, settings, deidentifier)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from clinic_ai import __version__
 from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, guard_desk, metrics, problems, reviews
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
+from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
@@ -315,6 +316,12 @@ def promote_model(order: ModelChoice, models: Models) -> DoneView:
 def rollback_model(order: ModelRollback, models: Models) -> DoneView:
     """Take back the newest promotion of a slot."""
     return models.rollback_model(order.plugin, order.slot)
+
+
+@_models.post("/bench")
+def bench_model(order: BenchOrder, runs: Runs) -> BenchView:
+    """Measure a model on this machine, and an int8 version of it if there are labelled images."""
+    return runs.bench_model(order)
 
 
 # ---------------------------------------------------------------- training

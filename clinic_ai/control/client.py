@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from clinic_ai.control.alert_views import AckOrder, CriticalView
 from clinic_ai.control.audit_views import AuditView
+from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
@@ -47,6 +48,8 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0
 LONG_S = 900.0
 """For orders that hash or test a model, or freeze a dataset, before they answer."""
+BENCH_S = 7200.0
+"""For measuring a model on images; the daemon ends it after its own ``training.max_seconds``."""
 _EVENTS_SILENT_S = 45.0
 
 
@@ -244,6 +247,10 @@ class Client:
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
         return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)
+
+    def bench_model(self, order: BenchOrder) -> BenchView:
+        """Measure a model on the daemon's machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
+        return self._post("/v1/models/bench", order, BenchView, timeout_s=BENCH_S)
 
     def runs(self) -> tuple[RunRow, ...]:
         """Return all training runs."""

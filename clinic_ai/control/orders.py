@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.services import RegistryPort, RunsPort
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.domain import ModelRef
@@ -69,6 +70,12 @@ class RunDesk:
         """Start a run. Raise DatasetError, NotFound or Conflict."""
         run_id = self._runs.start(order.plugin, Path(order.dataset), dict(order.recipe), self._actor)
         return self.run(run_id).model_copy(update={"dataset_notes": self._runs.dataset_notes(run_id)})
+
+    def bench_model(self, order: BenchOrder) -> BenchView:
+        """Measure a model on this machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
+        directory = None if order.dataset is None else Path(order.dataset)
+        found = self._runs.bench(order.plugin, order.name, order.version, directory, self._actor)
+        return BenchView.model_validate(found)
 
     def stop_run(self, run_id: str) -> DoneView:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""

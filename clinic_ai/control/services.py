@@ -85,6 +85,12 @@ class RunsPort(Protocol):
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen. Raise NotFound."""
 
+    def bench(self, plugin: str, name: str, version: str, dataset_directory: Path | None, actor: str) -> Any:
+        """Measure a model; return what has the attributes of ``views.BenchView``.
+
+        Raise DatasetError, NotFound, Conflict, or ChildError with what the trainer says.
+        """
+
     def stop(self, run_id: str, actor: str) -> None:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
 

@@ -88,8 +88,8 @@ class Registry:
         """
         return self._import(path, actor, ModelState.IMPORTED, trial=True)
 
-    def import_candidate(self, path: Path, actor: str, then: store.Then) -> ModelRef:
-        """Import what a training run made, as CANDIDATE; ``then`` joins the transaction that enters it.
+    def import_candidate(self, path: Path, actor: str, then: store.Then | None = None) -> ModelRef:
+        """Import what a trainer made, as CANDIDATE; ``then`` joins the transaction that enters it.
 
         Raise ModelError as ``import_directory`` does, and if it claims to be fit for clinical use: that only a
         person can say.
@@ -282,6 +282,11 @@ class Registry:
             found = store.active_models(connection, plugin)
         digests = {model.digest for model in found} | {None}
         return tuple(model.ref for model in found if model.manifest.base_digest in digests)
+
+    def named(self, plugin: str, name: str, version: str) -> ModelRef:
+        """Return a model by its name. Raise NotFound."""
+        with self._database.read() as connection:
+            return store.get_model(connection, plugin, name, version).ref
 
     def loaded(self, ref: ModelRef) -> LoadedModel:
         """Return the absolute directory of a model whose files all have their hash.

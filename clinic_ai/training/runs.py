@@ -42,6 +42,7 @@ from clinic_ai.settings import Settings, TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
 from clinic_ai.store.runs import RecipeValue, RunPlan, RunView
+from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.registry import Registry
 
@@ -91,6 +92,8 @@ class Runs:
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier)
+        self._bench = Bench(home, registry, crew)
+        self._benching = threading.Lock()
         self._changed = threading.Condition()
         self._running: _Running | None = None
         self._closed = False
@@ -105,8 +108,7 @@ class Runs:
         problems.
         """
         manifest = self._trainable(plugin)
-        keep = self.settings.burned_in == "keep"
-        dataset = self.datasets.freeze(manifest, dataset_directory, actor, keep_burned_in=keep)
+        dataset = self._freeze(manifest, dataset_directory, actor)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor)
         self._wake()
@@ -164,6 +166,34 @@ class Runs:
                     return self.get(run_id)
             return run
 
+    def bench(self, plugin: str, name: str, version: str, dataset_directory: Path | None, actor: str) -> Benched:
+        """Measure a model on this machine; with labelled images, beside an int8 version, which may become a candidate.
+
+        Raise NotFound if there is no such plugin or model, Conflict if a run or another measurement is at work or the
+        model has an int8 version already, DatasetError if the folder has problems, ChildError if the trainer cannot.
+        """
+        manifest = self._trainable(plugin)
+        if not self._benching.acquire(blocking=False):
+            raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
+        try:
+            running = self._running
+            if running is not None:
+                raise Conflict(
+                    f"The training run {running.run_id} is at work, beside which nothing can be measured.",
+                    remedy="Try again when it is over, or pause it with `clinic-ai train pause`.",
+                )
+            model = self._registry.named(plugin, name, version)
+            dataset = None
+            if dataset_directory is not None:
+                self._bench.refuse_second(model)
+                dataset = self._freeze(manifest, dataset_directory, actor)
+            limits, most = self._limits(), self.settings.max_seconds + OVERTIME_S
+            return self._bench.measure(
+                manifest, model, dataset, actor, spec=self._spec(manifest), limits=limits, timeout_s=most
+            )
+        finally:
+            self._benching.release()
+
     # ------------------------------------------------------------ life
 
     def recover(self) -> None:
@@ -189,6 +219,9 @@ class Runs:
         self._see_end_of(running)
         if thread is not None:
             thread.join(timeout=STOP_GRACE_S)
+
+    def _freeze(self, manifest: PluginManifest, directory: Path, actor: str) -> Dataset:
+        return self.datasets.freeze(manifest, directory, actor, keep_burned_in=self.settings.burned_in == "keep")
 
     def _trainable(self, plugin: str) -> PluginManifest:
         manifest = self._manifests.get(plugin)

@@ -1,4 +1,4 @@
-"""The trainer child: one training run of one plugin. Methods ``plan`` and ``train``."""
+"""The trainer child: one training run, or one measurement, of one plugin. Methods ``plan``, ``train``, ``bench``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from clinic_ai import confinement, wire
 
 if TYPE_CHECKING:
-    from clinic_ai.contract import PlanTask, Trainer, TrainingPlan, TrainingProgress, TrainingResult, TrainRequest
+    from clinic_ai.contract import (
+        BenchRequest,
+        BenchResult,
+        PlanTask,
+        Trainer,
+        TrainingPlan,
+        TrainingProgress,
+        TrainingResult,
+        TrainRequest,
+    )
 
 
 class _Reporter:
@@ -34,6 +43,20 @@ def train(params: TrainRequest, call: wire.Call) -> TrainingResult:
     return _make(params.trainer).train(params.task, _Reporter(call))
 
 
+def bench(params: BenchRequest, _: wire.Call) -> BenchResult:
+    """Measure a model, and an int8 version of it. Raise PluginError if this trainer cannot."""
+    from clinic_ai.contract import Bencher
+    from clinic_ai.errors import PluginError
+
+    trainer = _make(params.trainer)
+    if not isinstance(trainer, Bencher):
+        raise PluginError(
+            f"The plugin {params.task.model.ref.plugin} cannot measure its models: its trainer has no `bench`.",
+            remedy="Measure a model of another plugin, or ask the maker of this one.",
+        )
+    return trainer.bench(params.task)
+
+
 def _make(path: str) -> Trainer:
     """Return a trainer of the class ``package.module:Class``. Raise PluginError if there is none."""
     from clinic_ai.errors import PluginError
@@ -56,9 +79,14 @@ def _make(path: str) -> Trainer:
 def main() -> None:
     """Tie our hands, then serve until the daemon closes the channel."""
     channel, _ = confinement.confine()
-    from clinic_ai.contract import PlanTask, TrainRequest
+    from clinic_ai.contract import BenchRequest, PlanTask, TrainRequest
 
-    wire.serve(channel, {"plan": wire.Method(PlanTask, plan), "train": wire.Method(TrainRequest, train)})
+    methods = {
+        "plan": wire.Method(PlanTask, plan),
+        "train": wire.Method(TrainRequest, train),
+        "bench": wire.Method(BenchRequest, bench),
+    }
+    wire.serve(channel, methods)
 
 
 if __name__ == "__main__":

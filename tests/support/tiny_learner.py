@@ -14,12 +14,16 @@ import time
 from pathlib import Path
 
 from clinic_ai.contract import (
+    INT8,
     AnalysisTask,
+    BenchResult,
+    BenchTask,
     ConditionInfo,
     Dataset,
     Device,
     Limits,
     LoadedModel,
+    Measured,
     PluginManifest,
     Progress,
     Ready,
@@ -169,6 +173,31 @@ class TinyTrainer:
 
     def evaluate(self, model: LoadedModel, dataset: Dataset) -> Scores:
         return Scores(split="test", examples=0, values={"weight": read_weight(Path(model.directory))})
+
+
+class TinyBencher(TinyTrainer):
+    """Also measures: what weighs 2 or more is worth taking, what weighs 3 is written where it should not be."""
+
+    def bench(self, task: BenchTask) -> BenchResult:
+        weight, measured = read_weight(Path(task.model.directory)), Measured(milliseconds=1.0, size_bytes=8)
+        if task.dataset is None:
+            return BenchResult(original=measured)
+        scores = Scores(split="test", examples=4, values={"auroc": 0.75}, intervals={"auroc": (0.5, 1.0)})
+        measured = measured.model_copy(update={"scores": scores})
+        place = Path(task.directory) / ("elsewhere" if weight == 3.0 else "model")
+        if weight >= 2.0:
+            write_model(place, weight / 2, name=task.model.manifest.name, version=task.model.manifest.version + INT8)
+        return BenchResult(
+            original=measured,
+            int8=measured,
+            difference=0.0,
+            difference_interval=(-0.01, 0.01),
+            agreement=1.0,
+            taken=weight >= 2.0,
+            reason="It is heavy enough." if weight >= 2.0 else "It is too light.",
+            model_directory=str(place) if weight >= 2.0 else "",
+            notes=(os.environ["TMPDIR"],),
+        )
 
 
 def _claims(task: TrainingTask) -> dict[str, bool]:

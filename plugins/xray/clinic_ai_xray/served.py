@@ -21,7 +21,7 @@ from clinic_ai.ml.greys import Float
 from clinic_ai_xray.data import PREPROCESSING_VERSION
 from clinic_ai_xray.tiers import FAST, TIERS, Tier
 
-_ORT_ERRORS = (
+ORT_ERRORS = (
     ort.EPFail,
     ort.Fail,
     ort.InvalidArgument,
@@ -31,6 +31,7 @@ _ORT_ERRORS = (
     ort.NotImplemented,
     ort.RuntimeException,
 )
+"""What ONNX Runtime raises of a model; these have no base of their own."""
 INTRA_OP = 1
 """Threads inside one image. Measured (benchmarks/xray.py): in so small a network a second one gives nothing."""
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
@@ -213,5 +214,5 @@ def _open(content: bytes, device: Device, values: _Parameters) -> onnxruntime.In
         return onnxruntime.InferenceSession(
             content, options, providers=[p for p in (*providers, "CPUExecutionProvider") if p in available]
         )
-    except _ORT_ERRORS as error:
+    except ORT_ERRORS as error:
         raise values.wrong("its ONNX file is damaged or needs operators this onnxruntime lacks") from error

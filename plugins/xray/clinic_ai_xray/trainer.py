@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from clinic_ai.contract import (
+    BenchResult,
+    BenchTask,
     Dataset,
     Device,
     Example,
@@ -31,9 +33,9 @@ from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.onnx import weights
 from clinic_ai.ml.subgroups import weak_groups
+from clinic_ai_xray.bench import bench, judge
 from clinic_ai_xray.cache import SPLITS, Part, Stopped, compute_parts
-from clinic_ai_xray.candidate import CHECKED_IMAGES, Candidate, score
-from clinic_ai_xray.data import read_input, stack
+from clinic_ai_xray.candidate import CHECKED_IMAGES, Candidate
 from clinic_ai_xray.dataset import condition_of, labelled
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.record import write_record
@@ -99,15 +101,22 @@ class XrayTrainer:
         torch.set_num_threads(max(1, task.limits.threads))
         return _Run(task, progress).go()
 
-    def evaluate(self, model: LoadedModel, dataset: Dataset) -> Scores:
-        """Score ``model`` on the test split of ``dataset``. Raise DatasetError unless both classes are in it."""
-        served = ServedModel(model, Device())
+    def evaluate(self, model: LoadedModel, dataset: Dataset, device: Device | None = None) -> Scores:
+        """Score ``model`` on the readable images of the test split; ``device`` says how many beside each other.
+
+        Raise DatasetError unless both classes are among them.
+        """
+        served = ServedModel(model, device or Device())
         examples = [e for e in dataset.examples if e.split == "test" and served.condition in e.labels]
-        labels = [example.labels[served.condition] for example in examples]
-        if len(set(labels)) < 2:
-            raise DatasetError(f"The test part needs images with {served.condition} and images without.")
-        logits = [float(served.logits(stack([read_input(e.path, served.side)]))[0]) for e in examples]
-        return score("test", labels, logits, [e.patient_key for e in examples], served.temperature)
+        (judged,), _ = judge([served], examples, served.threads)
+        return judged.scores("test")
+
+    def bench(self, task: BenchTask) -> BenchResult:
+        """Measure a model, and an int8 version of it if there are labelled images.
+
+        Raise ModelError if the model is damaged, or int8 already; DatasetError if there are too few images.
+        """
+        return bench(task)
 
 
 def reference_base() -> LoadedModel:
@@ -149,6 +158,11 @@ class _Run:
         self._base = ServedModel(self._base_model, task.device)
         self._notes: list[str] = []
         self._trained_since, self._trained_until, self._epochs_before = self._began, self._began, 0
+        if self._base_model.manifest.quantisation != "none":
+            raise ModelError(
+                f"Model {self._base.ref.label()} is {self._base_model.manifest.quantisation} and cannot be trained on.",
+                remedy="Promote the model it was made of, train, then run `clinic-ai model bench` on the result.",
+            )
         tier = self._base.training_tier.name
         if tier != self._recipe.tier:
             raise ModelError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch.nn import functional
@@ -18,11 +19,12 @@ from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.onnx import halve_weights, weights, with_weights
 from clinic_ai_xray.cache import Activations, compute_parts, views_of
 from clinic_ai_xray.convert import PLACE
-from clinic_ai_xray.data import read_input
+from clinic_ai_xray.data import read_input, stack
 from clinic_ai_xray.engine import XrayEngine
 from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.network import NETWORKS, Head, IntensiveNetwork, accept, round_base
-from clinic_ai_xray.served import ServedModel
+from clinic_ai_xray.quantise import quantise
+from clinic_ai_xray.served import ServedModel, pinned_bytes
 from clinic_ai_xray.tail import Labelled, Standardisation, TailRecipe, TailTraining
 from clinic_ai_xray.tiers import INTENSIVE, TIERS
 from clinic_ai_xray.trainer import XrayTrainer
@@ -310,3 +312,23 @@ def test_a_base_says_nothing_and_its_candidate_judges(finished, small_base, film
     analysis = engine.analyse(task.model_copy(update={"models": (model.ref,)}))
     said = [*(finding.condition for finding in analysis.findings), *(refusal.code for refusal in analysis.refusals)]
     assert said in (["pneumonia"], ["out_of_distribution"])
+
+
+def test_its_convolutions_become_int8_with_the_norms_behind_them(small_base, small, corpus):
+    images = stack([read_input(example.path, small.side) for example in corpus.examples[:24]])
+    content = quantise(pinned_bytes(small_base), images[:12])
+    before, after = (onnx.load_model_from_string(each).graph for each in (pinned_bytes(small_base), content))
+    convolutions, norms = (
+        [sum(node.op_type == kind for node in graph.node) for graph in (before, after)]
+        for kind in ("Conv", "BatchNormalization")
+    )
+    assert convolutions == [22, 22]
+    assert norms == [23, 13]  # those before a convolution stay
+    makers = {node.output[0]: node.op_type for node in after.node}
+    assert {makers[name] for node in after.node if node.op_type == "Conv" for name in node.input} == {
+        "DequantizeLinear"
+    }
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (said,) = session.run(["logit"], {"images": images})
+    # Its head knows nothing: all logits are nearly the same, and rounding shows more than in a model that has learned.
+    assert np.corrcoef(said, ServedModel(small_base, Device()).logits(images))[0, 1] > 0.9

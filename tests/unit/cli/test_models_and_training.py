@@ -73,6 +73,23 @@ def test_import_verify_promote_and_rollback(home: Home, run: Run, tmp_path: Path
     assert run("model", "import", str(tmp_path / "3"))[0] == Exit.FAILED
 
 
+def test_a_model_is_measured_and_its_int8_version_becomes_a_candidate(
+    home: Home, run: Run, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyBencher"})
+    monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
+    tiny_learner.write_model(tmp_path / "m", 2.0, version="2")
+    assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
+    code, out = run("model", "bench", "tiny", "scalar", "2", "--json")
+    assert (code, json.loads(out)["result"]["int8"]) == (Exit.DONE, None)
+    code, out = run("model", "bench", "tiny", "scalar", "2", str(labelled))
+    assert code == Exit.DONE
+    assert "int8 1.0 ms 8 B 0.750 (0.500 to 1.000)" in out
+    assert "It is heavy enough. Candidate tiny scalar 2-int8; `clinic-ai model promote tiny scalar 2-int8`" in out
+    assert _active(run) == []
+    assert run("model", "bench", "tiny", "scalar", "2", str(labelled))[0] == Exit.CONFLICT
+
+
 def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, run: Run, labelled: Path) -> None:
     code, out = run("train", "run", "tiny", str(labelled), "--json")
     row = json.loads(out)

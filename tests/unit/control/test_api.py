@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, select
 
 from clinic_ai import errors
 from clinic_ai.control import events as stream
+from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
 from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.views import RunOrder
@@ -188,6 +189,9 @@ def test_models_and_training_answer_through_the_real_rooms(room: Room, client: C
         client.promote_model("echo", "m", "1")
     with pytest.raises((NotFound, Conflict, DatasetError)):
         client.start_run(RunOrder(plugin="echo", dataset=str(tmp_path)))
+    bench = BenchOrder(plugin="echo", name="none", version="1")
+    with pytest.raises(Conflict, match="has no trainer"):
+        client.bench_model(bench)
 
 
 def test_policy_is_tested_in_a_child_beside_the_one_in_force(room: Room, client: Client, tmp_path: Path) -> None:
@@ -270,6 +274,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/comparison",
         "/v1/models",
+        "/v1/models/bench",
         "/v1/models/import",
         "/v1/models/promote",
         "/v1/models/rollback",

@@ -28,6 +28,7 @@ _PATHS = (
     "/v1/models/promote",
     "/v1/models/rollback",
     "/v1/models/import",
+    "/v1/models/bench",
     "/v1/runs",
     "/v1/runs/{}/stop",
     "/v1/plugins",

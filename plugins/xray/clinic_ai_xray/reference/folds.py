@@ -25,12 +25,13 @@ from clinic_ai.ml.metrics import (
     auroc_interval,
     difference_interval,
 )
-from clinic_ai_xray.fitting import Fitted, Recipe, fit, predict
+from clinic_ai_xray.fitting import Fitted, Recipe, fit, predict, smaller
 from clinic_ai_xray.reference.films import FOLDS, Films, read_films
 from clinic_ai_xray.reference.measuring import Array, Judged, Setting, figures_of
 
 _PEER_SIDE = 64
-_PEER_COMPONENTS = 60
+_PEER_COMPONENTS = 100
+"""The best of a dozen settings by these very folds, which flatters it."""
 
 
 def judge_by_folds(data: Path, work: Path, recipe: Recipe, *, processes: int) -> tuple[Array, Fitted]:
@@ -96,13 +97,12 @@ class Reporter:
 
 def peer(films: Films) -> Array:
     """Return the scores (n,) of PCA and a support vector machine on 64 x 64 pixels, on the same folds."""
-    step = films.images.shape[-1] // _PEER_SIDE
-    small = films.images[:, 0, ::step, ::step].reshape(len(films.labels), -1)
+    small = smaller(films.images, _PEER_SIDE).numpy().reshape(len(films.labels), -1)
     scores = np.zeros(len(films.labels))
     for fold in range(FOLDS):
         test = films.fold(fold)
         train = ~test & ~films.doubtful
-        model = make_pipeline(PCA(_PEER_COMPONENTS, random_state=0), SVC(C=3.0))
+        model = make_pipeline(PCA(_PEER_COMPONENTS, random_state=0), SVC())
         scores[test] = model.fit(small[train], films.labels[train]).decision_function(small[test])
     return scores
 
