@@ -341,3 +341,23 @@ def test_rubbish_with_a_right_hash_is_refused(child, copied, reference):
     with pytest.raises(ChildRefused, match="damaged"):
         load(child, open_model(copied))
     load(child, reference)
+
+
+STRANGE = {
+    "noise": lambda drawn: np.random.default_rng(0).random(drawn.shape).astype(np.float32),
+    "inverted": lambda drawn: 1 - drawn,
+    "lying on its side": lambda drawn: np.ascontiguousarray(np.rot90(drawn)),
+    "letters on paper": lambda drawn: np.where(np.indices(drawn.shape).sum(axis=0) % 24 < 4, 0.1, 0.9).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_an_image_unlike_those_of_training_gets_no_number(child, film, task_of, what):
+    drawn = draw_chest(320, 288, seed=1)
+    strange = film("strange.dcm", pixels=STRANGE[what](drawn), seed=2)
+    task = task_of(film("good.dcm", seed=1), strange)
+    analysis = analyse(child, task)
+    assert [refusal.code for refusal in analysis.refusals] == ["out_of_distribution"]
+    assert analysis.refusals[0].instance_sha256 == strange.sha256
+    assert "unlike those that the model for pneumonia was trained on" in analysis.refusals[0].sentence
+    assert len(analysis.findings) == 1
