@@ -27,9 +27,10 @@ from clinic_ai.contract import (
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import DatasetError, InputError, ModelError
 from clinic_ai.ml.greys import Float
-from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, difference_interval, point_intervals
+from clinic_ai.ml.metrics import auroc, auroc_interval, difference_interval
 from clinic_ai.ml.onnx import with_weights
 from clinic_ai_xray import distance
+from clinic_ai_xray.candidate import validation_figures
 from clinic_ai_xray.data import in_threads, read_input, stack
 from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.quantise import quantise
@@ -156,24 +157,7 @@ class Judged:
 
     def figures(self, dataset: str, scores: Scores) -> ValidationFigures:
         """Return the figures of its manifest, at its operating point."""
-        threshold = self.model.band.threshold
-        point = at_threshold(self.labels, self.chance, threshold)
-        sensitivity, specificity = point_intervals(self.labels, self.chance, threshold, self.patients)
-        low, high = scores.intervals["auroc"]
-        return ValidationFigures(
-            dataset=f"{dataset}, {scores.split} part, {len(set(self.patients))} patients",
-            positives=int(self.labels.sum()),
-            negatives=int((1 - self.labels).sum()),
-            auroc=scores.values["auroc"],
-            auroc_low=low,
-            auroc_high=high,
-            sensitivity=point.sensitivity,
-            sensitivity_low=sensitivity[0],
-            sensitivity_high=sensitivity[1],
-            specificity=point.specificity,
-            specificity_low=specificity[0],
-            specificity_high=specificity[1],
-        )
+        return validation_figures(scores, self.labels, self.chance, self.patients, self.model.band.threshold, dataset)
 
 
 def judge(models: Sequence[ServedModel], examples: Sequence[Example], threads: int) -> tuple[list[Judged], int]:

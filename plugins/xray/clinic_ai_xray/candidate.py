@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,34 @@ class Measured(NamedTuple):
     labels: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float64]
     patients: list[str]
+
+
+def validation_figures(
+    scores: Scores,
+    labels: npt.NDArray[Any],
+    chance: npt.NDArray[np.float64],
+    patients: Sequence[str],
+    threshold: float,
+    dataset: str,
+) -> ValidationFigures:
+    """Return what a manifest says of a model: ``scores``, and its operating point on the same images."""
+    point = at_threshold(labels, chance, threshold)
+    sensitivity, specificity = point_intervals(labels, chance, threshold, patients)
+    low, high = scores.intervals["auroc"]
+    return ValidationFigures(
+        dataset=f"{dataset}, {scores.split} part, {len(set(patients))} patients",
+        positives=int(labels.sum()),
+        negatives=int((1 - labels).sum()),
+        auroc=scores.values["auroc"],
+        auroc_low=low,
+        auroc_high=high,
+        sensitivity=point.sensitivity,
+        sensitivity_low=sensitivity[0],
+        sensitivity_high=sensitivity[1],
+        specificity=point.specificity,
+        specificity_low=specificity[0],
+        specificity_high=specificity[1],
+    )
 
 
 class Candidate:
@@ -191,21 +220,7 @@ class Candidate:
         )
 
     def _figures(self) -> ValidationFigures:
-        labels, chance, patients = self.measured.labels, self.measured.probabilities, self.measured.patients
-        point = at_threshold(labels, chance, self.band.threshold)
-        sensitivity, specificity = point_intervals(labels, chance, self.band.threshold, patients)
-        low, high = self.scores.intervals["auroc"]
-        return ValidationFigures(
-            dataset=f"{self._task.dataset.dataset_id}, {self.split} part, {len(set(patients))} patients",
-            positives=int(labels.sum()),
-            negatives=int((1 - labels).sum()),
-            auroc=self.scores.values["auroc"],
-            auroc_low=low,
-            auroc_high=high,
-            sensitivity=point.sensitivity,
-            sensitivity_low=sensitivity[0],
-            sensitivity_high=sensitivity[1],
-            specificity=point.specificity,
-            specificity_low=specificity[0],
-            specificity_high=specificity[1],
+        measured, dataset = self.measured, self._task.dataset.dataset_id
+        return validation_figures(
+            self.scores, measured.labels, measured.probabilities, measured.patients, self.band.threshold, dataset
         )

@@ -347,7 +347,9 @@ STRANGE = {
     "noise": lambda drawn: np.random.default_rng(0).random(drawn.shape).astype(np.float32),
     "inverted": lambda drawn: 1 - drawn,
     "lying on its side": lambda drawn: np.ascontiguousarray(np.rot90(drawn)),
-    "letters on paper": lambda drawn: np.where(np.indices(drawn.shape).sum(axis=0) % 24 < 4, 0.1, 0.9).astype(np.float32),
+    "letters on paper": lambda drawn: np.where(np.indices(drawn.shape).sum(axis=0) % 24 < 4, 0.1, 0.9).astype(
+        np.float32
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from clinic_ai_xray import distance
 from clinic_ai_xray.fitting import Images, Labels, predict
 from clinic_ai_xray.model_files import write_manifest
 from clinic_ai_xray.network import Network, describe, export, round_base
-from clinic_ai_xray.reference.measuring import Setting
+from clinic_ai_xray.reference.measuring import ERROR, Setting
 from clinic_ai_xray.served import map_scale, without_side
 
 CONDITION = "pneumonia"
@@ -70,6 +70,7 @@ def publish(
         "threshold": band.threshold,
         "abstain_low": band.low,
         "abstain_high": band.high,
+        "promised_error": ERROR,
         "map_scale": map_scale(without_side(seen.maps, mirrored.maps), labels),
     }
     write_manifest(target, _manifest(release, tier.name, parameters), [path])
