@@ -257,13 +257,19 @@ class Engine(Protocol):
 
 
 class Example(Word):
-    """One labelled image of a frozen dataset. ``labels`` maps a condition key to 0 or 1."""
+    """One labelled image of a frozen dataset. ``labels`` maps a condition key to 0 or 1.
+
+    ``groups`` is what the original said of patient and scanner, as far as it did; it is no part of the digest.
+    ``sex`` is M, F or O, ``age`` 0-17, 18-39, 40-64 or 65+ in years, ``station`` a pseudonym of this site; ``view`` and
+    the manufacturer's ``model`` are as in the copy.
+    """
 
     path: str
     sha256: Sha256
     patient_key: str
     labels: dict[str, int]
     split: Literal["train", "validation", "test"]
+    groups: dict[str, str] = Field(default_factory=dict)
 
 
 class Dataset(Word):

@@ -1,7 +1,7 @@
 """De-identified copies of images, made in a child and remembered: for datasets and for plugins that ask for them.
 
 The daemon decodes nothing of it. It derives the key, adopts what the child wrote without following links, looks
-whether the header of the copy still names anybody, and keeps copy and flags by the hash of the original.
+whether the header of the copy still names anybody, and keeps copy, flags and groups by the hash of the original.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import tempfile
 import threading
 import time
@@ -42,6 +43,17 @@ MAX_FILE_BYTES = 512 << 20
 BURNED_IN = "burned_in"
 """Code of the flag of an image whose header says that text identifying the patient is burnt in."""
 BURNED_IN_POSSIBLE = "burned_in_possible"
+_GROUPS = {
+    trait: re.compile(form)
+    for trait, form in {
+        "sex": r"[MFO]",
+        "age": r"0-17|18-39|40-64|65\+",
+        "view": r"[A-Z0-9_ ]{1,16}",
+        "station": r"station [0-9a-f]{8}",
+        "model": r"[ -~]{1,64}",
+    }.items()
+}
+"""What may be said of an image beside its copy."""
 _MEMORY = 4 << 30
 """Address space of the child: a large file is there up to four times while its comments are removed."""
 _BATCH = 25
@@ -192,7 +204,7 @@ class Deidentifier:
 
 
 def _check(copy: DeidentifiedFile) -> None:
-    """Raise ChildMisbehaved if the header of a copy names anybody: a second look, at what the parser reads of it."""
+    """Raise ChildMisbehaved if the header or a group of a copy names anybody: a second look, at what the child says."""
     header = copy.header
     if header is None or copy.problem is not None:
         raise ChildMisbehaved("The deidentifier child did not say what it made.")
@@ -202,6 +214,8 @@ def _check(copy: DeidentifiedFile) -> None:
         not text or text.startswith("D-") for text in (identity.patient_id, identity.patient_name)
     ):
         raise ChildMisbehaved("A copy that the deidentifier child made still names a patient.")
+    if not all(trait in _GROUPS and _GROUPS[trait].fullmatch(group) for trait, group in copy.groups.items()):
+        raise ChildMisbehaved("The deidentifier child told more of an image than the groups that it may tell.")
 
 
 def _disk_full(error: ChildError) -> bool:

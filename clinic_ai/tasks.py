@@ -5,6 +5,8 @@ Plugins see none of it.
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from clinic_ai.contract import Condition
 from clinic_ai.domain import (
     Audience,
@@ -178,12 +180,16 @@ class Flag(Word):
 
 
 class DeidentifiedFile(Word):
-    """What became of one file: the hash and header of its copy with its flags, or why there is none."""
+    """What became of one file: the hash and header of its copy with its flags, or why there is none.
+
+    ``groups`` is for datasets of this house alone and never goes out with a copy; see ``contract.Example``.
+    """
 
     original_sha256: Sha256
     sha256: Sha256 | None = None
     header: InstanceHeader | None = None
     flags: tuple[Flag, ...] = ()
+    groups: dict[str, str] = Field(default_factory=dict)
     problem: Problem | None = None
 
 

@@ -1,11 +1,11 @@
-"""Figures of a classifier by groups of patients and scanners, as far as the headers of the images tell them apart."""
+"""Figures of a classifier by groups of patients and scanners, as far as dataset or headers tell them apart."""
 
 from __future__ import annotations
 
 import re
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,10 @@ _UNREADABLE = (
 )
 
 
-def traits(path: Path | str) -> dict[str, str]:
-    """Return sex, age group, view, station and model of an image; ``unknown`` where it does not say.
+def traits(path: Path | str, groups: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return sex, age group, view, station and model of an image; ``unknown`` where nothing says.
 
+    What a dataset says of the image, the ``groups`` of its ``contract.Example``, goes before what its own header does.
     PNG and JPEG say nothing. Nor do de-identified copies of sex, age and station.
     """
     dataset: Dataset = Dataset()
@@ -60,13 +61,10 @@ def traits(path: Path | str) -> dict[str, str]:
     except _UNREADABLE:
         pass  # a picture, or nothing at all: it tells nothing
     sex, age, view, station, model = (_text(dataset, keyword) for keyword in _TAGS)
-    return {
-        "sex": _SEXES.get(sex.upper(), UNKNOWN),
-        "age": age_group(age),
-        "view": view.upper() or UNKNOWN,
-        "station": station or UNKNOWN,
-        "model": model or UNKNOWN,
-    }
+    said = {"sex": sex, "age": age_group(age), "view": view.upper(), "station": station, "model": model}
+    said |= {trait: group for trait, group in (groups or {}).items() if trait in said}
+    said["sex"] = _SEXES.get(said["sex"].upper(), "")
+    return {trait: group or UNKNOWN for trait, group in said.items()}
 
 
 def age_group(age: str) -> str:
@@ -140,9 +138,14 @@ def _figures(
 def weak_groups(table: dict[str, dict[str, dict[str, Any]]], overall: float) -> list[str]:
     """Return a sentence for each group whose whole AUROC interval lies below the AUROC of all images."""
     return [
-        f"In the {figures['images']} images of {trait} {group} the AUROC is {figures['auroc']:.3f} (95 % interval "
-        f"{figures['auroc_interval'][0]:.3f} to {figures['auroc_interval'][1]:.3f}), lower than {overall:.3f} in all."
+        f"In the {figures['images']} images of {_named(trait, group)} the AUROC is {figures['auroc']:.3f} "
+        f"(95 % interval {figures['auroc_interval'][0]:.3f} to {figures['auroc_interval'][1]:.3f}), "
+        f"lower than {overall:.3f} in all."
         for trait, groups in table.items()
         for group, figures in groups.items()
         if "auroc" in figures and figures["auroc_interval"][1] < overall
     ]
+
+
+def _named(trait: str, group: str) -> str:
+    return group if group.startswith(f"{trait} ") else f"{trait} {group}"

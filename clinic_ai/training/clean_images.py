@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clinic_ai.deidentification import BURNED_IN, BURNED_IN_POSSIBLE
 from clinic_ai.tasks import DeidentifiedFile
@@ -12,11 +12,15 @@ from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, 
 
 @dataclass(frozen=True)
 class HashedImage:
-    """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it."""
+    """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it.
+
+    ``groups`` is what else the dataset says of it; see ``contract.Example``.
+    """
 
     image: LabelledImage
     original: str
     sha256: str
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 def clean_images(
@@ -40,7 +44,7 @@ def clean_images(
                 continue
         elif BURNED_IN_POSSIBLE in codes:
             possible.append(image.image.name)
-        clean.append(replace(image, sha256=copy.sha256))
+        clean.append(replace(image, sha256=copy.sha256, groups=copy.groups))
     if left_out:
         reading.notes.append(
             f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "

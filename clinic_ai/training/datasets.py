@@ -124,17 +124,19 @@ class Datasets:
                 patient_key=patients[item.sha256],
                 labels=item.image.labels,
                 split=splits[patients[item.sha256]],
+                groups=item.groups,
             )
             for item in sorted(unique, key=lambda item: item.sha256)
         )
-        dataset = Dataset(
-            dataset_id=new_id("D"),
-            plugin=manifest.name,
-            digest=digest_of(examples),
-            examples=examples,
-            notes=tuple(reading.notes),
+        dataset = _fitting(
+            Dataset(
+                dataset_id=new_id("D"),
+                plugin=manifest.name,
+                digest=digest_of(examples),
+                examples=examples,
+                notes=tuple(reading.notes),
+            )
         )
-        _check_size(dataset)
         with self._database.write() as connection:
             found = store.find_digest(connection, manifest.name, dataset.digest)
             if found is not None:
@@ -200,7 +202,10 @@ def split_of(key: bytes, plugin: str, patient: str) -> Split:
 
 
 def digest_of(examples: Sequence[Example]) -> str:
-    """Return the SHA-256 over image, patient, labels and split of all examples, in whatever order they come."""
+    """Return the SHA-256 over image, patient, labels and split of all examples, in whatever order they come.
+
+    Not over their groups: datasets of older versions have none, and what is learned does not depend on them.
+    """
     rows = sorted([e.sha256, e.patient_key, sorted(e.labels.items()), e.split] for e in examples)
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
@@ -286,14 +291,21 @@ def _check_splits(
             )
 
 
-def _check_size(dataset: Dataset) -> None:
-    size = len(dataset.model_dump_json())
+def _fitting(dataset: Dataset) -> Dataset:
+    """Return a dataset that fits into a frame, if need be without groups. Raise DatasetError if even that does not."""
+    if len(dataset.model_dump_json()) <= MAX_DOCUMENT_BYTES:
+        return dataset
+    note = "Sex, age group and station of the images were left out: the dataset would be too large with them."
+    bare = tuple(example.model_copy(update={"groups": {}}) for example in dataset.examples)
+    smaller = dataset.model_copy(update={"examples": bare, "notes": (*dataset.notes, note)})
+    size = len(smaller.model_dump_json())
     if size > MAX_DOCUMENT_BYTES:
-        most = len(dataset.examples) * MAX_DOCUMENT_BYTES // size
+        most = len(bare) * MAX_DOCUMENT_BYTES // size
         raise DatasetError(
-            f"The dataset has {len(dataset.examples)} images; this version takes about {most}.",
+            f"The dataset has {len(bare)} images; this version takes about {most}.",
             remedy="Train on a part of them.",
         )
+    return smaller
 
 
 def _refuse(directory: Path, problems: list[str]) -> None:

@@ -38,17 +38,21 @@ def deidentify(task: DeidentifyTask, _call: Call) -> DeidentifyResult:
 def _deidentify_one(file: DeidentifyFile, task: DeidentifyTask, keys: Keys) -> DeidentifiedFile:
     target = Path(task.output_directory) / file.sha256
     try:
-        flags = _write_copy(Path(file.path), target, file.sha256, keys, task.max_file_bytes)
+        flags, groups = _write_copy(Path(file.path), target, file.sha256, keys, task.max_file_bytes)
         with target.open("rb") as copy:
             header = parser.read_header(copy, os.fstat(copy.fileno()).st_size, task.max_pixels)
     except InputError as error:
         target.unlink(missing_ok=True)
         problem = Problem(code=error.code, sentence=error.message, remedy=error.remedy)
         return DeidentifiedFile(original_sha256=file.sha256, problem=problem)
-    return DeidentifiedFile(original_sha256=file.sha256, sha256=_hash(target), header=header, flags=flags)
+    return DeidentifiedFile(
+        original_sha256=file.sha256, sha256=_hash(target), header=header, flags=flags, groups=groups
+    )
 
 
-def _write_copy(source: Path, target: Path, sha256: str, keys: Keys, max_bytes: int) -> tuple[Flag, ...]:
+def _write_copy(
+    source: Path, target: Path, sha256: str, keys: Keys, max_bytes: int
+) -> tuple[tuple[Flag, ...], dict[str, str]]:
     try:
         with source.open("rb") as file:
             head, size = file.read(132), os.fstat(file.fileno()).st_size
@@ -62,10 +66,10 @@ def _write_copy(source: Path, target: Path, sha256: str, keys: Keys, max_bytes: 
         raise InputError("too_large", f"It is larger than the {max_bytes >> 20} MiB that are de-identified here.")
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         target.write_bytes(deidentify_png(source.read_bytes()))
-        return picture_flags("PNG")
+        return picture_flags("PNG"), {}
     if head.startswith(b"\xff\xd8\xff"):
         target.write_bytes(deidentify_jpeg(source.read_bytes()))
-        return picture_flags("JPEG")
+        return picture_flags("JPEG"), {}
     return deidentify_dicom(source, target, sha256, keys, max_bytes)
 
 

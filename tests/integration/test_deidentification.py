@@ -72,7 +72,9 @@ def sha256(path: Path) -> str:
 
 
 class TestChildren:
-    @pytest.mark.parametrize("mood", ["KILL", "HANG", "RAISE", "OTHER FILE", "OTHER BYTES", "LINK", "NOTHING", "NAMED"])
+    @pytest.mark.parametrize(
+        "mood", ["KILL", "HANG", "RAISE", "OTHER FILE", "OTHER BYTES", "LINK", "NOTHING", "NAMED", "STATION"]
+    )
     def test_one_bad_file_costs_itself(
         self, moody: Deidentifier, home: Home, tmp_path: Path, mood: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

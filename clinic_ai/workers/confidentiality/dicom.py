@@ -23,6 +23,7 @@ from clinic_ai.errors import InputError
 from clinic_ai.tasks import DEIDENTIFICATION_PROFILE, Flag
 from clinic_ai.workers.confidentiality.burned_in import flags_of
 from clinic_ai.workers.confidentiality.codestreams import blank_frames
+from clinic_ai.workers.confidentiality.groups import kept_groups, lost_groups
 from clinic_ai.workers.confidentiality.keys import Keys, checked_time, shift_date, shift_date_time
 from clinic_ai.workers.confidentiality.profile import EDITION, Action, action_for, most_values, vr_fits
 from clinic_ai.workers.values import UNREADABLE
@@ -83,8 +84,10 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def deidentify_dicom(source: Path, target: Path, sha256: str, keys: Keys, max_bytes: int) -> tuple[Flag, ...]:
-    """Write the de-identified copy of a DICOM image; return what a person should look at.
+def deidentify_dicom(
+    source: Path, target: Path, sha256: str, keys: Keys, max_bytes: int
+) -> tuple[tuple[Flag, ...], dict[str, str]]:
+    """Write the de-identified copy of a DICOM image; return what a person should look at, and the groups it is of.
 
     ``sha256`` is of the original. Raise InputError if it is no image, or nothing that can be vouched for.
     """
@@ -93,7 +96,9 @@ def deidentify_dicom(source: Path, target: Path, sha256: str, keys: Keys, max_by
             dataset = _read(file, max_bytes)
             name = _check_kind(dataset)
             flags = flags_of(dataset, name)
+            groups = lost_groups(dataset, keys)
             _Copy(dataset, sha256, keys).make()
+            groups |= kept_groups(dataset)
             pydicom.dcmwrite(target, dataset, enforce_file_format=True)
     except UNREADABLE as error:
         raise _damaged("It begins like DICOM, but it cannot be read or written again as a whole.") from error
@@ -101,7 +106,7 @@ def deidentify_dicom(source: Path, target: Path, sha256: str, keys: Keys, max_by
         if error.errno is not None:
             raise  # of the disk; pydicom raises it without a number for a value it cannot write
         raise _damaged("It begins like DICOM, but it cannot be written again as a whole.") from error
-    return flags
+    return flags, groups
 
 
 def _read(file: _Bounded, max_bytes: int) -> FileDataset:

@@ -39,6 +39,10 @@ class Keys:
         """Return the name of a patient in copies, such as ``D-7F3K9QXB5T2M4WAE``: 80 bits."""
         return "D-" + base64.b32encode(self._digest("patient", patient)[:10]).decode()
 
+    def station(self, name: str) -> str:
+        """Return what stands for a scanner, such as ``station 3fa1b2c4``: 32 bits, enough for those of one house."""
+        return f"station {self._digest('station', name).hex()[:8]}"
+
     def days(self, patient: str) -> int:
         """Return by how many days the dates of a patient go back."""
         number = int.from_bytes(self._digest("days", patient)[:8], "big")

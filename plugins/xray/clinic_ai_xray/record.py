@@ -65,5 +65,5 @@ def _figures(candidate: Candidate, state: TailState) -> dict[str, bytes]:
 
 def _subgroups(candidate: Candidate) -> dict[str, dict[str, dict[str, Any]]]:
     measured = candidate.measured
-    images = [traits(example.path) for example in measured.examples]
+    images = [traits(example.path, example.groups) for example in measured.examples]
     return by_subgroup(images, measured.labels, measured.probabilities, measured.patients, candidate.band.threshold)

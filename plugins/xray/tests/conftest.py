@@ -90,6 +90,7 @@ def corpus(tmp_path_factory) -> Dataset:
                 patient_key=f"p{patient}",
                 labels={"pneumonia": label},
                 split=split,
+                groups={"age": "40-64" if patient < 18 else "65+"},
             )
         )
     digest = hashlib.sha256("".join(example.sha256 for example in examples).encode()).hexdigest()

@@ -125,7 +125,9 @@ def test_it_leaves_figures_a_history_and_figures_by_subgroup(finished):
     with (directory / summary["history_table"]).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [{key: float(value) for key, value in row.items()} for row in rows] == list(result.history)
-    assert list(summary["subgroups"]) == ["sex", "view", "station", "model"]
+    assert list(summary["subgroups"]) == ["sex", "age", "view", "station", "model"]
+    ages = {age: figures["images"] for age, figures in summary["subgroups"]["age"].items()}
+    assert ages == {"40-64": 6, "65+": 6}  # the dataset says so, and no header
     (figures,) = summary["subgroups"]["view"].values()
     assert (figures["images"], figures["patients"], figures["positives"]) == (12, 6, 6)
     assert figures["auroc"] == pytest.approx(result.scores.values["auroc"])

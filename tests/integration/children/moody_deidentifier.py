@@ -44,6 +44,8 @@ def deidentify(task: DeidentifyTask, _call: Call) -> DeidentifyResult:
             case b"NAMED":
                 named = InstanceHeader(kind=FileKind.DICOM, identity=PatientIdentity(patient_name="ROE^JANE"))
                 copy = copy.model_copy(update={"header": named})
+            case b"STATION":
+                copy = copy.model_copy(update={"groups": {"station": "ROOM 1"}})
         files.append(copy)
     return DeidentifyResult(files=tuple(files))
 

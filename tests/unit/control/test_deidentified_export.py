@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 
 import marked
@@ -63,13 +64,15 @@ def test_a_clinician_gets_copies_that_the_audit_tells_from_originals(
     room: Room, client: FolderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "role_of", lambda *_: Role.CLINICIAN)
-    study_id, sha256 = study_of(room, dicom())
+    study_id, sha256 = study_of(room, dicom(PatientSex="F", PatientAge="067Y", StationName=marked.MARK))
     view = client.deidentify_study(study_id)
+    assert not re.search("station|sex|groups", view.model_dump_json(exclude={"copies", "folder"}))
     ((place, size),) = [(row.place, row.size_bytes) for row in view.copies]
     content = b"".join(client.copy(study_id, sha256))
     assert (place, size) == ("series-01/0001.dcm", len(content))
     assert marked.traces(content) == []
     assert b"D-" in content
+    assert not re.search(b"station [0-9a-f]|067Y", content)
     assert "study.exported_deidentified" in actions(room)
     assert "study.exported" not in actions(room)
 

@@ -32,6 +32,15 @@ def test_traits_are_those_of_the_header(film):
     assert traits(path) == {"sex": "female", "age": "65+", "view": "AP", "station": "ROOM1", "model": "DX 7"}
 
 
+def test_what_a_dataset_says_goes_before_the_header_of_its_copy(film):
+    copy = film(PatientSex="", StationName="ANONYMIZED", ViewPosition="PA", ManufacturerModelName="DX 7")
+    said = {"sex": "F", "age": "40-64", "station": "station 3fa1b2c4", "other": "x"}
+    told = {"sex": "female", "age": "40-64", "view": "PA", "station": "station 3fa1b2c4", "model": "DX 7"}
+    assert traits(copy, said) == told
+    assert traits(copy, {}) == traits(copy)
+    assert traits("missing", {**said, "view": "AP"}) == {**told, "view": "AP", "model": UNKNOWN}
+
+
 def test_what_is_not_said_is_unknown(film, tmp_path):
     assert set(traits(film(PatientSex="", ViewPosition=None, StationName="ANONYMIZED")).values()) == {UNKNOWN}
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
@@ -85,6 +94,8 @@ def test_a_group_that_is_judged_worse_is_named():
     assert table["view"]["PA"]["sensitivity"] > 0.9 > table["view"]["AP"]["sensitivity"]
     (sentence,) = weak_groups(table, 0.85)
     assert sentence.startswith("In the 100 images of view AP the AUROC is 0.")
+    (sentence,) = weak_groups({"station": {"station 3fa1b2c4": table["view"]["AP"]}}, 0.85)
+    assert sentence.startswith("In the 100 images of station 3fa1b2c4 the AUROC is 0.")
 
 
 def test_small_groups_and_groups_of_one_class_are_counted_alone():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from clinic_ai.contract import Dataset
 from clinic_ai.control.orders import RunDesk
 from clinic_ai.control.views import RunOrder
 from clinic_ai.errors import DatasetError
+from clinic_ai.ml.subgroups import by_subgroup, traits
 from clinic_ai.store import meta
 from clinic_ai.training.datasets import Datasets
 
@@ -96,6 +99,54 @@ def test_freezing_again_makes_no_copy_again(school: School, frozen: Datasets, tm
     school.crew.close()  # no child can be started any more
     again = frozen.freeze(TINY, folder, "ada")
     assert (again.dataset_id, again.digest) == (first.dataset_id, first.digest)
+
+
+def films(tmp_path: Path) -> Path:
+    """Make a folder of twelve films of twelve patients: women of two ages at one station, men at another."""
+    for number in range(12):
+        film = marked.image(SOPInstanceUID=f"{marked.ROOT}.{number}", PixelData=bytes([number]) * 48)
+        film.PatientSex, film.PatientAge, film.StationName = "FM"[number % 2], "", f"{marked.MARK} {number % 2}"
+        film.PatientBirthDate, film.StudyDate = "19600615", "20250615" if number < 6 else "20250614"
+        film.ManufacturerModelName, film.ViewPosition = "DX 7", "PA"
+        marked.write(film, tmp_path / f"{number}.dcm")
+    return table(tmp_path, [f"{number}.dcm" for number in range(12)])
+
+
+def test_figures_by_sex_age_and_station_rest_on_what_the_originals_said(frozen: Datasets, tmp_path: Path) -> None:
+    dataset = frozen.freeze(TINY, films(tmp_path), "ada")
+    assert frozen.get(dataset.dataset_id) == dataset
+    assert marked.MARK not in dataset.model_dump_json()
+    assert all(marked.traces(content) == [] for content in contents(dataset))
+    images = [traits(example.path, example.groups) for example in dataset.examples]
+    labels = [example.labels["pneumonia"] for example in dataset.examples]
+    patients = [example.patient_key for example in dataset.examples]
+    told = by_subgroup(images, labels, [0.5] * 12, patients, 0.5)
+    women, men = told["sex"]["female"], told["sex"]["male"]
+    assert (women["images"], women["positives"], men["images"], men["positives"]) == (6, 0, 6, 6)
+    assert {age: figures["images"] for age, figures in told["age"].items()} == {"40-64": 6, "65+": 6}
+    assert [figures["images"] for figures in told["station"].values()] == [6, 6]
+    assert all(re.fullmatch("station [0-9a-f]{8}", name) for name in told["station"])
+    assert (list(told["view"]), list(told["model"])) == (["PA"], ["DX 7"])
+
+
+def test_datasets_and_copies_of_older_versions_have_no_groups_and_stay_valid(
+    school: School, frozen: Datasets, tmp_path: Path
+) -> None:
+    folder = films(tmp_path)
+    dataset = frozen.freeze(TINY, folder, "ada")
+    bare = [example.model_copy(update={"groups": {}}) for example in dataset.examples]
+    with school.database.write() as connection:
+        for kind in ("datasets", "deidentified"):
+            for rowid, text in connection.exec_driver_sql(f"SELECT rowid, document FROM {kind}").all():
+                document = json.loads(text)
+                for said in document.get("examples", [document]):
+                    del said["groups"]
+                connection.exec_driver_sql(
+                    f"UPDATE {kind} SET document = ? WHERE rowid = ?", (json.dumps(document), rowid)
+                )
+    again = frozen.freeze(TINY, folder, "ada")
+    assert (again.dataset_id, again.digest, list(again.examples)) == (dataset.dataset_id, dataset.digest, bare)
+    assert list(frozen.get(dataset.dataset_id).examples) == bare
 
 
 def test_what_cannot_be_made_clean_is_a_problem_of_the_folder(frozen: Datasets, tmp_path: Path) -> None:

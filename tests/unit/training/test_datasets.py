@@ -184,6 +184,19 @@ class TestFrozen:
             frozen.freeze(TINY, patients(tmp_path / "d", 4), "ada")
         assert frozen.list_datasets() == []
 
+    def test_groups_are_left_out_where_more_images_fit_without_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = Example(
+            path="", sha256="a" * 64, patient_key="p", labels={"a": 1}, split="test", groups={"sex": "F" * 500}
+        )
+        dataset = Dataset(dataset_id="D-1", plugin="tiny", digest=digest_of([one]), examples=(one,), notes=("first",))
+        assert module._fitting(dataset) == dataset
+        monkeypatch.setattr(module, "MAX_DOCUMENT_BYTES", 800)
+        smaller = module._fitting(dataset)
+        assert (smaller.digest, smaller.examples[0].groups) == (dataset.digest, {})
+        assert digest_of(smaller.examples) == dataset.digest
+        assert smaller.notes[0] == "first"
+        assert smaller.notes[1].startswith("Sex, age group and station of the images were left out")
+
     def test_the_digest_does_not_depend_on_order(self) -> None:
         one = Example(path="", sha256="a" * 64, patient_key="p", labels={"a": 1, "b": 0}, split="train")
         two = Example(path="/x", sha256="b" * 64, patient_key="q", labels={"a": 1}, split="test")

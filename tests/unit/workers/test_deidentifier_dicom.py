@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -29,6 +30,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
+from clinic_ai import deidentification
 from clinic_ai.tasks import DeidentifiedFile
 
 TABLE = sorted(tag for tag in initialize_actions("dicomfields_2026c") if len(tag) == 2 and tag[0] > 2)
@@ -74,6 +76,8 @@ def made(dataset: FileDataset, folder: Path, **options: str) -> FileDataset:
     said, copy = copied(dataset, folder, **options)
     assert said.problem is None, said.problem
     assert marked.traces(copy.read_bytes()) == []
+    deidentification._check(said)
+    assert marked.traces(said.model_dump_json(include={"groups"}).encode()) == []
     return pydicom.dcmread(copy)
 
 
@@ -315,6 +319,34 @@ class TestPseudonyms:
             other.header.sop_instance_uid,
             other.header.identity.patient_id,
         }
+
+    @pytest.mark.parametrize(
+        ("said", "groups"),
+        [
+            (
+                {"PatientSex": "f", "PatientAge": "006M", "ViewPosition": "PA"},
+                {"sex": "F", "age": "0-17", "view": "PA"},
+            ),
+            ({"PatientAge": "", "StudyDate": f"{int(marked.DAY[:4]) + 40}{marked.DAY[4:]}04"}, {"age": "18-39"}),
+            ({"PatientAge": "old", "StudyDate": f"{int(marked.DAY[:4]) + 40}{marked.DAY[4:]}05"}, {"age": "40-64"}),
+            ({"PatientBirthDate": "18000101"}, {}),
+            ({"PatientBirthDate": "", "PatientSex": marked.MARK}, {}),
+            ({"ManufacturerModelName": marked.MARK, "ViewPosition": marked.MARK}, {"age": "0-17"}),
+        ],
+    )
+    def test_groups_are_coarse_and_name_nobody(
+        self, tmp_path: Path, said: dict[str, str], groups: dict[str, str]
+    ) -> None:
+        assert copied(marked.image(**said), tmp_path)[0].groups == groups
+
+    def test_a_station_has_the_same_pseudonym_at_one_site(self, tmp_path: Path) -> None:
+        path = marked.write(marked.image(StationName=marked.MARK), tmp_path / "a")
+        one, again, other = (
+            marked.copy_of(path, tmp_path / str(n), key=key)[0].groups["station"]
+            for n, key in enumerate((marked.KEY, marked.KEY, "7b" * 32))
+        )
+        assert one == again != other
+        assert re.fullmatch("station [0-9a-f]{8}", one)
 
     def test_references_between_files_hold(self, tmp_path: Path) -> None:
         image = made(marked.image(), tmp_path)
