@@ -98,6 +98,8 @@ class PluginManifest(Word):
     trainer: str | None = None
     reference_models: tuple[str, ...] = ()
     """Directories of reference models inside the plugin's package, as ``package:relative/path``."""
+    spare_models: tuple[str, ...] = ()
+    """Further ones, which are imported as well but become active only by a person; training may start from them."""
 
 
 # ---------------------------------------------------------------- models on disk

@@ -51,13 +51,15 @@ class Registry:
     # ------------------------------------------------------------ import
 
     def install_reference_models(self, actor: str) -> list[ModelRef]:
-        """Import the models that ship with the plugins; make each active whose slot has no active model.
+        """Import the models that ship with the plugins; make each active whose slot has no active model, but no spare.
 
         A newer reference model is imported beside the one in use and promoted by a person only. Return the
         models that are new here. A damaged one raises an alert and hinders nobody else.
         """
         fresh = []
-        for place in (place for plugin in self._manifests.values() for place in plugin.reference_models):
+        for place in (
+            p for plugin in self._manifests.values() for p in (*plugin.reference_models, *plugin.spare_models)
+        ):
             try:
                 fresh += self._install(place, actor)
             except ClinicError as error:
@@ -76,7 +78,8 @@ class Registry:
             fresh.append(self._import(directory, actor, ModelState.IMPORTED, trial=False))
         with self._database.read() as connection:
             taken = {m.slot for m in store.active_models(connection, model.plugin)}
-        if model.slot not in taken:
+        spare = place in self._manifests[model.plugin].spare_models
+        if model.slot not in taken and not spare:
             self.promote(model.plugin, model.name, model.version, actor)
         return fresh
 
@@ -282,6 +285,13 @@ class Registry:
             found = store.active_models(connection, plugin)
         digests = {model.digest for model in found} | {None}
         return tuple(model.ref for model in found if model.manifest.base_digest in digests)
+
+    def spare(self, plugin: str) -> tuple[ModelRef, ...]:
+        """Return the reference models of a plugin that are not in use, newest first; training may start from them."""
+        with self._database.read() as connection:
+            found = [m for m in store.list_models(connection) if m.plugin == plugin and m.reference]
+        waiting = [m for m in found if m.state is ModelState.IMPORTED]
+        return tuple(m.ref for m in sorted(waiting, key=lambda m: m.imported_at, reverse=True))
 
     def named(self, plugin: str, name: str, version: str) -> ModelRef:
         """Return a model by its name. Raise NotFound."""

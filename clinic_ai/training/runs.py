@@ -332,7 +332,10 @@ class Runs:
         return None if planned.base is None else self._registry.loaded(planned.base)
 
     def _base(self, run: RunView) -> ModelRef | None:
-        """Return the active model of the slot the recipe names, else of its tier, else of ``main``, else the first."""
+        """Return the active model of the slot the recipe names, else of its tier, else of ``main``, else the first.
+
+        If none of its tier is active, a reference model of the tier will do.
+        """
         active = {ref.slot: ref for ref in self._registry.active(run.plugin)}
         wanted = run.recipe.get("slot")
         if wanted is not None and wanted not in active:
@@ -341,7 +344,8 @@ class Runs:
                 remedy=f"Choose one of: {', '.join(sorted(active)) or 'none is active'}.",
             )
         if wanted is None and "tier" in run.recipe:
-            alike = (r for r in active.values() if self._tier(r) == run.recipe["tier"])
+            known = (*active.values(), *self._registry.spare(run.plugin))
+            alike = (r for r in known if self._tier(r) == run.recipe["tier"])
             return next(alike, None) or active.get("main") or next(iter(active.values()), None)
         return active.get(str(wanted or "main")) or next(iter(active.values()), None)
 

@@ -41,7 +41,7 @@ HEAVIEST = 1000.0
 """Weight above which the engine refuses a model."""
 
 
-def manifest(*, reference_models: tuple[str, ...] = ()) -> PluginManifest:
+def manifest(*, reference_models: tuple[str, ...] = (), spare_models: tuple[str, ...] = ()) -> PluginManifest:
     """Return the manifest of this plugin."""
     return PluginManifest(
         name="tiny",
@@ -57,6 +57,7 @@ def manifest(*, reference_models: tuple[str, ...] = ()) -> PluginManifest:
         engine="tiny_learner:TinyEngine",
         trainer="tiny_learner:TinyTrainer",
         reference_models=reference_models,
+        spare_models=spare_models,
     )
 
 

@@ -40,4 +40,5 @@ def describe_plugin() -> PluginManifest:
         engine="clinic_ai_xray.engine:XrayEngine",
         trainer="clinic_ai_xray.trainer:XrayTrainer",
         reference_models=("clinic_ai_xray:reference/pneumonia-fast",),
+        spare_models=("clinic_ai_xray:reference/pneumonia-intensive",),
     )

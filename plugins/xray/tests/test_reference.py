@@ -14,7 +14,7 @@ from clinic_ai_xray.distance import MARGIN, Distance, distances, fit, looks
 from clinic_ai_xray.fitting import Fitted, Recipe, smaller
 from clinic_ai_xray.fitting import fit as train
 from clinic_ai_xray.network import FastNetwork
-from clinic_ai_xray.reference import folds
+from clinic_ai_xray.reference import folds, measuring
 from clinic_ai_xray.reference.films import FOLDS, Films, read_films
 from clinic_ai_xray.reference.folds import figures, judge_by_folds
 from clinic_ai_xray.reference.measuring import Setting
@@ -42,8 +42,10 @@ def test_each_patient_is_in_one_fold_and_every_fold_has_some(scored):
         assert not inside & outside
 
 
-def test_the_figures_are_those_of_calibrated_logits_and_hold_what_is_promised(scored):
+def test_the_figures_are_those_of_calibrated_logits_and_hold_what_is_promised(scored, monkeypatch):
     films, logits = scored
+    monkeypatch.setattr(measuring, "_ROUNDS", 100)
+    monkeypatch.setattr(folds, "_PEER_SIDE", 16)
     measured = figures(films, logits)
     assert json.loads(json.dumps(measured)) is not None
     assert measured["images"] == 400

@@ -394,6 +394,22 @@ class TestReferenceModels:
         finally:
             school.close()
 
+    def test_a_spare_one_is_there_and_waits_for_a_person(self, home: Home, shipped: Path) -> None:
+        write_model(shipped / "one", 1.0, reference=True)
+        write_model(shipped / "other", 2.0, name="other", slot="other", reference=True)
+        places = {"reference_models": ("heavy_package:one",), "spare_models": ("heavy_package:other",)}
+        school = open_school(home, tiny_learner.manifest(**places))
+        try:
+            assert len(school.registry.install_reference_models("clinic-ai")) == 2
+            assert _labels(school) == ["main:1"]
+            assert [ref.name for ref in school.registry.spare("tiny")] == ["other"]
+            assert school.registry.spare("another") == ()
+            school.registry.promote("tiny", "other", "1", "ada")
+            assert _labels(school) == ["main:1", "other:1"]
+            assert school.registry.spare("tiny") == ()
+        finally:
+            school.close()
+
     def test_a_damaged_one_raises_an_alert_and_hinders_nobody(self, home: Home, shipped: Path) -> None:
         write_model(shipped / "good", 1.0, reference=True)
         write_model(shipped / "bad", 1.0, name="other", slot="other", reference=True)

@@ -86,6 +86,7 @@ def build_intensive(data: Path, work: Path, target: Path, coarse: Recipe, fine: 
         dataset=f"NIH ChestX-ray14 subset, {measured['patients']} patients it was not trained on",
         measured=measured,
         setting=setting,
+        slot=INTENSIVE.name,
         halve=True,
     )
     told = publish(fitted.network, release, films.images[train], known, target)

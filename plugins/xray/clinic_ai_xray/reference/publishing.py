@@ -37,6 +37,7 @@ class Release:
     dataset: str
     measured: dict[str, Any]
     setting: Setting
+    slot: str = "main"
     halve: bool = False
 
 
@@ -100,6 +101,7 @@ def _manifest(release: Release, tier: str, parameters: dict[str, Any]) -> ModelM
     )
     return ModelManifest(
         plugin="xray",
+        slot=release.slot,
         name=f"pneumonia-{tier}",
         version=release.version,
         format="onnx",
