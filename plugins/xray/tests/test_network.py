@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,8 @@ import torch
 
 from clinic_ai.contract import Device
 from clinic_ai.errors import ModelError
-from clinic_ai_xray.network import PARAMETERS, FastNetwork, accept, describe, export
+from clinic_ai_xray.convert import PLACE
+from clinic_ai_xray.network import NETWORKS, PARAMETERS, FastNetwork, accept, describe, export
 from clinic_ai_xray.served import ServedModel
 from clinic_ai_xray.tiers import FAST
 from clinic_ai_xray.trainer import reference_base
@@ -43,39 +46,45 @@ def test_the_map_adds_up_to_the_logit():
     np.testing.assert_allclose(activation.mean(dim=(1, 2)) + constant, logits, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "model.onnx"
+@pytest.mark.torture  # exporting it takes most of a minute; the small tier of test_intensive.py is in the suite
+def test_the_export_of_the_fast_network_equals_it(tmp_path):
+    path = tmp_path / "model.onnx"
     network = lively_network()
     sample = np.random.default_rng(0).random((64, 1, FAST.side, FAST.side), dtype=np.float32)
     difference = export(network, path, describe(FAST, condition="pneumonia", temperature=1.25), sample)
-    return network, path, sample, difference
+    with torch.inference_mode():
+        spread = network(torch.from_numpy(sample))[0].std()
+    assert difference < 1e-4 < spread
+    assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_param
 
 
-def test_the_export_equals_the_network_and_carries_its_metadata(exported):
-    network, path, sample, difference = exported
+def test_the_export_equals_the_network_and_carries_its_metadata(small, small_base, densenet_tensors):
+    torch.manual_seed(0)  # as the conversion does it
+    network = NETWORKS[small]()
+    PLACE[small](network, densenet_tensors(network.blocks))
+    path = Path(small_base.directory) / "model.onnx"
+    sample = np.random.default_rng(0).random((64, 1, small.side, small.side), dtype=np.float32)
+    difference = accept(network.eval(), path, sample)
     with torch.inference_mode():
         spread = network(torch.from_numpy(sample))[0].std()
     assert difference < 1e-4 < spread  # a graph that says one thing of every image would agree for nothing
     model = onnx.load(path)
     assert {entry.key: entry.value for entry in model.metadata_props} == {
-        "labels": '["pneumonia"]',
-        "input_side": "128",
-        "temperature": "1.25",
+        "labels": '["untrained"]',
+        "input_side": str(small.side),
+        "temperature": "1.0",
         "preprocessing_version": "1",
     }
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # any number of images at once
 
 
-def test_a_graph_of_another_network_is_not_kept(tmp_path, exported):
-    network, path, sample, _ = exported
+def test_a_graph_of_another_network_is_not_kept(tmp_path, reference):
     copy = tmp_path / "model.onnx"
-    copy.write_bytes(path.read_bytes())
-    assert accept(network, copy, sample[:4]) < 1e-4
-    with torch.no_grad():
-        network.head.out.bias += 0.01
+    copy.write_bytes((Path(reference.directory) / "model.onnx").read_bytes())
+    network = lively_network()
+    sample = np.random.default_rng(0).random((4, 1, FAST.side, FAST.side), dtype=np.float32)
     with pytest.raises(ModelError, match="differs"):
-        accept(network, copy, sample[:4])
+        accept(network, copy, sample)
     assert not copy.exists()
 
 

@@ -60,8 +60,8 @@ def test_a_few_images_told_apart_without_error_promise_no_certainty():
 
 def test_a_temperature_is_found_again():
     generator = np.random.default_rng(1)
-    logits = generator.normal(0, 2, 20_000)
-    labels = generator.random(20_000) < probabilities(logits, 1.0)
+    logits = generator.normal(0, 2, 6_000)
+    labels = generator.random(6_000) < probabilities(logits, 1.0)
     assert fit_temperature(3 * logits, labels) == pytest.approx(3.0, rel=0.05)
     calibrated = expected_calibration_error(labels, probabilities(3 * logits, 3.0))
     assert calibrated < 0.02 < expected_calibration_error(labels, probabilities(3 * logits, 1.0))
