@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from onnx import TensorProto
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info, set_model_props
+from onnx.numpy_helper import from_array
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
@@ -21,12 +24,14 @@ from clinic_ai.ml.images import GreyImage
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.results.codes import table
+from clinic_ai_xray.data import read_input
 from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header, refuse_by_pixels
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.plugin import describe_plugin
 
 ENGINE = describe_plugin().engine
+DESCRIBED = ("labels", "input_side", "temperature", "preprocessing_version")
 CONDITIONS = {condition.code: condition for condition in describe_plugin().conditions}
 
 
@@ -363,3 +368,55 @@ def test_an_image_unlike_those_of_training_gets_no_number(child, film, task_of, 
     assert analysis.refusals[0].instance_sha256 == strange.sha256
     assert "unlike those that the model for pneumonia was trained on" in analysis.refusals[0].sentence
     assert len(analysis.findings) == 1
+
+
+def mirror(directory: Path) -> LoadedModel:
+    """Replace the graph of a copied model by one whose map is the image it is given."""
+    from clinic_ai_xray.model_files import write_manifest
+
+    image, batch = ["batch", 1, 128, 128], ["batch"]
+    nodes = [
+        make_node("ReduceMean", ["images", "all"], ["logit"], keepdims=0),
+        make_node("Squeeze", ["images", "channel"], ["cam"]),
+        make_node("Flatten", ["images"], ["features"]),
+    ]
+    graph = make_graph(
+        nodes,
+        "mirror",
+        [make_tensor_value_info("images", TensorProto.FLOAT, image)],
+        [
+            make_tensor_value_info("logit", TensorProto.FLOAT, batch),
+            make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", 128, 128]),
+            make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 128 * 128]),
+        ],
+        [from_array(np.array([1, 2, 3]), "all"), from_array(np.array([1]), "channel")],
+    )
+    built = make_model(graph, opset_imports=[make_opsetid("", 20)], ir_version=10)
+    model = open_model(directory)
+    set_model_props(built, {key: str(model.manifest.parameters[key]) for key in DESCRIBED})
+    (directory / "model.onnx").write_bytes(built.SerializeToString())
+    write_manifest(directory, model.manifest, [directory / "model.onnx"])
+    return open_model(directory)
+
+
+def test_the_trainer_sees_the_pixels_that_the_engine_sees(child, film, image_of, task_of, copied, tmp_path):
+    model = mirror(copied)
+    load(child, model)
+    Image.fromarray(np.rint(draw_chest(700, 640, seed=4) * 255).astype(np.uint8)).save(
+        tmp_path / "film.jpg", quality=90
+    )
+    images = [
+        film("a.dcm", rows=1100, columns=1000, bits=12, monochrome1=True),
+        film("b.dcm", seed=2, bits=8),
+        image_of(tmp_path / "film.jpg"),
+    ]
+    task = task_of(*images).model_copy(update={"models": (model.ref,)})
+    seen = [
+        np.array(json.loads((Path(task.output_directory) / file.name).read_text())["rows"])
+        for file in analyse(child, task).files
+        if file.role == "data"
+    ]
+    assert len(seen) == len(images)
+    for rows, image in zip(seen, images, strict=True):
+        assert rows.std() > 0.1
+        np.testing.assert_allclose(rows, read_input(image.path, 128), atol=1e-6)
