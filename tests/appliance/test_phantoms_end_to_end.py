@@ -78,7 +78,7 @@ def test_phantoms_train_export_import_serve_and_are_guarded(
 ) -> None:
     drawings = labelled_folder(home, tmp_path / "films")
     daemon = start()
-    recipe = [word for pair in ("epochs=4", "batch=16", "rate=0.005") for word in ("--set", pair)]
+    recipe = [word for pair in ("epochs=12", "batch=16", "rate=0.005") for word in ("--set", pair)]
     run = clinic_ai(
         home, "train", "run", "xray", str(tmp_path / "films"), "--condition", "pneumonia", "--tier", "fast", *recipe
     )
@@ -108,13 +108,18 @@ def test_phantoms_train_export_import_serve_and_are_guarded(
 
     results = guarded_results(home)
     assert len(results) == len(presences)
+    chances = {}
     for result in results:
         assert [(model["version"], model["digest"]) for model in result["models"]] == [
             (candidate["version"], candidate["digest"])
         ]
         [finding] = result["findings"]
-        assert finding["presence"] == presences.pop(finding["instance_sha256"])
+        right = presences.pop(finding["instance_sha256"])
+        # What so few validation films allow to promise may leave it at uncertain; the wrong way round it never is.
+        assert finding["presence"] in {right, "uncertain"}
+        chances[right] = finding["probability"]
         assert finding["validation"]["dataset"].startswith(run["dataset_id"])
+    assert chances["present"] > chances["absent"] + 0.2
     assert not rows(home, "SELECT 1 FROM jobs WHERE state != 'DONE'")
 
 
