@@ -170,6 +170,15 @@ def test_a_condition_that_the_clinic_narrows_is_judged_on_less(child, film, task
     ]
 
 
+def test_a_finding_is_worded_as_the_clinic_words_its_condition(child, film, task_of):
+    reworded = CONDITIONS["pneumonia"].model_copy(update={"label": "Inflamed lung"})
+    strange = film("strange.dcm", pixels=1 - draw_chest(320, 288, seed=1), seed=2)
+    analysis = analyse(child, task_of(film(), strange).model_copy(update={"conditions": (reworded,)}))
+    assert [finding.label for finding in analysis.findings] == ["Inflamed lung"]
+    assert "for inflamed lung;" in analysis.files[0].caption
+    assert "the model for inflamed lung was trained on" in analysis.refusals[0].sentence
+
+
 @pytest.mark.parametrize(
     ("tier", "fast_calls", "judge"),
     [
