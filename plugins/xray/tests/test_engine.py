@@ -202,6 +202,19 @@ def test_the_fast_tier_screens_and_the_intensive_one_confirms(child, film, task_
     assert finding.model == judge
 
 
+def test_the_intensive_model_that_ships_stands_beside_the_fast_one(child, film, task_of, reference):
+    intensive = open_model(Path(reference.directory).with_name("pneumonia-intensive"))
+    order = EngineLoad(engine=ENGINE, models=(reference, intensive), device=Device())
+    child.call("load", order, Ready, timeout_s=60)
+    task = task_of(film()).model_copy(update={"models": (reference.ref, intensive.ref)})
+    analysis = analyse(child, task)
+    (finding,) = analysis.findings
+    assert finding.model == "intensive"
+    assert finding.validation == intensive.manifest.validation["pneumonia"]
+    told = json.loads((Path(task.output_directory) / analysis.files[1].name).read_text())
+    assert np.array(told["rows"]).shape == (7, 7)
+
+
 def test_what_the_pixels_rule_out_gets_no_number(child, film, task_of, image_of, tmp_path, constant):
     generator = np.random.default_rng(1)
     colourful = generator.integers(0, 255, (200, 200, 3)).astype(np.uint8)
