@@ -19,7 +19,7 @@ from pydicom.uid import JPEG2000Lossless
 from clinic_ai.confinement import Confinement
 from clinic_ai.contract import Device, EngineLoad, LoadedModel, Ready
 from clinic_ai.domain import Analysis, FileKind, InstanceHeader, Presence, StudyFacts
-from clinic_ai.errors import ChildRefused
+from clinic_ai.errors import ChildRefused, ModelError
 from clinic_ai.ml.images import GreyImage
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Child, ChildSpec
@@ -29,6 +29,7 @@ from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header, r
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.plugin import describe_plugin
+from clinic_ai_xray.served import ServedModel
 
 ENGINE = describe_plugin().engine
 DESCRIBED = ("labels", "input_side", "temperature", "preprocessing_version")
@@ -362,6 +363,13 @@ def test_metadata_that_disagree_are_refused(child, copied, reference):
     with pytest.raises(ChildRefused, match="out of range"):
         load(child, edited_manifest(copied, abstain_low=0.99))
     load(child, reference)
+
+
+@pytest.mark.parametrize("key", ["map_scale", "temperature", "input_side"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_parameter_that_is_not_finite_is_refused(copied, key, value):
+    with pytest.raises(ModelError, match=f"parameter {key} of its manifest is {value}"):
+        ServedModel(edited_manifest(copied, **{key: value}), Device())
 
 
 def test_rubbish_with_a_right_hash_is_refused(child, copied, reference):
