@@ -19,7 +19,9 @@ from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval
 
 UNKNOWN = "unknown"
 FEWEST = 10
-"""Smaller groups are counted and not measured."""
+"""Groups of fewer images are counted and not measured."""
+FEWEST_PATIENTS = 5
+"""Nor are those of fewer patients: the interval draws patients, and one alone gives an interval of no width."""
 ROUNDS = 500
 """Bootstrap rounds of a group's interval; there may be many groups."""
 _AGES = ((18, "0-17"), (40, "18-39"), (65, "40-64"))
@@ -98,8 +100,8 @@ def by_subgroup(
     """Return the figures of each group, by trait and group; a trait that no image tells is left out.
 
     ``images`` are their traits. Each group has ``images``, ``patients`` and ``positives``; unless it has fewer than
-    ``FEWEST`` images or one class alone, also ``auroc`` with the 95 % ``auroc_interval`` by patient, and
-    ``sensitivity`` and ``specificity`` at ``threshold``.
+    ``FEWEST`` images, fewer than ``FEWEST_PATIENTS`` or one class alone, also ``auroc`` with the 95 %
+    ``auroc_interval`` by patient, and ``sensitivity`` and ``specificity`` at ``threshold``.
     """
     truth, chance = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64)
     who = np.asarray(patients)
@@ -124,7 +126,8 @@ def _figures(
         "patients": len(set(patients)),
         "positives": int(truth.sum()),
     }
-    if truth.size >= FEWEST and truth.any() and not truth.all():
+    enough = truth.size >= FEWEST and figures["patients"] >= FEWEST_PATIENTS
+    if enough and truth.any() and not truth.all():
         point = at_threshold(truth, chance, threshold)
         figures |= {
             "auroc": auroc(truth, chance),

@@ -37,8 +37,7 @@ def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
     graph.graph.output.extend(outputs)
     onnx.save(graph, place / "model.onnx")
     manifest = open_model(place).manifest
-    parameters = {key: value for key, value in manifest.parameters.items() if key != "distance_limit"}
-    parameters |= dict.fromkeys(("abstain_low", "threshold", "abstain_high"), THRESHOLDS[name])
+    parameters = manifest.parameters | dict.fromkeys(("abstain_low", "threshold", "abstain_high"), THRESHOLDS[name])
     parameters["tier"] = "fast" if name == "fast" else "intensive"
     named = {"name": name, "version": "1", "slot": slot, "reference": False, "parameters": parameters}
     write_manifest(place, manifest.model_copy(update=named), [place / "model.onnx"])

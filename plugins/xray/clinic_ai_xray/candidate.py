@@ -189,8 +189,8 @@ class Candidate:
         base = self._base.manifest
         labels = {known.code: known.label for known in describe_plugin().conditions}
         label = labels.get(self._condition, self._condition)
-        if base.parameters.get("condition") == self._condition:
-            label = str(base.parameters["label"])
+        if self._served_base.condition == self._condition:
+            label = self._served_base.label
         return ModelManifest(
             plugin="xray",
             slot=self._base.ref.slot,

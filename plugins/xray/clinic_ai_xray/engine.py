@@ -67,8 +67,8 @@ class XrayEngine:
                 "The active model is a base to train from and has learned nothing yet.",
                 remedy="Train on it with `clinic-ai train run xray DIR`, then promote the result.",
             )
-        work = _Work(Path(task.output_directory))
         conditions = {c.code: c for c in task.conditions or self._manifest.conditions}
+        work = _Work(Path(task.output_directory), conditions)
         seen = in_threads(
             lambda image: _look_at(image, task, models, conditions), task.images, min(m.threads for m in models)
         )
@@ -181,10 +181,10 @@ def ordered(models: list[ServedModel], condition: ConditionInfo) -> list[ServedM
     return sorted(chosen, key=lambda model: model.tier == "intensive")
 
 
-def _unlike(model: ServedModel, judgement: Judgement) -> Reason:
+def _unlike(label: str, judgement: Judgement) -> Reason:
     return Reason(
         "out_of_distribution",
-        f"The image is unlike those that the model for {model.label.lower()} was trained on ({judgement.distance:.1f} "
+        f"The image is unlike those that the model for {label.lower()} was trained on ({judgement.distance:.1f} "
         "times what it accepts).",
     )
 
@@ -192,8 +192,9 @@ def _unlike(model: ServedModel, judgement: Judgement) -> Reason:
 class _Work:
     """What an analysis has produced so far."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, conditions: Conditions) -> None:
         self._directory = directory
+        self._conditions = conditions
         self.findings: list[Finding] = []
         self.refusals: list[Refusal] = []
         self.remarks: list[str] = []
@@ -209,7 +210,7 @@ class _Work:
             self.refuse(image, reason)
         for model, judgement in seen.judged:
             if judgement.distance > 1.0:
-                self.refuse(image, _unlike(model, judgement))
+                self.refuse(image, _unlike(self._conditions[model.condition].label, judgement))
             else:
                 self.find(image, model, judgement)
 
@@ -217,7 +218,8 @@ class _Work:
         self.refusals.append(Refusal(instance_sha256=image.sha256, code=reason.code, sentence=reason.sentence))
 
     def find(self, image: TaskImage, model: ServedModel, judgement: Judgement) -> None:
-        """Add the finding and its heat map."""
+        """Add the finding and its heat map, worded as the clinic words the condition and not as the model does."""
+        label = self._conditions[model.condition].label
         name = f"heatmap-{len(self.findings) + 1:03d}-{model.condition}.png"
         draw_map(judgement.contributions, model.map_scale).save(self._directory / name, compress_level=1)
         numbers = Path(name).with_suffix(".json")
@@ -229,14 +231,14 @@ class _Work:
                 role="heatmap",
                 media_type="image/png",
                 instance_sha256=image.sha256,
-                caption=_CAPTION.format(label=model.label.lower(), rows=rows, columns=columns),
+                caption=_CAPTION.format(label=label.lower(), rows=rows, columns=columns),
             ),
             ProducedFile(name=str(numbers), role="data", media_type="application/json", instance_sha256=image.sha256),
         )
         self.findings.append(
             Finding(
                 condition=model.condition,
-                label=model.label,
+                label=label,
                 probability=round(judgement.probability, 6),
                 threshold=model.band.threshold,
                 presence=model.band.presence(judgement.probability),

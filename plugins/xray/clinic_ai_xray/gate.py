@@ -18,7 +18,8 @@ from clinic_ai.ml.images import GreyImage
 
 _MAMMOGRAPHY = "1.2.840.10008.5.1.4.1.1.1.2"
 _RADIOGRAPHY = frozenset({"CR", "DX", "RG"})
-_CHEST = re.compile(r"CHEST|THORA|LUNG|PULM|CXR", re.IGNORECASE)
+# A thoracic spine is no chest, though films of it show one.
+_CHEST = re.compile(r"CHEST|THORA(?!C(IC|O)[\W_]*(SPINE|LUMBAR|VERTEBRA))|LUNG|PULM|CXR", re.IGNORECASE)
 _OTHER_PART = re.compile(
     r"ABDOM|ANKLE|ARM|BREAST|CALCAN|CLAVIC|ELBOW|FEMUR|FINGER|FOOT|HAND|HEAD|HIP|HUMER|JAW|KNEE|LEG|NECK|PELVI|"
     r"SHOULDER|SKULL|SPINE|TIBIA|TOE|TOOTH|WRIST",
@@ -62,13 +63,13 @@ class Shown:
 
     @classmethod
     def of(cls, header: InstanceHeader, facts: StudyFacts) -> Shown:
-        """Read them off the header; where its own fields are silent, off its descriptions."""
-        described = f"{header.study_description} {header.series_description}"
-        part = header.body_part or _only(facts.body_parts)
-        if not part and _CHEST.search(described):
-            part = "CHEST"
-        elif not part and (other := _OTHER_PART.search(described)):
-            part = other.group()
+        """Read them off the header; where its own fields are silent, off its series, then off its study."""
+        part = (
+            header.body_part
+            or _described(header.series_description)
+            or _only(facts.body_parts)
+            or _described(header.study_description)
+        )
         view = header.view_position.upper().strip()
         if view in _LATERAL or (not view and _LATERAL_WORD.search(header.series_description)):
             view = "LATERAL"
@@ -128,6 +129,14 @@ def _contrast(pixels: Float) -> float:
     low, high = round(0.02 * last), round(0.98 * last)
     parted = np.partition(pixels, (low, high), axis=None)
     return float(parted[high] - parted[low])
+
+
+def _described(text: str) -> str:
+    """Return the body part that a description names, empty if it names none."""
+    if _CHEST.search(text):
+        return "CHEST"
+    other = _OTHER_PART.search(text)
+    return other.group() if other else ""
 
 
 def _only(values: tuple[str, ...]) -> str:

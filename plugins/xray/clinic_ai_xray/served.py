@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,9 +174,12 @@ class _Parameters:
     def number(self, key: str) -> float:
         value = self._values.get(key)
         try:
-            return float(value)  # type: ignore[arg-type]
+            number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise self.wrong(f"its manifest lacks the number {key}") from error
+        if not math.isfinite(number):
+            raise self.wrong(f"the parameter {key} of its manifest is {number}")
+        return number
 
 
 def pinned_bytes(model: LoadedModel) -> bytes:

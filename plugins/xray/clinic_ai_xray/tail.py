@@ -30,6 +30,8 @@ METRIC, METRIC_NAME = "validation_auroc", "validation AUROC"
 """What the best epoch is chosen by: its key in the history, and its name for people."""
 ERRORS = (0.01, 0.4)
 """Error rates that a recipe may ask for."""
+SEEDS = 2**32
+"""The seed of a recipe is below this: seeds of epochs, made of it, fit into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class TailRecipe:
         recipe = cls(**{**known, **chosen})
         if min(recipe.epochs, recipe.batch, recipe.patience, recipe.views) < 1 or recipe.rate <= 0:
             raise DatasetError("Epochs, batch, patience, views and rate of the recipe must be above zero.")
+        if recipe.weight_decay < 0 or not 0 <= recipe.seed < SEEDS:
+            raise DatasetError(f"The recipe's weight_decay is at least 0, its seed from 0 to {SEEDS - 1}.")
         low, high = ERRORS
         if not low <= recipe.error <= high:
             raise DatasetError(f"The recipe's error is {recipe.error:g}; it is a share from {low:g} to {high:g}.")

@@ -19,7 +19,7 @@ from pydicom.uid import JPEG2000Lossless
 from clinic_ai.confinement import Confinement
 from clinic_ai.contract import Device, EngineLoad, LoadedModel, Ready
 from clinic_ai.domain import Analysis, FileKind, InstanceHeader, Presence, StudyFacts
-from clinic_ai.errors import ChildRefused
+from clinic_ai.errors import ChildRefused, ModelError
 from clinic_ai.ml.images import GreyImage
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Child, ChildSpec
@@ -29,6 +29,7 @@ from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header, r
 from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.plugin import describe_plugin
+from clinic_ai_xray.served import ServedModel
 
 ENGINE = describe_plugin().engine
 DESCRIBED = ("labels", "input_side", "temperature", "preprocessing_version")
@@ -118,6 +119,10 @@ def test_a_png_of_the_same_film_is_judged_alike(child, film, task_of, image_of, 
         ({"view_position": "LLO"}, "unknown_view"),
         ({"body_part": "HAND"}, "wrong_body_part"),
         ({"body_part": "", "study_description": "KNEE 2 VIEWS"}, "wrong_body_part"),
+        ({"body_part": "", "study_description": "CHEST AND HAND", "series_description": "HAND"}, "wrong_body_part"),
+        ({"body_part": "THORACIC SPINE"}, "wrong_body_part"),
+        ({"body_part": "THORACOLUMBAR_SPINE"}, "wrong_body_part"),
+        ({"body_part": "", "study_description": "XR thoracic spine"}, "wrong_body_part"),
         ({"modality": "MG"}, "mammogram"),
         ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.2"}, "mammogram"),
         ({"modality": "CT"}, "not_an_xray"),
@@ -166,6 +171,15 @@ def test_a_condition_that_the_clinic_narrows_is_judged_on_less(child, film, task
     ]
 
 
+def test_a_finding_is_worded_as_the_clinic_words_its_condition(child, film, task_of):
+    reworded = CONDITIONS["pneumonia"].model_copy(update={"label": "Inflamed lung"})
+    strange = film("strange.dcm", pixels=1 - draw_chest(320, 288, seed=1), seed=2)
+    analysis = analyse(child, task_of(film(), strange).model_copy(update={"conditions": (reworded,)}))
+    assert [finding.label for finding in analysis.findings] == ["Inflamed lung"]
+    assert "for inflamed lung;" in analysis.files[0].caption
+    assert "the model for inflamed lung was trained on" in analysis.refusals[0].sentence
+
+
 @pytest.mark.parametrize(
     ("tier", "fast_calls", "judge"),
     [
@@ -187,6 +201,19 @@ def test_the_fast_tier_screens_and_the_intensive_one_confirms(child, film, task_
     child.call("load", order, Ready, timeout_s=60)
     (finding,) = analyse(child, task).findings
     assert finding.model == judge
+
+
+def test_the_intensive_model_that_ships_stands_beside_the_fast_one(child, film, task_of, reference):
+    intensive = open_model(Path(reference.directory).with_name("pneumonia-intensive"))
+    order = EngineLoad(engine=ENGINE, models=(reference, intensive), device=Device())
+    child.call("load", order, Ready, timeout_s=60)
+    task = task_of(film()).model_copy(update={"models": (reference.ref, intensive.ref)})
+    analysis = analyse(child, task)
+    (finding,) = analysis.findings
+    assert finding.model == "intensive"
+    assert finding.validation == intensive.manifest.validation["pneumonia"]
+    told = json.loads((Path(task.output_directory) / analysis.files[1].name).read_text())
+    assert np.array(told["rows"]).shape == (7, 7)
 
 
 def test_what_the_pixels_rule_out_gets_no_number(child, film, task_of, image_of, tmp_path, constant):
@@ -336,6 +363,13 @@ def test_metadata_that_disagree_are_refused(child, copied, reference):
     with pytest.raises(ChildRefused, match="out of range"):
         load(child, edited_manifest(copied, abstain_low=0.99))
     load(child, reference)
+
+
+@pytest.mark.parametrize("key", ["map_scale", "temperature", "input_side"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_parameter_that_is_not_finite_is_refused(copied, key, value):
+    with pytest.raises(ModelError, match=f"parameter {key} of its manifest is {value}"):
+        ServedModel(edited_manifest(copied, **{key: value}), Device())
 
 
 def test_rubbish_with_a_right_hash_is_refused(child, copied, reference):

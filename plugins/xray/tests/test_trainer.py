@@ -221,6 +221,9 @@ def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
         ({"warm": "no"}, "warm is 'no'; write true or false, such as warm=false"),
         ({"error": 10}, "error is 10; it is a share from 0.01 to 0.4"),
         ({"error": 0.001}, "error is 0.001"),
+        ({"weight_decay": -1}, "weight_decay is at least 0"),
+        ({"seed": -1}, "its seed from 0 to"),
+        ({"seed": 2**64}, "its seed from 0 to"),
     ],
 )
 def test_a_recipe_of_another_kind_is_named(values, says):

@@ -107,5 +107,15 @@ def test_small_groups_and_groups_of_one_class_are_counted_alone():
     assert "auroc" in table[UNKNOWN]
 
 
+@pytest.mark.parametrize(("patients", "measured"), [(1, False), (4, False), (5, True)])
+def test_a_group_of_few_patients_is_counted_alone(patients, measured):
+    """One patient drawn again and again gives an interval of no width, by which any group would be worse for sure."""
+    scores = np.linspace(0, 1, 20)
+    who = [str(n % patients) for n in range(20)]
+    table = by_subgroup([{"view": "PA"}] * 20, [0, 1] * 10, scores, who, 0.5)
+    assert ("auroc" in table["view"]["PA"]) == measured
+    assert measured or weak_groups(table, 1.0) == []
+
+
 def test_without_any_header_there_is_no_table():
     assert by_subgroup([{"view": UNKNOWN}] * 20, [0, 1] * 10, np.linspace(0, 1, 20), ["p"] * 20, 0.5) == {}

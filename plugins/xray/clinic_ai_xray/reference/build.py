@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ FINE = Recipe(tier=INTENSIVE.name, side=INTENSIVE.side, epochs=4, batch=16, rate
 
 def build_fast(data: Path, work: Path, target: Path, recipe: Recipe, *, processes: int) -> dict[str, Any]:
     """Measure by folds, train on all, calibrate; write the model into ``target``, the summary beside it."""
-    began = time.monotonic()
     films = read_films(data)
     logits, fitted = judge_by_folds(data, work, recipe, processes=processes)
     measured = figures(films, logits)
@@ -53,7 +51,7 @@ def build_fast(data: Path, work: Path, target: Path, recipe: Recipe, *, processe
         setting=Setting.of(logits, films.labels),
     )
     told = publish(fitted.network, release, films.images[~apart], films.of(apart), target)
-    write_summary(target, {"recipe": asdict(recipe), "folds": measured, **_story(fitted, began), **told})
+    write_summary(target, {"recipe": asdict(recipe), "folds": measured, **_story(fitted), **told})
     return measured
 
 
@@ -62,7 +60,6 @@ def build_intensive(data: Path, work: Path, target: Path, coarse: Recipe, fine: 
 
     Raise FileNotFoundError unless the folds of the fast tier are in ``work``.
     """
-    began = time.monotonic()
     films = read_films(data, INTENSIVE.side)
     test = films.fold(0)
     with np.load(work / "fold-0.npz") as saved:
@@ -91,7 +88,7 @@ def build_intensive(data: Path, work: Path, target: Path, coarse: Recipe, fine: 
     )
     told = publish(fitted.network, release, films.images[train], known, target)
     recipes = {"recipe": asdict(fine), "recipe_before": asdict(coarse), "history_before": first.history}
-    write_summary(target, {**recipes, "measured": measured, **_story(fitted, began), **told})
+    write_summary(target, {**recipes, "measured": measured, **_story(fitted), **told})
     return measured
 
 
@@ -109,9 +106,8 @@ def _logits(network: Network, images: Images) -> Array:
     return predict(network, images).logits.astype(np.float64)
 
 
-def _story(fitted: Fitted, began: float) -> dict[str, Any]:
-    seconds = round(time.monotonic() - began, 1)
-    return {"best_epoch": fitted.best_epoch, "history": fitted.history, "seconds": seconds}
+def _story(fitted: Fitted) -> dict[str, Any]:
+    return {"best_epoch": fitted.best_epoch, "history": fitted.history}
 
 
 def main(arguments: list[str] | None = None) -> None:
