@@ -40,6 +40,8 @@ class Compared:
     cached: float
     plain: float
     features: float
+    images: int
+    """Images that ``features`` is of, each with its mirror."""
     timed_steps: int
     loss_difference: float
 
@@ -71,6 +73,7 @@ def compare(model: LoadedModel, folder: Path) -> Compared:
         cached=time.process_time() - began,
         plain=per_step * EPOCHS * STEPS,
         features=per_image * STEPS * BATCH,
+        images=STEPS * BATCH,
         timed_steps=EPOCHS * _TIMED,
         loss_difference=max(abs(entry["loss"] - loss) for entry, loss in zip(history, losses, strict=True)),
     )

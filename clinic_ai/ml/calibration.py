@@ -12,6 +12,8 @@ from clinic_ai.domain import Presence
 
 _TEMPERATURES = np.geomspace(0.05, 20.0, 2001)
 _SURE = 1e-4
+_EDGE = 1e-12
+"""An edge of a band lies within 0..1; moving it further in would break what the band promises."""
 
 
 def sigmoid(logit: float) -> float:
@@ -93,5 +95,5 @@ def conformal_band(probability: npt.ArrayLike, labels: npt.ArrayLike, threshold:
     low, high = float(positives[ranks[0] - 1]), float(np.nextafter(negatives[ranks[1] - 1], 1.0))
     if low >= high:
         low = high = threshold = min(max(threshold, high), low)
-    low, high = max(low, _SURE), min(high, 1 - _SURE)
+    low, high = max(low, _EDGE), min(high, 1 - _EDGE)
     return Band(low, min(max(threshold, low), high), high)

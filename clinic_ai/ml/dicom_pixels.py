@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,11 +65,25 @@ def read_levels(path: Path, frame: int, reduction: Callable[[int, int], int]) ->
     return pipeline.levels(stored, factor), (rows, columns), spacing, tuple(pipeline.remarks), 0.0
 
 
+class _Whole(io.BufferedReader):
+    """A file of which no more is asked than there is: for a value that claims gigabytes, room would be made."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        super().__init__(file)
+        self._size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return ``size`` bytes, or what is left of the file."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 def _read(path: Path) -> Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values are the parser's business and were remarked there
-            return pydicom.dcmread(path, force=True)
+            with _Whole(io.FileIO(path)) as file:
+                return pydicom.dcmread(file, force=True)
     except (*_READ_ERRORS, RecursionError) as error:
         raise InputError(
             "not_an_image", "The file is no DICOM, PNG or JPEG image that can be read.", remedy="Export it again."

@@ -332,9 +332,10 @@ class Runs:
         return None if planned.base is None else self._registry.loaded(planned.base)
 
     def _base(self, run: RunView) -> ModelRef | None:
-        """Return the active model of the slot the recipe names, else of its tier, else of ``main``, else the first.
+        """Return the active model of the slot the recipe names, else the one that fits the recipe best.
 
-        If none of its tier is active, a reference model of the tier will do.
+        That is one of its tier, if there is one, a reference model included; of those one of its condition, one that is
+        in use, the one of ``main``.
         """
         active = {ref.slot: ref for ref in self._registry.active(run.plugin)}
         wanted = run.recipe.get("slot")
@@ -343,14 +344,19 @@ class Runs:
                 f"No model of {run.plugin} is active in the slot {wanted}.",
                 remedy=f"Choose one of: {', '.join(sorted(active)) or 'none is active'}.",
             )
-        if wanted is None and "tier" in run.recipe:
-            known = (*active.values(), *self._registry.spare(run.plugin))
-            alike = (r for r in known if self._tier(r) == run.recipe["tier"])
-            return next(alike, None) or active.get("main") or next(iter(active.values()), None)
-        return active.get(str(wanted or "main")) or next(iter(active.values()), None)
+        if wanted is not None:
+            return active[str(wanted)]
+        known = list(active.values())
+        if "tier" in run.recipe:
+            alike = (r for r in (*known, *self._registry.spare(run.plugin)) if self._is(r, run, "tier"))
+            known = list(alike) or known
+        used = set(active.values())
+        return max(known, key=lambda r: (self._is(r, run, "condition"), r in used, r.slot == "main"), default=None)
 
-    def _tier(self, ref: ModelRef) -> object:
-        return self._registry.loaded(ref).manifest.parameters.get("tier")
+    def _is(self, ref: ModelRef, run: RunView, key: str) -> bool:
+        """Whether a model says the same of itself as the recipe of a run asks for."""
+        asked = run.recipe.get(key)
+        return asked is not None and self._registry.loaded(ref).manifest.parameters.get(key) == asked
 
     def _task(self, run: RunView, dataset: Dataset, base: LoadedModel | None, directory: Path) -> TrainingTask:
         return TrainingTask(

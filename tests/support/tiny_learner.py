@@ -70,6 +70,7 @@ def write_model(
     slot: str = "main",
     base_digest: str | None = None,
     tier: str = "",
+    condition: str = "",
     **claims: bool,
 ) -> str:
     """Write a model directory of one weight; return its digest."""
@@ -92,7 +93,8 @@ def write_model(
         'name = "weights.safetensors"',
         f'sha256 = "{hashlib.sha256(content).hexdigest()}"',
         f"size_bytes = {len(content)}",
-        *(["[parameters]", f'tier = "{tier}"'] if tier else []),
+        "[parameters]",
+        *(f'{key} = "{value}"' for key, value in (("tier", tier), ("condition", condition)) if value),
         "",
     ]
     text = "\n".join(lines)

@@ -193,7 +193,7 @@ class Candidate:
             label = self._served_base.label
         return ModelManifest(
             plugin="xray",
-            slot=self._base.ref.slot,
+            slot=self._slot(),
             name=f"{self._condition}-{self._tier.name}".replace("_", "-"),
             version=self._task.run_id,
             format="onnx",
@@ -218,6 +218,12 @@ class Candidate:
             },
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
+
+    def _slot(self) -> str:
+        """Return where it belongs: a model of another condition than the base's must not take that one out of use."""
+        if self._served_base.untrained or self._served_base.condition == self._condition:
+            return self._base.ref.slot
+        return f"{self._condition}_{self._tier.name}"
 
     def _figures(self) -> ValidationFigures:
         measured, dataset = self.measured, self._task.dataset.dataset_id

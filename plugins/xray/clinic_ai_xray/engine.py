@@ -33,6 +33,7 @@ Conditions = Mapping[str, ConditionInfo]
 
 _MAP_SIDE = 128
 """Pixels of a heat map a side: enough for a few regions, drawn smoothly; a larger one costs more than the gate."""
+_CANNOT_TELL = "The model for {label} cannot tell images that are unlike those of its training."
 _CAPTION = "What each region added for {label}; the network sees {rows} x {columns} regions."
 
 
@@ -74,6 +75,7 @@ class XrayEngine:
         )
         for image, what in zip(task.images, seen, strict=True):
             work.add(image, what)
+        work.remarks += [_CANNOT_TELL.format(label=m.label.lower()) for m in models if not m.tells_distance]
         return Analysis(
             plugin=self._manifest.name,
             plugin_version=self._manifest.version,

@@ -445,9 +445,11 @@ def test_the_trainer_sees_the_pixels_that_the_engine_sees(child, film, image_of,
         image_of(tmp_path / "film.jpg"),
     ]
     task = task_of(*images).model_copy(update={"models": (model.ref,)})
+    analysis = analyse(child, task)
+    assert "The model for pneumonia cannot tell images that are unlike those of its training." in analysis.remarks
     seen = [
         np.array(json.loads((Path(task.output_directory) / file.name).read_text())["rows"])
-        for file in analyse(child, task).files
+        for file in analysis.files
         if file.role == "data"
     ]
     assert len(seen) == len(images)

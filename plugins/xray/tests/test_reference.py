@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from clinic_ai.contract import Device
 from clinic_ai.ml.calibration import probabilities
 from clinic_ai_xray.distance import MARGIN, Distance, distances, fit, looks
 from clinic_ai_xray.fitting import Fitted, Recipe, smaller
 from clinic_ai_xray.fitting import fit as train
 from clinic_ai_xray.network import FastNetwork
+from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.reference import folds, measuring
 from clinic_ai_xray.reference.films import FOLDS, Films, read_films
 from clinic_ai_xray.reference.folds import figures, judge_by_folds
 from clinic_ai_xray.reference.measuring import Setting
+from clinic_ai_xray.reference.strange import STRANGE, refused
+from clinic_ai_xray.served import ServedModel
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +174,11 @@ def test_a_training_may_go_on_from_another_and_see_fewer_pixels(small):
         torch.testing.assert_close(value, start[name], atol=1e-6, rtol=0)
     assert smaller(images, 32).shape == (24, 1, 32, 32)
     np.testing.assert_allclose(smaller(images, 32)[0, 0, 0, 0], images[0, 0, :2, :2].mean(), rtol=1e-5)
+
+
+def test_strange_images_are_made_and_counted(reference):
+    films = np.stack([draw_chest(128, 128, seed=seed) for seed in range(2)])[:, None]
+    shares = refused(ServedModel(reference, Device()), films)
+    assert shares.keys() == STRANGE.keys()
+    assert (shares["films as they are"], shares["mirrored"], shares["inverted"], shares["noise"]) == (0, 0, 1, 1)
+    assert STRANGE["photograph with a border"](films[0, 0]).shape == (128, 128)

@@ -304,3 +304,11 @@ def test_unreadable_images_that_leave_too_few_are_named(tmp_path, corpus):
 def test_examples_of_another_condition_are_not_used(corpus):
     mixed = changed(corpus, lambda i, e: e.model_copy(update={"labels": {"effusion": 1}}) if i >= 60 else e)
     assert len(labelled(mixed, "pneumonia")) == 60
+
+
+def test_a_model_of_another_condition_than_its_base_gets_a_slot_of_its_own(tmp_path, corpus):
+    other = changed(corpus, lambda _, e: e.model_copy(update={"labels": {"effusion": e.labels["pneumonia"]}}))
+    other = other.model_copy(update={"digest": "2" * 64})
+    result = XrayTrainer().train(task_in(tmp_path / "run", other, {**RECIPE, "epochs": 1}), Recorder())
+    manifest = open_model(Path(result.model_directory)).manifest
+    assert (manifest.slot, manifest.parameters["condition"]) == ("effusion_fast", "effusion")

@@ -217,13 +217,15 @@ class TestFailure:
             ({"tier": "other"}, "main"),
             ({"slot": "second"}, "second"),
             ({"tier": "shipped"}, "third"),
+            ({"condition": "cardiomegaly"}, "second"),
         ],
     )
     def test_it_starts_from_the_active_model_of_its_tier_or_slot_or_from_a_spare_one(
         self, school: School, folder: Path, tmp_path: Path, recipe: dict[str, int | str | bool], slot: str
     ) -> None:
-        for name, where, tier in (("scalar", "main", "fast"), ("vector", "second", "intensive")):
-            write_model(tmp_path / name, 1.0, name=name, slot=where, tier=tier)
+        said = {"scalar": ("main", "fast", "pneumonia"), "vector": ("second", "intensive", "cardiomegaly")}
+        for name, (where, tier, condition) in said.items():
+            write_model(tmp_path / name, 1.0, name=name, slot=where, tier=tier, condition=condition)
             school.registry.import_directory(tmp_path / name, "ada")
             school.registry.promote("tiny", name, "1", "ada")
         write_model(tmp_path / "spare", 1.0, name="spare", slot="third", tier="shipped", reference=True)

@@ -25,7 +25,7 @@ import torch
 
 from clinic_ai.ml.metrics import auroc, difference_interval
 from clinic_ai_xray.fitting import Fitted, Images, Recipe, fit, predict
-from clinic_ai_xray.network import Network
+from clinic_ai_xray.network import Network, round_base
 from clinic_ai_xray.reference.films import Films, Rows, read_films
 from clinic_ai_xray.reference.folds import Reporter, figures, judge_by_folds
 from clinic_ai_xray.reference.measuring import Array, Judged, Setting, figures_of
@@ -70,6 +70,8 @@ def build_intensive(data: Path, work: Path, target: Path, coarse: Recipe, fine: 
     train = ~test & ~apart
     first = _stage(work / "intensive-coarse.safetensors", films, train, apart, coarse, None)
     fitted = _stage(work / "intensive.safetensors", films, train, apart, fine, first)
+    # What ships is measured: its frozen part is kept as float16.
+    round_base(fitted.network)
     known = films.of(apart)
     setting = Setting.of(_logits(fitted.network, known[0]), known[1])
     labels, patients = films.labels[test], [films.patients[row] for row in np.flatnonzero(test)]

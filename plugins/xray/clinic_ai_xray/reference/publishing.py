@@ -16,7 +16,7 @@ from clinic_ai.domain import ValidationFigures
 from clinic_ai_xray import distance
 from clinic_ai_xray.fitting import Images, Labels, predict
 from clinic_ai_xray.model_files import write_manifest
-from clinic_ai_xray.network import Network, describe, export, round_base
+from clinic_ai_xray.network import Network, describe, export
 from clinic_ai_xray.reference.measuring import ERROR, Setting
 from clinic_ai_xray.served import map_scale, without_side
 
@@ -49,8 +49,6 @@ def publish(
     ``train`` are images of training, ``apart`` others with their labels, which fit the limits of distance and map.
     Raise ModelError if torch and the exported graph disagree.
     """
-    if release.halve:
-        round_base(network)
     tier = network.tier
     images, labels = apart
     seen, mirrored = predict(network, images), predict(network, np.ascontiguousarray(images[..., ::-1]))
