@@ -20,7 +20,7 @@ from clinic_ai.store.database import Database
 from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.phantom import draw_chest, write_dx
 
-REFERENCE = Path(clinic_ai_xray.__file__).parent / "reference" / "pneumonia-fast"
+REFERENCE = Path(clinic_ai_xray.__file__).parent / "reference"
 THRESHOLDS = {"fast": 1e-9, "intensive": 2e-9, "confirming": 3e-9}
 """Which model judged: the threshold goes into the finding. So low that every film is called present."""
 STUDIES = 24
@@ -28,9 +28,9 @@ AT_ONCE = 6
 
 
 def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
-    """Write the reference model as one of another name, tier and threshold that judges phantoms; return its place."""
+    """Write a reference model as one of another name and threshold that judges phantoms; return its place."""
     place = directory / name
-    shutil.copytree(REFERENCE, place)
+    shutil.copytree(REFERENCE / ("pneumonia-fast" if name == "fast" else "pneumonia-intensive"), place)
     graph = onnx.load(place / "model.onnx")
     outputs = [output for output in graph.graph.output if output.name != "distance"]  # by which it would refuse them
     del graph.graph.output[:]
@@ -38,7 +38,6 @@ def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
     onnx.save(graph, place / "model.onnx")
     manifest = open_model(place).manifest
     parameters = manifest.parameters | dict.fromkeys(("abstain_low", "threshold", "abstain_high"), THRESHOLDS[name])
-    parameters["tier"] = "fast" if name == "fast" else "intensive"
     named = {"name": name, "version": "1", "slot": slot, "reference": False, "parameters": parameters}
     write_manifest(place, manifest.model_copy(update=named), [place / "model.onnx"])
     return str(place)
