@@ -273,7 +273,7 @@ class Clinic(RuleBasedStateMachine):
 
 
 Clinic.TestCase.settings = settings(
-    max_examples=10,
+    max_examples=6,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
