@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from clinic_ai.ml.dicom_errors import UNREADABLE
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval
 
 UNKNOWN = "unknown"
@@ -33,20 +32,7 @@ _LONGEST = 64
 _DUMMY = "ANONYMIZED"
 """What de-identified copies say where the standard wants some value."""
 # What pydicom raises on bytes that are no data set has no common base.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-    BytesLengthException,
-    InvalidDicomError,
-)
+_UNREADABLE = (OSError, *UNREADABLE)
 
 
 def traits(path: Path | str, groups: Mapping[str, str] | None = None) -> dict[str, str]:

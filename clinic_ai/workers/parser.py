@@ -29,6 +29,7 @@ from pydicom.uid import UID
 
 from clinic_ai.domain import FileKind, InstanceHeader, PatientIdentity
 from clinic_ai.errors import InputError
+from clinic_ai.ml.dicom_errors import UNREADABLE
 from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.wire import Call, Method, serve
 from clinic_ai.workers import planes
@@ -37,7 +38,6 @@ from clinic_ai.workers.digests import dataset_digest, pixel_digest
 from clinic_ai.workers.values import (
     MAX_VALUE_BYTES,
     UID_FORM,
-    UNREADABLE,
     announced_of,
     charset_remark,
     number_of,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 import unicodedata
 from collections.abc import Iterable
 
@@ -12,27 +11,14 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from clinic_ai.ml.dicom_errors import UNREADABLE
+
 MAX_VALUE_BYTES = 4096
 """A longer header value is not read; the standard allows none of those we want more than 64 characters."""
 MAX_ANNOUNCED = 100_000
 """A larger number of instances or series is not believed."""
 UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)+")
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-# What pydicom raises on bytes that are no data set: there is no common base, and the list grew with fuzzing.
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-    pydicom.errors.BytesLengthException,
-    pydicom.errors.InvalidDicomError,
-)
 
 
 def text_of(dataset: Dataset, keyword: str, cap: int, remarks: list[str] | None = None) -> str:

@@ -20,13 +20,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from clinic_ai.errors import InputError
+from clinic_ai.ml.dicom_errors import UNREADABLE
 from clinic_ai.tasks import DEIDENTIFICATION_PROFILE, Flag
 from clinic_ai.workers.confidentiality.burned_in import flags_of
 from clinic_ai.workers.confidentiality.codestreams import blank_frames
 from clinic_ai.workers.confidentiality.groups import kept_groups, lost_groups
 from clinic_ai.workers.confidentiality.keys import Keys, checked_time, shift_date, shift_date_time
 from clinic_ai.workers.confidentiality.profile import EDITION, Action, action_for, most_values, vr_fits
-from clinic_ai.workers.values import UNREADABLE
 
 MAX_DEPTH = 32
 """Deepest nesting of sequences; real images need about eight."""

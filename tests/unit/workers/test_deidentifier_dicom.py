@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import re
 import struct
 import zlib
 from pathlib import Path
@@ -338,15 +337,6 @@ class TestPseudonyms:
         self, tmp_path: Path, said: dict[str, str], groups: dict[str, str]
     ) -> None:
         assert copied(marked.image(**said), tmp_path)[0].groups == groups
-
-    def test_a_station_has_the_same_pseudonym_at_one_site(self, tmp_path: Path) -> None:
-        path = marked.write(marked.image(StationName=marked.MARK), tmp_path / "a")
-        one, again, other = (
-            marked.copy_of(path, tmp_path / str(n), key=key)[0].groups["station"]
-            for n, key in enumerate((marked.KEY, marked.KEY, "7b" * 32))
-        )
-        assert one == again != other
-        assert re.fullmatch("station [0-9a-f]{8}", one)
 
     def test_references_between_files_hold(self, tmp_path: Path) -> None:
         image = made(marked.image(), tmp_path)
