@@ -16,9 +16,11 @@ from clinic_ai.domain import (
     Analysis,
     Answer,
     Audience,
+    CategoryInfo,
     InstanceHeader,
     Key,
     ModelRef,
+    QuestionAnswer,
     Sha256,
     StudyFacts,
     ValidationFigures,
@@ -85,6 +87,10 @@ class PluginManifest(Word):
     """Studies it offers to take when no rule of the clinic speaks; any one claim is enough."""
     conditions: tuple[ConditionInfo, ...] = ()
     questions: tuple[Words, ...] = ()
+    categories: tuple[CategoryInfo, ...] = ()
+    """Kinds of view it answers questions about, each by an adapter of its own."""
+    labels: Literal["conditions", "answers"] = "conditions"
+    """What its trainer learns from: 0 or 1 for conditions, or questions with answers (a sheet beside the images)."""
     capabilities: tuple[Literal["analyse", "ask"], ...] = ("analyse",)
     needs_model: bool = True
     model_formats: tuple[Literal["onnx", "safetensors"], ...] = ("onnx",)
@@ -170,6 +176,10 @@ class TaskImage(Word):
     sha256: Sha256
     header: InstanceHeader
     warnings: tuple[Words, ...] = ()
+    category: str = ""
+    """Key of the category it is of; empty if that is unknown or ambiguous, or the plugin has no categories."""
+    category_note: str = ""
+    """How the category was found, or why there is none and what to do; one sentence for people."""
 
 
 class EngineLoad(Word):
@@ -221,16 +231,28 @@ class AnalysisTask(Word):
     """Stacks of two slices or more whose places are known; scouts are left out."""
     conditions: tuple[ConditionInfo, ...] = ()
     """The plugin's conditions with those the clinic added."""
+    categories: tuple[CategoryInfo, ...] = ()
+    """The plugin's categories as the clinic has them."""
+    base_answers: bool = False
+    """Whether the base may answer where a category has no adapter."""
+    answer_timeout_s: float = Field(default=60.0, gt=0)
+    """Longest time one answer may take; one that is not finished by then is no answer."""
 
 
 class QuestionTask(Word):
-    """Answer a question about one image."""
+    """Answer a question about one image; ``facts`` and ``categories`` as in ``AnalysisTask``."""
 
     job_id: str
     question: Words
     audience: Audience
+    facts: StudyFacts
     image: TaskImage
+    frame: int | None = Field(default=None, ge=0)
+    """The frame that is asked about, counted from 0; None: the engine chooses."""
     models: tuple[ModelRef, ...]
+    categories: tuple[CategoryInfo, ...] = ()
+    base_answers: bool = False
+    answer_timeout_s: float = Field(default=60.0, gt=0)
 
 
 class Engine(Protocol):
@@ -272,6 +294,8 @@ class Example(Word):
     labels: dict[str, int]
     split: Literal["train", "validation", "test"]
     groups: dict[str, str] = Field(default_factory=dict)
+    pairs: tuple[QuestionAnswer, ...] = ()
+    """Questions about the image with their answers, for a plugin that learns from answers."""
 
 
 class Dataset(Word):
@@ -282,6 +306,8 @@ class Dataset(Word):
     digest: Sha256
     examples: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+    category: str = ""
+    """Key of the category its answers are about; empty for labels of conditions."""
 
 
 class Limits(Word):

@@ -32,6 +32,7 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
+from clinic_ai.domain.questions import CategoryInfo, Code, Generation, QuestionAnswer
 from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement, StatementKind
 from clinic_ai.domain.studies import CloseCode, Study, StudyFacts, StudyState, Urgency, WaitReason
 from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
@@ -56,7 +57,9 @@ __all__ = [
     "Artefact",
     "ArtefactState",
     "Audience",
+    "CategoryInfo",
     "CloseCode",
+    "Code",
     "Cosines",
     "Decision",
     "Delivery",
@@ -69,6 +72,7 @@ __all__ = [
     "Finding",
     "Finite",
     "FramePlane",
+    "Generation",
     "GuardAction",
     "GuardVerdict",
     "ImageFacts",
@@ -87,6 +91,7 @@ __all__ = [
     "Presence",
     "Probability",
     "ProducedFile",
+    "QuestionAnswer",
     "Refusal",
     "Released",
     "RunState",

@@ -88,11 +88,22 @@ class Finding(Word):
 
 
 class Answer(Word):
-    """An answer to a question about an image; its text is unguarded."""
+    """An answer to a question about an image; its text is unguarded, and so are its ``notes``."""
 
     question: Words
     text: Words
     confidence: Probability | None = None
+    """Calibrated probability that the answer is right; None if the model has no calibration."""
+    instance_sha256: Sha256 | None = None
+    frame: int | None = Field(default=None, ge=0)
+    """The frame it was read from, counted from 0; None for an object of one frame."""
+    category: str = Field(default="", max_length=64)
+    adapter: str = Field(default="", max_length=64)
+    """Slot of the adapter that answered; empty if the base did."""
+    flags: tuple[Key, ...] = ()
+    """What was wrong with the text as generated, such as ``repetition``."""
+    notes: tuple[Words, ...] = ()
+    """Sentences that belong to the answer: that the base answered, which frame it is of, what was cut out."""
 
 
 class Refusal(Word):
