@@ -39,7 +39,7 @@ def source_name(name: str) -> str:
     """Return the name if a source may bear it. Raise BadParameter if not."""
     from pydantic import TypeAdapter, ValidationError
 
-    from clinic_ai.settings.model import SourceName
+    from clinic_ai.settings.kinds import SourceName
 
     try:
         return TypeAdapter(SourceName).validate_python(name)

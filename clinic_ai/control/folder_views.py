@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints
 from clinic_ai.control.views import Line, Order, View
 from clinic_ai.domain import Sha256
 from clinic_ai.errors import InputError
-from clinic_ai.settings.model import SourceName
+from clinic_ai.settings.kinds import SourceName
 
 MAX_LISTED = 200
 """Files asked about at once."""

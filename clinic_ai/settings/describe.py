@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from clinic_ai.settings.model import Form, Settings, Unit
+from clinic_ai.settings.kinds import Form, Unit
+from clinic_ai.settings.model import Settings
 
 
 @dataclass(frozen=True)

@@ -6,91 +6,35 @@ sentences about mistakes are all made from it. Every key has a default, so an em
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field
 
 from clinic_ai.contract import Condition, Glob
-from clinic_ai.domain import Key, Word
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Marks the unit of a key, in the plural and in words."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Form:
-    """Says in words what a text must look like, with an example, for the sentence about a text that does not."""
-
-    words: str
-    example: str
-
-
-Seconds = Annotated[float, Unit("seconds")]
-Wait = Annotated[float, Field(ge=0, le=86400), Unit("seconds")]
-Mebibytes = Annotated[int, Unit("MiB")]
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$"), Form("a two-letter language code", "en")]
-SourceName = Annotated[
-    str,
-    StringConstraints(pattern=r"^\w[\w .-]{0,63}$"),
-    Form("a name of letters, digits, spaces, dots, underscores and hyphens", "room 1"),
-]
-FolderPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$"), Form("a folder", "inbox")]
-PlainText = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$"), Form("one line of text", "IT, 4711")
-]
-CodeString = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Z0-9 _]{0,16}$"),
-    Form("a DICOM code of at most 16 capital letters, digits, spaces and underscores", "DX"),
-]
-UserName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[^\s:/,\x00-\x1f]{1,256}$"),
-    Form("the name of a Unix user, as `id -un` shows it", "anna"),
-]
-GroupName = Annotated[str, StringConstraints(pattern=r"^[^\s:/,\x00-\x1f]{0,64}$"), Form("a Unix group", "clinic-ai")]
-AETitle = Annotated[
-    str,
-    StringConstraints(pattern=r"^([!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?)?$"),
-    Form("an AE title of at most 16 ASCII characters", "CT_ROOM_1"),
-]
-PeerName = Annotated[
-    str,
-    StringConstraints(pattern=r"^(\w[\w .-]{0,62})?$"),
-    Form("a name of letters, digits, spaces, dots, underscores and hyphens", "ct room"),
-]
-FilePath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]*$"), Form("a file", "")]
-ConditionKey = Annotated[
-    str,
-    StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,63})?$"),
-    Form("the key of a condition, as `clinic-ai plugin list` and codes.toml have it", "pneumothorax"),
-]
-Minutes = Annotated[float, Field(ge=0.01, le=10080), Unit("minutes")]
-Network = Annotated[
-    str, StringConstraints(pattern=r"^[0-9A-Fa-f.:]+(/\d{1,3})?$"), Form("an address or a network", "192.168.7.0/24")
-]
-MailAddress = Annotated[
-    str,
-    StringConstraints(pattern=r"^([A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,255})?$"),
-    Form("an e-mail address", "desk@clinic.example"),
-]
-PackName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
-    Form("the name of a folder in policies/", "default"),
-]
-PluginName = Annotated[Key, Form("a plugin's name of small letters, digits and underscores", "xray")]
-
-
-class Section(Word):
-    """Base of every table of ``clinic.toml``; its docstring becomes the comment above the table."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
+from clinic_ai.domain import Key
+from clinic_ai.settings.kinds import (
+    AETitle,
+    CodeString,
+    ConditionKey,
+    FilePath,
+    FolderPath,
+    GroupName,
+    Language,
+    MailAddress,
+    Mebibytes,
+    Minutes,
+    Network,
+    PackName,
+    PeerName,
+    PlainText,
+    PluginName,
+    Seconds,
+    Section,
+    SourceName,
+    Unit,
+    UserName,
+    Wait,
+)
 
 
 class ClinicSettings(Section):
@@ -443,6 +387,26 @@ class LogSettings(Section):
     format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
 
 
+class QuestionSettings(Section):
+    """Questions about images, and who answers them."""
+
+    base_answers: bool = Field(
+        False,
+        description="true: the base model answers about categories that nobody trained an adapter for, and says so.",
+    )
+    answer_timeout_s: Seconds = Field(60.0, ge=1, le=3600, description="Longest time one answer may take.")
+
+
+class CategoryRule(Section):
+    """Says which category images are of; the first rule that fits counts, before folders and DICOM headers do."""
+
+    plugin: PluginName = Field("ultrasound", description="Plugin that has the category.")
+    category: Key = Field("femur", description="Key of the category, as `clinic-ai plugin categories` lists it.")
+    when: Condition = Field(
+        Condition(), description="What the study must look like; every key given must match, none matches every study."
+    )
+
+
 class TrainingSettings(Section):
     """What one training run may use."""
 
@@ -479,4 +443,8 @@ class Settings(Section):
     results: ResultsSettings = ResultsSettings()
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
+    questions: QuestionSettings = QuestionSettings()
+    category: tuple[CategoryRule, ...] = Field(
+        (), description="Categories by rule.", examples=[CategoryRule(when=Condition(station=("US_ROOM_2",)))]
+    )
     training: TrainingSettings = TrainingSettings()

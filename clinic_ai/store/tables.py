@@ -402,6 +402,36 @@ notices = Table(
     Index("pending_notices", "channel", "not_before", sqlite_where=text("state = 'PENDING'")),
 )
 
+questions = Table(
+    "questions",
+    metadata,
+    # What people asked about a study, and what the guard let out; rows are never changed.
+    Column("question_id", Text, primary_key=True),
+    Column("study_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("audience", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("outcome", Text, nullable=False),  # answered | template | held | refused
+    Column("document", Text, nullable=False),  # the released answer, or why there is none; model, category, frame
+    Column("policy_hash", Text, nullable=False),
+    Index(None, "study_id", "asked_at"),
+)
+
+category_choices = Table(
+    "category_choices",
+    metadata,
+    # Which category a person says the images of a study are of; the newest row counts.
+    Column("choice_id", Integer, primary_key=True),
+    Column("study_id", Text, nullable=False),
+    Column("plugin", Text, nullable=False),
+    Column("category", Text, nullable=False),  # empty: the choice is taken back
+    Column("chosen_by", Text, nullable=False),
+    Column("chosen_at", Float, nullable=False),
+    Index(None, "study_id", "plugin"),
+)
+
 audit = Table(
     "audit",
     metadata,
