@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask, TaskImage
 from clinic_ai.domain import Analysis, Answer, CategoryInfo, Generation, ModelRef, Refusal
 from clinic_ai.errors import InputError, ModelError
+from clinic_ai.ml.greys import Float
 from clinic_ai.ml.images import GreyImage, load_grey
 from clinic_ai_ultrasound import frames, gate
 from clinic_ai_ultrasound.adapters import Adapters
@@ -242,7 +243,7 @@ def _no_category(image: TaskImage) -> Reason:
 def _choose(image: TaskImage, keep: int) -> list[int]:
     """Return the frames to ask about, counted from 0. Raise InputError if one cannot be read."""
 
-    def pixels(frame: int) -> frames.Float:
+    def pixels(frame: int) -> Float:
         return load_grey(image.path, frame=frame, max_side=frames.SIDE).pixels
 
     return frames.representative(pixels, image.header.frames, keep)
