@@ -17,6 +17,9 @@ from clinic_ai.training.labelled_folder import Reading, counted
 from clinic_ai.training.sheet_layout import same_question
 from clinic_ai.training.splits import FEWEST, SPLITS
 
+MAX_PROBLEMS = 1000
+"""So many are listed; whoever has more has one reason for them."""
+
 
 class AskedQuestion(Word):
     """A question of a dataset: how many images have an answer to it, and how many different answers there are."""
@@ -57,8 +60,13 @@ def checked(folder: LabelFolder, reading: Reading, dataset: Dataset | None, prob
         parts=tuple(counts_of(examples)) if dataset else (),
         questions=_questions(pairs),
         notes=dataset.notes if dataset else tuple(reading.notes),
-        problems=tuple(problems),
+        problems=_first(problems),
     )
+
+
+def _first(problems: Sequence[str]) -> tuple[str, ...]:
+    more = len(problems) - MAX_PROBLEMS
+    return (*problems[:MAX_PROBLEMS], f"… and {more} more.") if more > 0 else tuple(problems)
 
 
 def _questions(pairs: Iterable[QuestionAnswer]) -> tuple[AskedQuestion, ...]:

@@ -162,7 +162,6 @@ class Datasets:
         dataset, fresh = self._made(manifest, folder, unique, reading)
         for item in unique:
             self._keep(item)
-        dataset = self._placed(dataset)
         with self._database.write() as connection:
             found = store.find_digest(connection, manifest.name, dataset.digest)
             if found is not None:
@@ -174,10 +173,7 @@ class Datasets:
     def _made(
         self, manifest: PluginManifest, folder: LabelFolder, unique: list[HashedImage], reading: Reading
     ) -> tuple[Dataset, dict[str, Split]]:
-        """Return the dataset, without paths, and the splits that its patients get with it.
-
-        Raise DatasetError if it would leak.
-        """
+        """Return the dataset and the splits that its patients get with it. Raise DatasetError if it would leak."""
         with self._database.write() as connection:
             key = site_key(connection)
             known = store.splits_of(connection, manifest.name)
@@ -194,7 +190,7 @@ class Datasets:
         _refuse(folder, reading.problems)
         examples = tuple(
             Example(
-                path="",
+                path=str(self._objects.place(item.sha256).absolute()),
                 sha256=item.sha256,
                 patient_key=patients[item.sha256],
                 labels=item.image.labels,
@@ -228,7 +224,10 @@ class Datasets:
                 "changed.",
                 remedy="Start a new run from its folder, which freezes it again, or restore datasets/ from a backup.",
             )
-        return self._placed(dataset)
+        placed = tuple(
+            e.model_copy(update={"path": str(self._objects.place(e.sha256).absolute())}) for e in dataset.examples
+        )
+        return dataset.model_copy(update={"examples": placed})
 
     def notes(self, dataset_id: str) -> tuple[str, ...]:
         """Return what people should know of a dataset, its counts first, without a look at its images.
@@ -243,13 +242,6 @@ class Datasets:
         """Return all datasets, newest first."""
         with self._database.read() as connection:
             return store.list_datasets(connection)
-
-    def _placed(self, dataset: Dataset) -> Dataset:
-        """Return a dataset with the paths of its images, which are in this home."""
-        placed = tuple(
-            e.model_copy(update={"path": str(self._objects.path(e.sha256).absolute())}) for e in dataset.examples
-        )
-        return dataset.model_copy(update={"examples": placed})
 
     def _intact(self, sha256: str) -> bool:
         return self._objects.has(sha256) and self._objects.verify(sha256)

@@ -77,6 +77,7 @@ def read_answers(directory: Path, category: CategoryInfo, read_workbooks: ReadWo
             patient = found.patient or _patient_of(path.relative_to(directory))
             reading.images.append(LabelledImage(path, name, patient, {}, pairs=pairs))
     _note_images(names, gathered, reading)
+    _note_questions(reading)
     return reading
 
 
@@ -86,9 +87,12 @@ def _look(directory: Path, reading: Reading) -> _Folder:
     folder = _Folder()
     for path in files_below(directory, reading):
         name, suffix = str(path.relative_to(directory)), path.suffix.lower()
+        readable = name.encode(errors="backslashreplace").decode()
         if path.name.startswith(_OWNER):
             continue
-        if suffix == SHEET_SUFFIX:
+        if readable != name:
+            reading.problems.append(f"{readable} has a name that is no text (UTF-8); rename it.")
+        elif suffix == SHEET_SUFFIX:
             folder.sheets.append(path)
             if any((path.parent / lock).exists() for lock in (f"{_OWNER}{path.name}", f".~lock.{path.name}#")):
                 reading.notes.append(f"{name} is open in a spreadsheet program; what is not saved is not in it.")
@@ -172,7 +176,7 @@ def _patient_of(path: Path) -> str:
 
 def _note_images(names: list[str], gathered: dict[str, _Gathered], reading: Reading) -> None:
     left = [name for name in names if name not in gathered]
-    if left:
+    if left and gathered:
         reading.notes.append(
             f"{counted(len(left), 'image', 'has', 'have')} no row and will not be learned{named(left)}."
         )
@@ -181,4 +185,17 @@ def _note_images(names: list[str], gathered: dict[str, _Gathered], reading: Read
         reading.notes.append(
             f"{counted(alone, 'image', 'has', 'have')} no patient; each counts as a patient of its own. If some are of "
             "one patient, put them into a folder, or name the patients in a column of the sheet."
+        )
+
+
+def _note_questions(reading: Reading) -> None:
+    """Note the questions from which nothing can be learned about an image."""
+    answers: dict[str, tuple[str, list[str]]] = {}
+    for pair in (pair for image in reading.images for pair in image.pairs):
+        answers.setdefault(same_question(pair.question), (pair.question, []))[1].append(same_question(pair.answer))
+    same = [question for question, given in answers.values() if len(given) > 1 and len(set(given)) == 1]
+    if same:
+        reading.notes.append(
+            f"{counted(len(same), 'question', 'has', 'have')} the same answer for every image, which a model learns "
+            f"without looking at any{named([f'“{question}”' for question in same])}."
         )

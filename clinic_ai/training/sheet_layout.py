@@ -116,6 +116,8 @@ class _Columns:
     patient: str = ""
     pairs: list[_Pair] = field(default_factory=list)
     unused: dict[str, str] = field(default_factory=dict)
+    understood: bool = True
+    """Whether each column is known; of others there are problems, and the rest of the sheet is still looked through."""
 
 
 def read_sheet(file: str, sheet: Sheet, questions: Iterable[str], said: Said) -> None:
@@ -133,11 +135,10 @@ def read_sheet(file: str, sheet: Sheet, questions: Iterable[str], said: Said) ->
             "and answer above the columns, or delete a sheet that holds no labels."
         )
         return
-    before = len(said.problems)
     columns = _columns_of(place, sheet.rows[start], frozenset(map(same_question, questions)), said)
     body = sheet.rows[start + 1 :]
-    if len(said.problems) > before:
-        return  # what stands in the cells would be told by headers that are wrong
+    if not columns.pairs:
+        return  # of which the reason was told
     _note(place, sheet, columns, body, said)
     _refuse_headless(place, sheet.rows[start], body, said)
     header = _texts(sheet.rows[start])
@@ -160,6 +161,7 @@ def _is_header(row: SheetRow) -> bool:
 def _columns_of(place: Place, header: SheetRow, questions: frozenset[str], said: Said) -> _Columns:
     columns = _Columns()
     numbered: dict[str, list[tuple[str, str]]] = defaultdict(list)  # by number: which of the two, and its column
+    before = len(said.problems)
     for cell in header.cells:
         here, plain = Place(place.file, place.sheet, header.number, cell.column), plain_name(cell.text)
         if cell.kind in _NO_VALUE:
@@ -183,7 +185,8 @@ def _columns_of(place: Place, header: SheetRow, questions: frozenset[str], said:
             )
     for number, found_columns in numbered.items():
         columns.pairs += _paired(place, header.number, number, found_columns, said)
-    if not columns.pairs and not said.problems:
+    columns.understood = len(said.problems) == before
+    if not columns.pairs and columns.understood:
         said.problems.append(f"{place}, row {header.number}: there is no column of questions and answers.")
     return columns
 
@@ -302,7 +305,7 @@ def _read_row(row: _Row, columns: _Columns, said: Said) -> None:
         row.refuse(columns.image, "the row names no image")
     patient = row.text(columns.patient, MAX_NAME) if columns.patient else ""
     found = list(_pairs(row, columns))
-    if not found and len(said.problems) == before:
+    if not found and columns.understood and len(said.problems) == before:
         row.refuse(columns.image, "the row has neither question nor answer")
     if image:
         pairs, places = tuple(pair for pair, _ in found), tuple(place for _, place in found)

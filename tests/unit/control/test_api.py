@@ -298,6 +298,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/reviews/{artefact_id}/reject",
         "/v1/reviews/{review_id}/consent",
         "/v1/runs",
+        "/v1/runs/check",
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",
