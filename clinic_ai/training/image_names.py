@@ -32,8 +32,9 @@ class ImageNames:
         ``C:\\\\data\\\\femur\\\\a.png`` names ``a.png``.
         """
         plain = _slashes(cell)
-        if plain in self._exact:
-            return (plain,)
+        for path in (cell, plain):
+            if path in self._exact:
+                return (path,)
         wanted = _parts(plain)
         if not wanted:
             return ()
