@@ -1,9 +1,10 @@
 """LoRA adapters over one base: checked before they are loaded, switched in milliseconds, the least used let go.
 
 One adapter answers at a time. PEFT can also run a batch whose rows have different adapters (``adapter_names``), and
-it is not used: a row's logits then depend, in the last digits, on which rows are beside it, and with an int8 base
-more than that, since the outliers that LLM.int8 keeps in floating point are chosen over the whole batch. What a
-category answers would change with what other categories are asked. Grouped by adapter it is the same, bit by bit.
+it is not used: what a row answers would then depend on which rows are beside it. In floating point that is a matter of
+last digits; with an int8 base it is more, since the outliers that LLM.int8 keeps in floating point are chosen over the
+whole batch (on a tiny base the logits moved by 0.2 where they spread by 1.7). What one category says must not change
+with what another is asked, or with which others there are.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Adapters:
             for name, module in base.model.named_modules()
             if isinstance(module, torch.nn.Linear)  # those of bitsandbytes are such, too
         }
-        self._peft: PeftModel | None = None
+        self._peft: Any = None  # a PeftModel once there is an adapter
         self._known: dict[tuple[str, str], LoadedModel] = {}
         self._resident: OrderedDict[str, None] = OrderedDict()
         self.loads = 0
@@ -90,7 +91,6 @@ class Adapters:
         """Let the adapter that ``ref`` pins answer, or the base alone. Raise ModelError if it was never added."""
         if ref is not None:
             name = self._hold(self.get(ref))
-            assert self._peft is not None
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(name, inference_mode=True)
         elif self._peft is not None:
@@ -111,7 +111,6 @@ class Adapters:
         self._resident.move_to_end(name)
         while len(self._resident) > RESIDENT:
             oldest, _ = self._resident.popitem(last=False)
-            assert self._peft is not None
             self._peft.delete_adapter(oldest)
         return name
 

@@ -60,11 +60,20 @@ def look(base: Base, picture: Image.Image) -> Seen:
     return Seen(pixels, output.pooler_output, output.vision_outputs.last_hidden_state[0].float().mean(dim=0))
 
 
+def batches(base: Base, questions: Sequence[str]) -> list[Sequence[str]]:
+    """Return the questions about one picture as they are answered together.
+
+    An int8 base answers one at a time: LLM.int8 chooses what it computes in floating point over the whole batch, so
+    an answer would depend on what else is asked.
+    """
+    return [[question] for question in questions] if base.quantisation == "int8" else [questions]
+
+
 @torch.inference_mode()
 def answer(
     base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
 ) -> list[Answered]:
-    """Answer all questions about one picture as one batch.
+    """Answer a batch of questions about one picture.
 
     Raise InputError if a question is too long for the model, or if the answers are not finished in ``timeout_s``
     seconds; then there is none at all.
@@ -131,7 +140,7 @@ def _settings(base: Base, generation: Generation) -> GenerationConfig:
     )
 
 
-class _Deadline(StoppingCriteria):  # type: ignore[misc]
+class _Deadline(StoppingCriteria):
     """Ends the generation by an exception: criteria that return True would hand on answers broken off in the middle."""
 
     def __init__(self, at: float, timeout_s: float) -> None:

@@ -7,15 +7,14 @@ import re
 _LONGEST_PHRASE = 24
 """Words of the longest phrase that is looked for in a row: a loop of two sentences or so."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_ENDS = (".", "!", "?")
 
 
 def without_repetition(text: str) -> tuple[str, bool]:
     """Return ``text`` without what is repeated, and whether anything was.
 
     Of a word or a pair of words three times in a row, of a longer phrase twice in a row, of a sentence of three
-    words or more anywhere, and of a shorter one next to itself, the first stays. If a loop was cut, so is a
-    sentence at the end that broke off in the middle of what was said just before. Other text stays as it is.
+    words or more anywhere, and of a shorter one next to itself, the first stays. With a loop goes a last round of it
+    that broke off. Other text stays as it is.
     """
     words = text.split()
     kept = _without_phrases(words)
@@ -23,8 +22,6 @@ def without_repetition(text: str) -> tuple[str, bool]:
     once = _without_sentences(sentences)
     if len(kept) == len(words) and len(once) == len(sentences):
         return text, False
-    if len(once) > 1 and not once[-1].endswith(_ENDS) and _key(once[-2]).startswith(_key(once[-1])):
-        once.pop()
     return without_repetition(" ".join(once))[0], True  # what now stands beside each other may be a repetition again
 
 
@@ -36,6 +33,8 @@ def _without_phrases(words: list[str]) -> list[str]:
         length, times = _loop(keys, at)
         kept += words[at : at + length]
         at += length * times
+        if times > 1 and len(keys) - at < length and keys[at:] == keys[at - length : len(keys) - length]:
+            break  # the text ends in the middle of another round
     return kept
 
 
