@@ -7,6 +7,8 @@ paths and messages, never the database.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
@@ -95,7 +97,8 @@ class PluginManifest(Word):
     needs_model: bool = True
     model_formats: tuple[Literal["onnx", "safetensors"], ...] = ("onnx",)
     memory_mb: int = Field(default=512, gt=0)
-    """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two."""
+    """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two. A model that needs
+    more says so in its own manifest; see ``memory_needed``."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Longest time one analysis may take."""
     deidentified: bool = False
@@ -150,6 +153,15 @@ class LoadedModel(Word):
     ref: ModelRef
     directory: str
     manifest: ModelManifest
+
+
+def memory_needed(plugin: PluginManifest, models: Iterable[ModelManifest]) -> int:
+    """Return the resident memory in MiB that the plugin's engine needs with these models.
+
+    It is what the plugin declares, or the largest ``memory_mb`` among the parameters of the models if that is more.
+    """
+    declared = (model.parameters.get("memory_mb") for model in models)
+    return max([plugin.memory_mb, *(math.ceil(mb) for mb in declared if isinstance(mb, int | float))])
 
 
 class Device(Word):
@@ -343,6 +355,8 @@ class TrainingTask(Word):
     run_directory: str
     limits: Limits
     device: Device
+    categories: tuple[CategoryInfo, ...] = ()
+    """The plugin's categories as the clinic has them."""
 
 
 class TrainingProgress(Word):
@@ -391,17 +405,27 @@ class Progress(Protocol):
 class Trainer(Protocol):
     """How a plugin learns. Lives in one child for one run."""
 
-    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
-        """Say what training on this by this recipe would cost.
+    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe, base: LoadedModel | None = None) -> TrainingPlan:
+        """Say what training on this by this recipe would cost, starting from ``base`` if there is one.
 
-        Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value it cannot use.
+        Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value it cannot use;
+        ModelError if it cannot start from that base.
         """
 
     def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
         """Train, or resume from the newest whole checkpoint in the run directory."""
 
-    def evaluate(self, model: LoadedModel, dataset: Dataset, device: Device | None = None) -> Scores:
-        """Score a model on the test split, on one thread if no device is given."""
+    def evaluate(
+        self,
+        model: LoadedModel,
+        dataset: Dataset,
+        device: Device | None = None,
+        base: LoadedModel | None = None,
+    ) -> Scores:
+        """Score a model on the test split, on one thread if no device is given.
+
+        ``base`` is the model whose digest an adapter names as its ``base_digest``; whole models need none.
+        """
 
 
 INT8 = "-int8"
@@ -469,6 +493,8 @@ class PlanTask(Word):
     dataset: Dataset
     limits: Limits
     recipe: Recipe = Field(default_factory=dict)
+    base: LoadedModel | None = None
+    """The model the run would start from."""
 
 
 class TrainRequest(Word):
