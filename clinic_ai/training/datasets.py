@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from clinic_ai.contract import Dataset, Example, PluginManifest
@@ -35,7 +35,7 @@ from clinic_ai.training.checking import (
     without_duplicates,
 )
 from clinic_ai.training.clean_images import HashedImage, clean_images
-from clinic_ai.training.label_reading import LabelFolder, label_folder, read_labels
+from clinic_ai.training.label_reading import LabelFolder, Terms, label_folder, read_labels
 from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor
 from clinic_ai.training.sheet_reading import SheetReader
 from clinic_ai.training.splits import filled_splits, split_of
@@ -44,6 +44,7 @@ from clinic_ai.wire import MAX_FRAME_BYTES
 MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
 """A dataset travels to the trainer in one frame."""
 _SHOWN = 20
+_USUAL = Terms()
 
 
 class Datasets:
@@ -57,38 +58,19 @@ class Datasets:
         self._objects = ObjectStore(home.datasets / "objects")
         self._freezing = threading.Lock()
 
-    def freeze(
-        self,
-        manifest: PluginManifest,
-        directory: Path,
-        actor: str,
-        *,
-        keep_burned_in: bool = False,
-        category: str = "",
-        trained: Collection[str] = (),
-    ) -> Dataset:
+    def freeze(self, manifest: PluginManifest, directory: Path, actor: str, terms: Terms = _USUAL) -> Dataset:
         """Freeze the labelled images below ``directory`` for a plugin; the same content gives the same dataset.
 
-        ``keep_burned_in`` keeps images whose header says that text identifying the patient is burnt in. Where labels
-        are answers, ``category`` names what they are about, else the folder does, and ``trained`` are the slots that
-        have an active model. Raise DatasetError with every problem of the folder at once, ChildError if nothing can be
-        de-identified or no workbook be read now.
+        Raise DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified or no
+        workbook be read now.
         """
-        folder = label_folder(manifest, directory, self._labels, category)
-        reading = read_labels(manifest, folder, trained, self._sheets)
+        folder = label_folder(manifest, directory, self._labels, terms.category)
+        reading = read_labels(manifest, folder, terms.trained, self._sheets)
         with self._freezing:
-            unique = self._clean(folder, reading, keep_burned_in)
+            unique = self._clean(folder, reading, terms.keep_burned_in)
             return self._freeze(manifest, folder, unique, reading, actor)
 
-    def check(
-        self,
-        manifest: PluginManifest,
-        directory: Path,
-        *,
-        keep_burned_in: bool = False,
-        category: str = "",
-        trained: Collection[str] = (),
-    ) -> Checked:
+    def check(self, manifest: PluginManifest, directory: Path, terms: Terms = _USUAL) -> Checked:
         """Return what ``freeze`` would make of a folder, or why it would refuse it; nothing of it is kept.
 
         Raise ChildError like ``freeze``.
@@ -96,10 +78,10 @@ class Datasets:
         folder, reading, dataset = LabelFolder(directory), Reading(), None
         problems: tuple[str, ...] = ()
         try:
-            folder = label_folder(manifest, directory, self._labels, category)
-            reading = read_labels(manifest, folder, trained, self._sheets)
+            folder = label_folder(manifest, directory, self._labels, terms.category)
+            reading = read_labels(manifest, folder, terms.trained, self._sheets)
             with self._freezing:
-                unique = self._clean(folder, reading, keep_burned_in, keep=False)
+                unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
                 dataset, _ = self._made(manifest, folder, unique, reading)
         except DatasetError as error:
             problems = error.problems or (f"{error.message} {error.remedy}".strip(),)

@@ -27,6 +27,19 @@ class LabelFolder:
         return self.category.key if self.category else ""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """On what terms labels become a dataset.
+
+    ``keep_burned_in`` keeps images whose header says that text identifying the patient is burnt in. ``category`` names
+    what answers are about, where the folder does not. ``trained`` are the slots of the plugin with an active model.
+    """
+
+    keep_burned_in: bool = False
+    category: str = ""
+    trained: frozenset[str] = frozenset()
+
+
 def label_folder(manifest: PluginManifest, directory: Path, labels: Path, category: str) -> LabelFolder:
     """Return where the labels of a plugin lie that somebody named by a folder, or by a category below ``labels``.
 
@@ -46,7 +59,7 @@ def label_folder(manifest: PluginManifest, directory: Path, labels: Path, catego
 def read_labels(
     manifest: PluginManifest, folder: LabelFolder, trained: Collection[str], read_workbooks: ReadWorkbooks
 ) -> Reading:
-    """Read the labels. ``trained`` are the slots of the plugin that have an active model.
+    """Read the labels; ``trained`` as in ``Terms``.
 
     Raise DatasetError if there is no folder, or nothing that could be labels; ChildError if nothing can be read now.
     """

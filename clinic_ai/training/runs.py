@@ -45,6 +45,7 @@ from clinic_ai.store.runs import RecipeValue, RunPlan, RunView
 from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
 
@@ -127,13 +128,7 @@ class Runs:
         Raise NotFound if there is no such plugin, Conflict if it cannot learn.
         """
         manifest = self._trainable(plugin)
-        return self.datasets.check(
-            manifest,
-            dataset_directory,
-            keep_burned_in=self.settings.burned_in == "keep",
-            category=category,
-            trained=self._slots(plugin),
-        )
+        return self.datasets.check(manifest, dataset_directory, self._terms(plugin, category))
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -242,17 +237,11 @@ class Runs:
             thread.join(timeout=STOP_GRACE_S)
 
     def _freeze(self, manifest: PluginManifest, directory: Path, actor: str, category: str = "") -> Dataset:
-        return self.datasets.freeze(
-            manifest,
-            directory,
-            actor,
-            keep_burned_in=self.settings.burned_in == "keep",
-            category=category,
-            trained=self._slots(manifest.name),
-        )
+        return self.datasets.freeze(manifest, directory, actor, self._terms(manifest.name, category))
 
-    def _slots(self, plugin: str) -> frozenset[str]:
-        return frozenset(ref.slot for ref in self._registry.active(plugin))
+    def _terms(self, plugin: str, category: str) -> Terms:
+        trained = frozenset(ref.slot for ref in self._registry.active(plugin))
+        return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
     def _trainable(self, plugin: str) -> PluginManifest:
         manifest = self._manifests.get(plugin)

@@ -17,6 +17,7 @@ from clinic_ai.store import datasets as store
 from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets, digest_of
+from clinic_ai.training.label_reading import Terms
 
 CATEGORIES = (
     CategoryInfo(key="abdomen", label="Abdomen", aliases=("Abodomen",), questions=("Which view?",)),
@@ -121,10 +122,10 @@ def test_patients_are_of_folders_or_a_column_and_stay_where_they_are(
 
     everybody = [f"p{n}" for n in range(6)]
     assert splits.keys() == {patient_key(key, name) for name in everybody}
-    assert _splits(frozen.freeze(manifest, named("second", everybody), "ada", category="Abdomen")) == splits
+    assert _splits(frozen.freeze(manifest, named("second", everybody), "ada", Terms(category="Abdomen"))) == splits
     learned = [name for name in everybody if splits[patient_key(key, name)] == "train"]
     with pytest.raises(DatasetError, match=r"Nobody is left for validation and test: .* for life"):
-        frozen.freeze(manifest, named("third", learned), "ada", category="femur")
+        frozen.freeze(manifest, named("third", learned), "ada", Terms(category="femur"))
 
 
 def _splits(dataset: Dataset) -> dict[str, str]:
@@ -160,26 +161,26 @@ def test_one_that_has_a_model_is_not_said_to_have_none(
     with pytest.raises(
         DatasetError, match=r"^category Femur cannot be trained anew: it needs a labelled sheet \(.xlsx\)"
     ):
-        frozen.freeze(manifest, tmp_path / "femur", "ada", trained={"femur"})
+        frozen.freeze(manifest, tmp_path / "femur", "ada", Terms(trained=frozenset({"femur"})))
 
 
 def test_the_category_is_named_by_the_folder_or_a_person(
     frozen: Datasets, school: School, manifest: PluginManifest, tmp_path: Path
 ) -> None:
     def problem(folder: Path, category: str = "") -> str:
-        return " ".join(frozen.check(manifest, folder, category=category).problems)
+        return " ".join(frozen.check(manifest, folder, Terms(category=category)).problems)
 
     assert "“femmur” is no category of this plugin (nearest: femur)" in problem(tmp_path / "femmur")
     assert "(it knows: abdomen, femur, " in problem(tmp_path / "xyz")
     assert "“Thigh” may mean femur or cervix." in problem(tmp_path / "Thigh")
-    assert frozen.check(manifest, tmp_path / "Thigh", category="cervix").category == "cervix"
+    assert frozen.check(manifest, tmp_path / "Thigh", Terms(category="cervix")).category == "cervix"
     inner = school.home.labels / "tiny" / "A-BODOMEN"
     inner.mkdir(parents=True)
-    assert frozen.check(manifest, inner.parent, category="abdomen").directory == str(inner)
+    assert frozen.check(manifest, inner.parent, Terms(category="abdomen")).directory == str(inner)
     (inner.parent / "abdomen").mkdir()
     assert "more than one folder of Abdomen" in problem(inner.parent, "abdomen")
     conditions = tiny_learner.manifest()
-    assert "has no categories" in " ".join(frozen.check(conditions, tmp_path, category="abdomen").problems)
+    assert "has no categories" in " ".join(frozen.check(conditions, tmp_path, Terms(category="abdomen")).problems)
 
 
 def test_every_problem_is_told_and_nothing_is_half_imported(
