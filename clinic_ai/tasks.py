@@ -202,9 +202,9 @@ class DeidentifyResult(Word):
 
 
 class SheetTask(Word):
-    """Read the workbook (.xlsx) at this absolute path."""
+    """Read the workbook (.xlsx) at this absolute path; without one, only say that the child works."""
 
-    path: str
+    path: str = ""
 
 
 MAX_CELL = 2000

@@ -17,6 +17,7 @@ from clinic_ai.control.client import Client
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.sockets import answers
+from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.home import Home, check_home, lock_home
@@ -59,6 +60,9 @@ class Training(Protocol):
 
     def run(self, run_id: str) -> RunRow:
         """Return one run."""
+
+    def check_labels(self, order: CheckOrder) -> CheckView:
+        """Say what a run would learn from a folder."""
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run."""

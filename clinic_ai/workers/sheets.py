@@ -58,6 +58,8 @@ _PADDED = re.compile(r"0{2,20}")
 
 def read(task: SheetTask, _call: Call) -> Workbook:
     """Read a workbook. Raise InputError, as the end of a sentence about the file, if it is none that may be read."""
+    if not task.path:
+        return Workbook(sheets=())
     try:
         # Without following a link or waiting for a pipe.
         descriptor = os.open(task.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -125,5 +125,18 @@ def test_a_run_that_cannot_start_is_refused_in_words(home: Home, run: Run, tmp_p
     assert run("train", "run", "tiny", "--set", "epochs")[0] == Exit.USAGE
 
 
+def test_a_folder_is_checked_before_it_is_learned_from(home: Home, run: Run, labelled: Path) -> None:
+    code, out = run("train", "check", "tiny", str(labelled))
+    assert (code, "12 labelled images." in out, "No problems: `clinic-ai train run`" in out) == (Exit.DONE, True, True)
+    assert re.search(r"train: \d+ images? of \d+ patients?; pneumonia in \d+ images?", out)
+    (labelled / "gout").mkdir()
+    code, out = run("train", "check", "tiny", str(labelled), "--json")
+    found = json.loads(out)
+    assert (code, found["parts"], len(found["problems"])) == (Exit.FAILED, [], 2)
+    code, out = run("train", "check", "tiny", str(labelled))
+    assert (code, "2 problems; nothing would be trained." in out) == (Exit.FAILED, True)
+    assert json.loads(run("train", "list", "--json")[1]) == []
+
+
 def _active(run: Run) -> list[str]:
     return [m["version"] for m in json.loads(run("model", "list", "--json")[1]) if m["state"] == "ACTIVE"]
