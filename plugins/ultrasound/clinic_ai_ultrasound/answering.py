@@ -69,18 +69,26 @@ def batches(base: Base, questions: Sequence[str]) -> list[Sequence[str]]:
     return [[question] for question in questions] if base.quantisation == "int8" else [questions]
 
 
-@torch.inference_mode()
 def answer(
     base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
 ) -> list[Answered]:
-    """Answer a batch of questions about one picture.
+    """Answer questions about one picture, as one batch where that is right; see ``batches``.
 
-    Raise InputError if a question is too long for the model, or if the answers are not finished in ``timeout_s``
-    seconds; then there is none at all.
+    Raise InputError if a question is too long for the model or has a word it cannot be asked, or if the answers to a
+    batch are not finished in ``timeout_s`` seconds; then there is none at all.
     """
+    return [
+        one for batch in batches(base, questions) for one in _answer(base, seen, batch, generation, timeout_s=timeout_s)
+    ]
+
+
+@torch.inference_mode()
+def _answer(
+    base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
+) -> list[Answered]:
     prompts = [prompt_tokens(base, question) for question in questions]
     _require_room(base, prompts, generation)
-    features = _features(base, seen, questions)
+    features = image_features(base, seen, questions)
     embeddings, mask = embed(base, features, prompts)
     # Without the tokens of the prompt: with them the model returns the prompt too, and the penalties for repetition
     # would forbid an answer the words of the question.
@@ -97,7 +105,7 @@ def answer(
     ]
 
 
-def _features(base: Base, seen: Seen, questions: Sequence[str]) -> torch.Tensor:
+def image_features(base: Base, seen: Seen, questions: Sequence[str]) -> torch.Tensor:
     """Return what the language model is told of the picture for each question: (n, image tokens, width)."""
     if seen.features is not None:
         return seen.features.expand(len(questions), -1, -1)
