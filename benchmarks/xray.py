@@ -37,9 +37,9 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from clinic_ai.contract import AnalysisTask, Device, Example, LoadedModel, TaskImage
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
+from clinic_ai.ml.model_files import open_model
 from clinic_ai_xray.cache import compute_parts
 from clinic_ai_xray.engine import XrayEngine
-from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest, write_dx
 from clinic_ai_xray.served import INTRA_OP, ServedModel, session_options
 

@@ -15,9 +15,9 @@ import clinic_ai_xray
 from clinic_ai.control.client import Client
 from clinic_ai.domain import ModelRef
 from clinic_ai.home import Home
+from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.store import audit
 from clinic_ai.store.database import Database
-from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.phantom import draw_chest, write_dx
 
 REFERENCE = Path(clinic_ai_xray.__file__).parent / "reference"

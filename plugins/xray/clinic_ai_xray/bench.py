@@ -28,11 +28,11 @@ from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import DatasetError, InputError, ModelError
 from clinic_ai.ml.greys import Float
 from clinic_ai.ml.metrics import auroc, auroc_interval, difference_interval
+from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.onnx import with_weights
 from clinic_ai_xray import distance
 from clinic_ai_xray.candidate import validation_figures
 from clinic_ai_xray.data import in_threads, read_input, stack
-from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.quantise import quantise
 from clinic_ai_xray.served import Judgement, ServedModel, pinned_bytes
 

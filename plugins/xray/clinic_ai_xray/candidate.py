@@ -18,11 +18,11 @@ from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, abstention_band, conformal_band, fit_temperature, probabilities
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, best_threshold, point_intervals
+from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.onnx import with_weights
 from clinic_ai_xray import distance
 from clinic_ai_xray.cache import Part
 from clinic_ai_xray.data import read_input, stack
-from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.network import PARITY, describe
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import ServedModel, map_scale, pinned_bytes

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from clinic_ai.contract import ModelManifest
 from clinic_ai.errors import ClinicError, ModelError
-from clinic_ai_xray.model_files import write_manifest
+from clinic_ai.ml.model_files import write_manifest
 from clinic_ai_xray.network import NETWORKS, Network, describe, export
 from clinic_ai_xray.tiers import FAST, INTENSIVE, TIERS, Tier
 

@@ -31,13 +31,13 @@ from clinic_ai.contract import (
 )
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.checkpoints import write_durably
+from clinic_ai.ml.model_files import open_model
 from clinic_ai.ml.onnx import weights
 from clinic_ai.ml.subgroups import weak_groups
 from clinic_ai_xray.bench import bench, judge
 from clinic_ai_xray.cache import SPLITS, Part, Stopped, compute_parts
 from clinic_ai_xray.candidate import CHECKED_IMAGES, Candidate
 from clinic_ai_xray.dataset import condition_of, labelled
-from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.record import write_record
 from clinic_ai_xray.served import ServedModel, pinned_bytes
 from clinic_ai_xray.tail import (

@@ -12,7 +12,7 @@ import torch
 
 from clinic_ai.contract import AnalysisTask, Dataset, Example, TaskImage
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
-from clinic_ai_xray.model_files import open_model
+from clinic_ai.ml.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest, write_dx
 
 

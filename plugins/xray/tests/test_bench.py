@@ -11,13 +11,13 @@ import pytest
 
 from clinic_ai.contract import BenchTask, Device, Limits, Measured, Recipe, Scores, TrainingTask
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.onnx import halve_weights
 from clinic_ai.training.formats import check_file
 from clinic_ai_xray import bench as module
 from clinic_ai_xray import distance
 from clinic_ai_xray.bench import bench, decide, speed
 from clinic_ai_xray.data import read_input, stack
-from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.quantise import quantise
 from clinic_ai_xray.served import ServedModel, pinned_bytes
 from clinic_ai_xray.trainer import XrayTrainer

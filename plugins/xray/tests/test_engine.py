@@ -21,12 +21,12 @@ from clinic_ai.contract import Device, EngineLoad, LoadedModel, Ready
 from clinic_ai.domain import Analysis, FileKind, InstanceHeader, Presence, StudyFacts
 from clinic_ai.errors import ChildRefused, ModelError
 from clinic_ai.ml.images import GreyImage
+from clinic_ai.ml.model_files import open_model
 from clinic_ai.plugins import find_plugins
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.results.codes import table
 from clinic_ai_xray.data import read_input
 from clinic_ai_xray.gate import Shown, refuse_by_conditions, refuse_by_header, refuse_by_pixels
-from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.phantom import draw_chest
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import ServedModel
@@ -373,7 +373,7 @@ def test_a_parameter_that_is_not_finite_is_refused(copied, key, value):
 
 
 def test_rubbish_with_a_right_hash_is_refused(child, copied, reference):
-    from clinic_ai_xray.model_files import write_manifest
+    from clinic_ai.ml.model_files import write_manifest
 
     (copied / "model.onnx").write_bytes(b"rubbish" * 100)
     write_manifest(copied, open_model(copied).manifest, [copied / "model.onnx"])
@@ -406,7 +406,7 @@ def test_an_image_unlike_those_of_training_gets_no_number(child, film, task_of, 
 
 def mirror(directory: Path) -> LoadedModel:
     """Replace the graph of a copied model by one whose map is the image it is given."""
-    from clinic_ai_xray.model_files import write_manifest
+    from clinic_ai.ml.model_files import write_manifest
 
     image, batch = ["batch", 1, 128, 128], ["batch"]
     nodes = [

@@ -13,10 +13,10 @@ import pytest
 from clinic_ai.contract import Device
 from clinic_ai.errors import ModelError
 from clinic_ai.home import init_home
+from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.processes import Crew
 from clinic_ai.store.database import Database
 from clinic_ai.training.registry import Registry
-from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.served import ServedModel
 

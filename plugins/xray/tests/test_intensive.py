@@ -16,12 +16,12 @@ from torch.nn import functional
 from clinic_ai.contract import AnalysisTask, Device, Limits, TrainingTask
 from clinic_ai.domain import StudyFacts
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.onnx import halve_weights, weights, with_weights
 from clinic_ai_xray.cache import Activations, compute_parts, views_of
 from clinic_ai_xray.convert import PLACE
 from clinic_ai_xray.data import read_input, stack
 from clinic_ai_xray.engine import XrayEngine
-from clinic_ai_xray.model_files import open_model, write_manifest
 from clinic_ai_xray.network import NETWORKS, Head, IntensiveNetwork, accept, round_base
 from clinic_ai_xray.quantise import quantise
 from clinic_ai_xray.served import ServedModel, pinned_bytes

@@ -28,12 +28,12 @@ from clinic_ai.contract import (
 )
 from clinic_ai.errors import ChildRefused, DatasetError, PluginError
 from clinic_ai.ml.calibration import conformal_band
+from clinic_ai.ml.model_files import open_model
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.workers import trainer as workers_trainer
 from clinic_ai_xray import trainer
 from clinic_ai_xray.candidate import choose_band
 from clinic_ai_xray.dataset import labelled
-from clinic_ai_xray.model_files import open_model
 from clinic_ai_xray.plugin import describe_plugin
 from clinic_ai_xray.tail import TailRecipe
 from clinic_ai_xray.trainer import XrayTrainer

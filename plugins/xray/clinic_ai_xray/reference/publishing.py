@@ -13,9 +13,9 @@ import torch
 
 from clinic_ai.contract import ModelManifest
 from clinic_ai.domain import ValidationFigures
+from clinic_ai.ml.model_files import write_manifest
 from clinic_ai_xray import distance
 from clinic_ai_xray.fitting import Images, Labels, predict
-from clinic_ai_xray.model_files import write_manifest
 from clinic_ai_xray.network import Network, describe, export
 from clinic_ai_xray.reference.measuring import ERROR, Setting
 from clinic_ai_xray.served import map_scale, without_side

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from clinic_ai.contract import Device
 from clinic_ai.ml.greys import resize
-from clinic_ai_xray.model_files import open_model
+from clinic_ai.ml.model_files import open_model
 from clinic_ai_xray.reference.films import read_films
 from clinic_ai_xray.served import ServedModel
 from clinic_ai_xray.tiers import TIERS

@@ -1,4 +1,4 @@
-"""Reads and writes ``model.toml``: the manifest that pins every file of a model directory."""
+"""Reads and writes ``model.toml`` for trainers: the manifest that pins every file of a model directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-import tomlkit
 from pydantic import ValidationError
 
 from clinic_ai.contract import LoadedModel, ModelFile, ModelManifest
@@ -17,6 +16,8 @@ from clinic_ai.errors import ModelError
 
 def write_manifest(directory: Path, manifest: ModelManifest, files: Iterable[Path]) -> ModelManifest:
     """Write ``manifest`` with the size and SHA-256 of ``files`` as ``model.toml``; return it as written."""
+    import tomlkit  # only what trains has it
+
     listed = tuple(
         ModelFile(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
         for path in files
