@@ -47,7 +47,7 @@ from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
 from clinic_ai.settings import CategoryRule, CriticalSettings, QuestionSettings
 from clinic_ai.store import jobs, studies
-from clinic_ai.store.categories import told_of
+from clinic_ai.store.categories import Told, told_of
 from clinic_ai.store.critical import raise_alerts
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
@@ -152,7 +152,7 @@ class AnalyseRunner:
         with self._database.read() as connection:
             study = studies.get_study(connection, job.study_id, job.version)
             instances = studies.instances_of(connection, job.study_id, job.version)
-            told = told_of(connection, job.study_id, job.version, job.plugin)
+            told = told_of(connection, job.study_id, job.version, job.plugin) if manifest.categories else Told()
         found_categories = categorise(manifest, self._rules(), study, instances, told)
         questions = self._questions()
         shown = self._deidentified(study, instances) if manifest.deidentified else self._as_they_are(study, instances)

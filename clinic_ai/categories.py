@@ -4,7 +4,7 @@ What says something of the category is a *clue*: "it is one of these". Clues hav
 
 1. a person's choice for the study
 2. the first ``[[category]]`` rule of clinic.toml that fits the study
-3. the folders the file came in
+3. the folders the file came in, the nearest first
 4. its inbox, by its name or its own body part
 5. the view codes of the DICOM header
 6. its anatomy codes
@@ -119,12 +119,12 @@ def _agreed(first: Sequence[Clue], weaker: Sequence[Sequence[Clue]]) -> tuple[st
     for level in weaker:
         if len(left) <= 1:
             break
-        told = left & _common(level)
-        if not told:
-            break  # they contradict each other or what is stronger, and so tell nothing
-        if told != left:
-            used += level
-        left = told
+        fitting = [clue for clue in level if left & set(clue.keys)]  # the others contradict what is stronger
+        told = left & _common(fitting)
+        if fitting and not told:
+            break  # they contradict each other
+        if fitting and told != left:
+            left, used = told, [*used, *fitting]
     return (next(iter(left)) if len(left) == 1 else ""), used
 
 
@@ -213,11 +213,12 @@ def _by_rule(plugin: str, rules: Sequence[CategoryRule], study: Study, names: Na
 
 def _of_image(header: InstanceHeader, path: str, source: str, names: Names) -> tuple[list[Clue], ...]:
     """Return the clues to one image, by strength; ``path`` is the one it came with."""
-    named = [(folder, f"the folder “{folder}” it came in") for folder in path.split("/")[:-1]]
+    nearest_first = reversed(path.split("/")[:-1])
+    folders = [_called([(folder, f"the folder “{folder}” it came in")], names) for folder in nearest_first]
     inbox = [(source, f"its inbox “{source}”")]
     body_part = (header.body_part, f"its body part {header.body_part}")
     if header.kind is not FileKind.DICOM:  # its body part is that of its folder or, without one, of its inbox
-        return _called(named, names), _called([*inbox, body_part], names)
+        return *folders, _called([*inbox, body_part], names)
     texts = {
         "view name": header.view_name,
         "series description": header.series_description,
@@ -228,7 +229,7 @@ def _of_image(header: InstanceHeader, path: str, source: str, names: Names) -> t
         Clue(keys, f"“{name}” in its {where}") for where, text in texts.items() for name, keys in names.within(text)
     ]
     return (
-        _called(named, names),
+        *folders,
         _called(inbox, names),
         _coded("view", header.view_codes, names),
         _coded("anatomy", header.anatomy_codes, names),

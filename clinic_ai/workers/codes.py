@@ -32,7 +32,7 @@ def codes_of(dataset: Dataset, keywords: Iterable[str], remarks: list[str]) -> t
     for keyword in keywords:
         try:
             found += _codes(dataset, Tag(keyword))
-        except UNREADABLE:
+        except (*UNREADABLE, OSError):  # the latter is pydicom's at the end of a sequence, and no trouble of a disk
             remarks.append(f"Its {keyword} could not be read.")
     return tuple(dict.fromkeys(found))
 

@@ -110,6 +110,12 @@ def test_each_source_says_a_category_and_the_note_says_which_it_was(
     assert (key, by in note) == (category, True), note
 
 
+def test_the_nearest_folder_counts_and_the_note_tells_of_the_others() -> None:
+    key, note = found(path="US/HEAD/Trans-thalamic/2/x.png", kind=FileKind.PNG, body_part="HEAD")
+    assert key == "trans_thalamic"
+    assert "the folder “HEAD” it came in says Fetal head" in note
+
+
 def test_the_name_of_the_file_itself_says_nothing() -> None:
     assert found(path="US/femur")[0] == ""
 
@@ -160,7 +166,6 @@ def test_the_stronger_source_counts_and_the_note_tells_of_the_weaker(strong: int
         {"series_description": "femur", "study_description": "fetal abdomen"},
         {"body_part": "FEMUR", "protocol_name": "AC"},
         {"view_codes": (FEMUR, ABDOMEN)},
-        {"path": "femur/abdomen/x.png", "kind": FileKind.PNG},
     ],
 )
 def test_sources_of_one_strength_that_differ_leave_it_open(said: dict[str, object]) -> None:
@@ -184,6 +189,12 @@ def test_of_what_a_shared_code_leaves_open_a_weaker_source_may_tell() -> None:
         "standard_nt",
         "Standard NT, by its view code LN 33069-6, “standard NT” in its series description.",
     )
+
+
+def test_what_contradicts_a_shared_code_keeps_no_other_from_telling() -> None:
+    key, note = found(view_codes=(NT,), body_part="CHEST", series_description="standard NT")
+    assert key == "standard_nt"
+    assert "its body part CHEST says Thorax; the stronger counts" in note
 
 
 def test_what_says_nothing_of_the_open_ones_does_not_close_it() -> None:
