@@ -80,9 +80,9 @@ def ask_all(
         for use, answers in zip(models, said.answers, strict=True):
             with use():
                 try:
-                    answers += answer(base, seen, questions, generation, timeout_s=_TIMEOUT_S)
+                    answers.extend(answer(base, seen, questions, generation, timeout_s=_TIMEOUT_S))
                 except InputError:  # too slow, or too long a question: served, there would be no answer
-                    answers += [_UNSAID] * len(questions)
+                    answers.extend([_UNSAID] * len(questions))
     if not said.pairs:
         raise DatasetError("None of the images to ask about can be read.")
     return said
