@@ -138,7 +138,7 @@ class UltrasoundEngine:
         reason = gate.refuse_by_header(image.header, task.facts)
         if reason is not None:
             raise _Refused(reason)
-        category = next((c for c in task.categories if c.key == image.category), None)
+        category = next((c for c in task.categories or self._manifest.categories if c.key == image.category), None)
         if category is None:
             raise _Refused(_no_category(image))
         adapter = next((ref for ref in task.models if ref.slot == category.key), None)

@@ -183,7 +183,7 @@ class _Checked:
             kind = content.get("model_type")
             if kind != family.model_type:
                 self.refuse(f"its config.json is of a {kind!r} model, not of {family.model_type!r}")
-            config = family.config(**content)
+            config = family.config.from_dict(content)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             self.refuse("its config.json cannot be read", error)
         if not config.use_decoder_only_language_model:

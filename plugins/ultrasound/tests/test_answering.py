@@ -70,6 +70,12 @@ def test_a_question_longer_than_the_model_is_refused(loaded, seen):
     assert caught.value.code == "question_too_long"
 
 
+@pytest.mark.parametrize("word", ["<image>", "</s>", "<pad>"])
+def test_a_word_that_is_no_word_to_the_model_is_refused(loaded, seen, word):
+    with pytest.raises(InputError, match="angle brackets"):
+        answer(loaded, seen, [f"What is {word} here?"], PLAIN, timeout_s=60)
+
+
 def test_the_tower_looks_once_however_many_questions(loaded, picture_file, monkeypatch):
     looks = []
     real = loaded.model.vision_model.forward
