@@ -92,7 +92,8 @@ class AdapterFit:
         fingerprint: str,
     ) -> None:
         """A checkpoint of another ``fingerprint`` is not taken up."""
-        self._base, self._train, self._validation, self._features = base, train, validation, features
+        self._base, self._validation, self._features = base, validation, features
+        self.train = train
         self._recipe, self._checkpoints, self._fingerprint = recipe, checkpoints, fingerprint
         self.portions = Portions(recipe.batch)
         self.notes: list[str] = []
@@ -115,7 +116,7 @@ class AdapterFit:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimiser in one epoch."""
-        return math.ceil(len(self._train) / self._recipe.effective_batch)
+        return math.ceil(len(self.train) / self._recipe.effective_batch)
 
     @property
     def state(self) -> FitState:
@@ -187,10 +188,10 @@ class AdapterFit:
     def _batches(self, epoch: int) -> list[list[Row]]:
         """Return the rows of each step of an epoch; those of one length are beside each other, to be padded least."""
         generator = torch.Generator().manual_seed(self._recipe.seed_of(epoch))
-        order = torch.randperm(len(self._train), generator=generator).tolist()
+        order = torch.randperm(len(self.train), generator=generator).tolist()
         size = self._recipe.effective_batch
         together = (order[at : at + size] for at in range(0, len(order), size))
-        return [sorted((self._train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
+        return [sorted((self.train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
 
     def _step(self, epoch: int, step: int, rows: Sequence[Row]) -> float:
         """Take one step of the optimiser; return the mean loss of the tokens that were learned."""

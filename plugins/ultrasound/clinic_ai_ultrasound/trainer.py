@@ -25,14 +25,16 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.domain import CategoryInfo, ModelRef
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai_ultrasound.adapters import Adapters
-from clinic_ai_ultrasound.candidate import DIRECTORY, SUMMARY, write_candidate
-from clinic_ai_ultrasound.collating import Row, encode
+from clinic_ai_ultrasound.answering import fitting
+from clinic_ai_ultrasound.candidate import DIRECTORY, SUMMARY, Candidate
+from clinic_ai_ultrasound.collating import Row, encode, shortest_answer
 from clinic_ai_ultrasound.costs import Sizes, flops_per_second, sizes_of, step_seconds
 from clinic_ai_ultrasound.dataset import SPLITS, count_pairs, described, labelled, refuse_empty
-from clinic_ai_ultrasound.evaluation import Compared, ask_all, calibrate, generation_of, scores_alone
+from clinic_ai_ultrasound.evaluation import Compared, Model, ask_all, calibrate, generation_of, scores_alone
 from clinic_ai_ultrasound.features import Features, Stopped, compute_features, key_of
 from clinic_ai_ultrasound.fitting import LOSS, METRIC, METRIC_NAME, AdapterFit, FitState
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
@@ -88,18 +90,22 @@ class UltrasoundTrainer:
         examples = [example for example in dataset.examples if example.split == "test" and example.pairs]
         generation = generation_of(dataset.category, describe_plugin().categories)
         if model.manifest.base_digest is None:
-            return scores_alone(ask_all(load_base(model, device or Device()), examples, generation, [nullcontext]))
+            alone = Model(nullcontext, fitting(generation, model.manifest))
+            return scores_alone(ask_all(load_base(model, device or Device()), examples, [alone]))
         loaded = load_base(_required(base), device or Device())
         adapters = Adapters(loaded)
         adapters.add(model)
 
         @contextmanager
-        def using(adapter: LoadedModel | None) -> Iterator[None]:
-            adapters.use(None if adapter is None else adapter.ref)
+        def using(ref: ModelRef | None) -> Iterator[None]:
+            adapters.use(ref)
             yield
 
-        said = ask_all(loaded, examples, generation, [lambda: using(None), lambda: using(model)])
-        return Compared.of(said).scores()
+        models = [
+            Model(lambda: using(None), fitting(generation, loaded.manifest)),
+            Model(lambda: using(model.ref), fitting(generation, model.manifest)),
+        ]
+        return Compared.of(ask_all(loaded, examples, models)).scores()
 
 
 def _required(base: LoadedModel | None) -> LoadedModel:
@@ -251,22 +257,23 @@ class _Run:
     def _conclude(self, fit: AdapterFit, state: FitState) -> Scores:
         """Calibrate, measure, and write candidate, report and summary; return the figures. Raise Stopped."""
         category = self._task.dataset.category
-        generation = generation_of(category, self._task.categories or describe_plugin().categories)
+        candidate = Candidate(self._task, self._base_model, fit.adapted, shortest_answer(fit.train))
+        wanted = generation_of(category, self._categories)
+        adapter = Model(nullcontext, fitting(wanted, candidate.manifest))
         self._say("answers the validation part", state)
-        judged = ask_all(self._base, self._part("validation"), generation, [nullcontext], self._should_stop)
+        judged = ask_all(self._base, self._part("validation"), [adapter], self._should_stop)
         calibration, why_not = calibrate(judged)
         self._notes += [why_not] if why_not else []
         self._say("answers the test part", state)
-        models = [fit.adapted.disable_adapter, nullcontext]
-        said = ask_all(self._base, self._part("test"), generation, models, self._should_stop)
-        compared = Compared.of(said)
+        alone = Model(fit.adapted.disable_adapter, fitting(wanted, self._base_model.manifest))
+        compared = Compared.of(ask_all(self._base, self._part("test"), [alone, adapter], self._should_stop))
         finished = Finished(
             run=self._task.run_id,
             category=self._label(),
             dataset=self._task.dataset.dataset_id,
             base=self._base_model.ref.label(),
             quantisation=self._base.quantisation,
-            model=f"{self._base_model.ref.plugin} {category.replace('_', '-')}-lora {self._task.run_id}",
+            model=f"{candidate.manifest.plugin} {candidate.manifest.name} {candidate.manifest.version}",
             recipe=self._recipe,
             state=state,
             compared=compared,
@@ -279,14 +286,16 @@ class _Run:
         summary, scores = finished.summary(), compared.scores()
         write_report(self._directory, finished)
         write_durably(self._directory / SUMMARY, json.dumps(summary, indent=1).encode())
-        write_candidate(
-            self._directory / DIRECTORY, self._task, self._base_model, fit.adapted, calibration, scores, summary
-        )
+        candidate.write(self._directory / DIRECTORY, calibration, scores, summary)
         return scores
 
+    @property
+    def _categories(self) -> tuple[CategoryInfo, ...]:
+        return self._task.categories or describe_plugin().categories
+
     def _label(self) -> str:
-        key, known = self._task.dataset.category, self._task.categories or describe_plugin().categories
-        return next((info.label for info in known if info.key == key), key)
+        key = self._task.dataset.category
+        return next((info.label for info in self._categories if info.key == key), key)
 
     # ------------------------------------------------------------ what the daemon is told
 
