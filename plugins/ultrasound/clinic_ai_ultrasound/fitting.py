@@ -53,6 +53,7 @@ def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:
     image = BaseModelOutputWithVisionQformerOutputs(
         pooler_output=features, vision_outputs=BaseModelOutputWithPooling(), qformer_outputs=None
     )
+    unread = {} if base.family == "blip2" else {"qformer_input_ids": None}  # the features have read the question
     return base.model(
         pixel_values=None,
         input_ids=batch.tokens,
@@ -61,6 +62,7 @@ def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:
         mm_encoder_outputs={"image": image},
         logits_to_keep=batch.kept,
         use_cache=False,
+        **unread,
         **loss,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from nltk.metrics.distance import edit_distance
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 
 from clinic_ai.ml.metrics import interval
 
