@@ -83,15 +83,23 @@ def batches(base: Base, questions: Sequence[str]) -> list[Sequence[str]]:
     return [[question] for question in questions] if base.quantisation == "int8" else [questions]
 
 
-@torch.inference_mode()
 def answer(
     base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
 ) -> list[Answered]:
-    """Answer a batch of questions about one picture.
+    """Answer questions about one picture, as one batch where that is right; see ``batches``.
 
-    Raise InputError if a question is too long for the model, or if the answers are not finished in ``timeout_s``
-    seconds; then there is none at all.
+    Raise InputError if a question is too long for the model or has a word it cannot be asked, or if the answers to a
+    batch are not finished in ``timeout_s`` seconds; then there is none at all.
     """
+    return [
+        one for batch in batches(base, questions) for one in _answer(base, seen, batch, generation, timeout_s=timeout_s)
+    ]
+
+
+@torch.inference_mode()
+def _answer(
+    base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
+) -> list[Answered]:
     prompts = [prompt_tokens(base, question) for question in questions]
     _require_room(base, prompts, generation)
     features = image_features(base, seen, questions)
