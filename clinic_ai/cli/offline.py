@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from clinic_ai.conditions import FOLDER, add_conditions
+from clinic_ai.category_files import FOLDER as CATEGORIES
+from clinic_ai.category_files import add_categories
+from clinic_ai.conditions import FOLDER as CONDITIONS
+from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
 from clinic_ai.control.orders import ModelDesk, RunDesk
@@ -96,9 +99,10 @@ def daemon_answers(home: Home) -> bool:
 
 
 def plugins_of(home: Home) -> PluginCatalogue:
-    """Return the installed plugins with the conditions that this home adds to them."""
+    """Return the installed plugins with the conditions and categories that this home adds to them."""
     catalogue = find_plugins()
-    add_conditions(catalogue, home.path / FOLDER, table())
+    add_conditions(catalogue, home.path / CONDITIONS, table())
+    add_categories(catalogue, home.path / CATEGORIES)
     return catalogue
 
 

@@ -16,7 +16,18 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, guard_desk, metrics, problems, reviews
+from clinic_ai.control import (
+    alert_desk,
+    audit_desk,
+    category_desk,
+    desk,
+    file_desk,
+    folders,
+    guard_desk,
+    metrics,
+    problems,
+    reviews,
+)
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
@@ -83,6 +94,7 @@ def create_app(services: Services) -> FastAPI:
     for router in (
         _machine,
         _studies,
+        category_desk.router,
         folders.router,
         reviews.router,
         alert_desk.router,

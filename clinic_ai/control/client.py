@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from clinic_ai.control.alert_views import AckOrder, CriticalView
 from clinic_ai.control.audit_views import AuditView
 from clinic_ai.control.bench_views import BenchOrder, BenchView
+from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
@@ -97,6 +98,10 @@ class Client:
     def plugins(self) -> PluginsView:
         """Return the plugins and why some are not usable."""
         return self._get("/v1/plugins", PluginsView)
+
+    def plugin_categories(self) -> list[CategoryRow]:
+        """Return the categories of the plugins, and what answers about each."""
+        return self._get("/v1/plugins/categories", list[CategoryRow])
 
     def alerts(self) -> list[Alert]:
         """Return the alerts nobody acknowledged, newest first."""
@@ -194,6 +199,15 @@ class Client:
     def reroute(self, study_id: str) -> DoneView:
         """Route a study again even if it is in work. Raise NotFound or Conflict."""
         return self._post(f"/v1/studies/{segment(study_id, 'study')}/reroute", None, DoneView)
+
+    def categories(self, study_id: str, plugin: str | None = None) -> StudyCategories:
+        """Return which category each image of a study is of. Raise NotFound, or Conflict if several plugins say it."""
+        query = {} if plugin is None else {"plugin": plugin}
+        return self._get(f"/v1/studies/{segment(study_id, 'study')}/categories", StudyCategories, query)
+
+    def choose_category(self, study_id: str, order: CategoryOrder) -> DoneView:
+        """Say which category the images of a study are of. Raise NotFound or Conflict."""
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/category", order, DoneView)
 
     def files(
         self,

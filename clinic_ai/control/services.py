@@ -43,6 +43,9 @@ class ExecutionPort(Protocol):
     def prioritise(self, study_id: str, priority: int, actor: str) -> str:
         """Set the priority of a study. Raise NotFound."""
 
+    def choose_category(self, study_id: str, plugin: str, category: str, actor: str) -> str:
+        """Note which category a person says a study's images are of. Raise NotFound or Conflict."""
+
     def routing_of(self, study: Study) -> Routing:
         """Return where the present rules and claims send a study, with the explanation."""
 
