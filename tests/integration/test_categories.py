@@ -8,7 +8,6 @@ from pathlib import Path
 import marked
 import pydicom
 import pytest
-from clinic_ai_ultrasound.plugin import describe_plugin
 from copies import open_deidentifier
 from intake_site import Site
 from pydicom.sequence import Sequence
@@ -23,6 +22,7 @@ from clinic_ai.guard.client import Guard
 from clinic_ai.settings import QuestionSettings
 from clinic_ai.store import categories, jobs
 from clinic_ai.training.registry import Registry
+from clinic_ai_ultrasound.plugin import describe_plugin
 
 SUPPORT = str(Path(__file__).parent.parent / "support")
 CURIOUS = PluginManifest(

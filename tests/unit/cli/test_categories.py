@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clinic_ai_ultrasound.plugin import describe_plugin
 from control_room import Room, control_room
 
 from clinic_ai.cli import main
@@ -22,6 +21,7 @@ from clinic_ai.home import Home, init_home
 from clinic_ai.process import category_folder, run_files
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.audit import first_break, rows
+from clinic_ai_ultrasound.plugin import describe_plugin
 
 Run = Callable[..., tuple[int, str, str]]
 CATEGORIES = describe_plugin().categories
