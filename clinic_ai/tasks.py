@@ -243,6 +243,20 @@ class Workbook(Word):
     sheets: tuple[Sheet, ...]
 
 
+class SheetForm(Word):
+    """Write a workbook for people to fill in into ``output_directory``; the first of its rows is the header."""
+
+    output_directory: str
+    title: str = Field(max_length=31)
+    rows: tuple[tuple[str, ...], ...]
+
+
+class SheetMade(Word):
+    """The name of the workbook that was written."""
+
+    name: str
+
+
 class GuardLoad(Word):
     """Load and test the policy pack in this directory."""
 

@@ -99,6 +99,21 @@ def check(
         raise typer.Exit(Exit.FAILED)
 
 
+@train.command("sheet", epilog=example("train sheet ultrasound femur /srv/labels/femur/labels.xlsx"))
+def sheet(
+    plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that will learn.")],
+    category: Annotated[str, typer.Argument(metavar="CATEGORY", help="What the images are of.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new .xlsx, in the folder of the images.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an empty sheet to fill in: the questions of a category as headers, a row for each image beside it."""
+    from clinic_ai.cli.offline import absolute, write_sheet
+    from clinic_ai.cli.output import print_done
+
+    print_done(write_sheet(home_of(home), plugin, category, Path(absolute(file))), as_json=as_json)
+
+
 @train.command("list", epilog=example("train list"))
 def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List all training runs, newest first."""

@@ -68,6 +68,6 @@ def read_labels(
     why_not = untrained(folder.category, folder.directory, trained=folder.key in trained)
     if why_not:
         raise DatasetError(
-            f"{why_not}.", remedy="Make one as docs/labelling-ultrasound.md shows, and put the images beside it."
+            f"The {why_not}.", remedy="Make one as docs/labelling-ultrasound.md shows, and put the images beside it."
         )
     return read_answers(folder.directory, folder.category, read_workbooks)

@@ -81,6 +81,17 @@ def read_answers(directory: Path, category: CategoryInfo, read_workbooks: ReadWo
     return reading
 
 
+def form_of(directory: Path, category: CategoryInfo) -> list[tuple[str, ...]]:
+    """Return the rows of a sheet to fill in: the questions of the category as headers, a row for each image.
+
+    A category without questions gets a row to begin with for each image, with room for a question and its answer.
+    Raise DatasetError if the folder cannot be read.
+    """
+    images = [str(path.relative_to(directory)) for path in _look(directory, Reading()).images]
+    asked = [question if question.endswith("?") else f"{question}?" for question in category.questions]
+    return [("image", *(asked or ("question", "answer"))), *((image,) for image in images)]
+
+
 def _look(directory: Path, reading: Reading) -> _Folder:
     if not directory.is_dir():
         raise DatasetError(f"{directory} is not a folder that can be read.", remedy="Give the folder of a category.")

@@ -83,6 +83,11 @@ def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
     return Row(features, tuple(tokens), len(asked))
 
 
+def shortest_answer(rows: Sequence[Row]) -> int:
+    """Return the tokens of the shortest answer, without its end."""
+    return min(row.learned for row in rows) - 1
+
+
 def _require_image(base: Base, tokens: Sequence[int]) -> None:
     """Raise ModelError unless the image has its tokens, all of them at the beginning."""
     image, count = base.model.config.image_token_index, base.image_tokens

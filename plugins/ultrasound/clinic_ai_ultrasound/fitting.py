@@ -53,6 +53,7 @@ def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:
     image = BaseModelOutputWithVisionQformerOutputs(
         pooler_output=features, vision_outputs=BaseModelOutputWithPooling(), qformer_outputs=None
     )
+    unread = {} if base.family == "blip2" else {"qformer_input_ids": None}  # the features have read the question
     return base.model(
         pixel_values=None,
         input_ids=batch.tokens,
@@ -61,6 +62,7 @@ def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:
         mm_encoder_outputs={"image": image},
         logits_to_keep=batch.kept,
         use_cache=False,
+        **unread,
         **loss,
     )
 
@@ -92,7 +94,8 @@ class AdapterFit:
         fingerprint: str,
     ) -> None:
         """A checkpoint of another ``fingerprint`` is not taken up."""
-        self._base, self._train, self._validation, self._features = base, train, validation, features
+        self._base, self._validation, self._features = base, validation, features
+        self.train = train
         self._recipe, self._checkpoints, self._fingerprint = recipe, checkpoints, fingerprint
         self.portions = Portions(recipe.batch)
         self.notes: list[str] = []
@@ -115,7 +118,7 @@ class AdapterFit:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimiser in one epoch."""
-        return math.ceil(len(self._train) / self._recipe.effective_batch)
+        return math.ceil(len(self.train) / self._recipe.effective_batch)
 
     @property
     def state(self) -> FitState:
@@ -187,10 +190,10 @@ class AdapterFit:
     def _batches(self, epoch: int) -> list[list[Row]]:
         """Return the rows of each step of an epoch; those of one length are beside each other, to be padded least."""
         generator = torch.Generator().manual_seed(self._recipe.seed_of(epoch))
-        order = torch.randperm(len(self._train), generator=generator).tolist()
+        order = torch.randperm(len(self.train), generator=generator).tolist()
         size = self._recipe.effective_batch
         together = (order[at : at + size] for at in range(0, len(order), size))
-        return [sorted((self._train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
+        return [sorted((self.train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
 
     def _step(self, epoch: int, step: int, rows: Sequence[Row]) -> float:
         """Take one step of the optimiser; return the mean loss of the tokens that were learned."""

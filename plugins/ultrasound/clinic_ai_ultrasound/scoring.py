@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from nltk.metrics.distance import edit_distance
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 
 from clinic_ai.ml.metrics import interval
 
@@ -56,7 +56,7 @@ def edit_similarity(said: str, truth: str) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """A model on some answers: each metric's mean and its 95 % interval, which is missing if one patient has them all."""
+    """A model on some answers: mean and 95 % interval of each metric; no interval if one patient has them all."""
 
     answers: int
     values: dict[str, float]

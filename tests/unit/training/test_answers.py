@@ -138,7 +138,7 @@ def test_a_category_without_a_sheet_says_exactly_what_it_needs(
 ) -> None:
     label = next(category.label for category in CATEGORIES if category.key == key)
     folder = school.home.labels / "tiny" / key
-    sentence = f"category {label} has no trained model: it needs a labelled sheet (.xlsx) in {folder}."
+    sentence = f"The category {label} has no trained model: it needs a labelled sheet (.xlsx) in {folder}."
 
     assert _why_not(school, key) == sentence  # no folder yet
     images(folder, "a.png")
@@ -159,7 +159,7 @@ def test_one_that_has_a_model_is_not_said_to_have_none(
 ) -> None:
     (tmp_path / "femur").mkdir()
     with pytest.raises(
-        DatasetError, match=r"^category Femur cannot be trained anew: it needs a labelled sheet \(.xlsx\)"
+        DatasetError, match=r"^The category Femur cannot be trained anew: it needs a labelled sheet \(.xlsx\)"
     ):
         frozen.freeze(manifest, tmp_path / "femur", "ada", Terms(trained=frozenset({"femur"})))
 
