@@ -109,9 +109,9 @@ def load_base(model: LoadedModel, device: Device) -> Base:
     config = checked.config(family)
     processor = _processor(checked, config)
     loaded = _weights(checked, family, config, dtype, place)
-    _require_sight(checked, loaded)
     if checked.quantisation == "int8":
         _let_go_of_files(loaded)
+    _require_sight(checked, loaded)
     loaded.requires_grad_(False)
     loaded.eval()
     return Base(loaded, processor, model.ref, model.manifest, place, dtype, checked.family)
