@@ -202,9 +202,9 @@ class DeidentifyResult(Word):
 
 
 class SheetTask(Word):
-    """Read the workbook (.xlsx) at this absolute path."""
+    """Read the workbook (.xlsx) at this absolute path; without one, only say that the child works."""
 
-    path: str
+    path: str = ""
 
 
 MAX_CELL = 2000
@@ -241,6 +241,20 @@ class Workbook(Word):
     """What a workbook says, sheet by sheet in its order."""
 
     sheets: tuple[Sheet, ...]
+
+
+class SheetForm(Word):
+    """Write a workbook for people to fill in into ``output_directory``; the first of its rows is the header."""
+
+    output_directory: str
+    title: str = Field(max_length=31)
+    rows: tuple[tuple[str, ...], ...]
+
+
+class SheetMade(Word):
+    """The name of the workbook that was written."""
+
+    name: str
 
 
 class GuardLoad(Word):

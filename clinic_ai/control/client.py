@@ -17,6 +17,7 @@ from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCa
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
+from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import (
     DoneView,
     EventView,
@@ -276,6 +277,10 @@ class Client:
             if row.run_id == run_id:
                 return row
         raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
+
+    def check_labels(self, order: CheckOrder) -> CheckView:
+        """Return what a run would learn from a folder. Raise NotFound, Conflict or ChildError."""
+        return self._post("/v1/runs/check", order, CheckView, timeout_s=LONG_S)
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a training run. Raise DatasetError, NotFound or Conflict."""

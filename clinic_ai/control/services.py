@@ -85,6 +85,12 @@ class RunsPort(Protocol):
     def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
 
+    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Any:
+        """Return what a run would learn from a folder, with the attributes of ``training_views.CheckView``.
+
+        Raise NotFound, Conflict, or ChildError if nothing can be read now.
+        """
+
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen. Raise NotFound."""
 

@@ -27,8 +27,9 @@ MAX_CELLS = 1_000_000
 """Cells of one sheet with the empty ones that have a colour or a border."""
 MAX_STRINGS = 200_000
 """Different texts of the workbook."""
-_MAX_PROLOGUE_BYTES = 1 << 20
-_PIECE = 1 << 16
+_MAX_TOKEN_BYTES = 1 << 20
+"""Parsers that get a document piece by piece look at an unfinished tag again with each: a long one halts them."""
+_PIECE = 1 << 18
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _BROKEN = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
@@ -138,7 +139,7 @@ class _Reader:
         """Parse a piece; return whether the rest matters too."""
         self._parser.Parse(piece, False)
         self._read += len(piece)
-        if not self._root and self._read > _MAX_PROLOGUE_BYTES:
+        if self._read - self._parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
             raise damaged()
         return self._root in {"", "worksheet", "sst"}
 

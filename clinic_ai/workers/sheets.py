@@ -1,4 +1,4 @@
-"""The child that reads workbooks (.xlsx), and dies instead of the daemon if one of them is hostile.
+"""The child that reads workbooks (.xlsx), and dies instead of the daemon if one is hostile; it writes empty ones too.
 
 A cell is passed on as what it shows; formulas are not computed and stay what they are, for people to replace.
 """
@@ -18,19 +18,23 @@ import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from zipfile import BadZipFile
 
-from openpyxl import load_workbook
+import openpyxl
+from openpyxl.styles import Alignment, Font
 from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.escape import unescape
 from openpyxl.utils.exceptions import InvalidFileException
 
 from clinic_ai.errors import InputError
-from clinic_ai.tasks import MAX_CELL, Sheet, SheetCell, SheetRow, SheetTask, Workbook
+from clinic_ai.tasks import MAX_CELL, Sheet, SheetCell, SheetForm, SheetMade, SheetRow, SheetTask, Workbook
 from clinic_ai.wire import Call, Method, serve
 from clinic_ai.workers.sheet_archive import Survey, damaged, survey
 
+FORM_NAME = "form.xlsx"
+_COLUMN_WIDTH = 28
 MAX_SHEETS = 100
 MAX_COLUMNS = 256
 _LAST_ROW = 1_048_576
@@ -58,6 +62,8 @@ _PADDED = re.compile(r"0{2,20}")
 
 def read(task: SheetTask, _call: Call) -> Workbook:
     """Read a workbook. Raise InputError, as the end of a sentence about the file, if it is none that may be read."""
+    if not task.path:
+        return Workbook(sheets=())
     try:
         # Without following a link or waiting for a pipe.
         descriptor = os.open(task.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -74,7 +80,7 @@ def read(task: SheetTask, _call: Call) -> Workbook:
 
 def _sheets(file: BinaryIO, surveys: dict[str, Survey]) -> Iterator[Sheet]:
     file.seek(0)
-    workbook = load_workbook(file, read_only=True, data_only=False, keep_links=False)
+    workbook = openpyxl.load_workbook(file, read_only=True, data_only=False, keep_links=False)
     if len(workbook.worksheets) > MAX_SHEETS:
         raise InputError("too_many", f"has more than {MAX_SHEETS} sheets", remedy="Delete those without labels.")
     for sheet in workbook.worksheets:
@@ -178,7 +184,24 @@ def tidy(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", "".join(seen)).split())
 
 
-METHODS = {"read": Method(params=SheetTask, function=read)}
+def write(form: SheetForm, _call: Call) -> SheetMade:
+    """Write an empty workbook to fill in: the header stays in view, and long questions are wrapped."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = form.title
+    for number, texts in enumerate(form.rows, start=1):
+        for column, text in enumerate(texts, start=1):
+            cell = sheet.cell(number, column, tidy(text))
+            cell.data_type = "s"  # a name that begins with = is no formula
+            if number == 1:
+                cell.font, cell.alignment = Font(bold=True), Alignment(wrap_text=True, vertical="top")
+                sheet.column_dimensions[get_column_letter(column)].width = _COLUMN_WIDTH
+    sheet.freeze_panes = "B2"
+    book.save(Path(form.output_directory) / FORM_NAME)
+    return SheetMade(name=FORM_NAME)
+
+
+METHODS = {"read": Method(params=SheetTask, function=read), "write": Method(params=SheetForm, function=write)}
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # openpyxl's quote what stands in cells

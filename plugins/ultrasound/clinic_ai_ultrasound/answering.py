@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from clinic_ai.contract import ModelManifest
 from clinic_ai.domain import Generation
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import InputError
@@ -20,6 +21,8 @@ from clinic_ai_ultrasound.prompts import prompt
 from clinic_ai_ultrasound.repetition import without_repetition
 from clinic_ai_ultrasound.sequences import embed, prompt_tokens
 
+SHORTEST = "shortest_answer"
+"""Parameter of an adapter: tokens of the shortest answer it learned from, without the end."""
 REPETITION, CUT_OFF = "repetition", "cut_off"
 """Flags of an answer: something repeated was cut out; it did not end by itself."""
 
@@ -47,6 +50,17 @@ class Answered:
     text: str
     mean_log_probability: float
     flags: tuple[str, ...]
+
+
+def fitting(generation: Generation, manifest: ModelManifest) -> Generation:
+    """Return how the model of ``manifest`` generates: it need not say more than the shortest answer it learned.
+
+    Forced to, it would go on behind "Yes." with words that nobody taught it.
+    """
+    shortest = manifest.parameters.get(SHORTEST, generation.min_new_tokens)
+    if not isinstance(shortest, int) or not 0 <= shortest < generation.min_new_tokens:
+        return generation
+    return generation.model_copy(update={"min_new_tokens": shortest})
 
 
 @torch.inference_mode()

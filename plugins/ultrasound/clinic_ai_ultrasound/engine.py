@@ -15,7 +15,7 @@ from clinic_ai.ml.greys import Float
 from clinic_ai.ml.images import GreyImage, load_grey
 from clinic_ai_ultrasound import frames, gate
 from clinic_ai_ultrasound.adapters import Adapters
-from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, Answered, Seen, answer, batches, look
+from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, Answered, Seen, answer, batches, fitting, look
 from clinic_ai_ultrasound.confidence import Calibration
 from clinic_ai_ultrasound.gate import FeatureGate, Reason
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
@@ -173,7 +173,8 @@ class UltrasoundEngine:
             seen = self._look(base, image)
         with work.timed("switch"):
             adapters.use(asked.adapter)
-        generation = asked.category.generation or Generation()
+        manifest = adapters.get(asked.adapter).manifest if asked.adapter is not None else base.manifest
+        generation = fitting(asked.category.generation or Generation(), manifest)
         found: list[Answered | Reason] = []
         for batch in batches(base, questions):
             with work.timed("answer"):
@@ -182,7 +183,6 @@ class UltrasoundEngine:
                     found += answer(base, seen, batch, generation, timeout_s=timeout_s)
                 except InputError as error:  # too late or too long: what other batches were answered still counts
                     found += [Reason(error.code, error.message, error.remedy)] * len(batch)
-        manifest = adapters.get(asked.adapter).manifest if asked.adapter is not None else base.manifest
         calibration = Calibration.of(manifest)
         return [
             one if isinstance(one, Reason) else self._worded(asked, frame, question, one, calibration)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -131,9 +132,13 @@ def served_dtype(declared: str, place: torch.device) -> torch.dtype:
 
 
 def _hush() -> None:
-    """Keep progress bars, and what bitsandbytes says for every layer and token, out of the log of the child."""
+    """Keep progress bars, and what libraries say anew for every layer, token and answer, out of the child's log.
+
+    A child that prints a MiB is ended.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", r"Passing .* with `inputs_embeds` and without `input_ids`", UserWarning)
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
