@@ -42,8 +42,9 @@ class ImageOf(Detector):
     @property
     def sought(self) -> str:
         """Name the images."""
-        parts = f" of {', '.join(self.body_parts)}" if self.body_parts else ""
-        return f"images of {', '.join(self.modalities)}{parts}{' or of what they do not say' * self.unless_denied}"
+        parts = " of certain body parts" if self.body_parts else ""
+        unsaid = ", or that do not say what they are" if self.unless_denied else ""
+        return f"images of {' or '.join(self.modalities)}{parts}{unsaid}"
 
     def detect(self, view: View) -> Flag | None:
         """Look at the modality and body part of the study."""

@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 SETS = sorted((HERE / "ultrasound").glob("*.toml"))
 IMAGES = tomllib.loads((HERE / "corpus" / "images.toml").read_text())
 CATEGORIES = HERE.parents[2] / "plugins" / "ultrasound" / "clinic_ai_ultrasound" / "categories.toml"
+LEAST = {"first": 0.98, "second": 0.98, "third": 0.9}
+"""Of each set what must be told apart; the lists learned from the first two."""
 ULTRASOUND = StudyFacts(modalities=("US",), slices=1)
 
 
@@ -64,7 +66,7 @@ def put(
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
-def test_what_the_sets_taught_the_pack_stays_learned(policy: Policy, path: Path) -> None:
+def test_most_questions_of_every_set_are_told_apart(policy: Policy, path: Path) -> None:
     asked = list(asked_in(path))
     verdicts = [put(policy, q.text, facts_of(q.image), q.audience, language=q.language) for q in asked]
     right = [(v.action is GuardAction.ALLOW) is q.answerable for q, v in zip(asked, verdicts, strict=True)]
@@ -72,7 +74,7 @@ def test_what_the_sets_taught_the_pack_stays_learned(policy: Policy, path: Path)
     print(f"\n{path.stem}: {len(wrong)} of {len(asked)} wrong", *wrong, sep="\n  ")
     for kind in (True, False):
         of_kind = [ok for q, ok in zip(asked, right, strict=True) if q.answerable is kind]
-        assert sum(of_kind) >= 0.95 * len(of_kind)
+        assert sum(of_kind) >= LEAST[path.stem] * len(of_kind)
 
 
 def test_every_standard_question_of_the_plugin_reaches_the_model(policy: Policy) -> None:
