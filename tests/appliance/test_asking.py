@@ -73,7 +73,7 @@ def test_an_answer_comes_out_of_the_guard_and_says_where_it_is_from(appliance: A
     assert asked.document.answer.text == f"{SIDE} {ANSWER} This is likely right. It was a phantom."
     assert (asked.document.image, asked.document.category, asked.document.confidence) == (1, "fetal_head", 0.8)
     assert asked.document.marks  # no model of a test has a clinical record
-    [row] = [r for r in rows(appliance.home, "SELECT * FROM questions WHERE question_id = ?", asked.question_id)]
+    [row] = rows(appliance.home, "SELECT * FROM questions WHERE question_id = ?", asked.question_id)
     assert (row["outcome"], row["asked_by"], row["question"]) == ("answered", "anna", SIDE)
     [audited] = rows(
         appliance.home,
