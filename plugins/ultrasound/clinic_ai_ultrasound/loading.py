@@ -6,6 +6,7 @@ the model answer without looking at the image is refused here, because it would 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import warnings
@@ -32,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 from clinic_ai.contract import Device, LoadedModel, ModelManifest
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
+from clinic_ai.heap import give_back
 
 BASE_SLOT = "base"
 IMAGE_TOKEN = "<image>"  # noqa: S105 - the word that stands for a part of the image
@@ -108,6 +110,8 @@ def load_base(model: LoadedModel, device: Device) -> Base:
     config = checked.config(family)
     processor = _processor(checked, config)
     loaded = _weights(checked, family, config, dtype, place)
+    if checked.quantisation == "int8":
+        _let_go_of_files(loaded)
     _require_sight(checked, loaded)
     loaded.requires_grad_(False)
     loaded.eval()
@@ -261,6 +265,19 @@ def _weights(checked: _Checked, family: Family, config: Any, dtype: torch.dtype,
         if names:
             checked.refuse(f"its weights {what} its config.json, first at {names[0]} ({len(names)} tensors)")
     return loaded
+
+
+def _let_go_of_files(model: Any) -> None:
+    """Copy what was not quantised, and give back what the quantisation used.
+
+    That lies in the mapped files still: for a layer norm of a few kB a shard of gigabytes stays mapped, and counts as
+    memory of the child (BLIP-2 OPT-2.7B: 12.0 GiB of data where 5.4 will do, 3.7 of them weights).
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype is not torch.int8:
+            tensor.data = tensor.data.clone()
+    gc.collect()
+    give_back()
 
 
 def _require_sight(checked: _Checked, model: Any) -> None:
