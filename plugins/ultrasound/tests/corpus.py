@@ -26,7 +26,7 @@ def make_dataset(picture_file, *, train=6, validation=4, test=4) -> Dataset:
         Example(
             path=str(picture_file(number)),
             sha256=f"{number + 1:02x}" * 32,
-            patient_key=f"p{number // 2}",
+            patient_key=f"person-{number // 2}",
             labels={},
             split=split,
             pairs=pairs(number),
