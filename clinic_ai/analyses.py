@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
+from clinic_ai.categories import categorise, with_categories
 from clinic_ai.contract import (
     AnalysisTask,
     LoadedModel,
@@ -44,8 +45,9 @@ from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.geometry import NoVolume, regular_volume
 from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
-from clinic_ai.settings import CriticalSettings
+from clinic_ai.settings import CategoryRule, CriticalSettings, QuestionSettings
 from clinic_ai.store import jobs, studies
+from clinic_ai.store.categories import Told, told_of
 from clinic_ai.store.critical import raise_alerts
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
@@ -88,6 +90,8 @@ class AnalyseRunner:
         policy_hash: Callable[[], str],
         deidentifier: Deidentifier,
         critical: Callable[[], Sequence[CriticalSettings]] = tuple,
+        rules: Callable[[], Sequence[CategoryRule]] = tuple,
+        questions: Callable[[], QuestionSettings] = QuestionSettings,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -99,6 +103,8 @@ class AnalyseRunner:
         self._policy_hash = policy_hash
         self._deidentifier = deidentifier
         self._critical = critical
+        self._rules = rules
+        self._questions = questions
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return the plugins that cannot work beside those ``at_work``, and why."""
@@ -146,16 +152,22 @@ class AnalyseRunner:
         with self._database.read() as connection:
             study = studies.get_study(connection, job.study_id, job.version)
             instances = studies.instances_of(connection, job.study_id, job.version)
+            told = told_of(connection, job.study_id, job.version, job.plugin) if manifest.categories else Told()
+        found_categories = categorise(manifest, self._rules(), study, instances, told)
+        questions = self._questions()
         shown = self._deidentified(study, instances) if manifest.deidentified else self._as_they_are(study, instances)
         with JobDirectory(self._directories, job.job_id) as directory:
             task = AnalysisTask(
                 job_id=job.job_id,
                 facts=shown.facts,
-                images=shown.images,
+                images=with_categories(shown.images, found_categories),
                 output_directory=str(directory),
                 models=job.models,
                 volumes=volumes_of(shown.instances),
                 conditions=manifest.conditions,
+                categories=manifest.categories,
+                base_answers=questions.base_answers,
+                answer_timeout_s=questions.answer_timeout_s,
             )
             models = tuple(self._models.loaded(ref) for ref in job.models)
             try:

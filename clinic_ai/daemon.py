@@ -14,6 +14,8 @@ import structlog
 
 from clinic_ai import __version__
 from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
+from clinic_ai.category_files import FOLDER as CATEGORIES
+from clinic_ai.category_files import add_categories
 from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.confinement import keep_capabilities
@@ -122,6 +124,8 @@ class Appliance:
             policy_hash=lambda: policy_hash(self.guard),
             deidentifier=self.deidentifier,
             critical=self._critical,
+            rules=lambda: self.settings.category,
+            questions=lambda: self.settings.questions,
         )
         self.execution = Execution(
             database=self.database,
@@ -221,6 +225,7 @@ class Appliance:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         self._refuse_unknown_conditions()
         add_conditions(self.catalogue, self.home.path / CONDITIONS, table())
+        add_categories(self.catalogue, self.home.path / CATEGORIES)
         self._check_critical()
         self._check_examples()
         for problem in self.catalogue.problems:

@@ -1,11 +1,13 @@
-"""What passes between the daemon and its own children: parser, deidentifier, receiver, guard, renderer.
+"""What passes between the daemon and its own children: parser, deidentifier, sheets, receiver, guard, renderer.
 
 Plugins see none of it.
 """
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
 
 from clinic_ai.contract import Condition
 from clinic_ai.domain import (
@@ -197,6 +199,62 @@ class DeidentifyResult(Word):
     """One entry for each file of the task, in its order."""
 
     files: tuple[DeidentifiedFile, ...]
+
+
+class SheetTask(Word):
+    """Read the workbook (.xlsx) at this absolute path; without one, only say that the child works."""
+
+    path: str = ""
+
+
+MAX_CELL = 2000
+"""Characters of a cell that are passed on; a longer text is cut."""
+
+
+class SheetCell(Word):
+    """A filled cell in the column with these letters. ``text`` is what it shows; of a formula, its beginning."""
+
+    column: Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,3}$")]
+    kind: Literal["text", "number", "date", "formula", "error"] = "text"
+    text: str = Field(max_length=MAX_CELL)
+
+
+class SheetRow(Word):
+    """A row that has filled cells, from left to right; ``number`` counts from 1, as the program shows it."""
+
+    number: int = Field(ge=1)
+    hidden: bool = False
+    cells: tuple[SheetCell, ...]
+
+
+class Sheet(Word):
+    """One sheet of a workbook. What several rows have in common in a merged cell stands in each of them."""
+
+    title: str = Field(max_length=100)
+    hidden: bool = False
+    merged: int = 0
+    """Merged ranges that reach over more than one row."""
+    rows: tuple[SheetRow, ...] = ()
+
+
+class Workbook(Word):
+    """What a workbook says, sheet by sheet in its order."""
+
+    sheets: tuple[Sheet, ...]
+
+
+class SheetForm(Word):
+    """Write a workbook for people to fill in into ``output_directory``; the first of its rows is the header."""
+
+    output_directory: str
+    title: str = Field(max_length=31)
+    rows: tuple[tuple[str, ...], ...]
+
+
+class SheetMade(Word):
+    """The name of the workbook that was written."""
+
+    name: str
 
 
 class GuardLoad(Word):

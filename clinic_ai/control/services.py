@@ -43,6 +43,9 @@ class ExecutionPort(Protocol):
     def prioritise(self, study_id: str, priority: int, actor: str) -> str:
         """Set the priority of a study. Raise NotFound."""
 
+    def choose_category(self, study_id: str, plugin: str, category: str, actor: str) -> str:
+        """Note which category a person says a study's images are of. Raise NotFound or Conflict."""
+
     def routing_of(self, study: Study) -> Routing:
         """Return where the present rules and claims send a study, with the explanation."""
 
@@ -81,6 +84,12 @@ class RunsPort(Protocol):
 
     def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
+
+    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Any:
+        """Return what a run would learn from a folder, with the attributes of ``training_views.CheckView``.
+
+        Raise NotFound, Conflict, or ChildError if nothing can be read now.
+        """
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen. Raise NotFound."""

@@ -194,8 +194,23 @@ class StackRow(View):
     remarks: tuple[str, ...]
 
 
+class ImageCategory(View):
+    """One image of a study. ``file`` is its path below the inbox; ``note`` says how the category is known, or why not.
+
+    ``category`` and ``label`` are empty if it is unknown or ambiguous.
+    """
+
+    sha256: str
+    file: str
+    plugin: str
+    category: str
+    label: str
+    note: str
+
+
 class VersionView(View):
-    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only.
+    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only, and so are
+    ``categories``, of the plugins that analyse it.
 
     ``remarks`` say how it was put together, where its UIDs are not all the sender's; for the newest version only.
     """
@@ -205,6 +220,7 @@ class VersionView(View):
     jobs: tuple[Job, ...]
     artefacts: tuple[ArtefactRow, ...]
     stacks: tuple[StackRow, ...] = ()
+    categories: tuple[ImageCategory, ...] = ()
     remarks: tuple[str, ...] = ()
 
 

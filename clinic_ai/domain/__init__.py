@@ -32,7 +32,14 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
-from clinic_ai.domain.questions import CategoryInfo, Code, Generation, QuestionAnswer
+from clinic_ai.domain.questions import (
+    CategoryInfo,
+    Code,
+    Generation,
+    QuestionAnswer,
+    categories_named,
+    plain_name,
+)
 from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement, StatementKind
 from clinic_ai.domain.studies import CloseCode, Study, StudyFacts, StudyState, Urgency, WaitReason
 from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
@@ -108,5 +115,7 @@ __all__ = [
     "WaitReason",
     "Word",
     "Words",
+    "categories_named",
     "new_id",
+    "plain_name",
 ]

@@ -92,6 +92,7 @@ class Room:
     lookout: Lookout
     closing: Closing
     guard: Guard
+    catalogue: PluginCatalogue
 
     def look(self) -> None:
         """Look at the inboxes once, as ingest does all the time."""
@@ -307,7 +308,7 @@ def control_room(path: Path) -> Iterator[Room]:
     server = ControlServer(home, services)
     server.start()
     try:
-        yield Room(home, database, shared, server, lookout, closing, guard)
+        yield Room(home, database, shared, server, lookout, closing, guard, catalogue)
     finally:
         server.stop()
         lookout.close()

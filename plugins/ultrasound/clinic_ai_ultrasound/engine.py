@@ -236,8 +236,11 @@ def untrained(category: CategoryInfo) -> Reason:
 def _no_category(image: TaskImage) -> Reason:
     if image.category:
         return Reason("unknown_category", f"The plugin has no category {image.category}.")
-    sentence = image.category_note or "It is not known which category the image is of."
-    return Reason("no_category", sentence, "Say so with `clinic-ai study category`.")
+    if image.category_note:  # it says what to do, too
+        return Reason("no_category", image.category_note)
+    return Reason(
+        "no_category", "It is not known which category the image is of.", "Say so with `clinic-ai study category`."
+    )
 
 
 def _choose(image: TaskImage, keep: int) -> list[int]:
