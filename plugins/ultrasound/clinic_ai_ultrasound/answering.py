@@ -156,6 +156,7 @@ def _settings(base: Base, generation: Generation) -> GenerationConfig:
     return GenerationConfig(
         **generation.model_dump(),
         do_sample=False,
+        suppress_tokens=[base.model.config.image_token_index],  # said, it would be taken for a part of the image
         eos_token_id=list(_stops(base)),
         pad_token_id=base.tokenizer.pad_token_id,
         bos_token_id=base.tokenizer.bos_token_id,

@@ -23,8 +23,8 @@ from clinic_ai_ultrasound.scoring import EXACT, Figures, Scored, by_type, mean_i
 
 FEWEST_TO_CALIBRATE = 8
 """Validation answers; from fewer, no confidence can be learned."""
-FEWEST_OF_TYPE = 3
-"""Test questions of one type that get figures of their own; rarer types are pooled."""
+MOST_TYPES = 16
+"""Types of questions that get figures of their own; if there are more, the rarest are pooled."""
 _TIMEOUT_S = 600.0
 _UNSAID = Answered("", math.nan, ())
 
@@ -135,7 +135,7 @@ class Compared:
 
     def types(self) -> dict[str, tuple[Figures, Figures]]:
         """Return the figures of base and adapter for each type of question."""
-        rows = by_type([pair.question for pair in self.said.pairs], fewest=FEWEST_OF_TYPE)
+        rows = by_type([pair.question for pair in self.said.pairs], most=MOST_TYPES)
         return {kind: (self.before.figures(some), self.after.figures(some)) for kind, some in rows.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_learner
 from school import School, tiny_png
+from tiny_learner import write_model
 from workbooks import workbook
 
 from clinic_ai.contract import Dataset, Example, PluginManifest
@@ -286,3 +287,15 @@ def test_the_digest_covers_pairs_and_category_and_leaves_older_ones_as_they_were
     other = one.model_copy(update={"pairs": (pair.model_copy(update={"answer": "right"}),)})
     digests = [digest_of([one]), digest_of([asked]), digest_of([other]), digest_of([asked], "femur")]
     assert len(set(digests)) == 4
+
+
+def test_a_run_starts_from_the_base_and_from_no_adapter(
+    school: School, manifest: PluginManifest, tmp_path: Path
+) -> None:
+    for slot in ("base", "femur", "main"):
+        write_model(tmp_path / slot, 1.0, name=slot, slot=slot)
+        school.registry.import_directory(tmp_path / slot, "ada")
+        school.registry.promote("tiny", slot, "1", "ada")
+    run = school.runs.wait(school.runs.start("tiny", labelled(tmp_path / "femur-images" / "femur"), {}, "ada"), 60)
+    assert run.plan is not None
+    assert run.plan["base"]["slot"] == "base"
