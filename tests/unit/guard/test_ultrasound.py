@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 SETS = sorted((HERE / "ultrasound").glob("*.toml"))
 IMAGES = tomllib.loads((HERE / "corpus" / "images.toml").read_text())
 CATEGORIES = HERE.parents[2] / "plugins" / "ultrasound" / "clinic_ai_ultrasound" / "categories.toml"
-LEAST = {"first": 0.98, "second": 0.98, "third": 0.9}
-"""Of each set what must be told apart; the lists learned from the first two."""
+LEAST = {"first": 0.98, "second": 0.98, "third": 0.9, "fourth": 0.98}
+"""Of each set what must be told apart; the lists learned from all but the third."""
 ULTRASOUND = StudyFacts(modalities=("US",), slices=1)
 
 
@@ -115,6 +115,15 @@ def test_an_answer_that_tells_the_sex_is_held(say: Callable[..., GuardVerdict], 
     assert verdict.action is GuardAction.HOLD
     assert verdict.released == ()
     assert "fetal-sex-told" in {decision.rule for decision in verdict.decisions}
+
+
+def test_of_many_answers_those_that_tell_the_sex_are_held_and_no_others(say: Callable[..., GuardVerdict]) -> None:
+    telling, harmless = (
+        (HERE / "ultrasound" / "answers" / f"{kind}.txt").read_text().splitlines() for kind in ("telling", "harmless")
+    )
+    told = [text for text in telling if say(text, facts=ULTRASOUND).action is not GuardAction.HOLD]
+    held = [text for text in harmless if say(text, facts=ULTRASOUND).action.severity >= GuardAction.HOLD.severity]
+    assert (told, held) == ([], [])
 
 
 def test_the_same_words_on_an_x_ray_are_not_held(say: Callable[..., GuardVerdict]) -> None:
