@@ -473,36 +473,9 @@ class PriorityOrder(Order):
     priority: int = Field(ge=-100, le=100)
 
 
-class ModelImport(Order):
-    """Import the model directory at this absolute path of the daemon's machine."""
-
-    directory: PlainPath
-
-
-class ModelChoice(Order):
-    """One model of the registry."""
-
-    plugin: Key
-    name: Line
-    version: Line
-
-
-class ModelRollback(Order):
-    """Take back the newest promotion of this slot."""
-
-    plugin: Key
-    slot: Key = "main"
-
-
 class RunOrder(Order):
     """Train a plugin on the labelled images below an absolute path of the daemon's machine."""
 
     plugin: Key
     dataset: PlainPath
     recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
-
-
-class PolicyTest(Order):
-    """Test the pack in this directory; without one, the pack that clinic.toml names."""
-
-    directory: PlainPath | None = None

@@ -15,6 +15,7 @@ from clinic_ai.domain import Audience, GuardAction, GuardVerdict, ImageFacts, St
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.engine import judge
+from clinic_ai.guard.inspection import compare_packs
 from clinic_ai.guard.intents import QuestionSubject, question_subject
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
@@ -158,6 +159,21 @@ def test_a_clinic_that_may_tell_leaves_the_rule_and_the_intent_out(policy: Polic
     said = Statement(statement_id="a_1", kind="answer", text="The fetus is male.")
     task = GuardTask(audience=Audience.CLINICIAN, subject=subject, statements=(said,), policy_hash=ours.digest)
     assert [released.text for released in judge(ours, task).released] == ["The fetus is male."]
+
+
+def test_the_difference_of_two_packs_names_the_intents_that_are_gone_or_changed(may_tell: Path) -> None:
+    default = may_tell.parent / "default"
+    changes = {(change.where, change.what) for change in compare_packs(default, may_tell).changes}
+    assert {("intent fetal-sex", "is gone"), ("rule fetal-sex-told", "is gone")} == changes
+    (back,) = [c for c in compare_packs(may_tell, default).changes if c.where == "intent fetal-sex"]
+    assert back.what == "is new: The sex of a fetus is told where the law or the clinic forbids it."
+    changed = shutil.copytree(default, may_tell.parent / "changed")
+    questions = changed / "questions.toml"
+    questions.write_text(questions.read_text().replace("maximum = 500", "maximum = 400"))
+    (change,) = compare_packs(default, changed).changes
+    assert change.where == "intent unclear"
+    assert "maximum = 500" in change.what
+    assert "maximum = 400" in change.what
 
 
 def test_a_wrong_name_of_an_intent_keeps_the_pack_from_loading(may_tell: Path) -> None:
