@@ -39,7 +39,7 @@ def needs(role: Role) -> Callable[[Request], Person]:
     return check
 
 
-def content(request: Request) -> Person:
+def _content(request: Request) -> Person:
     """Return a clinician on the control socket: who may read what a study shows."""
     person = needs(Role.CLINICIAN)(request)
     peer: Peer = request.state.peer
@@ -52,6 +52,6 @@ def content(request: Request) -> Person:
 Having = Annotated[Services, Depends(_services)]
 Anyone = Annotated[Person, Depends(needs(Role.TECHNICIAN))]
 Clinician = Annotated[Person, Depends(needs(Role.CLINICIAN))]
-Content = Annotated[Person, Depends(content)]
+Content = Annotated[Person, Depends(_content)]
 """A clinician who does not ask on the monitor socket."""
 Administrator = Annotated[Person, Depends(needs(Role.ADMINISTRATOR))]
