@@ -16,7 +16,18 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, guard_desk, metrics, problems, reviews
+from clinic_ai.control import (
+    alert_desk,
+    audit_desk,
+    desk,
+    file_desk,
+    folders,
+    guard_desk,
+    metrics,
+    problems,
+    questions,
+    reviews,
+)
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
@@ -84,6 +95,7 @@ def create_app(services: Services) -> FastAPI:
         _studies,
         folders.router,
         reviews.router,
+        questions.router,
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,

@@ -33,10 +33,13 @@ from clinic_ai.domain.instances import (
     Vector,
 )
 from clinic_ai.domain.questions import (
+    AskedQuestion,
     CategoryInfo,
     Code,
     Generation,
     QuestionAnswer,
+    QuestionDocument,
+    QuestionOutcome,
     categories_named,
     plain_name,
 )
@@ -63,6 +66,7 @@ __all__ = [
     "Answer",
     "Artefact",
     "ArtefactState",
+    "AskedQuestion",
     "Audience",
     "CategoryInfo",
     "CloseCode",
@@ -99,6 +103,8 @@ __all__ = [
     "Probability",
     "ProducedFile",
     "QuestionAnswer",
+    "QuestionDocument",
+    "QuestionOutcome",
     "Refusal",
     "Released",
     "RunState",

@@ -24,6 +24,11 @@ def findings_of(analyses: Iterable[Analysis]) -> tuple[Finding, ...]:
     return tuple(finding for analysis in analyses for finding in analysis.findings)
 
 
+def answers_of(analyses: Iterable[Analysis]) -> tuple[Answer, ...]:
+    """Return all answers that have words, in the order that statement ids count."""
+    return tuple(answer for analysis in analyses for answer in analysis.answers if answer.text.strip())
+
+
 def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
     """Return one statement for each finding, answer, refusal and remark; blank texts say nothing and are left out.
 
@@ -33,7 +38,7 @@ def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
         Statement(statement_id=f"f_{number}", kind="finding", text=sentence(finding), finding=finding)
         for number, finding in enumerate(findings_of(analyses), start=1)
     )
-    answers = (_answer_text(answer) for analysis in analyses for answer in analysis.answers)
+    answers = (answer_text(answer) for answer in answers_of(analyses))
     refusals = (refusal.sentence for analysis in analyses for refusal in analysis.refusals)
     remarks = (remark for analysis in analyses for remark in analysis.remarks)
     return (*findings, *_plain("answer", answers), *_plain("refusal", refusals), *_plain("remark", remarks))
@@ -88,11 +93,37 @@ def _plain(kind: StatementKind, texts: Iterable[str]) -> Iterator[Statement]:
         yield Statement(statement_id=f"{_PREFIXES[kind]}_{number}", kind=kind, text=_capped(text))
 
 
-def _answer_text(answer: Answer) -> str:
-    """Return question and answer in one, for an answer alone may mean anything; without words there is no answer."""
+def answer_text(answer: Answer) -> str:
+    """Return question, answer, how sure the model is and the notes in one; without words there is no answer.
+
+    An answer alone may mean anything, and what belongs to it must not be parted from it. Where all of it would be too
+    long, the notes are left out, then the question.
+    """
     question, text = answer.question.strip(), answer.text.strip()
-    both = f"{question} {text}" if question and text else text
-    return both if len(both) <= MAX_TEXT else text
+    if not text:
+        return ""
+    both = " ".join(filter(None, (question, text)))
+    notes = " ".join(filter(None, (likely_right(answer.confidence), *(note.strip() for note in answer.notes))))
+    whole = f"{_ended(both)} {notes}" if notes else both
+    return next((words for words in (whole, both) if len(words) <= MAX_TEXT), text)
+
+
+def likely_right(confidence: float | None) -> str:
+    """Return in words how probably an answer is right, by its calibrated probability; nothing if that is unknown.
+
+    > .90 "very likely", .75–.90 "likely", .25–.75 "may be", .05–.25 "unlikely", < .05 "very unlikely".
+    """
+    if confidence is None:
+        return ""
+    if 0.25 <= confidence < 0.75:
+        return "The model's answer may be right or wrong."
+    if confidence > 0.5:
+        return f"The model's answer is {'very ' if confidence > 0.90 else ''}likely to be right."
+    return f"The model's answer is {'very ' if confidence < 0.05 else ''}unlikely to be right."
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _capped(text: str) -> str:
