@@ -24,6 +24,7 @@ from clinic_ai.critical.matching import hits
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import (
     Analysis,
+    Answer,
     Instance,
     Job,
     JobKind,
@@ -172,6 +173,7 @@ class AnalyseRunner:
                 raise
         analysis = analysis.model_copy(
             update={
+                "answers": saying_which_image(analysis.answers, instances),
                 "refusals": (*analysis.refusals, *shown.refusals),
                 "remarks": (*analysis.remarks, *shown.remarks),
             }
@@ -185,6 +187,23 @@ class AnalyseRunner:
             raise_alerts(connection, job.job_id, job.study_id, job.version, found, time.time())
 
         return commit
+
+
+def saying_which_image(answers: Iterable[Answer], instances: Iterable[Instance]) -> tuple[Answer, ...]:
+    """Return the answers with a note of which image each is about, where a study has several.
+
+    It stands among the words, for these go where no structure does: two answers to one question must not be mixed up.
+    """
+    images = [instance.sha256 for instance in instances if instance.header.is_picture]
+    if len(images) < 2:
+        return tuple(answers)
+    notes = {sha256: f"It is about image {number} of {len(images)}." for number, sha256 in enumerate(images, start=1)}
+    return tuple(
+        answer.model_copy(update={"notes": (notes[answer.instance_sha256], *answer.notes)})
+        if answer.instance_sha256 in notes
+        else answer
+        for answer in answers
+    )
 
 
 def volumes_of(instances: Iterable[Instance]) -> tuple[VolumeInfo, ...]:
@@ -253,6 +272,8 @@ def check_analysis(
     images = {image.sha256 for image in task.images}
     conditions = {condition.code for condition in manifest.conditions}
     names = [file.name for file in analysis.files]
+    declared = {*manifest.questions, *(question for c in task.categories for question in c.questions)}
+    slots = {"", *(ref.slot for ref in task.models)}
     wrong = ""
     if (analysis.plugin, analysis.plugin_version) != (manifest.name, manifest.version):
         wrong = "it speaks for another plugin or version"
@@ -264,6 +285,12 @@ def check_analysis(
         wrong = "a finding is about a condition the plugin does not declare"
     elif any(f.validation is not None and (f.condition, f.validation) not in validated for f in analysis.findings):
         wrong = "a finding names figures of validation that its models do not have"
+    elif any(answer.instance_sha256 not in {None, *images} for answer in analysis.answers):
+        wrong = "an answer is about an image that is not in the study"
+    elif any(answer.question not in declared for answer in analysis.answers):
+        wrong = "an answer is to a question that the plugin does not declare"
+    elif any(answer.adapter not in slots for answer in analysis.answers):
+        wrong = "an answer is by a model that the job does not pin"
     elif len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
         wrong = "its list of files is not usable"
     elif any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):

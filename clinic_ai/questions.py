@@ -350,7 +350,7 @@ def chosen_image(instances: Sequence[Instance], image: str | None) -> tuple[int,
 
     ``image`` is that number or the beginning of a SHA-256. Raise InputError if there is no such image or several.
     """
-    images = [instance for instance in instances if instance.header.rows or instance.header.frames]
+    images = [instance for instance in instances if instance.header.is_picture]
     numbered = list(enumerate(images, start=1))
     if image is None:
         found = numbered

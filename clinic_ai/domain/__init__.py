@@ -17,6 +17,7 @@ from clinic_ai.domain.analyses import (
     Refusal,
     ValidationFigures,
 )
+from clinic_ai.domain.asked import AskedQuestion, QuestionDocument, QuestionOutcome
 from clinic_ai.domain.evidence import Distance, ImageFacts, Mask
 from clinic_ai.domain.instances import (
     Cosines,
@@ -33,13 +34,10 @@ from clinic_ai.domain.instances import (
     Vector,
 )
 from clinic_ai.domain.questions import (
-    AskedQuestion,
     CategoryInfo,
     Code,
     Generation,
     QuestionAnswer,
-    QuestionDocument,
-    QuestionOutcome,
     categories_named,
     plain_name,
 )

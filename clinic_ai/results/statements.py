@@ -13,6 +13,7 @@ from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, 
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError
 from clinic_ai.results.codes import finding_code
+from clinic_ai.tasks import AnswerOrigin
 
 _PREFIXES: dict[StatementKind, str] = {"answer": "a", "refusal": "r", "remark": "m"}
 SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
@@ -27,6 +28,22 @@ def findings_of(analyses: Iterable[Analysis]) -> tuple[Finding, ...]:
 def answers_of(analyses: Iterable[Analysis]) -> tuple[Answer, ...]:
     """Return all answers that have words, in the order that statement ids count."""
     return tuple(answer for analysis in analyses for answer in analysis.answers if answer.text.strip())
+
+
+def origins_of(analyses: Iterable[Analysis]) -> tuple[AnswerOrigin, ...]:
+    """Return what each answer that has words is about and who gave it."""
+    return tuple(
+        AnswerOrigin(
+            statement_id=f"{_PREFIXES['answer']}_{number}",
+            question=answer.question,
+            instance_sha256=answer.instance_sha256,
+            frame=answer.frame,
+            category=answer.category,
+            adapter=answer.adapter,
+            confidence=answer.confidence,
+        )
+        for number, answer in enumerate(answers_of(analyses), start=1)
+    )
 
 
 def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
@@ -103,23 +120,22 @@ def answer_text(answer: Answer) -> str:
     if not text:
         return ""
     both = " ".join(filter(None, (question, text)))
-    notes = " ".join(filter(None, (likely_right(answer.confidence), *(note.strip() for note in answer.notes))))
+    notes = " ".join(filter(None, (in_words(answer.confidence), *(note.strip() for note in answer.notes))))
     whole = f"{_ended(both)} {notes}" if notes else both
     return next((words for words in (whole, both) if len(words) <= MAX_TEXT), text)
 
 
-def likely_right(confidence: float | None) -> str:
+def in_words(confidence: float | None) -> str:
     """Return in words how probably an answer is right, by its calibrated probability; nothing if that is unknown.
 
-    > .90 "very likely", .75–.90 "likely", .25–.75 "may be", .05–.25 "unlikely", < .05 "very unlikely".
+    > .90 "very high", .75–.90 "high", .25–.75 "moderate", .05–.25 "low", < .05 "very low". Not the words of findings:
+    the guard lets those stand only beside a finding's own probability.
     """
     if confidence is None:
         return ""
-    if 0.25 <= confidence < 0.75:
-        return "The model's answer may be right or wrong."
-    if confidence > 0.5:
-        return f"The model's answer is {'very ' if confidence > 0.90 else ''}likely to be right."
-    return f"The model's answer is {'very ' if confidence < 0.05 else ''}unlikely to be right."
+    bands = ((0.75, "high"), (0.25, "moderate"), (0.05, "low"))
+    how = next((word for lowest, word in bands if confidence >= lowest), "very low")
+    return f"The model's confidence in this answer is {'very high' if confidence > 0.90 else how}."
 
 
 def _ended(text: str) -> str:

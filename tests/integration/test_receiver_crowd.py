@@ -193,7 +193,9 @@ def test_a_command_in_pieces_and_with_its_data_in_one_pdu(short_room: ReceivingR
         assert sender.answer()[0] == SUCCESS
         sender.release()
 
-    short_room.wait(lambda: content in map(data_set, set(short_room.kept()) - before), "the slice stored as it was sent")
+    short_room.wait(
+        lambda: content in map(data_set, set(short_room.kept()) - before), "the slice stored as it was sent"
+    )
 
 
 def test_answers_fit_into_the_pdus_a_sender_takes(short_room: ReceivingRoom, tmp_path: Path) -> None:
