@@ -28,6 +28,7 @@ from clinic_ai.domain import (
     Statement,
     StudyFacts,
     Word,
+    Words,
 )
 from clinic_ai.domain.reviews import SignOff
 
@@ -410,6 +411,21 @@ class RenderImage(Word):
     extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
 
 
+class AnswerOrigin(Word):
+    """What an answer is about and who gave it; its words stand in the verdict, under ``statement_id``."""
+
+    statement_id: Key
+    question: Words
+    """One that the plugin declares; of nobody else's words."""
+    instance_sha256: Sha256 | None = None
+    frame: int | None = None
+    """Counted from 0; None for an object of one frame."""
+    category: str = ""
+    adapter: str = ""
+    """Slot of the adapter that answered; empty if the base did."""
+    confidence: Probability | None = None
+
+
 class RenderTask(Word):
     """Make the artefacts of one study version into ``output_directory``: pictures, report.pdf, report.sr.dcm."""
 
@@ -435,10 +451,16 @@ class RenderTask(Word):
     language: str
     output_directory: str
     software: str
+    answers: tuple[AnswerOrigin, ...] = ()
     sign_off: SignOff | None = None
     """Who signed what is rendered; None for the software's own, which is preliminary."""
     decode: bool = True
     """False once a decoder killed the renderer on this study: the report then comes without pictures."""
+
+    def image_numbers(self) -> dict[str, int]:
+        """Return by its SHA-256 the number, from 1, by which people name each image that has pixels."""
+        pictures = (image.sha256 for image in self.images if image.header.is_picture)
+        return {sha256: number for number, sha256 in enumerate(pictures, start=1)}
 
 
 class RenderedFile(Word):

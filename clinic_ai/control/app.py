@@ -26,6 +26,7 @@ from clinic_ai.control import (
     guard_desk,
     metrics,
     problems,
+    questions,
     reviews,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
@@ -95,6 +96,7 @@ def create_app(services: Services) -> FastAPI:
         category_desk.router,
         folders.router,
         reviews.router,
+        questions.router,
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,

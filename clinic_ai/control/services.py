@@ -11,7 +11,7 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import Artefact, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
+from clinic_ai.domain import Artefact, AskedQuestion, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
@@ -156,6 +156,25 @@ class ReviewsPort(Protocol):
         """Store a decision and what follows; return it in words. Raise NotFound, Conflict, or why it cannot be."""
 
 
+class QuestionsPort(Protocol):
+    """What people may ask about images."""
+
+    def ask(
+        self,
+        study_id: str,
+        question: str,
+        audience: Audience,
+        person: str,
+        *,
+        image: str | None = None,
+        frame: int | None = None,
+    ) -> AskedQuestion:
+        """Answer a question about one image of a study; ``frame`` counts from 0. Raise ClinicError."""
+
+    def asked_of(self, study_id: str) -> Sequence[AskedQuestion]:
+        """Return the questions that were asked about a study. Raise NotFound."""
+
+
 class ComparerPort(Protocol):
     """Compares quarantined files with what they contradict."""
 
@@ -249,6 +268,7 @@ class Services:
     decisions: DecisionsPort
     comparer: ComparerPort
     reviews: ReviewsPort
+    questions: QuestionsPort
     inboxes: InboxesPort
     imports: ImportsPort
     deidentifier: DeidentifierPort

@@ -17,6 +17,7 @@ from clinic_ai.domain.analyses import (
     Refusal,
     ValidationFigures,
 )
+from clinic_ai.domain.asked import AskedQuestion, QuestionDocument, QuestionOutcome
 from clinic_ai.domain.evidence import Distance, ImageFacts, Mask
 from clinic_ai.domain.instances import (
     Cosines,
@@ -63,6 +64,7 @@ __all__ = [
     "Answer",
     "Artefact",
     "ArtefactState",
+    "AskedQuestion",
     "Audience",
     "CategoryInfo",
     "CloseCode",
@@ -99,6 +101,8 @@ __all__ = [
     "Probability",
     "ProducedFile",
     "QuestionAnswer",
+    "QuestionDocument",
+    "QuestionOutcome",
     "Refusal",
     "Released",
     "RunState",

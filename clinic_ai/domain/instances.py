@@ -120,6 +120,11 @@ class InstanceHeader(Word):
     remarks: tuple[str, ...] = ()
     """What was odd yet survivable, in words for people."""
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it has pixels; what a structured report or a waveform holds is no picture."""
+        return self.kind is not FileKind.DICOM or bool(self.rows and self.columns)
+
 
 class Instance(Word):
     """One stored object of a study: its bytes are the object ``sha256``."""

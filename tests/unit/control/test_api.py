@@ -317,6 +317,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/studies/{study_id}/originals/{sha256}",
         "/v1/studies/{study_id}/close",
         "/v1/studies/{study_id}/priority",
+        "/v1/studies/{study_id}/questions",
         "/v1/studies/{study_id}/reroute",
         "/v1/studies/{study_id}/retry",
         "/v1/studies/{study_id}/route",

@@ -23,6 +23,7 @@ _PATHS = (
     "/v1/studies/{}/reroute",
     "/v1/studies/{}/categories",
     "/v1/studies/{}/category",
+    "/v1/studies/{}/questions",
     "/v1/files",
     "/v1/alerts",
     "/v1/alerts/{}/acknowledge",
@@ -41,7 +42,7 @@ _WORDS = st.one_of(
     st.text(min_size=1, max_size=30), st.integers().map(str), st.floats().map(str), st.just("S-20261121-7F3K9QXB")
 )
 _KEYS = st.sampled_from(
-    ["limit", "before", "state", "fate", "study", "plugin", "name", "version", "directory", "category", "x"]
+    ["limit", "before", "state", "fate", "study", "plugin", "name", "version", "directory", "category", "question", "x"]
 )
 _LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _WORDS)
 _BODIES = st.one_of(st.dictionaries(_KEYS, _LEAVES, max_size=4), st.lists(_LEAVES, max_size=3), _LEAVES)
