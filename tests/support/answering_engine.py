@@ -8,6 +8,7 @@ import time
 from clinic_ai.contract import AnalysisTask, Condition, Device, LoadedModel, PluginManifest, QuestionTask
 from clinic_ai.domain import Analysis, Answer
 from clinic_ai.errors import InputError
+from clinic_ai.hookspecs import hookimpl
 
 QUESTION = "Is the picture sharp?"
 TEXT = "Yes, the picture is sharp."
@@ -24,6 +25,11 @@ ANSWERING = PluginManifest(
     memory_mb=64,
     engine="answering_engine:AnsweringEngine",
 )
+
+
+@hookimpl
+def describe_plugin() -> PluginManifest:
+    return ANSWERING
 
 
 class AnsweringEngine:
