@@ -139,7 +139,7 @@ def test_a_refusal_in_words_goes_through_the_guard(room: Room) -> None:
     [
         ("Is the picture turned?", ChildMisbehaved),
         ("Where does it end?", ChildDied),
-        ("Must it wait?", ChildTimedOut),
+        ("Must the picture wait?", ChildTimedOut),
     ],
 )
 def test_an_engine_that_lies_dies_or_hangs_is_buried_and_the_next_answers(
