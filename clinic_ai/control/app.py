@@ -35,10 +35,10 @@ from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, Ver
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
-from clinic_ai.control.guard_views import PolicyTest
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer
+from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.services import Services
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import (
