@@ -41,8 +41,8 @@ def ask_study(
 ) -> None:
     """Ask a question about an image of a study. The question and who asked it are recorded.
 
-    Ctrl-C takes nothing back: `study questions` shows what became of it. Exit code 8 if the guard keeps the answer back,
-    1 if the plugin does not answer.
+    Ctrl-C takes nothing back: `study questions` shows what became of it. Exit code 8 if the guard keeps the answer
+    back, 1 if the plugin does not answer.
     """
     from clinic_ai.cli.output import Exit, print_json
     from clinic_ai.control.question_client import QuestionClient
