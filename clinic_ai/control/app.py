@@ -35,7 +35,6 @@ from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, Ver
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
-from clinic_ai.control.guard_views import PolicyTest
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer
@@ -46,6 +45,7 @@ from clinic_ai.control.views import (
     FilePage,
     ModelRow,
     PluginsView,
+    PolicyTest,
     PolicyView,
     PriorityOrder,
     ProblemView,

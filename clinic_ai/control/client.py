@@ -16,7 +16,6 @@ from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
-from clinic_ai.control.guard_views import PolicyTest
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.training_views import CheckOrder, CheckView
@@ -27,6 +26,7 @@ from clinic_ai.control.views import (
     ModelRow,
     Order,
     PluginsView,
+    PolicyTest,
     PolicyView,
     PriorityOrder,
     ProblemView,

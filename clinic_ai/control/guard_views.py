@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints, model_validator
 
-from clinic_ai.control.views import Order, PlainPath
+from clinic_ai.control.views import Order
 from clinic_ai.domain import Audience, StatementKind, Words
 from clinic_ai.guard.intents import MAX_QUESTION
 
@@ -28,9 +28,3 @@ class CheckOrder(Order):
         if self.text is None and self.question is None:
             raise ValueError("there is neither a text nor a question")
         return self
-
-
-class PolicyTest(Order):
-    """Test the pack in this directory; without one, the pack that clinic.toml names."""
-
-    directory: PlainPath | None = None
