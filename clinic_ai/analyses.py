@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,12 +17,11 @@ from clinic_ai.contract import (
     LoadedModel,
     PluginManifest,
     SliceRef,
-    TaskImage,
     VolumeInfo,
     memory_needed,
 )
 from clinic_ai.critical.matching import hits
-from clinic_ai.deidentification import BURNED_IN, Deidentifier
+from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import (
     Analysis,
     Audience,
@@ -31,21 +29,19 @@ from clinic_ai.domain import (
     Job,
     JobKind,
     ModelRef,
-    PatientIdentity,
-    Refusal,
     Statement,
     StoredFile,
     Study,
-    StudyFacts,
     WaitReason,
 )
 from clinic_ai.engines import Engines
-from clinic_ai.errors import ChildMisbehaved, ChildRefused, InputError, ModelError, PluginError
+from clinic_ai.errors import ChildMisbehaved, ChildRefused, ModelError, PluginError
 from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.geometry import NoVolume, regular_volume
 from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
 from clinic_ai.settings import CategoryRule, CriticalSettings, QuestionSettings
+from clinic_ai.showing import Showing
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.categories import Told, told_of
 from clinic_ai.store.critical import raise_alerts
@@ -101,7 +97,7 @@ class AnalyseRunner:
         self._manifests = manifests
         self._guard = guard
         self._policy_hash = policy_hash
-        self._deidentifier = deidentifier
+        self._showing = Showing(objects, deidentifier)
         self._critical = critical
         self._rules = rules
         self._questions = questions
@@ -155,7 +151,7 @@ class AnalyseRunner:
             told = told_of(connection, job.study_id, job.version, job.plugin) if manifest.categories else Told()
         found_categories = categorise(manifest, self._rules(), study, instances, told)
         questions = self._questions()
-        shown = self._deidentified(study, instances) if manifest.deidentified else self._as_they_are(study, instances)
+        shown = self._showing.shown(manifest, study, instances)
         with JobDirectory(self._directories, job.job_id) as directory:
             task = AnalysisTask(
                 job_id=job.job_id,
@@ -173,7 +169,7 @@ class AnalyseRunner:
             try:
                 analysis = self._engines.analyse(manifest, models, task)
             except ChildRefused as error:
-                raise self._guarded(error, study) from None
+                raise in_released_words(self._guard, error, study, Audience.CLINICIAN) from None
             try:
                 check_analysis(analysis, manifest, task, models)
                 named = [(f.name, f.media_type) for f in analysis.files]
@@ -197,75 +193,16 @@ class AnalyseRunner:
 
         return commit
 
-    def _guarded(self, error: ChildRefused, study: Study) -> ChildRefused:
-        """Return a refusal in words that the guard released: they go to screens, alerts, audit and log."""
-        subject = GuardSubject(facts=study.facts, identity=study.identity)
-        said = {"r_1": error.message[:MAX_REFUSAL], "r_2": error.remedy[:MAX_REFUSAL]}
-        statements = tuple(Statement(statement_id=k, kind="refusal", text=text) for k, text in said.items() if text)
-        verdict = self._guard.judge(subject, Audience.CLINICIAN, statements)
-        words = {released.statement_id: released.text for released in verdict.released}
-        message, remedy = words.get("r_1", WITHHELD), words.get("r_2", "")
-        return ChildRefused(error.code, message, retryable=error.retryable, remedy=remedy)
 
-    def _as_they_are(self, study: Study, instances: Sequence[Instance]) -> _Shown:
-        images = tuple(_image(instance, self._objects.path(instance.sha256)) for instance in instances)
-        return _Shown(study.facts, images, tuple(instances))
-
-    def _deidentified(self, study: Study, instances: Sequence[Instance]) -> _Shown:
-        """Return copies in place of the images; what cannot be copied is refused and never shown as it is.
-
-        Raise InputError if nothing is left.
-        """
-        copies = self._deidentifier.copies({i.sha256: self._objects.path(i.sha256) for i in instances})
-        images, kept, refusals, burned_in = [], [], [], 0
-        for instance in instances:
-            copy = copies[instance.sha256]
-            if copy.sha256 is None or copy.header is None:
-                sentence = copy.problem.sentence if copy.problem else "It has no de-identified copy."
-                refusals.append(
-                    Refusal(instance_sha256=instance.sha256, code="not_deidentified", sentence=_NOT_SHOWN + sentence)
-                )
-                continue
-            anonymous = instance.model_copy(update={"header": copy.header})
-            warnings = tuple(flag.sentence for flag in copy.flags)
-            images.append(_image(anonymous, self._deidentifier.objects.path(copy.sha256), warnings))
-            kept.append(anonymous)
-            burned_in += any(flag.code == BURNED_IN for flag in copy.flags)
-        if not images:
-            raise InputError(
-                "not_deidentified",
-                f"The plugin takes de-identified images only, and none could be made: {refusals[0].sentence}"
-                if refusals
-                else "The study holds nothing that could be de-identified.",
-                remedy="Route such studies to another plugin, or have the images sent in a form that can be read.",
-            )
-        remarks = (f"{burned_in} of {len(images)} de-identified images have text burnt in.",) if burned_in else ()
-        return _Shown(_anonymous(study.facts), tuple(images), tuple(kept), tuple(refusals), remarks)
-
-
-_NOT_SHOWN = "It was not shown to the plugin, which takes de-identified images only. "
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What an engine is shown of a study, and what is said of the rest in its name."""
-
-    facts: StudyFacts
-    images: tuple[TaskImage, ...]
-    instances: tuple[Instance, ...]
-    refusals: tuple[Refusal, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-
-def _image(instance: Instance, path: Path, warnings: tuple[str, ...] = ()) -> TaskImage:
-    # An engine needs pixels and geometry, never the patient's name.
-    header = instance.header.model_copy(update={"identity": PatientIdentity()})
-    return TaskImage(path=str(path), sha256=instance.sha256, header=header, warnings=warnings)
-
-
-def _anonymous(facts: StudyFacts) -> StudyFacts:
-    """Return facts without what people typed and what names a place."""
-    return facts.model_copy(update={"source": "", "stations": (), "study_description": "", "series_descriptions": ()})
+def in_released_words(guard: Guard, error: ChildRefused, study: Study, audience: Audience) -> ChildRefused:
+    """Return a refusal in words that the guard released: they go to screens, alerts, audit and log."""
+    subject = GuardSubject(facts=study.facts, identity=study.identity)
+    said = {"r_1": error.message[:MAX_REFUSAL], "r_2": error.remedy[:MAX_REFUSAL]}
+    statements = tuple(Statement(statement_id=k, kind="refusal", text=text) for k, text in said.items() if text)
+    verdict = guard.judge(subject, audience, statements)
+    words = {released.statement_id: released.text for released in verdict.released}
+    message, remedy = words.get("r_1", WITHHELD), words.get("r_2", "")
+    return ChildRefused(error.code, message, retryable=error.retryable, remedy=remedy)
 
 
 def volumes_of(instances: Iterable[Instance]) -> tuple[VolumeInfo, ...]:

@@ -41,6 +41,8 @@ from clinic_ai.settings import CategoryRule
 from clinic_ai.store.categories import Told
 
 _WORD = re.compile(r"[^\W_]+")
+_SCHEMES = {"SNM3": "SRT", "99SDM": "SRT"}
+"""Older designators of a coding scheme (PS3.16 section 8)."""
 _MOST_TOLD = 3
 """Clues of one kind that a note names."""
 
@@ -146,7 +148,7 @@ class Names:
         self._codes: dict[tuple[str, str], tuple[str, ...]] = {}
         for category in categories:
             for code in category.codes:
-                at = (code.scheme, code.value)
+                at = _compared(code)
                 self._codes[at] = (*self._codes.get(at, ()), category.key)
         self._longest = max(map(len, self._names), default=0)
 
@@ -157,7 +159,7 @@ class Names:
 
     def coded(self, code: Code) -> tuple[Key, ...]:
         """Return the categories of this code."""
-        return self._codes.get((code.scheme, code.value), ())
+        return self._codes.get(_compared(code), ())
 
     def within(self, text: str) -> list[tuple[str, tuple[Key, ...]]]:
         """Return the names that whole words of a text make up, as they stand there, and whose they are.
@@ -177,6 +179,10 @@ class Names:
             for start, end, plain in found
             if not any(s <= start and end <= e and (s, e) != (start, end) for s, e, _ in found)
         ]
+
+
+def _compared(code: Code) -> tuple[str, str]:
+    return _SCHEMES.get(code.scheme, code.scheme), code.value
 
 
 def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:

@@ -46,6 +46,7 @@ from clinic_ai.logs import configure
 from clinic_ai.notify import notify, watchdog_interval_s
 from clinic_ai.plugins import PluginCatalogue, PluginProblem, find_plugins
 from clinic_ai.processes import Crew
+from clinic_ai.questions import Questions
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
 from clinic_ai.results.reporting import ReportRunner, policy_hash
@@ -126,6 +127,17 @@ class Appliance:
             critical=self._critical,
             rules=lambda: self.settings.category,
             questions=lambda: self.settings.questions,
+        )
+        self.questions = Questions(
+            database=self.database,
+            objects=self.objects,
+            engines=self.engines,
+            models=self.registry,
+            manifests=self._manifests,
+            guard=self.guard,
+            deidentifier=self.deidentifier,
+            settings=lambda: self.settings,
+            home=home.path,
         )
         self.execution = Execution(
             database=self.database,
@@ -384,6 +396,7 @@ class Appliance:
             registry=self.registry,
             runs=self.runs,
             guard=self.guard,
+            questions=self.questions,
             crew=self.crew,
             receiver=self.receiver,
             decisions=self.intake.decisions,

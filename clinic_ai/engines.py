@@ -5,19 +5,34 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
+from pydantic import BaseModel
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import AnalysisTask, Device, EngineLoad, LoadedModel, PluginManifest, Ready, memory_needed
-from clinic_ai.domain import Analysis, ModelRef, WaitReason
-from clinic_ai.errors import ChildError, ChildRefused
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.contract import (
+    AnalysisTask,
+    Device,
+    EngineLoad,
+    LoadedModel,
+    PluginManifest,
+    QuestionTask,
+    Ready,
+    memory_needed,
+)
+from clinic_ai.domain import Analysis, Answer, ModelRef, WaitReason
+from clinic_ai.errors import ChildError, ChildRefused, Conflict
+from clinic_ai.processes import Child, ChildSpec, Crew, Result
 from clinic_ai.waiting import crashing, memory_in_use, no_memory
 
 LOAD_TIMEOUT_S = 300.0
+TURN_S = 30.0
+"""Longest time a person's question waits for an engine that is at work on something else."""
+ASK_GRACE_S = 10.0
+"""An engine keeps to the time an answer may take; this much later it is made to."""
 _MIB = 1 << 20
 
 
@@ -68,6 +83,7 @@ class Engines:
         self._settings = settings
         self._warm: dict[str, _Warm] = {}
         self._in_use: set[str] = set()
+        self._turns: dict[str, threading.Lock] = {}
         self._records: dict[str, _Record] = {}
         self._lock = threading.RLock()
 
@@ -99,12 +115,53 @@ class Engines:
 
         Raise ChildError if it dies, hangs, misbehaves or refuses; only a refusal leaves the engine alive.
         """
+        with self._turn(manifest.name, timeout_s=None):
+            return self._call(manifest, models, "analyse", task, Analysis, timeout_s=manifest.timeout_s)
+
+    def ask(self, manifest: PluginManifest, models: tuple[LoadedModel, ...], task: QuestionTask) -> Answer:
+        """Ask one question of the plugin's warm engine, started or switched to ``models`` first.
+
+        Raise Conflict if it cannot start now, or stays at work on something else for ``TURN_S``; ChildError like
+        ``analyse``.
+        """
+        with self._turn(manifest.name, timeout_s=TURN_S):
+            obstacle = self.obstacle(manifest, models, beside_mb=self._busy_mb(manifest.name))
+            if obstacle is not None:
+                raise Conflict(obstacle.sentence, remedy=obstacle.remedy)
+            return self._call(manifest, models, "ask", task, Answer, timeout_s=task.answer_timeout_s + ASK_GRACE_S)
+
+    @contextmanager
+    def _turn(self, plugin: str, *, timeout_s: float | None) -> Iterator[None]:
+        """Wait until nobody else has the plugin's engine: what it is loaded with must not change under a task."""
+        with self._lock:
+            turn = self._turns.setdefault(plugin, threading.Lock())
+        if not turn.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise Conflict(f"The engine of {plugin} is at work on something else.", remedy="Ask again when it is free.")
+        try:
+            yield
+        finally:
+            turn.release()
+
+    def _busy_mb(self, beside: str) -> int:
+        """Return what the engines at work need, less that of the plugin ``beside``."""
+        with self._lock:
+            return sum(self._warm[name].need_mb for name in self._in_use if name in self._warm and name != beside)
+
+    def _call(
+        self,
+        manifest: PluginManifest,
+        models: tuple[LoadedModel, ...],
+        method: str,
+        task: BaseModel,
+        result: type[Result],
+        *,
+        timeout_s: float,
+    ) -> Result:
         name = manifest.name
         with self._lock:
             self._in_use.add(name)
         try:
-            child = self._ready(manifest, models)
-            return child.call("analyse", task, Analysis, timeout_s=manifest.timeout_s)
+            return self._ready(manifest, models).call(method, task, result, timeout_s=timeout_s)
         except ChildRefused:
             raise
         except ChildError:

@@ -12,6 +12,7 @@ from clinic_ai.cli.categories import print_categories, study_category
 from clinic_ai.cli.exports import export_study
 from clinic_ai.cli.files import print_files
 from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
+from clinic_ai.cli.questions import study_ask, study_questions
 
 if TYPE_CHECKING:
     from clinic_ai.control.views import ArtefactRow, RouteView, StudyRow, StudyView, VersionView
@@ -119,6 +120,8 @@ def reroute(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOptio
 
 
 study.command("category", epilog=example("study category S-20261121-7F3K9QXB femur"))(study_category)
+study.command("ask", epilog=example('study ask S-20261121-7F3K9QXB "Is the whole head in view?"'))(study_ask)
+study.command("questions", epilog=example("study questions S-20261121-7F3K9QXB"))(study_questions)
 study.command("export", epilog=example("study export S-20261121-7F3K9QXB /media/stick/scan"))(export_study)
 
 

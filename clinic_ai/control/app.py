@@ -26,6 +26,7 @@ from clinic_ai.control import (
     guard_desk,
     metrics,
     problems,
+    question_desk,
     reviews,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
@@ -100,6 +101,7 @@ def create_app(services: Services) -> FastAPI:
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,
+        question_desk.router,
         _models,
         _training,
         _guard,

@@ -39,7 +39,7 @@ def needs(role: Role) -> Callable[[Request], Person]:
     return check
 
 
-def _content(request: Request) -> Person:
+def content(request: Request) -> Person:
     """Return a clinician on the control socket: who may read what a study shows."""
     person = needs(Role.CLINICIAN)(request)
     peer: Peer = request.state.peer
@@ -52,6 +52,6 @@ def _content(request: Request) -> Person:
 Having = Annotated[Services, Depends(_services)]
 Anyone = Annotated[Person, Depends(needs(Role.TECHNICIAN))]
 Clinician = Annotated[Person, Depends(needs(Role.CLINICIAN))]
-Content = Annotated[Person, Depends(_content)]
+Content = Annotated[Person, Depends(content)]
 """A clinician who does not ask on the monitor socket."""
 Administrator = Annotated[Person, Depends(needs(Role.ADMINISTRATOR))]

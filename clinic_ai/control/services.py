@@ -11,7 +11,7 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import Artefact, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
+from clinic_ai.domain import Artefact, Asked, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
@@ -23,6 +23,7 @@ from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.questions import Question
 from clinic_ai.results.reviewing import Order as ReviewOrder
 from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
@@ -232,6 +233,16 @@ class GuardPort(Protocol):
         """Return whether a model may be asked this. Never raises."""
 
 
+class QuestionsPort(Protocol):
+    """Asks questions about studies."""
+
+    def ask(self, question: Question, by: str) -> Asked:
+        """Ask, store and return what became of it. Raise NotFound, Conflict or InputError."""
+
+    def asked_about(self, study_id: str) -> list[Asked]:
+        """Return what was asked about a study. Raise NotFound."""
+
+
 @dataclass(frozen=True)
 class Services:
     """All that the control room may use; the daemon composes it. ``started_at`` is UTC seconds."""
@@ -243,6 +254,7 @@ class Services:
     registry: RegistryPort
     runs: RunsPort
     guard: GuardPort
+    questions: QuestionsPort
     crew: Crew
     receiver: ReceiverPort
     closing: ClosingPort

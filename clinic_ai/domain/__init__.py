@@ -17,6 +17,7 @@ from clinic_ai.domain.analyses import (
     Refusal,
     ValidationFigures,
 )
+from clinic_ai.domain.asked import Asked, AskedDocument, AskOutcome
 from clinic_ai.domain.evidence import Distance, ImageFacts, Mask
 from clinic_ai.domain.instances import (
     Cosines,
@@ -63,6 +64,9 @@ __all__ = [
     "Answer",
     "Artefact",
     "ArtefactState",
+    "AskOutcome",
+    "Asked",
+    "AskedDocument",
     "Audience",
     "CategoryInfo",
     "CloseCode",

@@ -33,7 +33,7 @@ def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
         Statement(statement_id=f"f_{number}", kind="finding", text=sentence(finding), finding=finding)
         for number, finding in enumerate(findings_of(analyses), start=1)
     )
-    answers = (_answer_text(answer) for analysis in analyses for answer in analysis.answers)
+    answers = (answer_text(answer) for analysis in analyses for answer in analysis.answers)
     refusals = (refusal.sentence for analysis in analyses for refusal in analysis.refusals)
     remarks = (remark for analysis in analyses for remark in analysis.remarks)
     return (*findings, *_plain("answer", answers), *_plain("refusal", refusals), *_plain("remark", remarks))
@@ -88,11 +88,30 @@ def _plain(kind: StatementKind, texts: Iterable[str]) -> Iterator[Statement]:
         yield Statement(statement_id=f"{_PREFIXES[kind]}_{number}", kind=kind, text=_capped(text))
 
 
-def _answer_text(answer: Answer) -> str:
-    """Return question and answer in one, for an answer alone may mean anything; without words there is no answer."""
-    question, text = answer.question.strip(), answer.text.strip()
-    both = f"{question} {text}" if question and text else text
-    return both if len(both) <= MAX_TEXT else text
+def answer_text(answer: Answer) -> str:
+    """Return question, answer, how sure it is and its notes in one; without words there is no answer.
+
+    An answer alone may mean anything, so the question goes first. What is too long loses the notes, then the question.
+    """
+    text = answer.text.strip()
+    if not text:
+        return ""
+    asked = " ".join(filter(None, (answer.question.strip(), text)))
+    whole = " ".join(filter(None, (asked, certainty(answer.confidence), *answer.notes)))
+    return next((said for said in (whole, asked) if len(said) <= MAX_TEXT), text)
+
+
+def certainty(confidence: float | None) -> str:
+    """Return in words how likely an answer is right, by the bounds of ``sentence``; nothing if that is not known."""
+    if confidence is None:
+        return ""
+    if confidence > 0.90:
+        return "This is most likely right."
+    if confidence >= 0.75:
+        return "This is likely right."
+    if confidence >= 0.25:
+        return "This may or may not be right."
+    return "This is unlikely to be right." if confidence >= 0.05 else "This is very unlikely to be right."
 
 
 def _capped(text: str) -> str:

@@ -14,7 +14,7 @@ from clinic_ai.store.datasets import Split
 from clinic_ai.training.clean_images import HashedImage
 from clinic_ai.training.label_reading import LabelFolder
 from clinic_ai.training.labelled_folder import Reading, counted
-from clinic_ai.training.sheet_layout import same_question
+from clinic_ai.training.sheet_layout import same_question, same_words
 from clinic_ai.training.splits import FEWEST, SPLITS
 
 MAX_PROBLEMS = 1000
@@ -78,7 +78,7 @@ def _questions(pairs: Iterable[QuestionAnswer]) -> tuple[AskedQuestion, ...]:
         AskedQuestion(
             question=found[0].question,
             images=len(found),
-            answers=len({same_question(pair.answer) for pair in found}),
+            answers=len({same_words(pair.answer) for pair in found}),
         )
         for found in asked.values()
     )
@@ -137,7 +137,7 @@ def _add_pairs(first: HashedImage, item: HashedImage, pairs: dict[str, QuestionA
     """Add what is asked about an image to what is asked about an equal one before it."""
     for pair in item.image.pairs:
         known = pairs.setdefault(same_question(pair.question), pair)
-        if same_question(known.answer) != same_question(pair.answer):
+        if same_words(known.answer) != same_words(pair.answer):
             reading.problems.append(
                 f"{first.image.name} and {item.image.name} are the same image with contradicting answers to "
                 f"“{pair.question}”."

@@ -49,6 +49,10 @@ def label_folder(manifest: PluginManifest, directory: Path, labels: Path, catego
         if category:
             raise DatasetError(f"The plugin {manifest.name} has no categories.", remedy="Leave out the category.")
         return LabelFolder(directory)
+    if not category and directory == labels / manifest.name:
+        raise DatasetError(
+            f"{directory} has a folder for each category; a run learns one.", remedy="Say which with --category."
+        )
     if not category:
         return LabelFolder(directory, category_of(directory.name, manifest.categories))
     found = category_of(category, manifest.categories)

@@ -29,7 +29,7 @@ from clinic_ai.training.labelled_folder import (
     named,
     note_strange,
 )
-from clinic_ai.training.sheet_layout import ImageRow, Place, Said, read_sheet, same_question
+from clinic_ai.training.sheet_layout import ImageRow, Place, Said, read_sheet, same_question, same_words
 
 ReadWorkbooks = Callable[[Sequence[Path]], "list[Workbook | str]"]
 """Returns, for each path, what the workbook says, or the end of a sentence about why it cannot be read."""
@@ -171,7 +171,7 @@ def _add(row: ImageRow, image: _Gathered, reading: Reading, twice: list[str]) ->
         first, where = image.pairs.setdefault(same_question(pair.question), (pair, place))
         if where is place:
             continue
-        if same_question(first.answer) == same_question(pair.answer):
+        if same_words(first.answer) == same_words(pair.answer):
             twice.append(str(place))
         else:
             reading.problems.append(
@@ -203,7 +203,7 @@ def _note_questions(reading: Reading) -> None:
     """Note the questions from which nothing can be learned about an image."""
     answers: dict[str, tuple[str, list[str]]] = {}
     for pair in (pair for image in reading.images for pair in image.pairs):
-        answers.setdefault(same_question(pair.question), (pair.question, []))[1].append(same_question(pair.answer))
+        answers.setdefault(same_question(pair.question), (pair.question, []))[1].append(same_words(pair.answer))
     same = [question for question, given in answers.values() if len(given) > 1 and len(set(given)) == 1]
     if same:
         reading.notes.append(

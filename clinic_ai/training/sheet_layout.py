@@ -152,7 +152,7 @@ def _texts(row: SheetRow) -> dict[str, str]:
 
 
 def _is_header(row: SheetRow) -> bool:
-    return len(row.cells) > 1 and any(plain_name(cell.text) in _IMAGES for cell in row.cells)
+    return len(row.cells) > 1 and any(cell.kind == "text" and plain_name(cell.text) in _IMAGES for cell in row.cells)
 
 
 # ---------------------------------------------------------------- headers
@@ -170,13 +170,13 @@ def _columns_of(place: Place, header: SheetRow, questions: frozenset[str], said:
             if columns.image:
                 said.problems.append(f"{here}: “{cell.text}” names the image, as column {columns.image} does.")
             columns.image = columns.image or cell.column
-        elif plain in _PATIENTS:
-            columns.patient = columns.patient or cell.column
+        elif plain in _PATIENTS and not columns.patient:
+            columns.patient = cell.column
         elif found := _numbered(plain):
             numbered[found[1]].append((found[0], cell.column))
         elif cell.text.endswith(_ASKS) or same_question(cell.text) in questions:
             _add_question(here, cell, columns, said)
-        elif plain in _UNUSED:
+        elif plain in _UNUSED or plain in _PATIENTS:
             columns.unused[cell.column] = cell.text
         else:
             said.problems.append(
@@ -232,8 +232,13 @@ def question_of(text: str) -> str:
 
 
 def same_question(text: str) -> str:
-    """Return what questions that are the same have in common, and answers: without case, number and final stop."""
-    return question_of(text).casefold().rstrip(" .!:" + "".join(_ASKS)) or text
+    """Return what questions that are the same have in common: without their number, and like ``same_words``."""
+    return same_words(question_of(text))
+
+
+def same_words(text: str) -> str:
+    """Return what texts that say the same have in common: without case and what stands at their end."""
+    return text.casefold().rstrip(" .!:" + "".join(_ASKS)) or text
 
 
 # ---------------------------------------------------------------- rows

@@ -50,6 +50,7 @@ from clinic_ai.ingest.watch import ignore_pattern, inbox_of
 from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.questions import Questions
 from clinic_ai.results.reporting import ReportRunner
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.settings import Settings, load_settings
@@ -267,14 +268,26 @@ def control_room(path: Path) -> Iterator[Room]:
         settings=lambda: shared.settings,
         manifests=lambda: catalogue.manifests,
     )
+    engines = Engines(crew, EngineSettings(1024, 1, 60, 5, 60, 60))
     services = Services(
         home=home,
         database=database,
         execution=execution,
-        engines=Engines(crew, EngineSettings(1024, 1, 60, 5, 60, 60)),
+        engines=engines,
         registry=registry,
         runs=runs,
         guard=guard,
+        questions=Questions(
+            database=database,
+            objects=ObjectStore(home.objects),
+            engines=engines,
+            models=registry,
+            manifests=lambda: catalogue.manifests,
+            guard=guard,
+            deidentifier=deidentifier,
+            settings=lambda: shared.settings,
+            home=home.path,
+        ),
         crew=crew,
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
         reviews=Reviews(database, ObjectStore(home.objects), reports, lambda: shared.settings.review, lambda: None),
@@ -313,6 +326,7 @@ def control_room(path: Path) -> Iterator[Room]:
         server.stop()
         lookout.close()
         runs.close()
+        engines.close()
         guard.close()
         crew.close()
         database.close()

@@ -96,6 +96,7 @@ def test_any_text_is_read_and_what_is_found_stands_in_it(text: str) -> None:
         ({"source": "Trans thalamic"}, "trans_thalamic", "its inbox “Trans thalamic”"),
         ({"view_codes": (FEMUR,)}, "femur", "its view code SCT 71341001"),
         ({"anatomy_codes": (ABDOMEN,)}, "abdomen", "its anatomy code SRT T-D4000"),
+        ({"anatomy_codes": (Code(scheme="SNM3", value="T-12710"),)}, "femur", "SNM3 T-12710"),
         ({"body_part": "CHEST"}, "thorax", "its body part CHEST"),
         ({"view_name": "FL"}, "femur", "“FL” in its view name"),
         ({"series_description": "Trans Cerebellar plane, 2nd try"}, "trans_cerebellum", "series description"),

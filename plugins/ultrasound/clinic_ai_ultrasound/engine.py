@@ -141,7 +141,7 @@ class UltrasoundEngine:
         category = next((c for c in task.categories or self._manifest.categories if c.key == image.category), None)
         if category is None:
             raise _Refused(_no_category(image))
-        adapter = next((ref for ref in task.models if ref.slot == category.key), None)
+        adapter = next((ref for ref in task.models if ref.slot == category.key != BASE_SLOT), None)
         if adapter is None and not task.base_answers:
             raise _Refused(untrained(category))
         return _Asked(image, category, adapter)
@@ -179,7 +179,7 @@ class UltrasoundEngine:
         for batch in batches(base, questions):
             with work.timed("answer"):
                 try:
-                    timeout_s = min(task.answer_timeout_s, work.left_s())
+                    timeout_s = max(0.0, min(task.answer_timeout_s, work.left_s()))
                     found += answer(base, seen, batch, generation, timeout_s=timeout_s)
                 except InputError as error:  # too late or too long: what other batches were answered still counts
                     found += [Reason(error.code, error.message, error.remedy)] * len(batch)

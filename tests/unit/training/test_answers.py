@@ -175,6 +175,7 @@ def test_the_category_is_named_by_the_folder_or_a_person(
     assert "(it knows: abdomen, femur, " in problem(tmp_path / "xyz")
     assert "“Thigh” may mean femur or cervix." in problem(tmp_path / "Thigh")
     assert frozen.check(manifest, tmp_path / "Thigh", Terms(category="cervix")).category == "cervix"
+    assert "has a folder for each category" in problem(school.home.labels / "tiny")
     inner = school.home.labels / "tiny" / "A-BODOMEN"
     inner.mkdir(parents=True)
     assert frozen.check(manifest, inner.parent, Terms(category="abdomen")).directory == str(inner)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_ai.tasks import Sheet, SheetCell, SheetRow
-from clinic_ai.training.sheet_layout import MAX_ANSWER, Said, question_of, read_sheet, same_question
+from clinic_ai.training.sheet_layout import MAX_ANSWER, Said, question_of, read_sheet, same_question, same_words
 
 LETTERS = "ABCDEFGHIJ"
 QUESTIONS = ("Which view does the image show?",)
@@ -129,6 +129,12 @@ def test_a_header_or_row_that_says_too_little(rows: list[tuple[object, ...]], pr
     assert any(problem in line for line in found.problems), found.problems
 
 
+def test_of_two_columns_of_patients_the_first_counts() -> None:
+    found = said(("image", "Patient ID", "Patient name", "q", "a"), ("a", "P7", "Anna", "b", "c"))
+    assert [row.patient for row in found.rows] == ["P7"]
+    assert found.notes == ["a.xlsx, sheet Femur: these columns were not read: C (Patient name)."]
+
+
 def test_hidden_and_merged_are_noted() -> None:
     found = Said()
     body = sheet(("image", "q", "a"), ("a", "b", "c"), merged=2)
@@ -150,6 +156,8 @@ def test_numbers_before_questions_are_no_part_of_them() -> None:
     assert same_question("1. Where ?") == same_question("where?") != same_question("Is it > 5 cm?")
     assert same_question("Is it > 5?") != same_question("Is it < 5?")
     assert same_question("?") == "?"
+    assert same_words("Left half.") == same_words("left half")
+    assert same_words("1. trimester") != same_words("2. trimester")
 
 
 _TEXT = st.one_of(

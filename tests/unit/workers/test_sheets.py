@@ -183,8 +183,8 @@ def test_a_file_that_kills_the_child_takes_nothing_else_with_it(
 ) -> None:
     good = workbooks.workbook(tmp_path / "good.xlsx", [["image"]])
     # So many cells pass the caps, and in one row they are more than this child may hold.
-    fat = workbooks.with_rows(good, tmp_path / "fat.xlsx", b"<row><c><v>1</v></c>" + b"<c/>" * 900_000 + b"</row>")
-    small = sheet_reading._SPEC.confinement.model_copy(update={"address_space": 300 << 20})
+    fat = workbooks.with_rows(good, tmp_path / "fat.xlsx", b"<row><c><v>1</v></c>" + b"<c/>" * 400_000 + b"</row>")
+    small = sheet_reading._SPEC.confinement.model_copy(update={"address_space": 220 << 20})
     monkeypatch.setattr(sheet_reading, "_SPEC", dataclasses.replace(sheet_reading._SPEC, confinement=small))
 
     died, read = reader([fat, good])
