@@ -250,7 +250,7 @@ class _Side:
         fit = self.fit()
         model, base = self.base.model.language_model.train(), self.base
         weights = [one for one in model.parameters() if one.requires_grad]
-        optimiser = torch.optim.AdamW(weights, lr=self.recipe.rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(weights, lr=self.recipe.rate, weight_decay=0.0, fused=True)
         ready = []
         for rows in _Order(fit.train, self.recipe).batches(1):
             batch = collate(base, rows)

@@ -104,9 +104,7 @@ class AdapterFit:
         self.notes: list[str] = []
         self.adapted = add_adapter(base, recipe)
         self._trained = [weights for weights in self.adapted.parameters() if weights.requires_grad]
-        self._optimiser = torch.optim.AdamW(
-            self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=base.device.type != "cpu" or None
-        )
+        self._optimiser = torch.optim.AdamW(self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True)
         self._share_of_rate = self._schedule()
         initial = self._weights()
         self._state = self._initial = FitState(0, 0, 0.0, initial, 0, [], False)
