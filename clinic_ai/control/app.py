@@ -46,6 +46,7 @@ from clinic_ai.control.views import (
     FilePage,
     ModelRow,
     PluginsView,
+    PolicyTest,
     PolicyView,
     PriorityOrder,
     ProblemView,

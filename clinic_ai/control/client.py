@@ -27,6 +27,7 @@ from clinic_ai.control.views import (
     ModelRow,
     Order,
     PluginsView,
+    PolicyTest,
     PolicyView,
     PriorityOrder,
     ProblemView,
