@@ -46,7 +46,6 @@ from clinic_ai.control.views import (
     FilePage,
     ModelRow,
     PluginsView,
-    PolicyTest,
     PolicyView,
     PriorityOrder,
     ProblemView,

@@ -27,7 +27,6 @@ from clinic_ai.control.views import (
     ModelRow,
     Order,
     PluginsView,
-    PolicyTest,
     PolicyView,
     PriorityOrder,
     ProblemView,

@@ -479,9 +479,3 @@ class RunOrder(Order):
     plugin: Key
     dataset: PlainPath
     recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
-
-
-class PolicyTest(Order):
-    """Test the pack in this directory; without one, the pack that clinic.toml names."""
-
-    directory: PlainPath | None = None
