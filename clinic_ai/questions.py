@@ -214,7 +214,7 @@ class Questions:
 
     def _subject(self, asked: _Asked, spoken: Sequence[Analysis] = (), *, validated: bool = False) -> GuardSubject:
         """Return what the guard holds words against; ``spoken`` is said now, beside the study's analyses."""
-        return subject_of(
+        subject = subject_of(
             asked.material.study,
             [asked.instance],
             [*asked.material.analyses, *spoken],
@@ -222,6 +222,8 @@ class Questions:
             validated=validated,
             language=self._settings().clinic.language,
         )
+        # Words alone go out, no picture: what may be burnt into one keeps no answer from a patient.
+        return subject.model_copy(update={"image": subject.image.model_copy(update={"burned_in": "no"})})
 
     def _settled(self, asked: _Asked, verdict: QuestionVerdict) -> AskedQuestion:
         """Record a question that no model is asked."""

@@ -130,6 +130,13 @@ def test_a_patient_reads_templates_only_and_a_technician_may_ask_for_one(
         kept(room, study)
 
 
+def test_text_burnt_into_an_ultrasound_keeps_no_words_back_for_no_picture_goes_with_them(room: Room) -> None:
+    asked = ask(room, room.add_study(stored=True, modality="US"), audience="patient")
+
+    assert (asked.outcome, "care team" in asked.text) == ("answered", True)
+    assert not any("burnt" in mark for mark in asked.marks)
+
+
 def test_the_monitor_socket_neither_asks_nor_tells(room: Room) -> None:
     study = room.add_study(stored=True)
     with QuestionClient(room.home, monitor=True) as client:
