@@ -140,7 +140,7 @@ class Questions:
             verdict = self._ask_guard(asked)
             if verdict.action is not GuardAction.ALLOW:
                 return self._settled(asked, verdict)
-            return self._put(asked, verdict.question)
+            return self._put(asked, verdict)
         finally:
             self._places.release()
 
@@ -233,18 +233,18 @@ class Questions:
 
     # ------------------------------------------------------------ asking the engine
 
-    def _put(self, asked: _Asked, question: str) -> AskedQuestion:
+    def _put(self, asked: _Asked, allowed: QuestionVerdict) -> AskedQuestion:
         """Have the engine answer; whatever comes of it is recorded, an error too before it is raised again."""
         plugin = asked.manifest.name
         try:
-            answer, used = self._answer(asked, question)
+            answer, used = self._answer(asked, allowed.question)
         except ChildRefused as error:
             return self._refused(asked, error)
         except ClinicError as error:
             failed = QuestionDocument(reason=error.message, remedy=error.remedy, plugin=plugin)
             self._record(asked, QuestionOutcome.REFUSED, failed, self._guard.policy_hash)
             raise
-        verdict = self._judged(asked, answer, used)
+        verdict = self._judged(asked, answer, used, allowed.policy_hash)
         kept = verdict.action.severity >= GuardAction.HOLD.severity
         strictest = max(verdict.decisions, key=lambda d: d.action.severity) if kept else None
         document = QuestionDocument(
@@ -294,7 +294,8 @@ class Questions:
         used = tuple(m for m in models if m.manifest.base_digest is None or m.ref.slot == adapter)
         return answer, used
 
-    def _judged(self, asked: _Asked, answer: Answer, used: Sequence[LoadedModel]) -> GuardVerdict:
+    def _judged(self, asked: _Asked, answer: Answer, used: Sequence[LoadedModel], policy_hash: str) -> GuardVerdict:
+        """Return what the guard says of an answer by the pack that let its question through; by another it is held."""
         spoken = Analysis(
             plugin=asked.manifest.name,
             plugin_version=asked.manifest.version,
@@ -304,7 +305,7 @@ class Questions:
         validated = bool(used) and all(model.manifest.clinical_use for model in used)
         subject = self._subject(asked, (spoken,), validated=validated)
         statement = Statement(statement_id="a_1", kind="answer", text=answer_text(answer))
-        return self._guard.judge(subject, asked.audience, (statement,))
+        return self._guard.judge(subject, asked.audience, (statement,), policy_hash=policy_hash)
 
     def _refused(self, asked: _Asked, error: ChildRefused) -> AskedQuestion:
         """Record what the engine refuses: its words where the guard lets them out; a patient reads a template."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +41,8 @@ def ask_study(
 ) -> None:
     """Ask a question about an image of a study. The question and who asked it are recorded.
 
-    Exit code 8 if the guard keeps the answer back, 1 if the plugin does not answer.
+    Ctrl-C takes nothing back: `study questions` shows what became of it. Exit code 8 if the guard keeps the answer
+    back, 1 if the plugin does not answer.
     """
     from clinic_ai.cli.output import Exit, print_json
     from clinic_ai.control.question_client import QuestionClient
@@ -46,7 +50,7 @@ def ask_study(
     from clinic_ai.domain import QuestionOutcome
 
     order = order_of(AskOrder, question=question, audience=reader.value, image=image, frame=frame)
-    with QuestionClient(home_of(home)) as client:
+    with QuestionClient(home_of(home)) as client, _patience():
         asked = client.ask(study_id, order)
     if as_json:
         print_json(asked)
@@ -76,6 +80,21 @@ def list_questions(study_id: Which, home: HomeOption = None, as_json: JsonOption
         say(styled(f"{moment(asked.asked_at)}  {asked.asked_by}, for a {asked.audience}: {asked.outcome}", "faint"))
         say(asked.question)
         _print(asked)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Say on a terminal that an answer takes a while, and take the words away when it is there."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write("Asked; a model that is not loaded yet takes longer to answer.")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
 
 
 def _print(asked: AskedView) -> None:

@@ -18,7 +18,7 @@ ANSWERING = PluginManifest(
     name="answering",
     version="1",
     summary="Answers questions.",
-    claims=(Condition(modality=("CT",)),),
+    claims=(Condition(modality=("CT", "US")),),
     capabilities=("analyse", "ask"),
     questions=(QUESTION,),
     needs_model=False,

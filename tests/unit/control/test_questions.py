@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import answering_engine
 import pytest
 from answering_engine import ANSWERING, NAME, NOTE, QUESTION, TEXT
 from control_room import Room, control_room
+from harness import wait_until
 from sqlalchemy import text
 
 from clinic_ai.control.question_client import QuestionClient
 from clinic_ai.control.question_views import AskedView, AskOrder
 from clinic_ai.control.views import Role
+from clinic_ai.domain import Answer
 from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildTimedOut, ClinicError, Conflict, NotAllowed, NotFound
+from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.settings import QuestionSettings
 
 
@@ -47,6 +52,12 @@ def kept(room: Room, study: str) -> list[AskedView]:
         return client.questions(study)
 
 
+def kill_guard(room: Room) -> None:
+    assert room.guard.pid is not None
+    os.kill(room.guard.pid, signal.SIGKILL)
+    wait_until(lambda: room.guard.pid is None, "the end of the guard")
+
+
 def everything_stored(room: Room) -> str:
     with room.database.read() as c:
         rows = [*c.execute(text("SELECT document FROM questions")), *c.execute(text("SELECT details FROM audit"))]
@@ -70,14 +81,23 @@ def test_an_answer_comes_with_its_certainty_its_notes_and_the_marks_of_the_pack(
     assert "sharp" not in row.details
 
 
-def test_a_template_starts_no_engine(room: Room) -> None:
-    study = room.add_study(stored=True)
+@pytest.mark.parametrize(
+    ("question", "audience", "said"),
+    [
+        ("How big is it?", "clinician", "spacing"),
+        ("Do I have cancer?", "patient", "care team"),
+        ("Is it a boy or a girl?", "clinician", "sex of a fetus"),
+        ("Is it a him?", "patient", "sex of a baby"),
+    ],
+)
+def test_a_template_starts_no_engine(room: Room, question: str, audience: str, said: str) -> None:
+    study = room.add_study(stored=True, modality="US" if "sex" in said else "CT")
     room.engines.close()
 
-    asked = ask(room, study, "How big is it?")
+    asked = ask(room, study, question, audience=audience)
 
     assert asked.outcome == "template"
-    assert "spacing" in asked.text
+    assert said in asked.text
     assert asked.models == ()
     assert room.engines.views() == []
 
@@ -173,16 +193,50 @@ def test_a_guard_that_is_gone_holds_everything(room: Room) -> None:
     room.engines.close()
     room.guard.max_restarts = -1
     try:
-        assert room.guard.pid is not None
-        os.kill(room.guard.pid, 9)
-        while room.guard.pid is not None:
-            time.sleep(0.01)
+        kill_guard(room)
         asked = ask(room, study)
     finally:
         room.guard.max_restarts = 5
 
     assert (asked.outcome, asked.text) == ("held", "")
     assert room.engines.views() == []
+
+
+def test_a_guard_that_dies_before_it_judged_an_answer_holds_it(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, answered = room.add_study(stored=True), []
+    asking = room.engines.ask
+
+    def ask_and_kill(*task: Any) -> Answer:
+        answered.append(asking(*task))
+        monkeypatch.setattr(room.guard, "max_restarts", -1)
+        kill_guard(room)
+        return answered[0]
+
+    monkeypatch.setattr(room.engines, "ask", ask_and_kill)
+    asked = ask(room, study)
+
+    assert [answer.text for answer in answered] == [TEXT]
+    assert (asked.outcome, asked.text) == ("held", "")
+    assert TEXT not in str([one.model_dump() for one in kept(room, study)])
+
+
+def test_an_answer_is_judged_by_the_pack_that_let_its_question_through(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study, asking, before = room.add_study(stored=True), room.engines.ask, room.guard.policy_hash
+    pack = shutil.copytree(shipped_pack("default"), tmp_path / "other")
+    (pack / "policy.toml").write_text((pack / "policy.toml").read_text() + "\n# edited\n")
+
+    def ask_and_replace(*task: Any) -> Answer:
+        answer = asking(*task)
+        room.guard.reload(pack)
+        return answer
+
+    monkeypatch.setattr(room.engines, "ask", ask_and_replace)
+    asked = ask(room, study)
+
+    assert room.guard.policy_hash != before
+    assert (asked.outcome, asked.text) == ("held", "")
 
 
 def test_what_cannot_be_asked_about_is_said_with_what_to_do(room: Room) -> None:
