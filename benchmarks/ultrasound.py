@@ -1,6 +1,6 @@
 """How fast an adapter is trained, beside the plain way and beside the limit of what is left to do.
 
-    python benchmarks/ultrasound.py [--images 40] [--rounds 3] [--full]
+    python benchmarks/ultrasound.py [--images 20] [--rounds 3] [--full]
 
 A BLIP-2 of some million parameters learns the same pairs in the same order three ways, which take turns:
 
@@ -125,7 +125,7 @@ def _say_steps(what: str, steps: full_blip2.Steps, verdicts: Verdicts) -> None:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="the model of the document in full size")
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clinic_ai.analyses import Models
-from clinic_ai.categories import categorise, with_categories
+from clinic_ai.categories import CategoryFound, categorise, with_categories
 from clinic_ai.contract import LoadedModel, PluginManifest, QuestionTask
 from clinic_ai.domain import (
     Analysis,
@@ -26,8 +26,10 @@ from clinic_ai.domain import (
     Instance,
     QuestionDocument,
     QuestionOutcome,
+    Sha256,
     Statement,
     Study,
+    StudyFacts,
     StudyState,
     new_id,
 )
@@ -44,7 +46,7 @@ from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.showing import Showing, guarded_refusal
 from clinic_ai.store import originals, questions, studies
-from clinic_ai.store.categories import Told, told_of
+from clinic_ai.store.categories import told_of
 from clinic_ai.store.database import Database
 from clinic_ai.tasks import GuardSubject
 from clinic_ai.waiting import day, no_model
@@ -72,7 +74,8 @@ class _Asked:
     audience: Audience
     person: str
     material: Material
-    told: Told
+    category: dict[Sha256, CategoryFound]
+    """Of the image, by its SHA-256; nothing if the plugin has no categories."""
     manifest: PluginManifest
     instance: Instance
     number: int
@@ -180,7 +183,8 @@ class Questions:
                 f"Image {number} has {count} frame{'' if count == 1 else 's'}; there is no frame {frame + 1}.",
                 remedy="Frames count from 1. Without one the plugin chooses.",
             )
-        return _Asked(question, audience, person, material, told, manifest, instance, number, frame, began)
+        category = categorise(manifest, self._settings().category, study, (instance,), told)
+        return _Asked(question, audience, person, material, category, manifest, instance, number, frame, began)
 
     def _plugin_for(self, study: Study) -> PluginManifest:
         manifests = self._manifests()
@@ -199,7 +203,7 @@ class Questions:
     def _ask_guard(self, asked: _Asked) -> QuestionVerdict:
         subject = self._subject(asked)
         about = question_subject(
-            subject.facts,
+            _as_categorised(subject.facts, asked),
             subject.image,
             language=subject.language,
             identity=subject.identity,
@@ -270,8 +274,7 @@ class Questions:
             raise Conflict(wait.sentence, remedy=wait.remedy)
         models = tuple(self._models.loaded(ref) for ref in refs)
         shown = self._showing.of(manifest, study, (asked.instance,))
-        found = categorise(manifest, settings.category, study, (asked.instance,), asked.told)
-        (image,) = with_categories(shown.images, found)
+        (image,) = with_categories(shown.images, asked.category)
         task = QuestionTask(
             job_id=new_id("Q"),
             question=question,
@@ -345,6 +348,17 @@ class Questions:
         with self._database.write() as connection:
             questions.add_question(connection, made)
         return made
+
+
+def _as_categorised(facts: StudyFacts, asked: _Asked) -> StudyFacts:
+    """Return the facts with the body parts of the image's category, as far as it is known and has any.
+
+    A folder that is named by a category, such as ``Abodomen``, stands as body part in the header of a picture, and the
+    guard would know no such part of the body.
+    """
+    key = next((found.category for found in asked.category.values()), "")
+    category = next((category for category in asked.manifest.categories if category.key == key), None)
+    return facts if category is None else facts.model_copy(update={"body_parts": category.body_parts})
 
 
 def chosen_image(instances: Sequence[Instance], image: str | None) -> tuple[int, Instance]:

@@ -154,19 +154,19 @@ def compare(folder: Path, *, images: int, rounds: int, epochs: int, device: Devi
         began = _clock(device)
         features = compute_features(base, examples, cache, 4096, lambda _: None, lambda: False)
         times["features"].append(_clock(device) - began)
-        side = _Side(base, examples, features, recipe, folder / f"checkpoints-{turn}", device)
-        for name, work in (("ours", side.ours), ("plain", side.plain), ("bare", side.bare)):
-            seconds, losses[name] = work()
+        fresh = _Side(base, examples, features, recipe, folder / f"checkpoints-{turn}", device)
+        for name, train in (("ours", _Side.ours), ("plain", _Side.plain), ("bare", _Side.bare)):
+            # Each on a base of its own: training puts an adapter into it.
+            seconds, losses[name] = train(replace(fresh, base=load_base(model, device)))
             times[name].append(seconds / epochs)
-            side = replace(side, base=load_base(model, device))
-        shutil.rmtree(side.checkpoints)
+        shutil.rmtree(fresh.checkpoints)
     middle = {name: float(np.median(values)) for name, values in times.items()}
     return Compared(
         **middle,
         plain_losses=losses["plain"],
         our_losses=losses["ours"],
         pairs=images * QUESTIONS,
-        parameters=sum(weights.numel() for weights in side.base.model.parameters()),
+        parameters=sum(weights.numel() for weights in base.model.parameters()),
     )
 
 
@@ -250,7 +250,7 @@ class _Side:
         fit = self.fit()
         model, base = self.base.model.language_model.train(), self.base
         weights = [one for one in model.parameters() if one.requires_grad]
-        optimiser = torch.optim.AdamW(weights, lr=self.recipe.rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(weights, lr=self.recipe.rate, weight_decay=0.0, fused=True)
         ready = []
         for rows in _Order(fit.train, self.recipe).batches(1):
             batch = collate(base, rows)

@@ -2,12 +2,14 @@
 
 Deterministic: the order of an epoch and what is dropped out in a step follow from the seed and their place alone, so a
 checkpoint needs no state of random generators. A run that was interrupted gives what an unbroken one gives, bit for bit
-on a processor. If it was asked to stop it goes on at the step it was at; if it died it repeats the epoch it was in.
+on a processor. If it was asked to stop it goes on at the step it was at; if it died, from the last checkpoint, which is
+written after each epoch and in long ones every minute.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +34,7 @@ LOSS, VALIDATION_LOSS = "loss", "validation_loss"
 METRIC, METRIC_NAME = "validation_exact", "validation answers foretold word for word"
 """Share of validation answers of which every token is the likeliest one after those before it."""
 TARGETS = r".*language_model.*\.(q_proj|v_proj)"
+_SAVED_EVERY_S = 60.0
 _JUDGED_AT_ONCE = 8
 """Validation rows at once, which need no gradients."""
 
@@ -101,9 +104,7 @@ class AdapterFit:
         self.notes: list[str] = []
         self.adapted = add_adapter(base, recipe)
         self._trained = [weights for weights in self.adapted.parameters() if weights.requires_grad]
-        self._optimiser = torch.optim.AdamW(
-            self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=base.device.type != "cpu" or None
-        )
+        self._optimiser = torch.optim.AdamW(self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True)
         self._share_of_rate = self._schedule()
         initial = self._weights()
         self._state = self._initial = FitState(0, 0, 0.0, initial, 0, [], False)
@@ -157,7 +158,7 @@ class AdapterFit:
                 continue
             clear_cache()
             self._restore()
-            self.notes.append(f"The GPU failed; the run went on once more after epoch {self._state.epoch}.")
+            self.notes.append("The GPU failed; the run went on once more from its newest checkpoint.")
         self._load(self._state.best)
         self._evaluating()
         return self._state
@@ -169,9 +170,13 @@ class AdapterFit:
         epoch = self._state.epoch + 1
         batches = self._batches(epoch)
         self._training()
+        saved_at = time.monotonic()
         for step in range(self._state.step, len(batches)):
-            if stop():
+            stopped = stop()
+            if stopped or time.monotonic() - saved_at > _SAVED_EVERY_S:
                 self._save()
+                saved_at = time.monotonic()
+            if stopped:
                 return None
             loss = self._step(epoch, step, batches[step])
             self._state = replace(self._state, step=step + 1, total=self._state.total + loss)

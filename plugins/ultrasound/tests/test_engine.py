@@ -10,11 +10,13 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 from tiny import make_adapter
 
+from clinic_ai.analyses import check_analysis
 from clinic_ai.confinement import Confinement
 from clinic_ai.contract import AnalysisTask, Device, EngineLoad, QuestionTask, Ready, TaskImage
 from clinic_ai.domain import Analysis, Answer, Audience, CategoryInfo, FileKind, Generation, InstanceHeader, StudyFacts
 from clinic_ai.errors import ChildRefused, InputError, ModelError
 from clinic_ai.processes import Child, ChildSpec
+from clinic_ai.questions import check_answer
 from clinic_ai_ultrasound import engine as module
 from clinic_ai_ultrasound.engine import UltrasoundEngine
 from clinic_ai_ultrasound.plugin import describe_plugin
@@ -211,6 +213,17 @@ class TestCine:
         assert (named.frame, named.notes[-1]) == (9, "Read from frame 10 of 12.")
         with pytest.raises(InputError, match="Frame 13 was asked for; the file has 12"):
             engine.ask(question(loop, frame=12))
+
+
+def test_the_daemon_finds_nothing_wrong_with_its_answers(engine, task, question, image, cine, tiny, femur, adapters):
+    models, manifest, loop = (tiny, femur, adapters["abdomen"]), describe_plugin(), image(path=cine, frames=12)
+    asked = (question(image()), question(image("thorax"), base_answers=True), question(loop), question(loop, frame=9))
+    for one in asked:
+        check_answer(engine.ask(one), manifest, one, models)
+    whole = task(image(), image("thorax", seed=1), loop, base_answers=True)
+    analysis = engine.analyse(whole)
+    check_analysis(analysis, manifest, whole, models)
+    assert {answer.adapter for answer in analysis.answers} == {"", "femur"}
 
 
 def test_another_femur_answers_in_the_same_child_and_the_others_as_before(

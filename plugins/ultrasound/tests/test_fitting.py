@@ -149,7 +149,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, fit_in, stop_at):
     assert same(run(fit_in(tmp_path / "torn")), whole)
 
 
-def test_a_run_that_died_repeats_its_epoch_bit_for_bit(tmp_path, fit_in):
+@pytest.mark.parametrize(("every", "step"), [(60.0, 0), (-1.0, 2)])
+def test_a_run_that_died_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, fit_in, monkeypatch, every, step):
+    monkeypatch.setattr(fitting, "_SAVED_EVERY_S", every)
     whole = run(fit_in(tmp_path / "whole"))
 
     class Died(BaseException):
@@ -162,7 +164,7 @@ def test_a_run_that_died_repeats_its_epoch_bit_for_bit(tmp_path, fit_in):
     with pytest.raises(Died):
         fit_in(tmp_path / "torn").run(die, lambda _: None, lambda: False)
     resumed = fit_in(tmp_path / "torn")
-    assert (resumed.state.epoch, resumed.state.step) == (1, 0)
+    assert (resumed.state.epoch, resumed.state.step) == (1, step)
     assert same(run(resumed), whole)
 
 
@@ -238,7 +240,7 @@ def test_a_gpu_that_fails_once_goes_on_from_the_newest_checkpoint(tmp_path, fit_
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     state = fit.run(fail, lambda _: None, lambda: False)
-    assert fit.notes == ["The GPU failed; the run went on once more after epoch 1."]
+    assert fit.notes == ["The GPU failed; the run went on once more from its newest checkpoint."]
     assert same(state, whole)
     failing(monkeypatch, *[torch.AcceleratorError("CUDA error: unspecified launch failure")] * 2)
     with pytest.raises(ModelError, match="failed twice"):
