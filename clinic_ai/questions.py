@@ -322,7 +322,8 @@ class Questions:
             statement = Statement(statement_id="r_1", kind="refusal", text=error.message[:MAX_QUESTION] or REFUSED)
             verdict = self._guard.judge(self._subject(asked), asked.audience, (statement,))
             released = verdict.released[0] if verdict.released else None
-            document = QuestionDocument(released=released, marks=verdict.marks, reason=REFUSED, plugin=plugin)
+            marks = verdict.marks if released is not None else ()
+            document = QuestionDocument(released=released, marks=marks, reason=REFUSED, plugin=plugin)
         return self._record(asked, QuestionOutcome.REFUSED, document, self._guard.policy_hash)
 
     def _record(

@@ -57,6 +57,7 @@ EVENTS: Mapping[str, Event] = {
     "daemon.stopped": Event(ACTIVITY, (STOP,), "E", ""),
     "study.receive": Event(TRANSFERRED, (), "C", "study"),
     "analysis.stored": Event(ACCESSED, (), "R", "study"),
+    "study.question": Event(ACCESSED, (), "R", "study"),
     "delivery.sent": Event(EXPORT, (), "R", "study"),
     "study.exported": Event(EXPORT, (), "R", "study"),
     "study.exported_deidentified": Event(EXPORT, (), "R", "study"),

@@ -32,7 +32,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.ml import report_text
 from clinic_ai.results.codes import finding_code
-from clinic_ai.tasks import RenderImage, RenderResult
+from clinic_ai.tasks import AnswerOrigin, RenderImage, RenderResult
 
 
 def test_a_picture_comes_back_as_pictures_pdf_capture_and_sr(
@@ -195,6 +195,26 @@ def test_every_sentence_is_released_or_constant_or_metadata(
         Example Clinic Doe, Jane P-1 1970-01-31 F DX CHEST 2023-11-14 22:13 UTC 22:14 No image came for 30 s."""
     allowed = set(" ".join([*known, constants]).split())
     assert set(pdf_text(directory).split()) <= allowed
+
+
+def test_answers_stand_beside_the_image_and_frame_they_are_about(
+    render: Callable[..., RenderResult], png: RenderImage, directory: Path
+) -> None:
+    asked = {"a_1": "Is it sharp?", "a_2": "Is it dark?", "a_3": "Is it round?"}
+    other = png.model_copy(update={"sha256": "d" * 64})
+    origins = [
+        AnswerOrigin(statement_id=key, question=question, instance_sha256=other.sha256, frame=11, confidence=0.6)
+        for key, question in asked.items()
+    ]
+    origins[1] = origins[1].model_copy(update={"instance_sha256": png.sha256, "frame": None, "confidence": None})
+
+    # The second was put in other words, the third was withheld.
+    render(png, other, answers=origins, verdict=verdict(("a_1", "Is it sharp? Yes."), ("a_2", "In other words.")))
+
+    text = pdf_text(directory)
+    assert "Image 1 In other words. unknown Image 2, frame 12 Is it sharp? Yes. 60 %" in text
+    assert "dark" not in text
+    assert "round" not in text
 
 
 def test_what_the_guard_withheld_leaves_no_trace(

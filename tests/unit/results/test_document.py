@@ -23,8 +23,8 @@ from clinic_ai.domain import (
     StoredFile,
     StudyFacts,
 )
-from clinic_ai.results.document import result_document, schema
-from clinic_ai.tasks import RenderImage, RenderTask
+from clinic_ai.results.document import build_document, result_document, schema
+from clinic_ai.tasks import AnswerOrigin, RenderImage, RenderTask
 
 SHA, POLICY = "a" * 64, "b" * 64
 SCHEMA = Path(__file__).parents[3] / "docs" / "result.schema.json"
@@ -95,6 +95,37 @@ def task(audience: Audience = Audience.CLINICIAN) -> RenderTask:
         output_directory="/stored/job",
         software="clinic-ai 0.1.0",
     )
+
+
+def test_answers_say_what_they_are_about_in_the_words_that_were_released() -> None:
+    origins = tuple(
+        AnswerOrigin(
+            statement_id=key,
+            question="Is it sharp?",
+            instance_sha256=SHA,
+            frame=11,
+            category="femur",
+            adapter="femur",
+            confidence=0.6,
+        )
+        for key in ("a_1", "a_2")
+    )
+    plain = task()
+    said = Released(
+        statement_id="a_2", kind="answer", audience=Audience.CLINICIAN, text="Is it sharp? Yes.", policy_hash=POLICY
+    )
+    verdict = plain.verdict.model_copy(update={"released": (*plain.verdict.released, said)})
+    picture = plain.images[0].header.model_copy(update={"rows": 8, "columns": 8, "frames": 40})
+    images = (plain.images[0].model_copy(update={"header": picture}),)
+
+    made = build_document(
+        plain.model_copy(update={"answers": origins, "verdict": verdict, "images": images}), files=(), omissions=()
+    )
+
+    [answer] = made.answers
+    assert (answer.statement_id, answer.text, answer.image, answer.frame) == ("a_2", "Is it sharp? Yes.", 1, 12)
+    assert (answer.category, answer.adapter, answer.confidence) == ("femur", "femur", 0.6)
+    assert "a_2" in {statement.statement_id for statement in made.statements}
 
 
 @pytest.fixture
