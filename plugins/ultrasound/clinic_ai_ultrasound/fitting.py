@@ -337,7 +337,7 @@ def _seed(device: torch.device, seed: int) -> None:
     """Seed what a step on ``device`` draws from.
 
     ``torch.manual_seed`` seeds every kind of device; while there is no GPU it notes the call with the whole stack, for
-    when there will be one: milliseconds and memory for each step.
+    when there will be one, and never lets go of it.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
