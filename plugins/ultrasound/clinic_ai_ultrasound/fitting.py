@@ -205,7 +205,7 @@ class AdapterFit:
         learned = torch.tensor(sum(row.learned for row in rows), device=self._base.device)
 
         def begin() -> None:
-            torch.manual_seed(self._recipe.seed_of(epoch, step))
+            _seed(self._base.device, self._recipe.seed_of(epoch, step))
             self._optimiser.zero_grad()
 
         losses = self.portions.each(rows, lambda some: self._backward(some, learned), begin)
@@ -331,6 +331,17 @@ class AdapterFit:
         saved = self._optimiser.state_dict()
         saved["state"] = {index: values for index, values in moments.items() if values}
         self._optimiser.load_state_dict(saved)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed what a step on ``device`` draws from.
+
+    ``torch.manual_seed`` seeds every kind of device; while there is no GPU it notes the call with the whole stack, for
+    when there will be one, and never lets go of it.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _below(prefix: str, tensors: Tensors) -> Tensors:
