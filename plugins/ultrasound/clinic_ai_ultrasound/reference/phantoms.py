@@ -65,14 +65,22 @@ def _finish(layer: Image.Image, cover: Image.Image, generator: np.random.Generat
     """Return the drawing over tissue, within a sector, with speckle and the mark."""
     blur = ImageFilter.GaussianBlur(generator.uniform(0.8, 2.0))
     drawn, hidden = (np.asarray(one.filter(blur), dtype=np.float32) for one in (layer, cover))
-    tissue = generator.uniform(25, 95) * _texture(generator, _CLOUD, "normal")
-    fall = np.linspace(1.0, generator.uniform(0.5, 1.0), HEIGHT, dtype=np.float32)[:, None]
-    tissue *= fall * _sector(generator)
     share = hidden / np.float32(255)
+    tissue = _tissue(generator) * _sector(generator)
     image = (tissue * (1 - share) + drawn * share) * _texture(generator, _GRAIN, "rayleigh")
     made = Image.fromarray(np.clip(image * generator.uniform(0.8, 1.2), 0, 255).astype(np.uint8))
     _mark(made, generator)
     return np.asarray(made)
+
+
+def background(generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return grey levels (rows, columns) of tissue in which nothing lies."""
+    return _tissue(generator) * _texture(generator, _GRAIN, "rayleigh")
+
+
+def _tissue(generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    fall = np.linspace(1.0, generator.uniform(0.5, 1.0), HEIGHT, dtype=np.float32)[:, None]
+    return generator.uniform(25, 95) * _texture(generator, _CLOUD, "normal") * fall
 
 
 def _texture(generator: np.random.Generator, grain: int, kind: str) -> npt.NDArray[np.float32]:
