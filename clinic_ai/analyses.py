@@ -12,7 +12,15 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from clinic_ai.contract import AnalysisTask, LoadedModel, PluginManifest, SliceRef, TaskImage, VolumeInfo
+from clinic_ai.contract import (
+    AnalysisTask,
+    LoadedModel,
+    PluginManifest,
+    SliceRef,
+    TaskImage,
+    VolumeInfo,
+    memory_needed,
+)
 from clinic_ai.critical.matching import hits
 from clinic_ai.deidentification import BURNED_IN, Deidentifier
 from clinic_ai.domain import (
@@ -95,7 +103,7 @@ class AnalyseRunner:
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return the plugins that cannot work beside those ``at_work``, and why."""
         manifests = self._manifests()
-        beside_mb = sum(manifests[plugin].memory_mb for plugin in at_work if plugin in manifests)
+        beside_mb = sum(self._need_mb(manifests[plugin]) for plugin in at_work if plugin in manifests)
         found = {}
         for plugin in plugins:
             manifest = manifests.get(plugin)
@@ -105,16 +113,26 @@ class AnalyseRunner:
         return found
 
     def _obstacle(self, manifest: PluginManifest, beside_mb: int) -> WaitReason | None:
-        if manifest.needs_model:
-            active = self._models.active(manifest.name)
-            if not active:
-                return no_model(manifest.name)
-            try:
-                for ref in active:
-                    self._models.loaded(ref)
-            except ModelError as error:
-                return bad_model(manifest.name, error.message)
-        return self._engines.obstacle(manifest, beside_mb=beside_mb)
+        try:
+            models = self._active(manifest)
+        except ModelError as error:
+            return bad_model(manifest.name, error.message)
+        if manifest.needs_model and not models:
+            return no_model(manifest.name)
+        return self._engines.obstacle(manifest, models, beside_mb=beside_mb)
+
+    def _need_mb(self, manifest: PluginManifest) -> int:
+        try:
+            models = self._active(manifest)
+        except ModelError:  # its own job says so; it needs no memory for what it cannot load
+            models = ()
+        return memory_needed(manifest, (model.manifest for model in models))
+
+    def _active(self, manifest: PluginManifest) -> tuple[LoadedModel, ...]:
+        """Return the active models of a plugin that needs any. Raise ModelError if the files of one are damaged."""
+        if not manifest.needs_model:
+            return ()
+        return tuple(self._models.loaded(ref) for ref in self._models.active(manifest.name))
 
     def pin(self, plugin: str) -> tuple[tuple[ModelRef, ...], str]:
         """Return the plugin's active models and the active policy."""

@@ -7,6 +7,8 @@ paths and messages, never the database.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
@@ -95,7 +97,8 @@ class PluginManifest(Word):
     needs_model: bool = True
     model_formats: tuple[Literal["onnx", "safetensors"], ...] = ("onnx",)
     memory_mb: int = Field(default=512, gt=0)
-    """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two."""
+    """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two. A model that needs
+    more says so in its own manifest; see ``memory_needed``."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Longest time one analysis may take."""
     deidentified: bool = False
@@ -150,6 +153,15 @@ class LoadedModel(Word):
     ref: ModelRef
     directory: str
     manifest: ModelManifest
+
+
+def memory_needed(plugin: PluginManifest, models: Iterable[ModelManifest]) -> int:
+    """Return the resident memory in MiB that the plugin's engine needs with these models.
+
+    It is what the plugin declares, or the largest ``memory_mb`` among the parameters of the models if that is more.
+    """
+    declared = (model.parameters.get("memory_mb") for model in models)
+    return max([plugin.memory_mb, *(math.ceil(mb) for mb in declared if isinstance(mb, int | float))])
 
 
 class Device(Word):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import psutil
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import AnalysisTask, Device, EngineLoad, LoadedModel, PluginManifest, Ready
+from clinic_ai.contract import AnalysisTask, Device, EngineLoad, LoadedModel, PluginManifest, Ready, memory_needed
 from clinic_ai.domain import Analysis, ModelRef, WaitReason
 from clinic_ai.errors import ChildError, ChildRefused
 from clinic_ai.processes import Child, ChildSpec, Crew
@@ -48,7 +48,7 @@ class EngineView:
 @dataclass
 class _Warm:
     child: Child
-    manifest: PluginManifest
+    need_mb: int
     models: tuple[ModelRef, ...] = ()
 
 
@@ -76,19 +76,22 @@ class Engines:
         """What all engines together may use, in MiB."""
         return self._settings().memory_mb or int(psutil.virtual_memory().total * 0.6 / _MIB)
 
-    def obstacle(self, manifest: PluginManifest, *, beside_mb: int = 0) -> WaitReason | None:
-        """Return why an analysis of this plugin cannot start now, or None if it can.
+    def obstacle(
+        self, manifest: PluginManifest, models: Sequence[LoadedModel] = (), *, beside_mb: int = 0
+    ) -> WaitReason | None:
+        """Return why an analysis of this plugin with these models cannot start now, or None if it can.
 
-        ``beside_mb`` is what the plugins declare to need that have work already, running engine or not.
+        ``beside_mb`` is what the plugins need that have work already, running engine or not.
         """
+        need_mb = _need_mb(manifest, models)
         with self._lock:
             record = self._records.get(manifest.name)
             if record is not None and record.rests_until > time.monotonic():
                 return crashing(manifest.name, self._settings().restart_cap, self._settings().restart_window_s)
-            if manifest.memory_mb > self.budget_mb:
-                return no_memory(manifest.name, manifest.memory_mb, self.budget_mb)
-        if beside_mb + manifest.memory_mb > self.budget_mb:
-            return memory_in_use(manifest.name, manifest.memory_mb)
+            if need_mb > self.budget_mb:
+                return no_memory(manifest.name, need_mb, self.budget_mb)
+        if beside_mb + need_mb > self.budget_mb:
+            return memory_in_use(manifest.name, need_mb)
         return None
 
     def analyse(self, manifest: PluginManifest, models: tuple[LoadedModel, ...], task: AnalysisTask) -> Analysis:
@@ -149,20 +152,22 @@ class Engines:
 
     def _ready(self, manifest: PluginManifest, models: tuple[LoadedModel, ...]) -> Child:
         refs = tuple(model.ref for model in models)
+        need_mb = _need_mb(manifest, models)
         with self._lock:
             warm = self._warm.get(manifest.name)
-            if warm is not None and not warm.child.alive:
+            # One with larger models than before needs a child with higher limits.
+            if warm is not None and not (warm.child.alive and warm.need_mb >= need_mb):
                 self._end(manifest.name)
                 warm = None
             if warm is None:
-                self._make_room(manifest)
-                warm = _Warm(self._crew.start(self._spec(manifest)), manifest)
+                self._make_room(need_mb)
+                warm = _Warm(self._crew.start(self._spec(manifest, need_mb)), need_mb)
                 self._warm[manifest.name] = warm
                 fresh = True
             else:
                 fresh = False
         if fresh or warm.models != refs:
-            device = Device(threads=self._settings().threads, memory_mb=manifest.memory_mb)
+            device = Device(threads=self._settings().threads, memory_mb=warm.need_mb)
             load = EngineLoad(engine=manifest.engine, models=models, device=device)
             try:
                 warm.child.call("load", load, Ready, timeout_s=LOAD_TIMEOUT_S)
@@ -172,12 +177,12 @@ class Engines:
             warm.models = refs
         return warm.child
 
-    def _make_room(self, manifest: PluginManifest) -> None:
+    def _make_room(self, need_mb: int) -> None:
         """Evict engines that are not at work, the longest unused first, until the new one fits."""
         idle = sorted(
             (name for name in self._warm if name not in self._in_use), key=lambda n: self._warm[n].child.last_used
         )
-        while idle and sum(w.manifest.memory_mb for w in self._warm.values()) + manifest.memory_mb > self.budget_mb:
+        while idle and sum(w.need_mb for w in self._warm.values()) + need_mb > self.budget_mb:
             self._end(idle.pop(0))
 
     def _end(self, name: str) -> None:
@@ -197,12 +202,16 @@ class Engines:
         if warm is not None:
             warm.child.kill()
 
-    def _spec(self, manifest: PluginManifest) -> ChildSpec:
+    def _spec(self, manifest: PluginManifest, need_mb: int) -> ChildSpec:
         threads = str(self._settings().threads)
         return ChildSpec(
             kind="engine",
             name=f"{manifest.name} engine",
-            # Twice the declared need: RLIMIT_DATA counts what is reserved, not what is touched.
-            confinement=Confinement(data=2 * manifest.memory_mb * _MIB + 512 * _MIB, file_size=1 << 30),
+            # Twice the need: RLIMIT_DATA counts what is reserved, not what is touched.
+            confinement=Confinement(data=2 * need_mb * _MIB + 512 * _MIB, file_size=1 << 30),
             environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
         )
+
+
+def _need_mb(manifest: PluginManifest, models: Sequence[LoadedModel]) -> int:
+    return memory_needed(manifest, (model.manifest for model in models))

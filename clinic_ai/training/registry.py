@@ -6,6 +6,7 @@ after the import. The SHA-256 of ``model.toml`` is the model's digest; jobs pin 
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import Device, EngineLoad, LoadedModel, ModelManifest, PluginManifest, Ready
+from clinic_ai.contract import Device, EngineLoad, LoadedModel, ModelManifest, PluginManifest, Ready, memory_needed
 from clinic_ai.domain import ModelRef, ModelState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, ModelError
 from clinic_ai.home import Home
@@ -164,6 +165,17 @@ class Registry:
                 f"The adapter {title(manifest)} has the slot of its base, {manifest.slot}.",
                 remedy="Give the adapter a slot of its own in model.toml; it is used beside its base.",
             )
+        if base is not None and base.manifest.quantisation != manifest.quantisation:
+            raise ModelError(
+                f"The adapter {title(manifest)} was trained on a base with quantisation {manifest.quantisation!r}; "
+                f"its base here has {base.manifest.quantisation!r}.",
+                remedy="Train it again on the base as it is served.",
+            )
+        if not _sensible(manifest.parameters.get("memory_mb", 1)):
+            raise ModelError(
+                f"The memory_mb of the model {title(manifest)} is not a number of MiB.",
+                remedy="Correct the parameter memory_mb in model.toml, or leave it out.",
+            )
 
     def _base(self, manifest: ModelManifest) -> ModelView | None:
         """Return the base of an adapter, None for a whole model. Raise ModelError if the base is not here."""
@@ -193,8 +205,9 @@ class Registry:
         model = LoadedModel(ref=_ref(manifest, digest), directory=str(directory.absolute()), manifest=manifest)
         base = self._base(manifest)
         models = (model,) if base is None else (self.loaded(base.ref), model)
-        load = EngineLoad(engine=plugin.engine, models=models, device=Device(memory_mb=plugin.memory_mb))
-        limits = Confinement(data=(2 * plugin.memory_mb + 512) * _MIB, file_size=_MIB)
+        need_mb = memory_needed(plugin, (m.manifest for m in models))
+        load = EngineLoad(engine=plugin.engine, models=models, device=Device(memory_mb=need_mb))
+        limits = Confinement(data=(2 * need_mb + 512) * _MIB, file_size=_MIB)
         environment = (("OMP_NUM_THREADS", "1"),)
         child = self._crew.start(
             ChildSpec(kind="engine", name=f"{plugin.name} trial", confinement=limits, environment=environment)
@@ -370,6 +383,10 @@ def _remove(directory: Path) -> None:
 def title(manifest: ModelManifest) -> str:
     """Return ``plugin/name/version``."""
     return f"{manifest.plugin}/{manifest.name}/{manifest.version}"
+
+
+def _sensible(memory_mb: object) -> bool:
+    return isinstance(memory_mb, int | float) and not isinstance(memory_mb, bool) and 0 < memory_mb < math.inf
 
 
 def _ref(manifest: ModelManifest, digest: str) -> ModelRef:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from clinic_ai.contract import AnalysisTask, LoadedModel, ModelManifest, PluginManifest
@@ -53,7 +54,7 @@ def analyse(
     return engines.analyse(manifest, models, task)
 
 
-def model(directory: Path, version: str) -> LoadedModel:
+def model(directory: Path, version: str, **parameters: int) -> LoadedModel:
     manifest = ModelManifest(
         plugin="rude",
         name="m",
@@ -63,6 +64,7 @@ def model(directory: Path, version: str) -> LoadedModel:
         licence="x",
         source="x",
         intended_use="x",
+        parameters=dict(parameters),
     )
     ref = ModelRef(plugin="rude", name="m", version=version, digest=version * 64)
     return LoadedModel(ref=ref, directory=str(directory), manifest=manifest)
@@ -97,6 +99,25 @@ def test_an_engine_larger_than_the_budget_is_never_started(crew: Crew) -> None:
     assert wait.code == "no_memory"
     assert wait.remedy
     assert engines.obstacle(plugin("fits", memory_mb=300)) is None
+
+
+def test_a_model_that_needs_more_than_its_plugin_declares_is_given_it(crew: Crew, tmp_path: Path) -> None:
+    engines = Engines(crew, lambda: SETTINGS)
+    small, large = model(tmp_path, "1"), model(tmp_path, "2", memory_mb=250)
+    analyse(engines, plugin("rude", memory_mb=100), tmp_path, models=(small,))
+    analyse(engines, plugin("other", memory_mb=100), tmp_path)
+    [before, _] = engines.views()
+    assert _data_limit(before.pid) == (2 * 100 + 512) << 20
+    analyse(engines, plugin("rude", memory_mb=100), tmp_path, models=(large,))
+    [after] = engines.views()
+    assert (after.plugin, _data_limit(after.pid)) == ("rude", (2 * 250 + 512) << 20), "the other one had to make room"
+    assert engines.obstacle(plugin("rude"), (model(tmp_path, "3", memory_mb=301),)) is not None
+    assert engines.obstacle(plugin("rude"), (large,), beside_mb=51) is not None
+    assert engines.obstacle(plugin("rude"), (large,), beside_mb=50) is None
+
+
+def _data_limit(pid: int) -> int:
+    return psutil.Process(pid).rlimit(psutil.RLIMIT_DATA)[0]
 
 
 def test_an_engine_that_dies_too_often_rests(crew: Crew, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ the model answer without looking at the image is refused here, because it would 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.utils import logging as transformers_logging
 
 from clinic_ai.contract import Device, LoadedModel, ModelManifest
 from clinic_ai.domain import ModelRef
@@ -94,6 +96,7 @@ def load_base(model: LoadedModel, device: Device) -> Base:
     Raise ModelError if it is no base of this plugin, if a file is missing or not what its manifest says, if the
     weights do not fit the config, or if it could not see the image.
     """
+    _hush()
     checked = _Checked(model)
     family = FAMILIES[checked.family]
     place = _place(device)
@@ -119,6 +122,13 @@ def served_dtype(declared: str, place: torch.device) -> torch.dtype:
         able = torch.cpu.get_capabilities()
         return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _hush() -> None:
+    """Keep progress bars, and what bitsandbytes says for every layer and token, out of the log of the child."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def _place(device: Device) -> torch.device:

@@ -290,12 +290,22 @@ class TestPromotion:
         with pytest.raises(NotFound, match="no model tiny/scalar/7"):
             quick.registry.promote("tiny", "scalar", "7", "ada")
 
+    @pytest.mark.parametrize("memory", ["0", "-1", "inf", "nan", "true", '"much"'])
+    def test_a_model_says_its_memory_in_mebibytes(self, quick: School, tmp_path: Path, memory: str) -> None:
+        write_model(tmp_path / "m", 1.0)
+        manifest = tmp_path / "m" / "model.toml"
+        manifest.write_text(manifest.read_text() + f"memory_mb = {memory}\n")
+        with pytest.raises(ModelError, match="memory_mb of the model tiny/scalar/1 is not a number"):
+            quick.registry.import_directory(tmp_path / "m", "ada")
+
     def test_an_adapter_works_beside_its_base_only(self, quick: School, tmp_path: Path) -> None:
         base = _add(quick, tmp_path, "1")
         with pytest.raises(ModelError, match="not in the registry"):
             _add(quick, tmp_path, "x", name="lora", slot="lora", base_digest="0" * 64)
         with pytest.raises(ModelError, match="slot of its base"):
             _add(quick, tmp_path, "y", name="lora", base_digest=base.digest)
+        with pytest.raises(ModelError, match="quantisation 'int8'; its base here has 'none'"):
+            _add(quick, tmp_path, "z", name="lora", slot="lora", base_digest=base.digest, quantisation='"int8"')
         _add(quick, tmp_path, "1a", weight=0.5, name="lora", slot="lora", base_digest=base.digest)
         with pytest.raises(Conflict, match="its base is not the active model"):
             quick.registry.promote("tiny", "lora", "1a", "ada")

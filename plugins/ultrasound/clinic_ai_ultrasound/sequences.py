@@ -1,0 +1,32 @@
+"""Rows of tokens and what an image says as one batch of embeddings, as the language model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from clinic_ai_ultrasound.loading import Base
+from clinic_ai_ultrasound.prompts import prompt
+
+
+def prompt_tokens(base: Base, question: str) -> list[int]:
+    """Return the tokens of a question with its prompt: those of the image first, as the processor sets them."""
+    return [base.model.config.image_token_index] * base.image_tokens + list(
+        base.tokenizer(prompt(question))["input_ids"]
+    )
+
+
+def embed(base: Base, features: torch.Tensor, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return embeddings (n, length, width) and attention mask (n, length) of rows of tokens.
+
+    ``features`` (n, image tokens, width) go where the image tokens are. Shorter rows are padded on the left, before
+    the image: the processor would put the pads between image and text.
+    """
+    length = max(map(len, rows))
+    pad = base.tokenizer.pad_token_id
+    tokens = torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows], device=base.device)
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=base.device)
+    embeddings = base.model.get_input_embeddings()(tokens)
+    image = (tokens == base.model.config.image_token_index)[..., None]
+    return embeddings.masked_scatter(image, features.to(embeddings.dtype)), mask
