@@ -80,7 +80,7 @@ def answer(
     """
     prompts = [prompt_tokens(base, question) for question in questions]
     _require_room(base, prompts, generation)
-    features = _features(base, seen, questions)
+    features = image_features(base, seen, questions)
     embeddings, mask = embed(base, features, prompts)
     # Without the tokens of the prompt: with them the model returns the prompt too, and the penalties for repetition
     # would forbid an answer the words of the question.
@@ -97,7 +97,7 @@ def answer(
     ]
 
 
-def _features(base: Base, seen: Seen, questions: Sequence[str]) -> torch.Tensor:
+def image_features(base: Base, seen: Seen, questions: Sequence[str]) -> torch.Tensor:
     """Return what the language model is told of the picture for each question: (n, image tokens, width)."""
     if seen.features is not None:
         return seen.features.expand(len(questions), -1, -1)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from clinic_ai.errors import DatasetError
 from clinic_ai.ml.checkpoints import Checkpoint, Tensors, newest_checkpoint, save_checkpoint
 from clinic_ai.ml.metrics import auroc
+from clinic_ai.ml.recipes import chosen
 from clinic_ai_xray.cache import Activations
 from clinic_ai_xray.network import NETWORKS, Head
 from clinic_ai_xray.tiers import FAST, INTENSIVE, Tier, tier_named
@@ -57,11 +58,7 @@ class TailRecipe:
     def parse(cls, values: dict[str, float | int | str | bool]) -> TailRecipe:
         """Return the recipe with ``values`` for its tier's defaults. Raise DatasetError if one makes no sense."""
         known = asdict(DEFAULTS[tier_named(values.get("tier", FAST.name))])
-        strange = sorted(set(values) - set(known) - {"condition", "slot"})
-        if strange:
-            raise DatasetError(f"The recipe has no key {', '.join(strange)}; it has {', '.join(known)}, condition.")
-        chosen = {key: _like(known[key], key, value) for key, value in values.items() if key in known}
-        recipe = cls(**{**known, **chosen})
+        recipe = cls(**{**known, **chosen(values, known, also=("condition", "slot"))})
         if min(recipe.epochs, recipe.batch, recipe.patience, recipe.views) < 1 or recipe.rate <= 0:
             raise DatasetError("Epochs, batch, patience, views and rate of the recipe must be above zero.")
         if recipe.weight_decay < 0 or not 0 <= recipe.seed < SEEDS:
@@ -76,21 +73,6 @@ DEFAULTS = {
     FAST: TailRecipe(),
     INTENSIVE: TailRecipe(tier=INTENSIVE.name, epochs=20, batch=32, rate=5e-4, patience=6, views=4),
 }
-
-
-def _like(default: float | bool | str, key: str, value: float | str | bool) -> float | bool | str:
-    """Return a value of the recipe in the type of its default. Raise DatasetError if it is of another kind."""
-    if isinstance(default, str):  # the tier, which was looked up before
-        return value
-    if isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-        wanted = "true or false"
-    else:
-        wanted = "a whole number" if isinstance(default, int) else "a number"
-        if not isinstance(value, str | bool) and math.isfinite(value) and type(default)(value) == value:
-            return type(default)(value)
-    raise DatasetError(f"The recipe's {key} is {value!r}; write {wanted}, such as {key}={str(default).lower()}.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Questions and answers as tokens, and several of them as one batch with its labels.
+
+A row is: the tokens of the image, the question in its prompt, the answer, the end. Only answer and end are learned. Rows
+are padded on the right, so that nothing stands between image and text, and text is where it is when the model answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from clinic_ai.domain import QuestionAnswer
+from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai_ultrasound.loading import Base
+from clinic_ai_ultrasound.prompts import prompt
+from clinic_ai_ultrasound.sequences import prompt_tokens
+
+IGNORED = -100
+"""Label of a token that nothing is learned from."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question about one image, with its answer, as tokens.
+
+    ``features`` is the key of what the image says; see ``features.key_of``. ``begin`` is where the answer begins.
+    """
+
+    features: str
+    tokens: tuple[int, ...]
+    begin: int
+
+    @property
+    def learned(self) -> int:
+        """How many tokens are learned: those of the answer, and the end."""
+        return len(self.tokens) - self.begin
+
+
+class Batch(NamedTuple):
+    """Several rows: ``tokens``, ``mask`` and ``labels`` are int64 (rows, length), ``kept`` the positions that count.
+
+    ``kept`` is the length of the tail of every row that holds all labels, and the one position before them, which
+    foretells the first.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    labels: torch.Tensor
+    kept: int
+
+
+def end_token(base: Base) -> int:
+    """Return the token that ends an answer: the one the language model was trained to end with.
+
+    BLIP-2 over OPT ends with a line break, which its config names; the tokenizer's own end would be new to it.
+    """
+    named = base.model.config.text_config.eos_token_id
+    return int(named) if isinstance(named, int) else int(base.tokenizer.eos_token_id)
+
+
+def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
+    """Return one pair as tokens.
+
+    Raise DatasetError if it is too long for the model, ModelError if the model would not see the image.
+    """
+    asked = prompt_tokens(base, pair.question)
+    text = list(base.tokenizer(f"{prompt(pair.question)} {' '.join(pair.answer.split())}")["input_ids"])
+    tokens = [*asked[: base.image_tokens], *text, end_token(base)]
+    if tokens[: len(asked)] != asked:
+        raise ModelError(f"The tokenizer of {base.ref.label()} joins the end of the question with the answer.")
+    _require_image(base, tokens)
+    room = getattr(base.model.config.text_config, "max_position_embeddings", len(tokens))
+    if len(tokens) > room:
+        raise DatasetError(
+            f"A question with its answer takes {len(tokens)} tokens and the image's; this model takes {room}. "
+            f"The question begins: {pair.question[:60]!r}.",
+            remedy="Shorten it in the sheet.",
+        )
+    return Row(features, tuple(tokens), len(asked))
+
+
+def _require_image(base: Base, tokens: Sequence[int]) -> None:
+    """Raise ModelError unless the image has its tokens, all of them at the beginning."""
+    image, count = base.model.config.image_token_index, base.image_tokens
+    places = [at for at, token in enumerate(tokens) if token == image]
+    if not count or places != list(range(count)):
+        raise ModelError(
+            f"{base.ref.label()} has {count} tokens for an image, and a question has {len(places)} of them; it would be "
+            "trained without seeing the image."
+        )
+
+
+def collate(base: Base, rows: Sequence[Row]) -> Batch:
+    """Return rows as one batch on the device of the base; shorter ones are padded on the right."""
+    length = max(len(row.tokens) for row in rows)
+    shape = (len(rows), length)
+    tokens = torch.full(shape, base.tokenizer.pad_token_id)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED)
+    for at, row in enumerate(rows):
+        own = torch.tensor(row.tokens)
+        tokens[at, : len(own)] = own
+        mask[at, : len(own)] = 1
+        labels[at, row.begin : len(own)] = own[row.begin :]
+    kept = length - min(row.begin for row in rows) + 1
+    return Batch(tokens.to(base.device), mask.to(base.device), labels.to(base.device), kept)
