@@ -42,6 +42,7 @@ def sentences() -> list[str]:
 
 def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE like OPT's that has learned from ``texts``; it can spell anything else."""
+    pad, end = "<pad>", "</s>"
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -49,15 +50,15 @@ def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         sorted(set(texts)),
         trainers.BpeTrainer(
             vocab_size=_VOCABULARY,
-            special_tokens=["<pad>", "</s>"],
+            special_tokens=[pad, end],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             min_frequency=1,
             show_progress=False,
         ),
     )
-    made.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", _END)])
+    made.post_processor = processors.TemplateProcessing(single=f"{end} $A", special_tokens=[(end, _END)])
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="</s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
+        tokenizer_object=made, bos_token=end, eos_token=end, pad_token=pad, padding_side="left"
     )
     wrapped.add_tokens([IMAGE_TOKEN], special_tokens=True)
     return wrapped

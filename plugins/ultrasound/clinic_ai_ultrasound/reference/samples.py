@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from clinic_ai_ultrasound.reference.heads import Head, View, part_of, views
-from clinic_ai_ultrasound.reference.phantoms import Phantom, draw_phantoms
+from clinic_ai_ultrasound.reference.phantoms import Grey, Phantom, draw_phantoms
 from clinic_ai_ultrasound.reference.pretraining import Sample, shrink
 
 HEAD = "fetal_head"
@@ -13,6 +14,15 @@ DRAWN = ("abdomen", "femur", "thorax", "standard_nt", "non_standard_nt")
 """Categories that have an adapter and no real images."""
 SEEDS = {"sight": 100, "language": 200, "train": 300, "validation": 400, "test": 500}
 """Phantoms and views of different steps are different ones."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image that questions are asked about, uint8 (rows, columns), whose it is, and what is true of it by topic."""
+
+    subject: str
+    pixels: Grey
+    truths: dict[str, str]
 
 
 def of_part(heads: Iterable[Head], part: str) -> list[Head]:
@@ -44,3 +54,24 @@ def to_watch(heads: list[Head]) -> list[Sample]:
     for category in DRAWN:
         found += from_phantoms(draw_phantoms(category, 60, SEEDS["validation"]))
     return found
+
+
+def for_language(drawings: int) -> list[Sample]:
+    """Return what speaking is learned from: phantoms of every category, others than seeing was learned from."""
+    found: list[Sample] = []
+    for category in (HEAD, *DRAWN):
+        found += from_phantoms(draw_phantoms(category, drawings, SEEDS["language"]))
+    return found
+
+
+def of_category(category: str, heads: list[Head], part: str, count: int) -> list[Shown]:
+    """Return the images of one part for a category: ``count`` views of every head, or ``count`` phantoms."""
+    if category == HEAD:
+        return [Shown(v.head.subject, v.pixels, v.truths) for v in views(of_part(heads, part), count, SEEDS[part])]
+    drawn = draw_phantoms(category, count, SEEDS[part])
+    return [Shown(f"phantom {number}", one.pixels, one.truths) for number, one in enumerate(drawn)]
+
+
+def unaltered(heads: list[Head], part: str) -> list[Shown]:
+    """Return the images of one part as they are."""
+    return [Shown(head.subject, head.pixels, head.truths) for head in of_part(heads, part)]

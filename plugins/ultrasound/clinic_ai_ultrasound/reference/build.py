@@ -1,0 +1,122 @@
+"""Builds the reference models: ``python -m clinic_ai_ultrasound.reference.build --data DIR --work WORKDIR``.
+
+``DIR`` is a folder with HC18: ``labels.csv`` and what it names. First a BLIP-2 learns to see (views of
+the heads of training, and phantoms), then its language model to speak (phantoms); that is the base. Then each category
+gets an adapter: the fetal head from real images, the others from phantoms. Figures are of subjects and phantoms that
+nothing was learned or chosen from. What a step gave is kept in ``WORKDIR`` and not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clinic_ai.contract import Device, LoadedModel
+from clinic_ai.ml.model_files import open_model
+from clinic_ai_ultrasound.loading import load_base
+from clinic_ai_ultrasound.recipe import AdapterRecipe
+from clinic_ai_ultrasound.reference.adapting import build_adapter
+from clinic_ai_ultrasound.reference.heads import Head, part_of, read_heads
+from clinic_ai_ultrasound.reference.network import make_model, make_tokenizer, save_base, sentences
+from clinic_ai_ultrasound.reference.pretraining import VisionRecipe, learn_to_see, load_sight
+from clinic_ai_ultrasound.reference.publishing import seal_base, write_summary
+from clinic_ai_ultrasound.reference.samples import DRAWN, HEAD, for_language, for_sight, to_watch
+from clinic_ai_ultrasound.reference.speaking import (
+    LanguageRecipe,
+    encoded,
+    general_pairs,
+    learn_to_speak,
+    write_features,
+)
+
+VIEWS, DRAWINGS = 28, 1500
+"""Views of each head, and phantoms of each category, that seeing is learned from."""
+SPOKEN = 1000
+"""Phantoms of each category that speaking is learned from."""
+SEED = 1
+HEAD_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=16, epochs=6, patience=2)
+DRAWN_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=16, epochs=10, patience=3)
+
+
+def sight(heads: list[Head], work: Path, recipe: VisionRecipe) -> tuple[Path, list[dict[str, Any]]]:
+    """Return where the weights lie that have learned to see, and how they learned it."""
+    weights, story = work / "sight.safetensors", work / "sight.json"
+    if not weights.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        model = make_model(make_tokenizer(sentences()), SEED)
+        samples = for_sight(heads, VIEWS, DRAWINGS)
+        story.write_text(json.dumps(learn_to_see(model, samples, to_watch(heads), recipe, weights)))
+    return weights, json.loads(story.read_text())
+
+
+def build_base(heads: list[Head], work: Path, target: Path, see: VisionRecipe, speak: LanguageRecipe) -> LoadedModel:
+    """Write the base into ``target`` and its summary beside it; return it for an engine."""
+    made = work / "base"
+    if not (made / "model.toml").exists():
+        weights, seen = sight(heads, work, see)
+        tokenizer = make_tokenizer(sentences())
+        blank = make_model(tokenizer, SEED)
+        load_sight(blank, weights)
+        draft = work / "base-draft"
+        save_base(blank, tokenizer, draft)
+        base = load_base(seal_base(draft), Device())
+        samples = for_language(SPOKEN)
+        features = write_features(base, samples, work / "language.features.safetensors")
+        spoken = learn_to_speak(base, encoded(base, general_pairs(samples, SEED)), features, speak)
+        save_base(base.model, tokenizer, made)
+        (work / "base.json").write_text(
+            json.dumps(
+                {
+                    "parameters": sum(value.numel() for value in base.model.parameters()),
+                    "subjects": _subjects(heads),
+                    "sight": {"recipe": asdict(see), "views": VIEWS, "phantoms": DRAWINGS, "history": seen},
+                    "language": {"recipe": asdict(speak), "phantoms": SPOKEN, "history": spoken},
+                }
+            )
+        )
+        seal_base(made)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(made, target)
+    write_summary(target, json.loads((work / "base.json").read_text()))
+    return open_model(target)
+
+
+def _subjects(heads: list[Head]) -> dict[str, dict[str, int]]:
+    """Return how many subjects and images each part has."""
+    return {
+        part: {
+            "subjects": len({head.subject for head in heads if part_of(head.subject) == part}),
+            "images": sum(part_of(head.subject) == part for head in heads),
+        }
+        for part in ("train", "validation", "test")
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Build the reference models of the ultrasound plugin.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of HC18 with labels.csv")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what each step gave; kept between runs")
+    parser.add_argument("--target", type=Path, default=Path(__file__).parent, help="folder of the models")
+    parser.add_argument("--threads", type=int, default=1, help="cores to use")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    heads = read_heads(chosen.data)
+    base = build_base(heads, chosen.work, chosen.target / "base", VisionRecipe(), LanguageRecipe())
+    for category in (HEAD, *DRAWN):
+        recipe = HEAD_RECIPE if category == HEAD else DRAWN_RECIPE
+        target = chosen.target / category
+        summary = build_adapter(base, category, heads, recipe, chosen.work / "adapters", target)
+        write_summary(target, summary)
+        sys.stdout.write(f"{category} {json.dumps(summary['test']['all'])}\n")
+
+
+if __name__ == "__main__":
+    main()
