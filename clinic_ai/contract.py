@@ -355,6 +355,8 @@ class TrainingTask(Word):
     run_directory: str
     limits: Limits
     device: Device
+    categories: tuple[CategoryInfo, ...] = ()
+    """The plugin's categories as the clinic has them."""
 
 
 class TrainingProgress(Word):
@@ -403,17 +405,27 @@ class Progress(Protocol):
 class Trainer(Protocol):
     """How a plugin learns. Lives in one child for one run."""
 
-    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
-        """Say what training on this by this recipe would cost.
+    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe, base: LoadedModel | None = None) -> TrainingPlan:
+        """Say what training on this by this recipe would cost, starting from ``base`` if there is one.
 
-        Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value it cannot use.
+        Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value it cannot use;
+        ModelError if it cannot start from that base.
         """
 
     def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
         """Train, or resume from the newest whole checkpoint in the run directory."""
 
-    def evaluate(self, model: LoadedModel, dataset: Dataset, device: Device | None = None) -> Scores:
-        """Score a model on the test split, on one thread if no device is given."""
+    def evaluate(
+        self,
+        model: LoadedModel,
+        dataset: Dataset,
+        device: Device | None = None,
+        base: LoadedModel | None = None,
+    ) -> Scores:
+        """Score a model on the test split, on one thread if no device is given.
+
+        ``base`` is the model whose digest an adapter names as its ``base_digest``; whole models need none.
+        """
 
 
 INT8 = "-int8"
@@ -481,6 +493,8 @@ class PlanTask(Word):
     dataset: Dataset
     limits: Limits
     recipe: Recipe = Field(default_factory=dict)
+    base: LoadedModel | None = None
+    """The model the run would start from."""
 
 
 class TrainRequest(Word):

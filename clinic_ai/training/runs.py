@@ -53,6 +53,8 @@ PLAN_TIMEOUT_S = 600.0
 OVERTIME_S = 60.0
 """A trainer keeps to its own limit of time; this much later it is made to."""
 NICE = 10
+BASE_SLOT = "base"
+"""Slot of the model that the adapters of a plugin are trained on: never on what another adapter made of it."""
 _MIB = 1 << 20
 
 log = structlog.get_logger()
@@ -321,23 +323,28 @@ class Runs:
     def _plan(self, run: RunView, manifest: PluginManifest, dataset: Dataset, child: Child) -> LoadedModel | None:
         """Store the plan of a new run; return the model it starts from, the same one whenever it is resumed."""
         assert manifest.trainer is not None
-        planned = run.planned
-        if planned is None:
-            base = self._base(run)
-            task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self._limits(), recipe=run.recipe)
-            plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
-            planned = RunPlan(**plan.model_dump(), base=base)
-            with self._database.write() as connection:
-                store.save_plan(connection, run.run_id, planned)
-        return None if planned.base is None else self._registry.loaded(planned.base)
+        if run.planned is not None:
+            return self._loaded(run.planned.base)
+        ref = self._base(run)
+        base = self._loaded(ref)
+        task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self._limits(), recipe=run.recipe, base=base)
+        plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
+        with self._database.write() as connection:
+            store.save_plan(connection, run.run_id, RunPlan(**plan.model_dump(), base=ref))
+        return base
+
+    def _loaded(self, ref: ModelRef | None) -> LoadedModel | None:
+        return None if ref is None else self._registry.loaded(ref)
 
     def _base(self, run: RunView) -> ModelRef | None:
         """Return the active model of the slot the recipe names, else the one that fits the recipe best.
 
         That is one of its tier, if there is one, a reference model included; of those one of its condition, one that is
-        in use, the one of ``main``.
+        in use, the one of ``main``. Where adapters are trained, for a plugin that learns from answers, it is the base.
         """
         active = {ref.slot: ref for ref in self._registry.active(run.plugin)}
+        if self._manifests[run.plugin].labels == "answers":
+            return active.get(BASE_SLOT)
         wanted = run.recipe.get("slot")
         if wanted is not None and wanted not in active:
             raise ModelError(
@@ -367,6 +374,7 @@ class Runs:
             run_directory=str(directory.absolute()),
             limits=self._limits(),
             device=Device(threads=self.settings.threads, memory_mb=self.settings.max_memory_mb),
+            categories=self._manifests[run.plugin].categories,
         )
 
     def _train(self, manifest: PluginManifest, task: TrainingTask, running: _Running) -> TrainingResult:

@@ -35,7 +35,7 @@ class _Reporter:
 
 def plan(params: PlanTask, _: wire.Call) -> TrainingPlan:
     """Say what training would cost. Raise DatasetError if the data set would leak or mean nothing."""
-    return _make(params.trainer).plan(params.dataset, params.limits, params.recipe)
+    return _make(params.trainer).plan(params.dataset, params.limits, params.recipe, params.base)
 
 
 def train(params: TrainRequest, call: wire.Call) -> TrainingResult:

@@ -133,7 +133,7 @@ class TinyEngine:
 class TinyTrainer:
     """Walks to the mean label of the training split, one checkpoint a step."""
 
-    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
+    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe, base: LoadedModel | None = None) -> TrainingPlan:
         if len(dataset.examples) < 3:
             raise DatasetError("Two images are too few.", remedy="Label more.")
         return TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=1.0, pf_days=0.0)
@@ -174,7 +174,13 @@ class TinyTrainer:
                 progress.report(TrainingProgress(epoch=1, epochs=1, step=step, steps=20))
                 time.sleep(0.02)
 
-    def evaluate(self, model: LoadedModel, dataset: Dataset) -> Scores:
+    def evaluate(
+        self,
+        model: LoadedModel,
+        dataset: Dataset,
+        device: Device | None = None,
+        base: LoadedModel | None = None,
+    ) -> Scores:
         return Scores(split="test", examples=0, values={"weight": read_weight(Path(model.directory))})
 
 

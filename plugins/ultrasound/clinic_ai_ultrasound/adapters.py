@@ -62,7 +62,7 @@ class Adapters:
             for name, module in base.model.named_modules()
             if isinstance(module, torch.nn.Linear)  # those of bitsandbytes are such, too
         }
-        self._peft: PeftModel | None = None
+        self._peft: Any = None  # a PeftModel once there is an adapter
         self._known: dict[tuple[str, str], LoadedModel] = {}
         self._resident: OrderedDict[str, None] = OrderedDict()
         self.loads = 0
@@ -91,7 +91,6 @@ class Adapters:
         """Let the adapter that ``ref`` pins answer, or the base alone. Raise ModelError if it was never added."""
         if ref is not None:
             name = self._hold(self.get(ref))
-            assert self._peft is not None
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(name, inference_mode=True)
         elif self._peft is not None:
@@ -112,7 +111,6 @@ class Adapters:
         self._resident.move_to_end(name)
         while len(self._resident) > RESIDENT:
             oldest, _ = self._resident.popitem(last=False)
-            assert self._peft is not None
             self._peft.delete_adapter(oldest)
         return name
 

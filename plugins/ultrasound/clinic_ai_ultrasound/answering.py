@@ -140,7 +140,7 @@ def _settings(base: Base, generation: Generation) -> GenerationConfig:
     )
 
 
-class _Deadline(StoppingCriteria):  # type: ignore[misc]
+class _Deadline(StoppingCriteria):
     """Ends the generation by an exception: criteria that return True would hand on answers broken off in the middle."""
 
     def __init__(self, at: float, timeout_s: float) -> None:

@@ -1,7 +1,8 @@
 """Questions and answers as tokens, and several of them as one batch with its labels.
 
-A row is: the tokens of the image, the question in its prompt, the answer, the end. Only answer and end are learned. Rows
-are padded on the right, so that nothing stands between image and text, and text is where it is when the model answers.
+A row is: the tokens of the image, the question in its prompt, the answer, the end. Only answer and end are learned.
+Rows are padded on the right, so that nothing stands between image and text, and each token has the position that it has
+when the model answers.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def _require_image(base: Base, tokens: Sequence[int]) -> None:
     places = [at for at, token in enumerate(tokens) if token == image]
     if not count or places != list(range(count)):
         raise ModelError(
-            f"{base.ref.label()} has {count} tokens for an image, and a question has {len(places)} of them; it would be "
-            "trained without seeing the image."
+            f"{base.ref.label()} has {count} tokens for an image, and a question has {len(places)} of them; it would "
+            "be trained without seeing the image."
         )
 
 

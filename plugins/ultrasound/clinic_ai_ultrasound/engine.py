@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask, TaskImage
 from clinic_ai.domain import Analysis, Answer, CategoryInfo, Generation, ModelRef, Refusal
 from clinic_ai.errors import InputError, ModelError
+from clinic_ai.ml.greys import Float
 from clinic_ai.ml.images import GreyImage, load_grey
 from clinic_ai_ultrasound import frames, gate
 from clinic_ai_ultrasound.adapters import Adapters
@@ -23,7 +25,7 @@ from clinic_ai_ultrasound.plugin import describe_plugin
 IMAGES = 32
 """Images of one study that the standard questions are asked about at most; a person may ask about any other."""
 SHARE_OF_TIME = 0.8
-"""Of the time an analysis may take, after which no further image is begun: what was answered must not be lost."""
+"""Of the time an analysis may take, after which nothing more is asked: what was answered must not be lost."""
 _ASK = "Ask about it with `clinic-ai study ask`."
 _NOTES = {
     REPETITION: "The model repeated itself; the repetition was cut out.",
@@ -67,14 +69,13 @@ class UltrasoundEngine:
     def analyse(self, task: AnalysisTask) -> Analysis:
         """Ask the standard questions of each image's category; refuse in words what cannot be asked about."""
         self._require_pinned(task)
-        work = _Work()
-        until = time.monotonic() + SHARE_OF_TIME * self._manifest.timeout_s
+        work = _Work(until=time.monotonic() + SHARE_OF_TIME * self._manifest.timeout_s)
         for image in task.images:
             try:
                 asked = self._admit(image, task)
                 if not asked.category.questions:
                     work.remarks.append(f"The category {asked.category.label} has no standard questions.")
-                elif work.images == IMAGES or time.monotonic() > until:
+                elif work.images == IMAGES or work.left_s() <= 0:
                     work.refuse(image, Reason("not_reached", f"The study has too many images to ask about all. {_ASK}"))
                 else:
                     work.images += 1
@@ -177,7 +178,8 @@ class UltrasoundEngine:
         for batch in batches(base, questions):
             with work.timed("answer"):
                 try:
-                    found += answer(base, seen, batch, generation, timeout_s=task.answer_timeout_s)
+                    timeout_s = min(task.answer_timeout_s, work.left_s())
+                    found += answer(base, seen, batch, generation, timeout_s=timeout_s)
                 except InputError as error:  # too late or too long: what other batches were answered still counts
                     found += [Reason(error.code, error.message, error.remedy)] * len(batch)
         manifest = adapters.get(asked.adapter).manifest if asked.adapter is not None else base.manifest
@@ -241,7 +243,7 @@ def _no_category(image: TaskImage) -> Reason:
 def _choose(image: TaskImage, keep: int) -> list[int]:
     """Return the frames to ask about, counted from 0. Raise InputError if one cannot be read."""
 
-    def pixels(frame: int) -> frames.Float:
+    def pixels(frame: int) -> Float:
         return load_grey(image.path, frame=frame, max_side=frames.SIDE).pixels
 
     return frames.representative(pixels, image.header.frames, keep)
@@ -266,13 +268,21 @@ class _Refused(Exception):
 
 @dataclass
 class _Work:
-    """What an analysis has produced so far; ``seconds`` by kind of work."""
+    """What an analysis has produced so far; ``seconds`` by kind of work.
+
+    ``until`` on the monotonic clock it may go on.
+    """
 
     answers: list[Answer] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     images: int = 0
+    until: float = math.inf
+
+    def left_s(self) -> float:
+        """Return the seconds that are left; 0 or less: none."""
+        return self.until - time.monotonic()
 
     def refuse(self, image: TaskImage, reason: Reason) -> None:
         """Say of an image why it, or a question about it, has no answer."""

@@ -130,9 +130,9 @@ class AdapterFit:
     ) -> FitState:
         """Fit until the last epoch, until patience ends, or until ``stop`` says so, which is asked before every step.
 
-        ``report_step`` is told epoch, step and loss, ``report_epoch`` the entry of the history. When it has finished the
-        weights are those of the best epoch. Raise ModelError if the GPU fails twice, or if memory does not suffice for
-        one answer at a time.
+        ``report_step`` is told epoch, step and loss, ``report_epoch`` the entry of the history. When it has finished
+        the weights are those of the best epoch. Raise ModelError if the GPU fails twice, or if memory does not suffice
+        for one answer at a time.
         """
         failed = False
         while not self._state.finished:

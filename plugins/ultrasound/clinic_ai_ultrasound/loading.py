@@ -39,8 +39,10 @@ QFORMER_TOKENIZER = "qformer_tokenizer.json"
 QUANTISATIONS = ("none", "int8")
 _REMEDY = "Export the base again with `save_pretrained`, then import it with `clinic-ai model import DIR`."
 
-Model = Blip2ForConditionalGeneration | InstructBlipForConditionalGeneration
-Processor = Blip2Processor | InstructBlipProcessor
+Model = Any
+"""One of the classes of ``FAMILIES``; transformers types them in part only."""
+Processor = Any
+"""Blip2Processor or InstructBlipProcessor."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def _processor(checked: _Checked, config: Any) -> Processor:
     one machine to the next.
     """
     directory = str(checked.directory)
+    processor: Processor
     try:
         pictures = BlipImageProcessorPil.from_pretrained(directory, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)

@@ -17,10 +17,11 @@ _STEPS = 1_000_003
 class AdapterRecipe:
     """LoRA on the query and value projections of the language model.
 
-    ``rank``, ``alpha`` and ``dropout`` are those of LoRA. ``rate`` rises over the share ``warm_up`` of all steps and then
-    falls to zero at the last one, both evenly. A step of the optimiser is of ``batch`` times ``accumulation`` answers;
-    ``batch`` of them go through the model at once. Training ends after ``epochs``, or when ``patience`` epochs in a row
-    were no better on the validation part; the best epoch is kept. One epoch is the first clinic's validation run.
+    ``rank``, ``alpha`` and ``dropout`` are those of LoRA. ``rate`` rises over the share ``warm_up`` of all steps and
+    then falls to zero at the last one, both evenly. A step of the optimiser is of ``batch`` times ``accumulation``
+    answers; ``batch`` of them go through the model at once. Training ends after ``epochs``, or when ``patience`` epochs
+    in a row were no better on the validation part; the best epoch is kept. One epoch is the first clinic's validation
+    run.
     """
 
     rank: int = 8

@@ -24,7 +24,7 @@ def embed(base: Base, features: torch.Tensor, rows: Sequence[Sequence[int]]) -> 
     the image: the processor would put the pads between image and text.
     """
     length = max(map(len, rows))
-    pad = base.tokenizer.pad_token_id
+    pad: int = base.tokenizer.pad_token_id
     tokens = torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows], device=base.device)
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=base.device)
     embeddings = base.model.get_input_embeddings()(tokens)

@@ -63,7 +63,13 @@ _NAMED = 10
 class XrayTrainer:
     """Frozen base, its activations computed once, the tail trained on them; one run in one child."""
 
-    def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe) -> TrainingPlan:
+    def plan(
+        self,
+        dataset: Dataset,
+        limits: Limits,
+        recipe: Recipe,
+        base: LoadedModel | None = None,  # noqa: ARG002 - bases of one tier cost the same
+    ) -> TrainingPlan:
         """Say what training would cost at most, should no epoch end it early.
 
         Raise DatasetError if it would leak or mean nothing, or if the recipe has a key or value that is not usable.
@@ -101,7 +107,13 @@ class XrayTrainer:
         torch.set_num_threads(max(1, task.limits.threads))
         return _Run(task, progress).go()
 
-    def evaluate(self, model: LoadedModel, dataset: Dataset, device: Device | None = None) -> Scores:
+    def evaluate(
+        self,
+        model: LoadedModel,
+        dataset: Dataset,
+        device: Device | None = None,
+        base: LoadedModel | None = None,  # noqa: ARG002 - its models are whole
+    ) -> Scores:
         """Score ``model`` on the readable images of the test split; ``device`` says how many beside each other.
 
         Raise DatasetError unless both classes are among them.

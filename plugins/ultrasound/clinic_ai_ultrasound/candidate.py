@@ -1,0 +1,93 @@
+"""What a fitted adapter becomes: a model directory with adapter, processor, summary and manifest."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
+from clinic_ai.ml.checkpoints import write_durably
+from clinic_ai.ml.model_files import write_manifest
+from clinic_ai_ultrasound.adapters import CONFIG
+from clinic_ai_ultrasound.confidence import INTERCEPT, SLOPE, Calibration
+from clinic_ai_ultrasound.loading import QFORMER_TOKENIZER
+from clinic_ai_ultrasound.prompts import PROMPT_VERSION
+from clinic_ai_ultrasound.scoring import EXACT
+
+DIRECTORY = "model"
+SUMMARY = "training_summary.json"
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    QFORMER_TOKENIZER,
+)
+"""Files of a base that say how images and text are prepared; as far as it has them they go with the adapter."""
+
+
+def write_candidate(
+    directory: Path,
+    task: TrainingTask,
+    base: LoadedModel,
+    adapted: PeftModel,
+    calibration: Calibration | None,
+    scores: Scores,
+    summary: dict[str, Any],
+) -> None:
+    """Write the adapter with all that belongs to it into ``directory``; its manifest comes last."""
+    directory.mkdir(exist_ok=True)
+    for old in directory.iterdir():  # what an interrupted attempt left
+        old.unlink()
+    _write_adapter(directory, base, adapted)
+    for name in PROCESSOR_FILES:
+        source = Path(base.directory) / name
+        if source.is_file():
+            write_durably(directory / name, source.read_bytes())
+    write_durably(directory / SUMMARY, json.dumps(summary, indent=1).encode())
+    write_manifest(directory, _manifest(task, base, calibration, scores), sorted(directory.iterdir()))
+
+
+def _write_adapter(directory: Path, base: LoadedModel, adapted: PeftModel) -> None:
+    adapted.save_pretrained(str(directory), save_embedding_layers=False)
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
+    settings = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    # PEFT writes the absolute path of the base; which base it is, model.toml says by its digest.
+    settings["base_model_name_or_path"] = base.ref.name
+    write_durably(directory / CONFIG, json.dumps(settings, indent=1).encode())
+
+
+def _manifest(task: TrainingTask, base: LoadedModel, calibration: Calibration | None, scores: Scores) -> ModelManifest:
+    category, its = task.dataset.category, base.manifest
+    confidence = {} if calibration is None else {SLOPE: calibration.slope, INTERCEPT: calibration.intercept}
+    return ModelManifest(
+        plugin=its.plugin,
+        slot=category,
+        name=f"{category.replace('_', '-')}-lora",
+        version=task.run_id,
+        format="safetensors",
+        files=(),
+        base_digest=base.ref.digest,
+        quantisation=its.quantisation,
+        licence=its.licence,
+        commercial_use=its.commercial_use,
+        source=f"Trained here in run {task.run_id} on dataset {task.dataset.dataset_id}, over {base.ref.label()}.",
+        intended_use=f"Answers questions about images of the category {category}; a candidate without clinical record.",
+        parameters={
+            "category": category,
+            "prompt_version": PROMPT_VERSION,
+            **confidence,
+            f"test_{EXACT}": scores.values[EXACT],
+            f"test_base_{EXACT}": scores.values[f"base_{EXACT}"],
+            "test_answers": scores.examples,
+        },
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )

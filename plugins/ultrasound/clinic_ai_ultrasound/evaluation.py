@@ -1,0 +1,157 @@
+"""What models answer to labelled questions, as they are served; scored, and calibrated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from clinic_ai.contract import Example, Scores
+from clinic_ai.domain import CategoryInfo, Generation, QuestionAnswer
+from clinic_ai.errors import DatasetError, InputError
+from clinic_ai_ultrasound.answering import Answered, answer, look
+from clinic_ai_ultrasound.confidence import Calibration
+from clinic_ai_ultrasound.features import Stopped
+from clinic_ai_ultrasound.loading import Base
+from clinic_ai_ultrasound.pictures import picture
+from clinic_ai_ultrasound.scoring import EXACT, Figures, Scored, by_type, mean_interval
+
+FEWEST_TO_CALIBRATE = 8
+"""Validation answers; from fewer, no confidence can be learned."""
+FEWEST_OF_TYPE = 3
+"""Test questions of one type that get figures of their own; rarer types are pooled."""
+_TIMEOUT_S = 600.0
+_UNSAID = Answered("", math.nan, ())
+
+Used = Callable[[], AbstractContextManager[Any]]
+"""Lets one model answer while its context is entered."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """Questions with the truth, and what each of several models said; rows of all lists belong together."""
+
+    examples: list[Example]
+    pairs: list[QuestionAnswer]
+    answers: list[list[Answered]]
+
+    def scored(self, model: int) -> Scored:
+        """Return the scores of what one of the models said."""
+        return Scored(
+            [one.text for one in self.answers[model]],
+            [pair.answer for pair in self.pairs],
+            [example.patient_key for example in self.examples],
+        )
+
+
+def generation_of(category: str, categories: Sequence[CategoryInfo]) -> Generation:
+    """Return how answers of a category are generated."""
+    own = next((info.generation for info in categories if info.key == category), None)
+    return own or Generation()
+
+
+def ask_all(
+    base: Base,
+    examples: Sequence[Example],
+    generation: Generation,
+    models: Sequence[Used],
+    stop: Callable[[], bool] = lambda: False,
+) -> Said:
+    """Return what each of ``models`` answers to the questions of all images; images that cannot be read are left out.
+
+    Raise Stopped if ``stop`` says so, DatasetError if no image can be read.
+    """
+    said = Said([], [], [[] for _ in models])
+    for example in examples:
+        if stop():
+            raise Stopped
+        try:
+            seen = look(base, picture(example.path))
+        except InputError:
+            continue
+        questions = [pair.question for pair in example.pairs]
+        said.examples.extend([example] * len(questions))
+        said.pairs.extend(example.pairs)
+        for use, answers in zip(models, said.answers, strict=True):
+            with use():
+                try:
+                    answers += answer(base, seen, questions, generation, timeout_s=_TIMEOUT_S)
+                except InputError:  # too slow, or too long a question: served, there would be no answer
+                    answers += [_UNSAID] * len(questions)
+    if not said.pairs:
+        raise DatasetError("None of the images to ask about can be read.")
+    return said
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Base and adapter on the same questions of the test part."""
+
+    said: Said
+    before: Scored
+    after: Scored
+
+    @classmethod
+    def of(cls, said: Said) -> Compared:
+        """Take what the base said first, and the adapter second."""
+        return cls(said, said.scored(0), said.scored(1))
+
+    @property
+    def gain(self) -> tuple[float, tuple[float, float] | None]:
+        """How much more often the adapter matches exactly than the base, with its 95 % interval by patient."""
+        more = self.after.exact - self.before.exact
+        several = len(set(self.after.patients)) > 1
+        return float(more.mean()), mean_interval(more, self.after.patients) if several else None
+
+    def scores(self) -> Scores:
+        """Return the adapter's figures, those of the base as ``base_…``, and the gain in exact matches."""
+        before, after = self.before.figures(), self.after.figures()
+        gain, interval = self.gain
+        return Scores(
+            split="test",
+            examples=after.answers,
+            values={**after.values, **_prefixed(before.values), f"gain_{EXACT}": gain},
+            intervals={
+                **after.intervals,
+                **_prefixed(before.intervals),
+                **({} if interval is None else {f"gain_{EXACT}": interval}),
+            },
+        )
+
+    def types(self) -> dict[str, tuple[Figures, Figures]]:
+        """Return the figures of base and adapter for each type of question."""
+        rows = by_type([pair.question for pair in self.said.pairs], fewest=FEWEST_OF_TYPE)
+        return {kind: (self.before.figures(some), self.after.figures(some)) for kind, some in rows.items()}
+
+
+def scores_alone(said: Said) -> Scores:
+    """Return the figures of the only model that was asked."""
+    figures = said.scored(0).figures()
+    return Scores(split="test", examples=figures.answers, values=figures.values, intervals=figures.intervals)
+
+
+def calibrate(said: Said, model: int = 0) -> tuple[Calibration | None, str]:
+    """Return what turns an answer's mean log-probability into the chance that it is exactly right; else why not."""
+    means = np.array([one.mean_log_probability for one in said.answers[model]])
+    exact, finished = said.scored(model).exact, np.isfinite(means)
+    means, exact = means[finished], exact[finished]
+    no_confidence = "so the adapter's answers carry no confidence."
+    if len(exact) < FEWEST_TO_CALIBRATE:
+        return None, f"The validation part has {len(exact)} answers, {FEWEST_TO_CALIBRATE} are needed, {no_confidence}"
+    if len(set(exact)) < 2:
+        which = "All" if exact[0] else "None"
+        return None, f"{which} of the {len(exact)} validation answers are exactly right, {no_confidence}"
+    fitted = LogisticRegression(C=1.0).fit(means[:, None], exact)
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0:
+        return None, f"On the validation part surer answers are not right more often, {no_confidence}"
+    return Calibration(slope, intercept), ""
+
+
+def _prefixed(values: dict[str, Any]) -> dict[str, Any]:
+    return {f"base_{key}": value for key, value in values.items()}
