@@ -47,22 +47,23 @@ def write_candidate(
     directory.mkdir(exist_ok=True)
     for old in directory.iterdir():  # what an interrupted attempt left
         old.unlink()
-    _write_adapter(directory, base, adapted)
-    for name in PROCESSOR_FILES:
-        source = Path(base.directory) / name
-        if source.is_file():
-            write_durably(directory / name, source.read_bytes())
+    write_adapter(directory, base, adapted)
     write_durably(directory / SUMMARY, json.dumps(summary, indent=1).encode())
     write_manifest(directory, _manifest(task, base, calibration, scores), sorted(directory.iterdir()))
 
 
-def _write_adapter(directory: Path, base: LoadedModel, adapted: PeftModel) -> None:
+def write_adapter(directory: Path, base: LoadedModel, adapted: PeftModel) -> None:
+    """Write weights and config of an adapter into ``directory``, and the processor of its base; no path is in them."""
     adapted.save_pretrained(str(directory), save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
     settings = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     # PEFT writes the absolute path of the base; which base it is, model.toml says by its digest.
     settings["base_model_name_or_path"] = base.ref.name
     write_durably(directory / CONFIG, json.dumps(settings, indent=1).encode())
+    for name in PROCESSOR_FILES:
+        source = Path(base.directory) / name
+        if source.is_file():
+            write_durably(directory / name, source.read_bytes())
 
 
 def _manifest(task: TrainingTask, base: LoadedModel, calibration: Calibration | None, scores: Scores) -> ModelManifest:

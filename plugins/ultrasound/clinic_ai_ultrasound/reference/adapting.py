@@ -23,7 +23,7 @@ from clinic_ai_ultrasound.reference.baselines import pixel_size_figures
 from clinic_ai_ultrasound.reference.heads import Head
 from clinic_ai_ultrasound.reference.measuring import ask_all, calibrate, cases, table
 from clinic_ai_ultrasound.reference.pretraining import normalised, shrink
-from clinic_ai_ultrasound.reference.publishing import publish_adapter, save_adapter
+from clinic_ai_ultrasound.reference.publishing import publish_adapter
 from clinic_ai_ultrasound.reference.questions import SUBJECTS, Asked, ask, balanced
 from clinic_ai_ultrasound.reference.samples import HEAD, Shown, of_category, unaltered
 
@@ -51,7 +51,11 @@ def fit_adapter(base: Base, category: str, heads: list[Head], recipe: AdapterRec
     fit = AdapterFit(
         base, rows["train"], rows["validation"], features, recipe, work / category, f"{base.ref.digest} {recipe}"
     )
-    fit.run(lambda *_: None, lambda entry: sys.stderr.write(f"{category} {entry}\n") and None, lambda: False)
+
+    def report(entry: dict[str, float]) -> None:
+        sys.stderr.write(f"{category} {entry}\n")
+
+    fit.run(lambda *_: None, report, lambda: False)
     return fit
 
 
@@ -95,13 +99,12 @@ def build_adapter(
         "trained_parameters": fit.trainable,
         "best_epoch": fit.state.best_epoch,
         "history": fit.state.history,
-        "calibration": asdict(calibration),
+        "calibration": None if calibration is None else asdict(calibration),
         "test": table(test, cases(test, topics, seed=0), said, alone),
     }
     if category == HEAD:
         images = unaltered(heads, "test")
         summary["unaltered"] = table(images, cases(images, topics, seed=None), ask_all(base, category, images))
         summary["pixel_size"] = pixel_size_figures(heads)
-    save_adapter(fit, base, Path(model.directory), target)
-    publish_adapter(target, base, category, calibration, real=category == HEAD)
+    publish_adapter(fit.adapted, model, category, target, calibration, real=category == HEAD)
     return summary

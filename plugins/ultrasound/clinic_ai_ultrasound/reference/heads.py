@@ -11,6 +11,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +94,7 @@ def _read(data: Path, row: dict[str, str]) -> Head:
         )
 
 
-def fit_ellipse(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Ellipse:
+def fit_ellipse(x: npt.NDArray[np.floating[Any]], y: npt.NDArray[np.floating[Any]]) -> Ellipse:
     """Return the ellipse through the points of an outline, by least squares on its conic.
 
     Raise ValueError if no ellipse goes through them.

@@ -22,8 +22,6 @@ from clinic_ai_ultrasound.reference.samples import Shown
 
 _SHUFFLES = 40
 _TIMEOUT_S = 600.0
-_LEAST = 0.02
-"""Of the share of right answers: what calibration cannot tell from none or all."""
 
 
 @dataclass(frozen=True)
@@ -173,13 +171,15 @@ def _mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def calibrate(asked: Sequence[Case], said: Answers) -> Calibration:
-    """Return what turns mean log-probabilities into the probability of being right, from cases not trained on."""
+def calibrate(asked: Sequence[Case], said: Answers) -> Calibration | None:
+    """Return what turns mean log-probabilities into the probability of being right, from cases not trained on.
+
+    None if all or none are right, or if surer answers are not right more often.
+    """
     right = _right(asked, said)
+    if right.all() or not right.any():
+        return None
     means = np.array([[said[case.image][case.topic].mean] for case in asked])
-    if right.mean() > 1 - _LEAST or right.mean() < _LEAST:
-        # All alike: a constant, with what Laplace's rule leaves open.
-        share = (right.sum() + 1) / (len(right) + 2)
-        return Calibration(0.0, float(np.log(share / (1 - share))))
     fitted = LogisticRegression(C=1.0).fit(means, right)
-    return Calibration(float(fitted.coef_[0, 0]), float(fitted.intercept_[0]))
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    return Calibration(slope, intercept) if slope > 0 else None

@@ -21,6 +21,8 @@ _WIDTH = 192
 _MEAN, _SPREAD = 0.2, 0.22
 """Grey level of the images, 0..1; about what HC18 has."""
 _VOCABULARY = 800
+_START = 0.06
+"""Spread of the weights at the start: that of large models would be too little at this width."""
 _PAD, _END = 0, 1
 
 
@@ -76,10 +78,20 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Blip2ForConditi
         torch.manual_seed(seed)
         model = Blip2ForConditionalGeneration(config)
         torch.nn.init.normal_(model.query_tokens, std=0.5)
-        for table in (model.vision_model.embeddings.position_embedding, model.vision_model.embeddings.class_embedding):
-            torch.nn.init.normal_(table, std=0.02)
+        embeddings = model.vision_model.embeddings
+        embeddings.position_embedding.data[0, 1:] = _places()
     model.generation_config = GenerationConfig(bos_token_id=_END, eos_token_id=_END, pad_token_id=_PAD)
     return model
+
+
+def _places() -> torch.Tensor:
+    """Return where each patch lies as waves along rows and columns, (patches, width): what a ViT learns in the end."""
+    grid = torch.arange(SIDE // PATCH, dtype=torch.float32)
+    waves = torch.exp(torch.linspace(0.0, -3.0, _WIDTH // 4))
+    angles = grid[:, None] * waves
+    one = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = one[:, None].expand(-1, len(grid), -1), one[None].expand(len(grid), -1, -1)
+    return 0.5 * torch.cat([rows, columns], dim=2).reshape(len(grid) ** 2, _WIDTH)
 
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
@@ -91,7 +103,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
             "intermediate_size": 2 * _WIDTH,
             "image_size": SIDE,
             "patch_size": PATCH,
-            "initializer_range": 0.02,
+            "initializer_range": _START,
         },
         qformer_config={
             **common,
@@ -99,6 +111,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
             "intermediate_size": 2 * _WIDTH,
             "encoder_hidden_size": _WIDTH,
             "cross_attention_frequency": 1,
+            "initializer_range": _START,
             "vocab_size": len(tokenizer),
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
@@ -115,6 +128,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
             "eos_token_id": _END,
             "pad_token_id": _PAD,
             "dropout": 0.0,
+            "init_std": _START,
         },
         num_query_tokens=QUERIES,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),

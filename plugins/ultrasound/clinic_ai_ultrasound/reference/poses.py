@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,7 @@ BUILDS: dict[str, Build] = {
 """By key of the category."""
 
 
-def plan(topics: dict[str, Sequence[str]], count: int, generator: np.random.Generator) -> list[dict[str, str]]:
+def plan(topics: Mapping[str, Sequence[str]], count: int, generator: np.random.Generator) -> list[dict[str, str]]:
     """Return ``count`` wishes: each choice of each topic as often as the others, in an order by chance."""
     columns = {
         topic: generator.permutation([choices[number % len(choices)] for number in range(count)])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -122,7 +123,7 @@ def _numbers(ellipse: Ellipse) -> list[float]:
     ]
 
 
-def _occupied(ellipse: Ellipse) -> np.ndarray:
+def _occupied(ellipse: Ellipse) -> npt.NDArray[np.float32]:
     """Return which share of each patch (row by row) the ellipse takes up, float32."""
     step = _GRID * 4
     x, y = np.meshgrid(
@@ -130,7 +131,8 @@ def _occupied(ellipse: Ellipse) -> np.ndarray:
     )
     cos, sin = math.cos(ellipse.angle), math.sin(ellipse.angle)
     inside = ((x * cos + y * sin) / ellipse.a) ** 2 + ((y * cos - x * sin) / ellipse.b) ** 2 <= 1
-    return inside.reshape(_GRID, 4, _GRID, 4).mean(axis=(1, 3), dtype=np.float32).ravel()
+    shares: npt.NDArray[np.float32] = inside.reshape(_GRID, 4, _GRID, 4).mean(axis=(1, 3), dtype=np.float32)
+    return shares.ravel()
 
 
 class Heads(nn.Module):
@@ -201,6 +203,8 @@ def learn_to_see(
             optimizer.step()
             schedule.step()
             total += loss.item() * len(rows)
+            if schedule.last_epoch % 50 == 0:
+                sys.stderr.write(f"step {schedule.last_epoch} of {steps}: {loss.item():.3f}\n")
         entry = {"epoch": epoch, "loss": total / len(train), **_judge(model, heads, apart)}
         history.append(entry)
         _save(model, path.with_suffix(".part"))

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from clinic_ai.contract import LoadedModel, ModelManifest
 from clinic_ai.ml.model_files import open_model, write_manifest
+from clinic_ai_ultrasound.candidate import write_adapter
 from clinic_ai_ultrasound.confidence import INTERCEPT, SLOPE, Calibration
-from clinic_ai_ultrasound.fitting import AdapterFit
-from clinic_ai_ultrasound.loading import BASE_SLOT, Base
+from clinic_ai_ultrasound.loading import BASE_SLOT
 from clinic_ai_ultrasound.prompts import PROMPT_VERSION
 
 VERSION = "1.0.0"
@@ -25,7 +27,6 @@ _HC18 = (
     "https://doi.org/10.5281/zenodo.1327317; changed: shifted, turned, scaled, mirrored"
 )
 _LICENCES = {True: "CC BY 4.0 (attribution: see source)", False: "Apache-2.0"}
-_PROCESSOR = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,19 @@ def seal_base(directory: Path, **parameters: float) -> LoadedModel:
     return seal(directory, words, {"family": "blip2", "dtype": "float32", **parameters})
 
 
-def publish_adapter(directory: Path, base: Base, category: str, calibration: Calibration, *, real: bool) -> LoadedModel:
-    """Write the model.toml of the adapter in ``directory``; return it for an engine."""
+def publish_adapter(
+    adapted: PeftModel,
+    base: LoadedModel,
+    category: str,
+    directory: Path,
+    calibration: Calibration | None,
+    *,
+    real: bool,
+) -> LoadedModel:
+    """Write an adapter with the processor of its base and its model.toml; return it for an engine."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    write_adapter(directory, base, adapted)
     words = Words(
         name=f"{category.replace('_', '-')}-lora",
         slot=category,
@@ -85,26 +97,8 @@ def publish_adapter(directory: Path, base: Base, category: str, calibration: Cal
         learned=f"LoRA adapter over reference-base {VERSION}.",
         base_digest=base.ref.digest,
     )
-    parameters: dict[str, float | int | str | bool] = {
-        "category": category,
-        "prompt_version": PROMPT_VERSION,
-        SLOPE: calibration.slope,
-        INTERCEPT: calibration.intercept,
-    }
-    return seal(directory, words, parameters)
-
-
-def save_adapter(fit: AdapterFit, base: Base, source: Path, directory: Path) -> None:
-    """Write the adapter of ``fit``, and the processor of its base that lies at ``source``, without any path in them."""
-    shutil.rmtree(directory, ignore_errors=True)
-    fit.adapted.save_pretrained(directory, save_embedding_layers=False)
-    (directory / "README.md").unlink(missing_ok=True)
-    settings = json.loads((directory / "adapter_config.json").read_text())
-    settings["base_model_name_or_path"] = base.ref.name  # PEFT writes where the base lay
-    settings["inference_mode"] = True
-    (directory / "adapter_config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    for name in _PROCESSOR:
-        shutil.copyfile(source / name, directory / name)
+    confidence = {} if calibration is None else {SLOPE: calibration.slope, INTERCEPT: calibration.intercept}
+    return seal(directory, words, {"category": category, "prompt_version": PROMPT_VERSION, **confidence})
 
 
 def write_summary(target: Path, summary: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ TOPICS: dict[str, Topic] = {
     ),
     "bones": Topic(
         ("How many bones are seen?", "Is there one bone or are there two?", "What is the number of bones?"),
-        {"one": "One bone is seen here.", "two": "Two bones are seen here."},
+        {"one": "One bone can be seen here.", "two": "Two bones can be seen here."},
     ),
     "heart": Topic(
         (
