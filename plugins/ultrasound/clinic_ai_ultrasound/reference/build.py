@@ -38,7 +38,7 @@ from clinic_ai_ultrasound.reference.speaking import (
 
 VIEWS, DRAWINGS = 28, 1500
 """Views of each head, and phantoms of each category, that seeing is learned from."""
-SPOKEN = 1000
+SPOKEN = 800
 """Phantoms of each category that speaking is learned from."""
 SEED = 1
 HEAD_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=16, epochs=6, patience=2)

@@ -14,7 +14,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from clinic_ai_ultrasound.loading import IMAGE_TOKEN
 from clinic_ai_ultrasound.reference.questions import SUBJECTS, TOPICS, VIEW_WORDINGS, word
 
-SIDE = 128
+SIDE = 112
 PATCH = 16
 QUERIES = 8
 _WIDTH = 192
@@ -99,7 +99,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
     return Blip2Config(
         vision_config={
             **common,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 4,
             "intermediate_size": 2 * _WIDTH,
             "image_size": SIDE,
             "patch_size": PATCH,

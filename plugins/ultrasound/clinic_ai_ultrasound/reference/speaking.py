@@ -36,7 +36,7 @@ _MEMORY_MB = 4096
 class LanguageRecipe:
     """How speaking is learned; ``rate`` is the highest learning rate of one cycle."""
 
-    epochs: int = 3
+    epochs: int = 2
     batch: int = 48
     rate: float = 2e-3
     warm_up: float = 0.15
