@@ -39,7 +39,7 @@ class Counts:
     test: int
 
 
-HEADS, DRAWINGS = Counts(train=8, validation=2, test=3), Counts(train=300, validation=60, test=60)
+HEADS, DRAWINGS = Counts(train=4, validation=1, test=3), Counts(train=240, validation=30, test=50)
 
 
 def fit_adapter(base: Base, category: str, heads: list[Head], recipe: AdapterRecipe, work: Path) -> AdapterFit:

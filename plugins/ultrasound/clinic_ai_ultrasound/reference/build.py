@@ -22,30 +22,26 @@ from clinic_ai.contract import Device, LoadedModel
 from clinic_ai.ml.model_files import open_model
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.recipe import AdapterRecipe
+from clinic_ai_ultrasound.reference import pretraining, speaking
 from clinic_ai_ultrasound.reference.adapting import build_adapter
+from clinic_ai_ultrasound.reference.cycle import Recipe
 from clinic_ai_ultrasound.reference.heads import Head, part_of, read_heads
 from clinic_ai_ultrasound.reference.network import make_model, make_tokenizer, save_base, sentences
-from clinic_ai_ultrasound.reference.pretraining import VisionRecipe, learn_to_see, load_sight
+from clinic_ai_ultrasound.reference.pretraining import learn_to_see, load_sight
 from clinic_ai_ultrasound.reference.publishing import seal_base, write_summary
 from clinic_ai_ultrasound.reference.samples import DRAWN, HEAD, for_language, for_sight, to_watch
-from clinic_ai_ultrasound.reference.speaking import (
-    LanguageRecipe,
-    encoded,
-    general_pairs,
-    learn_to_speak,
-    write_features,
-)
+from clinic_ai_ultrasound.reference.speaking import encoded, general_pairs, learn_to_speak, write_features
 
 VIEWS, DRAWINGS = 28, 1500
 """Views of each head, and phantoms of each category, that seeing is learned from."""
 SPOKEN = 800
 """Phantoms of each category that speaking is learned from."""
 SEED = 1
-HEAD_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=16, epochs=6, patience=2)
-DRAWN_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=16, epochs=10, patience=3)
+HEAD_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=32, epochs=4, patience=2)
+DRAWN_RECIPE = AdapterRecipe(rate=2e-3, warm_up=0.05, batch=16, epochs=6, patience=3)
 
 
-def sight(heads: list[Head], work: Path, recipe: VisionRecipe) -> tuple[Path, list[dict[str, Any]]]:
+def sight(heads: list[Head], work: Path, recipe: Recipe) -> tuple[Path, list[dict[str, Any]]]:
     """Return where the weights lie that have learned to see, and how they learned it."""
     weights, story = work / "sight.safetensors", work / "sight.json"
     if not weights.exists():
@@ -56,7 +52,7 @@ def sight(heads: list[Head], work: Path, recipe: VisionRecipe) -> tuple[Path, li
     return weights, json.loads(story.read_text())
 
 
-def build_base(heads: list[Head], work: Path, target: Path, see: VisionRecipe, speak: LanguageRecipe) -> LoadedModel:
+def build_base(heads: list[Head], work: Path, target: Path, see: Recipe, speak: Recipe) -> LoadedModel:
     """Write the base into ``target`` and its summary beside it; return it for an engine."""
     made = work / "base"
     if not (made / "model.toml").exists():
@@ -109,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     heads = read_heads(chosen.data)
-    base = build_base(heads, chosen.work, chosen.target / "base", VisionRecipe(), LanguageRecipe())
+    base = build_base(heads, chosen.work, chosen.target / "base", pretraining.RECIPE, speaking.RECIPE)
     for category in (HEAD, *DRAWN):
         recipe = HEAD_RECIPE if category == HEAD else DRAWN_RECIPE
         target = chosen.target / category

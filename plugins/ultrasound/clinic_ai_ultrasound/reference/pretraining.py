@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration
 
+from clinic_ai_ultrasound.reference.cycle import Cycle, Recipe
 from clinic_ai_ultrasound.reference.ellipse import HEIGHT, WIDTH, Ellipse
 from clinic_ai_ultrasound.reference.network import PATCH, QUERIES, SIDE, make_pictures
 from clinic_ai_ultrasound.reference.phantoms import Grey
@@ -30,7 +30,7 @@ from clinic_ai_ultrasound.reference.questions import SUBJECTS, TOPICS
 _GRID = SIDE // PATCH
 _SWAPPED = {"left": "right", "right": "left"}
 _CATEGORIES = tuple(SUBJECTS)
-_HEAD = "heads."
+_AT_ONCE = 128
 LANGUAGE = "language_model."
 
 
@@ -44,16 +44,8 @@ class Sample:
     truths: dict[str, str]
 
 
-@dataclass(frozen=True)
-class VisionRecipe:
-    """How seeing is learned; ``rate`` is the highest learning rate of one cycle."""
-
-    epochs: int = 8
-    batch: int = 64
-    rate: float = 1e-3
-    warm_up: float = 0.1
-    weight_decay: float = 0.05
-    seed: int = 18
+RECIPE = Recipe(epochs=8, batch=64, rate=1e-3, warm_up=0.1, weight_decay=0.05, seed=18)
+"""How seeing is learned."""
 
 
 def shrink(pixels: Grey) -> Grey:
@@ -174,42 +166,32 @@ def learn_to_see(
     model: Blip2ForConditionalGeneration,
     train: Sequence[Sample],
     apart: Sequence[Sample],
-    recipe: VisionRecipe,
+    recipe: Recipe,
     path: Path,
 ) -> list[dict[str, Any]]:
     """Train vision tower, Q-Former and projection; write their weights to ``path``; return what each epoch gave.
 
-    The weights of the last epoch are kept: there is nothing to choose. Whatever an epoch leaves at
-    ``path`` with the ending ``.part`` can be looked at meanwhile.
+    The weights of the last epoch are kept: there is nothing to choose.
     """
     torch.manual_seed(recipe.seed)
-    heads = Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
-    kept = [value for name, value in model.named_parameters() if not name.startswith(LANGUAGE)] + [*heads.parameters()]
-    optimizer = torch.optim.AdamW(kept, lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
-    steps = recipe.epochs * (len(train) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, steps, pct_start=recipe.warm_up)
+    heads = Heads(model.vision_model.config.hidden_size, model.language_projection.out_features)
+    learned = [value for name, value in model.named_parameters() if not name.startswith(LANGUAGE)]
+    per_epoch = len(train) // recipe.batch
+    cycle = Cycle([*learned, *heads.parameters()], recipe, per_epoch)
     pixels, wanted = torch.from_numpy(np.stack([sample.pixels for sample in train])), targets(train)
     history: list[dict[str, Any]] = []
     for epoch in range(1, recipe.epochs + 1):
         model.train()
-        begun, total = time.monotonic(), 0.0
-        for rows in torch.randperm(len(train)).split(recipe.batch)[: len(train) // recipe.batch]:
+        total = 0.0
+        order = torch.randperm(len(train))
+        for step in range(per_epoch):
+            rows = order[step * recipe.batch : (step + 1) * recipe.batch]
             mirrored = torch.randint(0, 2, (len(rows),))
             output = model.get_image_features(normalised(_varied(pixels[rows], mirrored)))
-            loss = heads.loss(output, wanted.of(mirrored, rows))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(kept, 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(rows)
-            if schedule.last_epoch % 50 == 0:
-                sys.stderr.write(f"step {schedule.last_epoch} of {steps}: {loss.item():.3f}\n")
-        entry = {"epoch": epoch, "loss": total / len(train), **_judge(model, heads, apart)}
-        history.append(entry)
-        _save(model, path.with_suffix(".part"))
-        sys.stderr.write(f"{entry} {time.monotonic() - begun:.0f} s\n")
-    path.with_suffix(".part").replace(path)
+            total += cycle.step(heads.loss(output, wanted.of(mirrored, rows)))
+        history.append({"epoch": epoch, "loss": total / per_epoch, **_judge(model, heads, apart)})
+        sys.stderr.write(f"{history[-1]}\n")
+    save_file({name: value.contiguous() for name, value in seeing(model)}, path)
     return history
 
 
@@ -226,27 +208,30 @@ def _judge(model: Blip2ForConditionalGeneration, heads: Heads, apart: Sequence[S
     model.eval()
     found: dict[str, float] = {}
     for category in sorted({sample.category for sample in apart}):
-        chosen = [sample for sample in apart if sample.category == category]
-        wanted, right, known = targets(chosen), 0, 0
-        for rows in torch.arange(len(chosen)).split(128):
-            pixels = torch.from_numpy(np.stack([chosen[row].pixels for row in rows]))
-            with torch.no_grad():
-                output = model.get_image_features(normalised(pixels))
-            more = heads.right(output, wanted.of(torch.zeros_like(rows), rows))
-            right, known = right + more[0], known + more[1]
-        for number, topic in enumerate(TOPICS):
-            if known[number]:
-                found[f"{category}.{topic}"] = round(float(right[number] / known[number]), 3)
+        right, known = _count_right(model, heads, [sample for sample in apart if sample.category == category])
+        shares = right / known
+        found |= {f"{category}.{topic}": round(float(shares[n]), 3) for n, topic in enumerate(TOPICS) if known[n]}
     return found
+
+
+@torch.no_grad()
+def _count_right(
+    model: Blip2ForConditionalGeneration, heads: Heads, samples: Sequence[Sample]
+) -> tuple[Tensor, Tensor]:
+    """Return by topic how many choices are right, and how many are known."""
+    wanted, counts = targets(samples), []
+    for begin in range(0, len(samples), _AT_ONCE):
+        rows = torch.arange(begin, min(begin + _AT_ONCE, len(samples)))
+        pixels = torch.from_numpy(np.stack([samples[row].pixels for row in rows]))
+        output = model.get_image_features(normalised(pixels))
+        counts.append(torch.stack(heads.right(output, wanted.of(torch.zeros_like(rows), rows))))
+    right, known = torch.stack(counts).sum(dim=0)
+    return right, known
 
 
 def seeing(model: Blip2ForConditionalGeneration) -> Iterator[tuple[str, Tensor]]:
     """Yield name and value of what has learned to see: all but the language model."""
     return ((name, value) for name, value in model.state_dict().items() if not name.startswith(LANGUAGE))
-
-
-def _save(model: Blip2ForConditionalGeneration, path: Path) -> None:
-    save_file({name: value.contiguous() for name, value in seeing(model)}, path)
 
 
 def load_sight(model: Blip2ForConditionalGeneration, path: Path) -> None:

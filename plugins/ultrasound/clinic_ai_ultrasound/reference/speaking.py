@@ -8,10 +8,7 @@ What belongs to one category, and every real image, is left to the adapters.
 from __future__ import annotations
 
 import random
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from clinic_ai_ultrasound.collating import Row, collate, encode
 from clinic_ai_ultrasound.features import Features
 from clinic_ai_ultrasound.fitting import forward
 from clinic_ai_ultrasound.loading import Base
+from clinic_ai_ultrasound.reference.cycle import Cycle, Recipe
 from clinic_ai_ultrasound.reference.pretraining import LANGUAGE, Sample, normalised
 from clinic_ai_ultrasound.reference.questions import SUBJECTS, VIEW_WORDINGS, word
 
@@ -32,16 +30,8 @@ _NOUNS = (*sorted({subject.noun for subject in SUBJECTS.values()}), "structure")
 _MEMORY_MB = 4096
 
 
-@dataclass(frozen=True)
-class LanguageRecipe:
-    """How speaking is learned; ``rate`` is the highest learning rate of one cycle."""
-
-    epochs: int = 2
-    batch: int = 48
-    rate: float = 2e-3
-    warm_up: float = 0.15
-    weight_decay: float = 0.01
-    seed: int = 19
+RECIPE = Recipe(epochs=2, batch=48, rate=1.5e-3, warm_up=0.15, weight_decay=0.01, seed=19)
+"""How speaking is learned."""
 
 
 def general_pairs(samples: Sequence[Sample], seed: int) -> list[tuple[int, QuestionAnswer]]:
@@ -73,35 +63,23 @@ def encoded(base: Base, pairs: Sequence[tuple[int, QuestionAnswer]]) -> list[Row
     return [encode(base, str(number), pair) for number, pair in pairs]
 
 
-def learn_to_speak(base: Base, rows: Sequence[Row], features: Features, recipe: LanguageRecipe) -> list[dict[str, Any]]:
+def learn_to_speak(base: Base, rows: Sequence[Row], features: Features, recipe: Recipe) -> list[dict[str, Any]]:
     """Train the language model of ``base`` in place; return what each epoch gave."""
     torch.manual_seed(recipe.seed)
     learned = [value for name, value in base.model.named_parameters() if name.startswith(LANGUAGE)]
     for value in learned:
         value.requires_grad_(True)
-    optimizer = torch.optim.AdamW(learned, lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
     per_epoch = len(rows) // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.rate, recipe.epochs * per_epoch, pct_start=recipe.warm_up
-    )
+    cycle = Cycle(learned, recipe, per_epoch)
     history = []
     for epoch in range(1, recipe.epochs + 1):
         base.model.language_model.train()
-        begun, total = time.monotonic(), 0.0
-        order = torch.randperm(len(rows)).tolist()
+        order, total = torch.randperm(len(rows)).tolist(), 0.0
         for step in range(per_epoch):
             some = [rows[at] for at in order[step * recipe.batch : (step + 1) * recipe.batch]]
-            loss = forward(base, collate(base, some), features.of([row.features for row in some], base.device)).loss
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(learned, 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-            if step % 100 == 99:
-                sys.stderr.write(f"epoch {epoch}, step {step + 1} of {per_epoch}: {loss.item():.4f}\n")
+            seen = features.of([row.features for row in some], base.device)
+            total += cycle.step(forward(base, collate(base, some), seen).loss)
         history.append({"epoch": epoch, "loss": total / per_epoch})
-        sys.stderr.write(f"{history[-1]} {time.monotonic() - begun:.0f} s\n")
     base.model.requires_grad_(False)
     base.model.eval()
     return history
