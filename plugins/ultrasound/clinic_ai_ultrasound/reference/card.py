@@ -43,9 +43,9 @@ def unaltered_table(folder: Path) -> str:
     found = read_summary(folder, HEAD)["unaltered"]
     header = ("| question | images | right | 95 % interval | commonest answer |", "|---|---|---|---|---|")
     rows = [
-        f"| {_question(HEAD, topic)} | {f['questions']} | {_share(f['accuracy'])} | {_interval(f['accuracy_interval'])} "
-        f"| {_share(f['commonest'])} |"
-        for topic, f in found.items()
+        f"| {_question(HEAD, topic)} | {figures['questions']} | {_share(figures['accuracy'])} "
+        f"| {_interval(figures['accuracy_interval'])} | {_share(figures['commonest'])} |"
+        for topic, figures in found.items()
         if topic != "all"
     ]
     return "\n".join((*header, *rows))

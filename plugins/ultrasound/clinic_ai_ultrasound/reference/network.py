@@ -131,7 +131,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
             "init_std": _START,
         },
         num_query_tokens=QUERIES,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=len(tokenizer) - 1,  # it was added last
     )
 
 

@@ -80,7 +80,9 @@ def background(generator: np.random.Generator) -> npt.NDArray[np.float32]:
 
 def _tissue(generator: np.random.Generator) -> npt.NDArray[np.float32]:
     fall = np.linspace(1.0, generator.uniform(0.5, 1.0), HEIGHT, dtype=np.float32)[:, None]
-    return np.float32(generator.uniform(25, 95)) * _texture(generator, _CLOUD, "normal") * fall
+    level = np.float32(generator.uniform(25, 95))
+    tissue: npt.NDArray[np.float32] = level * _texture(generator, _CLOUD, "normal") * fall
+    return tissue
 
 
 def _texture(generator: np.random.Generator, grain: int, kind: str) -> npt.NDArray[np.float32]:

@@ -53,7 +53,7 @@ def general_pairs(samples: Sequence[Sample], seed: int) -> list[tuple[int, Quest
 def write_features(base: Base, samples: Sequence[Sample], path: Path) -> Features:
     """Compute what the frozen part of ``base`` makes of ``samples``, and keep it at ``path``; its keys are numbers."""
     pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
-    parts = [base.model.get_image_features(normalised(some)).pooler_output for some in pixels.split(64)]
+    parts = [base.model.get_image_features(normalised(some)).pooler_output for some in torch.split(pixels, 64)]
     save_file({str(number): row.clone() for number, row in enumerate(torch.cat(parts))}, path)
     return Features([path], _MEMORY_MB)
 
