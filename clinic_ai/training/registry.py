@@ -78,9 +78,11 @@ class Registry:
             # No trial load: these files came with the plugin, and the start of the daemon should not wait.
             fresh.append(self._import(directory, actor, ModelState.IMPORTED, trial=False))
         with self._database.read() as connection:
-            taken = {m.slot for m in store.active_models(connection, model.plugin)}
+            active = store.active_models(connection, model.plugin)
         spare = place in self._manifests[model.plugin].spare_models
-        if model.slot not in taken and not spare:
+        # An adapter of a reference base that a clinic has replaced waits for a person, without an alert at every start.
+        fits = model.base_digest in {None, *(m.digest for m in active)}
+        if fits and not spare and model.slot not in {m.slot for m in active}:
             self.promote(model.plugin, model.name, model.version, actor)
         return fresh
 

@@ -10,6 +10,8 @@ from clinic_ai.domain import CategoryInfo
 from clinic_ai.hookspecs import hookimpl
 from clinic_ai_ultrasound import __version__
 
+_REFERENCE = ("base", "fetal_head", "abdomen", "femur", "thorax", "standard_nt", "non_standard_nt")
+
 
 def _categories() -> tuple[CategoryInfo, ...]:
     text = files("clinic_ai_ultrasound").joinpath("categories.toml").read_text(encoding="utf-8")
@@ -28,6 +30,8 @@ def describe_plugin() -> PluginManifest:
         labels="answers",
         capabilities=("analyse", "ask"),
         model_formats=("safetensors",),
+        # The base first: an adapter can be active only where its base is.
+        reference_models=tuple(f"clinic_ai_ultrasound:reference/{name}" for name in _REFERENCE),
         memory_mb=2048,
         timeout_s=300.0,
         engine="clinic_ai_ultrasound.engine:UltrasoundEngine",

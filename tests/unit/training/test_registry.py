@@ -420,6 +420,32 @@ class TestReferenceModels:
         finally:
             school.close()
 
+    def test_adapters_follow_their_base_and_wait_where_a_clinic_has_another(
+        self, home: Home, shipped: Path, tmp_path: Path
+    ) -> None:
+        digest = write_model(shipped / "base", 1.0, reference=True)
+        write_model(shipped / "one", 2.0, name="one", slot="one", base_digest=digest, reference=True)
+        write_model(shipped / "two", 2.0, name="two", slot="two", base_digest=digest, reference=True)
+        school = open_school(home, tiny_learner.manifest(reference_models=("heavy_package:base", "heavy_package:one")))
+        try:
+            school.registry.install_reference_models("clinic-ai")
+            assert _labels(school) == ["main:1", "one:1"]
+            write_model(tmp_path / "own", 3.0, name="own", version="1")
+            school.registry._import(tmp_path / "own", "ada", ModelState.IMPORTED, trial=False)
+            school.registry.promote("tiny", "own", "1", "ada")
+        finally:
+            school.close()
+        later = tiny_learner.manifest(reference_models=("heavy_package:base", "heavy_package:two"))
+        school = open_school(home, later)
+        try:
+            (fresh,) = school.registry.install_reference_models("clinic-ai")
+            assert fresh.slot == "two"
+            assert "two:1" not in _labels(school)
+            with school.database.read() as connection:
+                assert alerts.open_alerts(connection) == []
+        finally:
+            school.close()
+
     def test_a_damaged_one_raises_an_alert_and_hinders_nobody(self, home: Home, shipped: Path) -> None:
         write_model(shipped / "good", 1.0, reference=True)
         write_model(shipped / "bad", 1.0, name="other", slot="other", reference=True)
