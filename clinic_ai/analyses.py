@@ -6,58 +6,50 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection
 
+from clinic_ai.categories import categorise, with_categories
 from clinic_ai.contract import (
     AnalysisTask,
     LoadedModel,
     PluginManifest,
     SliceRef,
-    TaskImage,
     VolumeInfo,
     memory_needed,
 )
 from clinic_ai.critical.matching import hits
-from clinic_ai.deidentification import BURNED_IN, Deidentifier
+from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import (
     Analysis,
-    Audience,
+    Answer,
     Instance,
     Job,
     JobKind,
     ModelRef,
-    PatientIdentity,
-    Refusal,
-    Statement,
     StoredFile,
-    Study,
-    StudyFacts,
     WaitReason,
 )
 from clinic_ai.engines import Engines
-from clinic_ai.errors import ChildMisbehaved, ChildRefused, InputError, ModelError, PluginError
+from clinic_ai.errors import ChildMisbehaved, ChildRefused, ModelError, PluginError
 from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.geometry import NoVolume, regular_volume
 from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
-from clinic_ai.settings import CriticalSettings
+from clinic_ai.settings import CategoryRule, CriticalSettings, QuestionSettings
+from clinic_ai.showing import Showing, guarded_refusal
 from clinic_ai.store import jobs, studies
+from clinic_ai.store.categories import Told, told_of
 from clinic_ai.store.critical import raise_alerts
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.tasks import GuardSubject
 from clinic_ai.waiting import bad_model, no_model, no_plugin
 
 MAX_PRODUCED_BYTES = 512 << 20
 """Largest file a child may hand over."""
 MAX_PRODUCED_FILES = 1000
-MAX_REFUSAL = 1000
-"""Longest reason of a refusal that is passed on, in characters."""
-WITHHELD = "The plugin refused the study; the guard withheld its reason."
 
 
 class Models(Protocol):
@@ -88,6 +80,8 @@ class AnalyseRunner:
         policy_hash: Callable[[], str],
         deidentifier: Deidentifier,
         critical: Callable[[], Sequence[CriticalSettings]] = tuple,
+        rules: Callable[[], Sequence[CategoryRule]] = tuple,
+        questions: Callable[[], QuestionSettings] = QuestionSettings,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -97,8 +91,10 @@ class AnalyseRunner:
         self._manifests = manifests
         self._guard = guard
         self._policy_hash = policy_hash
-        self._deidentifier = deidentifier
+        self._showing = Showing(objects, deidentifier)
         self._critical = critical
+        self._rules = rules
+        self._questions = questions
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return the plugins that cannot work beside those ``at_work``, and why."""
@@ -146,22 +142,28 @@ class AnalyseRunner:
         with self._database.read() as connection:
             study = studies.get_study(connection, job.study_id, job.version)
             instances = studies.instances_of(connection, job.study_id, job.version)
-        shown = self._deidentified(study, instances) if manifest.deidentified else self._as_they_are(study, instances)
+            told = told_of(connection, job.study_id, job.version, job.plugin) if manifest.categories else Told()
+        found_categories = categorise(manifest, self._rules(), study, instances, told)
+        questions = self._questions()
+        shown = self._showing.of(manifest, study, instances)
         with JobDirectory(self._directories, job.job_id) as directory:
             task = AnalysisTask(
                 job_id=job.job_id,
                 facts=shown.facts,
-                images=shown.images,
+                images=with_categories(shown.images, found_categories),
                 output_directory=str(directory),
                 models=job.models,
                 volumes=volumes_of(shown.instances),
                 conditions=manifest.conditions,
+                categories=manifest.categories,
+                base_answers=questions.base_answers,
+                answer_timeout_s=questions.answer_timeout_s,
             )
             models = tuple(self._models.loaded(ref) for ref in job.models)
             try:
                 analysis = self._engines.analyse(manifest, models, task)
             except ChildRefused as error:
-                raise self._guarded(error, study) from None
+                raise guarded_refusal(self._guard, error, study) from None
             try:
                 check_analysis(analysis, manifest, task, models)
                 named = [(f.name, f.media_type) for f in analysis.files]
@@ -171,6 +173,7 @@ class AnalyseRunner:
                 raise
         analysis = analysis.model_copy(
             update={
+                "answers": saying_which_image(analysis.answers, instances),
                 "refusals": (*analysis.refusals, *shown.refusals),
                 "remarks": (*analysis.remarks, *shown.remarks),
             }
@@ -185,75 +188,22 @@ class AnalyseRunner:
 
         return commit
 
-    def _guarded(self, error: ChildRefused, study: Study) -> ChildRefused:
-        """Return a refusal in words that the guard released: they go to screens, alerts, audit and log."""
-        subject = GuardSubject(facts=study.facts, identity=study.identity)
-        said = {"r_1": error.message[:MAX_REFUSAL], "r_2": error.remedy[:MAX_REFUSAL]}
-        statements = tuple(Statement(statement_id=k, kind="refusal", text=text) for k, text in said.items() if text)
-        verdict = self._guard.judge(subject, Audience.CLINICIAN, statements)
-        words = {released.statement_id: released.text for released in verdict.released}
-        message, remedy = words.get("r_1", WITHHELD), words.get("r_2", "")
-        return ChildRefused(error.code, message, retryable=error.retryable, remedy=remedy)
 
-    def _as_they_are(self, study: Study, instances: Sequence[Instance]) -> _Shown:
-        images = tuple(_image(instance, self._objects.path(instance.sha256)) for instance in instances)
-        return _Shown(study.facts, images, tuple(instances))
+def saying_which_image(answers: Iterable[Answer], instances: Iterable[Instance]) -> tuple[Answer, ...]:
+    """Return the answers with a note of which image each is about, where a study has several.
 
-    def _deidentified(self, study: Study, instances: Sequence[Instance]) -> _Shown:
-        """Return copies in place of the images; what cannot be copied is refused and never shown as it is.
-
-        Raise InputError if nothing is left.
-        """
-        copies = self._deidentifier.copies({i.sha256: self._objects.path(i.sha256) for i in instances})
-        images, kept, refusals, burned_in = [], [], [], 0
-        for instance in instances:
-            copy = copies[instance.sha256]
-            if copy.sha256 is None or copy.header is None:
-                sentence = copy.problem.sentence if copy.problem else "It has no de-identified copy."
-                refusals.append(
-                    Refusal(instance_sha256=instance.sha256, code="not_deidentified", sentence=_NOT_SHOWN + sentence)
-                )
-                continue
-            anonymous = instance.model_copy(update={"header": copy.header})
-            warnings = tuple(flag.sentence for flag in copy.flags)
-            images.append(_image(anonymous, self._deidentifier.objects.path(copy.sha256), warnings))
-            kept.append(anonymous)
-            burned_in += any(flag.code == BURNED_IN for flag in copy.flags)
-        if not images:
-            raise InputError(
-                "not_deidentified",
-                f"The plugin takes de-identified images only, and none could be made: {refusals[0].sentence}"
-                if refusals
-                else "The study holds nothing that could be de-identified.",
-                remedy="Route such studies to another plugin, or have the images sent in a form that can be read.",
-            )
-        remarks = (f"{burned_in} of {len(images)} de-identified images have text burnt in.",) if burned_in else ()
-        return _Shown(_anonymous(study.facts), tuple(images), tuple(kept), tuple(refusals), remarks)
-
-
-_NOT_SHOWN = "It was not shown to the plugin, which takes de-identified images only. "
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What an engine is shown of a study, and what is said of the rest in its name."""
-
-    facts: StudyFacts
-    images: tuple[TaskImage, ...]
-    instances: tuple[Instance, ...]
-    refusals: tuple[Refusal, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-
-def _image(instance: Instance, path: Path, warnings: tuple[str, ...] = ()) -> TaskImage:
-    # An engine needs pixels and geometry, never the patient's name.
-    header = instance.header.model_copy(update={"identity": PatientIdentity()})
-    return TaskImage(path=str(path), sha256=instance.sha256, header=header, warnings=warnings)
-
-
-def _anonymous(facts: StudyFacts) -> StudyFacts:
-    """Return facts without what people typed and what names a place."""
-    return facts.model_copy(update={"source": "", "stations": (), "study_description": "", "series_descriptions": ()})
+    It stands among the words, for these go where no structure does: two answers to one question must not be mixed up.
+    """
+    images = [instance.sha256 for instance in instances if instance.header.is_picture]
+    if len(images) < 2:
+        return tuple(answers)
+    notes = {sha256: f"It is about image {number} of {len(images)}." for number, sha256 in enumerate(images, start=1)}
+    return tuple(
+        answer.model_copy(update={"notes": (notes[answer.instance_sha256], *answer.notes)})
+        if answer.instance_sha256 in notes
+        else answer
+        for answer in answers
+    )
 
 
 def volumes_of(instances: Iterable[Instance]) -> tuple[VolumeInfo, ...]:
@@ -322,6 +272,8 @@ def check_analysis(
     images = {image.sha256 for image in task.images}
     conditions = {condition.code for condition in manifest.conditions}
     names = [file.name for file in analysis.files]
+    declared = {*manifest.questions, *(question for c in task.categories for question in c.questions)}
+    slots = {"", *(ref.slot for ref in task.models)}
     wrong = ""
     if (analysis.plugin, analysis.plugin_version) != (manifest.name, manifest.version):
         wrong = "it speaks for another plugin or version"
@@ -333,6 +285,12 @@ def check_analysis(
         wrong = "a finding is about a condition the plugin does not declare"
     elif any(f.validation is not None and (f.condition, f.validation) not in validated for f in analysis.findings):
         wrong = "a finding names figures of validation that its models do not have"
+    elif any(answer.instance_sha256 not in {None, *images} for answer in analysis.answers):
+        wrong = "an answer is about an image that is not in the study"
+    elif any(answer.question not in declared for answer in analysis.answers):
+        wrong = "an answer is to a question that the plugin does not declare"
+    elif any(answer.adapter not in slots for answer in analysis.answers):
+        wrong = "an answer is by a model that the job does not pin"
     elif len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
         wrong = "its list of files is not usable"
     elif any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):

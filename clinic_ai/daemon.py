@@ -14,6 +14,8 @@ import structlog
 
 from clinic_ai import __version__
 from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
+from clinic_ai.category_files import FOLDER as CATEGORIES
+from clinic_ai.category_files import add_categories
 from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.confinement import keep_capabilities
@@ -31,6 +33,7 @@ from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
+from clinic_ai.guard.intents import HealthyExample
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
@@ -44,12 +47,14 @@ from clinic_ai.logs import configure
 from clinic_ai.notify import notify, watchdog_interval_s
 from clinic_ai.plugins import PluginCatalogue, PluginProblem, find_plugins
 from clinic_ai.processes import Crew
+from clinic_ai.questions import Questions
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
 from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.results.signing import SignRunner
 from clinic_ai.settings import CriticalSettings, Settings, load_settings
+from clinic_ai.showing import Showing
 from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
@@ -122,6 +127,8 @@ class Appliance:
             policy_hash=lambda: policy_hash(self.guard),
             deidentifier=self.deidentifier,
             critical=self._critical,
+            rules=lambda: self.settings.category,
+            questions=lambda: self.settings.questions,
         )
         self.execution = Execution(
             database=self.database,
@@ -132,6 +139,17 @@ class Appliance:
             wake=self.wake,
         )
         self.reviews = Reviews(self.database, self.objects, self.reports, lambda: self.settings.review, self.wake)
+        self.questions = Questions(
+            database=self.database,
+            engines=self.engines,
+            models=self.registry,
+            guard=self.guard,
+            router=self.execution,
+            showing=Showing(self.objects, self.deidentifier),
+            manifests=self._manifests,
+            settings=lambda: self.settings,
+            examples=self._examples,
+        )
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
         self.intake = Intake(
@@ -221,8 +239,9 @@ class Appliance:
             record(connection, actor="clinic-ai", action="daemon.started", subject=__version__, details=self._facts())
         self._refuse_unknown_conditions()
         add_conditions(self.catalogue, self.home.path / CONDITIONS, table())
+        add_categories(self.catalogue, self.home.path / CATEGORIES)
         self._check_critical()
-        self._check_examples()
+        self._examples()
         for problem in self.catalogue.problems:
             self._alert("plugin_unusable", problem.sentence, "Repair or uninstall it; the other plugins work.")
         self.registry.install_reference_models("clinic-ai")
@@ -257,11 +276,12 @@ class Appliance:
             sentence = f"[[critical]] of clinic.toml names {', '.join(unknown)}, which no finding is called."
             self._alert("critical_unknown", sentence, "Write a key of codes.toml, see docs/critical-findings.md.")
 
-    def _check_examples(self) -> None:
-        """Say which of the clinic's healthy examples can not be shown."""
-        _, problems = load_examples(self.home.path / FOLDER)
+    def _examples(self) -> tuple[HealthyExample, ...]:
+        """Return the clinic's healthy examples; an alert says which of them can not be shown."""
+        examples, problems = load_examples(self.home.path / FOLDER)
         if problems:
             self._alert("example_unusable", " ".join(problems), REMEDY)
+        return examples
 
     def _facts(self) -> dict[str, object]:
         return {"boot": self.boot_id, "policy": policy_hash(self.guard), "plugins": sorted(self.catalogue.manifests)}
@@ -349,7 +369,7 @@ class Appliance:
                 connection, actor="clinic-ai", action="settings.reloaded", subject="clinic.toml", details=self._facts()
             )
         self._check_critical()
-        self._check_examples()
+        self._examples()
         self.wake()
         log.info("settings.reloaded")
         return ()
@@ -384,6 +404,7 @@ class Appliance:
             decisions=self.intake.decisions,
             comparer=self.comparer,
             reviews=self.reviews,
+            questions=self.questions,
             inboxes=self.intake.lookout,
             imports=self.imports,
             closing=self.intake.closing,

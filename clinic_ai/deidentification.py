@@ -82,10 +82,11 @@ class Deidentifier:
         self._child: Child | None = None
         self._working = threading.Lock()
 
-    def copies(self, originals: Mapping[str, Path]) -> dict[str, DeidentifiedFile]:
+    def copies(self, originals: Mapping[str, Path], *, keep: bool = True) -> dict[str, DeidentifiedFile]:
         """Return, for each original by its SHA-256, its copy in the object store, or why there is none.
 
-        Raise ChildError if no child can be brought to work, HomeError if the disk is full.
+        Without ``keep`` new copies are made for a trial and thrown away. Raise ChildError if no child can be brought to
+        work, HomeError if the disk is full.
         """
         key, profile = self._profile()
         with self._database.read() as connection:
@@ -95,9 +96,10 @@ class Deidentifier:
         for start in range(0, len(missing), _BATCH):
             files = [DeidentifyFile(path=str(originals[s]), sha256=s) for s in missing[start : start + _BATCH]]
             with self._working:
-                made = self._make(files, key)
-            with self._database.write() as connection:
-                deidentified.add_copies(connection, profile, (copy for copy in made if copy.sha256 is not None))
+                made = self._make(files, key, keep)
+            if keep:
+                with self._database.write() as connection:
+                    deidentified.add_copies(connection, profile, (copy for copy in made if copy.sha256 is not None))
             found |= {copy.original_sha256: copy for copy in made}
         return found
 
@@ -127,25 +129,25 @@ class Deidentifier:
         ]
         return key.hex(), hmac.new(key, "\0".join(["profile", *rules]).encode(), hashlib.sha256).hexdigest()
 
-    def _make(self, files: Sequence[DeidentifyFile], key: str) -> list[DeidentifiedFile]:
+    def _make(self, files: Sequence[DeidentifyFile], key: str, keep: bool) -> list[DeidentifiedFile]:
         try:
-            return self._call(files, key, _BATCH_TIMEOUT_S)
+            return self._call(files, key, keep, _BATCH_TIMEOUT_S)
         except ChildError as error:
             if _disk_full(error):
                 raise
             log.warning("deidentifier.failed", files=len(files), error=type(error).__name__)
-        return [self._make_suspect(file, key) for file in files]
+        return [self._make_suspect(file, key, keep) for file in files]
 
-    def _make_suspect(self, file: DeidentifyFile, key: str) -> DeidentifiedFile:
+    def _make_suspect(self, file: DeidentifyFile, key: str, keep: bool) -> DeidentifiedFile:
         self._working_child()  # raises if the machine is the trouble, and not the file
         try:
-            return self._call([file], key, _ONE_FILE_TIMEOUT_S)[0]
+            return self._call([file], key, keep, _ONE_FILE_TIMEOUT_S)[0]
         except ChildError as error:
             if self._crew.closed or _disk_full(error):
                 raise
             return DeidentifiedFile(original_sha256=file.sha256, problem=_problem(error))
 
-    def _call(self, files: Sequence[DeidentifyFile], key: str, timeout_s: float) -> list[DeidentifiedFile]:
+    def _call(self, files: Sequence[DeidentifyFile], key: str, keep: bool, timeout_s: float) -> list[DeidentifiedFile]:
         child = self._working_child()
         with tempfile.TemporaryDirectory(prefix="deidentify-", dir=self._directory) as folder:
             task = DeidentifyTask(
@@ -157,19 +159,20 @@ class Deidentifier:
             )
             result = child.call("deidentify", task, DeidentifyResult, timeout_s=timeout_s)
             try:
-                self._adopt(Path(folder), [file.sha256 for file in files], result)
+                self._adopt(Path(folder), [file.sha256 for file in files], result, keep)
             except ChildMisbehaved:
                 child.kill()
                 raise
         return list(result.files)
 
-    def _adopt(self, folder: Path, originals: list[str], result: DeidentifyResult) -> None:
+    def _adopt(self, folder: Path, originals: list[str], result: DeidentifyResult, keep: bool) -> None:
         if [copy.original_sha256 for copy in result.files] != originals:
             raise ChildMisbehaved("The deidentifier child answered about other files than it was asked about.")
         for copy in result.files:
             if copy.sha256 is not None:
                 _check(copy)
-                self._adopt_one(folder, copy)
+                if keep:
+                    self._adopt_one(folder, copy)
 
     def _adopt_one(self, folder: Path, copy: DeidentifiedFile) -> None:
         descriptor = open_produced(folder, copy.original_sha256, max_bytes=MAX_FILE_BYTES)

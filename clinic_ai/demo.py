@@ -1,7 +1,7 @@
 """``clinic-ai demo``: a fresh home, a real daemon, real scans dropped into its inbox, and what became of each.
 
-The scans are DICOM files that ship inside pydicom and chest phantoms drawn by the X-ray plugin (which say on their
-face that they are phantoms), or one's own.
+The scans are DICOM files that ship inside pydicom, and phantoms of chests and of fetal views that the plugins draw
+(they say on their face that they are phantoms), or one's own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ DEFAULT_HOME = Path("demo-home")
 MARKER = "made-by-clinic-ai-demo"
 START_TIMEOUT_S = 60.0
 PHANTOMS = 4
+SHOWN_CATEGORIES = ("fetal_head", "femur", "cervix")
+"""Ultrasound phantoms that go into folders of these names; nothing has been trained for the last one."""
 SETTINGS = """\
 # The demo's settings: short pauses, so that nobody waits. See docs/settings.md for every key.
 [clinic]
@@ -160,16 +162,28 @@ def _stage_shipped(home: Home) -> dict[str, str]:
         place = f"pydicom/CT2/{slice_.name}"
         _copy(slice_, home.path / "staging" / place)
         names[place] = "CT series"
-    phantoms = home.path / "staging" / "phantoms"
+    return names | _stage_phantoms(home.path / "staging")
+
+
+def _stage_phantoms(staging: Path) -> dict[str, str]:
+    """Let the plugins draw phantoms into ``staging``; return what to call each in the table."""
+    chests, drawn = staging / "phantoms", staging / "US"
+    _draw("clinic_ai_xray.phantom", str(chests), "--count", str(PHANTOMS))
+    names = {f"phantoms/{chest.name}": f"{chest.name} (chest)" for chest in sorted(chests.iterdir())}
+    for category in SHOWN_CATEGORIES:
+        _draw("clinic_ai_ultrasound.reference.phantoms", category, str(drawn / category), "--count", "1")
+        (drawn / category / "answers.xlsx").unlink()  # that is for training, and no scan
+        names |= {f"US/{category}/{picture.name}": picture.name for picture in (drawn / category).iterdir()}
+    return names
+
+
+def _draw(module: str, *arguments: str) -> None:
     subprocess.run(
-        [sys.executable, "-P", "-m", "clinic_ai_xray.phantom", str(phantoms), "--count", str(PHANTOMS)],
+        [sys.executable, "-P", "-m", module, *arguments],
         check=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    for phantom in sorted(phantoms.iterdir()):
-        names[f"phantoms/{phantom.name}"] = f"{phantom.name} (chest)"
-    return names
 
 
 def _stage_own(home: Home, source: Path) -> dict[str, str]:
@@ -304,6 +318,12 @@ def _show(rows: Sequence[Row], home: Home, *, unaccounted: int) -> None:
     console.print("\nTo go on with this home, in two terminals:")
     for verb in ("run", "tui"):
         console.print(f"  {command} {verb} --home {_short(str(home.path))}", soft_wrap=True)
+    asked = next((row for row in results if row.label.startswith(SHOWN_CATEGORIES[0])), None)
+    if asked is not None:
+        console.print("and, while it runs, a question about a picture:")
+        question = '"Is the whole head in view?"'
+        study = Path(asked.place).parent.name
+        console.print(f"  {command} study ask {study} {question} --home {_short(str(home.path))}", soft_wrap=True)
 
 
 def _short(path: str) -> str:

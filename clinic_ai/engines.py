@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.contract import AnalysisTask, Device, EngineLoad, LoadedModel, PluginManifest, Ready, memory_needed
-from clinic_ai.domain import Analysis, ModelRef, WaitReason
-from clinic_ai.errors import ChildError, ChildRefused
+from clinic_ai.contract import (
+    AnalysisTask,
+    Device,
+    EngineLoad,
+    LoadedModel,
+    PluginManifest,
+    QuestionTask,
+    Ready,
+    memory_needed,
+)
+from clinic_ai.domain import Analysis, Answer, ModelRef, WaitReason
+from clinic_ai.errors import ChildError, ChildRefused, Conflict
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.waiting import crashing, memory_in_use, no_memory
 
 LOAD_TIMEOUT_S = 300.0
+ANSWER_GRACE_S = 15.0
+"""What an engine may take beyond ``answer_timeout_s``, to read the image and choose a frame, before it is killed."""
+TURN_S = 30.0
+"""How long a question waits for an engine that is at work on something else."""
 _MIB = 1 << 20
 
 
@@ -61,7 +75,7 @@ class _Record:
 
 
 class Engines:
-    """The warm engines of this appliance; different plugins run side by side, each at one analysis at a time."""
+    """The warm engines of this appliance; different plugins run side by side, each at one task at a time."""
 
     def __init__(self, crew: Crew, settings: Callable[[], EngineSettings]) -> None:
         self._crew = crew
@@ -69,7 +83,9 @@ class Engines:
         self._warm: dict[str, _Warm] = {}
         self._in_use: set[str] = set()
         self._records: dict[str, _Record] = {}
+        self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.RLock()
+        """Guards the fields; held shortly, never while an engine works."""
 
     @property
     def budget_mb(self) -> int:
@@ -99,20 +115,26 @@ class Engines:
 
         Raise ChildError if it dies, hangs, misbehaves or refuses; only a refusal leaves the engine alive.
         """
-        name = manifest.name
-        with self._lock:
-            self._in_use.add(name)
-        try:
+        with self._turn(manifest.name):
             child = self._ready(manifest, models)
             return child.call("analyse", task, Analysis, timeout_s=manifest.timeout_s)
-        except ChildRefused:
-            raise
-        except ChildError:
-            self._bury(name)
-            raise
-        finally:
+
+    def ask(
+        self, manifest: PluginManifest, models: tuple[LoadedModel, ...], task: QuestionTask, *, wait_s: float = TURN_S
+    ) -> Answer:
+        """Ask the plugin's warm engine a question, started or switched to ``models`` first.
+
+        Raise Conflict if it is at work on something else for ``wait_s`` seconds or cannot start now, and as ``analyse``
+        does; an answer that is not there ``ANSWER_GRACE_S`` after the task's time-out costs the engine its life.
+        """
+        with self._turn(manifest.name, wait_s):
             with self._lock:
-                self._in_use.discard(name)
+                beside_mb = sum(w.need_mb for n, w in self._warm.items() if n in self._in_use and n != manifest.name)
+            obstacle = self.obstacle(manifest, models, beside_mb=beside_mb)
+            if obstacle is not None:
+                raise Conflict(obstacle.sentence, remedy=obstacle.remedy)
+            child = self._ready(manifest, models)
+            return child.call("ask", task, Answer, timeout_s=task.answer_timeout_s + ANSWER_GRACE_S)
 
     def distrust(self, plugin: str) -> None:
         """Kill an engine whose answer was well formed and yet could not be true."""
@@ -149,6 +171,33 @@ class Engines:
                 self._end(name)
 
     # ------------------------------------------------------------
+
+    @contextmanager
+    def _turn(self, name: str, wait_s: float = -1.0) -> Iterator[None]:
+        """Have a plugin's engine for oneself, after ``wait_s`` seconds at most (negative: however long it takes).
+
+        Raise Conflict if somebody else has it for longer. An error of the child inside buries it, but for a refusal.
+        """
+        with self._lock:
+            turn = self._turns[name]
+        if not turn.acquire(timeout=wait_s):
+            raise Conflict(
+                f"The engine is busy: {name} has been at work on something else for {wait_s:g} s.",
+                remedy="Ask again in a while; `clinic-ai status` shows what is at work.",
+            )
+        try:
+            with self._lock:
+                self._in_use.add(name)
+            yield
+        except ChildRefused:
+            raise
+        except ChildError:
+            self._bury(name)
+            raise
+        finally:
+            with self._lock:
+                self._in_use.discard(name)
+            turn.release()
 
     def _ready(self, manifest: PluginManifest, models: tuple[LoadedModel, ...]) -> Child:
         refs = tuple(model.ref for model in models)

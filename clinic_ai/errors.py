@@ -66,7 +66,11 @@ class ModelError(ClinicError):
 
 
 class DatasetError(ClinicError):
-    """A dataset cannot be built, or training on it would leak or mean nothing."""
+    """A dataset cannot be built, or training on it would leak or mean nothing; ``problems`` lists all of a folder."""
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.problems = problems
 
 
 class PluginError(ClinicError):

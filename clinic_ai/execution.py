@@ -22,7 +22,7 @@ from clinic_ai.ingest.urgency import priority_of
 from clinic_ai.lanes import Lane, Wake, places
 from clinic_ai.routing import Routing, route
 from clinic_ai.settings import Settings
-from clinic_ai.store import alerts, artefacts, jobs, originals, studies
+from clinic_ai.store import alerts, artefacts, categories, jobs, originals, studies
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import is_full
@@ -36,6 +36,8 @@ MAX_INTERRUPTIONS = 50
 
 _NEEDS_A_PERSON = frozenset({"no_plugin", "no_model", "bad_model", "no_memory"})
 """Reasons to wait that do not pass by themselves: an alert says them too."""
+
+_BEGUN = frozenset({JobState.LEASED, JobState.DONE, JobState.FAILED})
 
 Commit = Callable[[Connection], None]
 """What a runner wants stored in the transaction that marks its job as done."""
@@ -426,6 +428,25 @@ class Execution:
             )
         self.wake()
         return f"Study {study_id} has priority {fresh} now, {study.priority} before; its jobs have moved with it."
+
+    def choose_category(self, study_id: str, plugin: str, category: str, actor: str) -> str:
+        """Note which category a person says the images of a study are of; empty: nobody says it any more.
+
+        What was analysed without it becomes a new version. Return in words what was done. Raise NotFound or Conflict.
+        """
+        said = f"As you say, the images of study {study_id} are of the category {category}."
+        if not category:
+            said = f"No person's choice stands for study {study_id}; rules, folders and headers say its category."
+        with self._database.write() as connection:
+            study = studies.get_study(connection, study_id)
+            if categories.told_of(connection, study_id, study.version, plugin).chosen == category:
+                return f"{said} That was so before; nothing is changed."
+            categories.choose(connection, study_id, plugin, category, by=actor)
+            work = jobs.jobs_of(connection, study_id, study.version)
+            if any(job.plugin == plugin and job.state in _BEGUN for job in work):
+                said = f"{said} {self._again(connection, study, actor)}"
+        self.wake()
+        return said
 
     def _arrived(self, connection: Connection, study_id: str) -> Study:
         study = studies.get_study(connection, study_id)

@@ -16,15 +16,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinic_ai.domain import Artefact, ArtefactState, Job, JobState, Study, StudyState
+from clinic_ai.domain import (
+    Artefact,
+    ArtefactState,
+    CategoryInfo,
+    Job,
+    JobState,
+    Study,
+    StudyState,
+    categories_named,
+)
 from clinic_ai.errors import InputError
 from clinic_ai.home import Home, init_home, lock_home
-from clinic_ai.settings import DiskSettings, NotifySettings, QuotaSettings, RetentionSettings, Settings, load_settings
+from clinic_ai.settings import (
+    CategoryRule,
+    DiskSettings,
+    NotifySettings,
+    QuotaSettings,
+    RetentionSettings,
+    Settings,
+    load_settings,
+)
 from clinic_ai.settings.model import InboxSettings
 from clinic_ai.store import artefacts, jobs, ledger, studies
 
 if TYPE_CHECKING:
     from clinic_ai.daemon import Appliance
+    from clinic_ai.plugins import PluginCatalogue
 
 NEEDS_A_PERSON = {"no_plugin", "no_model", "bad_model", "no_memory", "no_policy", "engine_crashing", "undelivered"}
 """Reasons to wait that no amount of waiting removes in a run of its own."""
@@ -111,20 +129,31 @@ def process(
     body_part: str = "",
     settings: Path | None = None,
     models: Sequence[Path] = (),
+    category: str = "",
     as_json: bool = False,
 ) -> int:
     """Run files and folders through the whole path and print what became of each; return the exit status.
 
     ``modality`` and ``body_part`` (DICOM terms) say what PNG and JPEG files show; without them the words of
-    their folders do (``…/chest_xray/…`` is a DX of the CHEST). ``settings`` is a clinic.toml whose routing, guard
-    and results sections apply; ``models`` are model directories to use instead of the reference models.
-    Results go to ``output`` (default ``clinic-ai-results``). Raise ClinicError if nothing can be done at all.
+    their folders do (``…/chest_xray/…`` is a DX of the CHEST). ``category`` is said of all files, as by a first
+    ``[[category]]`` rule; without it a folder says it that is called like one (``…/femur/…``). ``settings`` is a
+    clinic.toml whose routing, guard and results sections apply; ``models`` are model directories to use instead of
+    the reference models. Results go to ``output`` (default ``clinic-ai-results``). Raise ClinicError if nothing can
+    be done at all.
     """
     sources = find_files(paths)
     target = (output or Path("clinic-ai-results")).absolute()
     target.mkdir(parents=True, exist_ok=True)
     with _ended_in_order():
-        outcome = run_files(sources, target, modality=modality, body_part=body_part, settings=settings, models=models)
+        outcome = run_files(
+            sources,
+            target,
+            modality=modality,
+            body_part=body_part,
+            settings=settings,
+            models=models,
+            category=category,
+        )
     print_outcome(outcome, as_json=as_json)
     return 0 if outcome.complete else 1
 
@@ -177,8 +206,12 @@ def run_files(
     body_part: str,
     settings: Path | None,
     models: Sequence[Path],
+    category: str = "",
 ) -> Outcome:
-    """Process files in a home of their own; results go to ``target``. Raise ClinicError if that home cannot work."""
+    """Process files in a home of their own; results go to ``target``.
+
+    Raise InputError if ``category`` is none, ClinicError if that home cannot work.
+    """
     from clinic_ai.daemon import Appliance
     from clinic_ai.logs import configure
     from clinic_ai.plugins import find_plugins
@@ -186,15 +219,19 @@ def run_files(
     configure("error", "console")
     with tempfile.TemporaryDirectory(prefix="clinic-ai-") as folder:
         home = init_home(Path(folder) / "home", sockets=False)
-        base = load_settings(settings or home.clinic_toml)
+        catalogue = find_plugins()
+        every = [one for manifest in catalogue.manifests.values() for one in manifest.categories]
+        own = _own_settings(load_settings(settings or home.clinic_toml), target)
+        if category:
+            own = own.model_copy(update={"category": (*_rules(category, catalogue), *own.category)})
         with lock_home(home):
-            appliance = Appliance(home, _own_settings(base, target), find_plugins())
+            appliance = Appliance(home, own, catalogue)
             try:
                 appliance.open()
                 for model in models:
                     ref = appliance.registry.import_directory(model, "clinic-ai process")
                     appliance.registry.promote(ref.plugin, ref.name, ref.version, "clinic-ai process")
-                names = _copy_in(home, sources, modality, body_part)
+                names = _copy_in(home, sources, modality, body_part, every)
                 appliance.start()
                 _wait(appliance, len(names))
                 return _outcome(appliance, names)
@@ -219,7 +256,33 @@ def _own_settings(base: Settings, target: Path) -> Settings:
     )
 
 
-def _copy_in(home: Home, sources: Sequence[Path], modality: str, body_part: str) -> dict[str, Path]:
+def _rules(category: str, catalogue: PluginCatalogue) -> list[CategoryRule]:
+    """Return rules that say a category of all studies. Raise InputError if no plugin has it, or one has two."""
+    found = []
+    for manifest in catalogue.manifests.values():
+        meant = categories_named(category, manifest.categories)
+        if len(meant) > 1:
+            remedy = f"Write {' or '.join(one.key for one in meant)}."
+            raise InputError("category", f"“{category}” is more than one category.", remedy=remedy)
+        found += [CategoryRule(plugin=manifest.name, category=one.key) for one in meant]
+    if not found:
+        remedy = "`clinic-ai plugin categories` lists those there are."
+        raise InputError("category", f"“{category}” is no category of a plugin.", remedy=remedy)
+    return found
+
+
+def category_folder(path: Path, categories: Sequence[CategoryInfo]) -> str:
+    """Return the name of the nearest folder that is called like a category, empty if there is none.
+
+    Only folders that were named with the file count, and the one it lies in: further up are those of the machine.
+    """
+    folders = [path.absolute().parent.name, *reversed(path.parent.parts)]
+    return next((folder for folder in folders if categories_named(folder, categories)), "")
+
+
+def _copy_in(
+    home: Home, sources: Sequence[Path], modality: str, body_part: str, categories: Sequence[CategoryInfo]
+) -> dict[str, Path]:
     """Copy the files into the inbox, each in a folder of its own name; return the sources by their names there."""
     names: dict[str, Path] = {}
     staging = home.path / "staging"
@@ -229,6 +292,7 @@ def _copy_in(home: Home, sources: Sequence[Path], modality: str, body_part: str)
         image = source.suffix.lower() in _IMAGE_SUFFIXES
         # DICOM files keep their folders together: a series without UIDs is grouped by the folder it came in.
         place = Path(*filter(None, folders)) if image else Path(_folder_number(names, source))
+        place /= category_folder(source, categories)
         name = (place / f"{number:06d}{source.suffix.lower() if image else ''}").as_posix()
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, staging / name)

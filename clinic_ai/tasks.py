@@ -1,11 +1,13 @@
-"""What passes between the daemon and its own children: parser, deidentifier, receiver, guard, renderer.
+"""What passes between the daemon and its own children: parser, deidentifier, sheets, receiver, guard, renderer.
 
 Plugins see none of it.
 """
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
 
 from clinic_ai.contract import Condition
 from clinic_ai.domain import (
@@ -26,6 +28,7 @@ from clinic_ai.domain import (
     Statement,
     StudyFacts,
     Word,
+    Words,
 )
 from clinic_ai.domain.reviews import SignOff
 
@@ -199,6 +202,62 @@ class DeidentifyResult(Word):
     files: tuple[DeidentifiedFile, ...]
 
 
+class SheetTask(Word):
+    """Read the workbook (.xlsx) at this absolute path; without one, only say that the child works."""
+
+    path: str = ""
+
+
+MAX_CELL = 2000
+"""Characters of a cell that are passed on; a longer text is cut."""
+
+
+class SheetCell(Word):
+    """A filled cell in the column with these letters. ``text`` is what it shows; of a formula, its beginning."""
+
+    column: Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,3}$")]
+    kind: Literal["text", "number", "date", "formula", "error"] = "text"
+    text: str = Field(max_length=MAX_CELL)
+
+
+class SheetRow(Word):
+    """A row that has filled cells, from left to right; ``number`` counts from 1, as the program shows it."""
+
+    number: int = Field(ge=1)
+    hidden: bool = False
+    cells: tuple[SheetCell, ...]
+
+
+class Sheet(Word):
+    """One sheet of a workbook. What several rows have in common in a merged cell stands in each of them."""
+
+    title: str = Field(max_length=100)
+    hidden: bool = False
+    merged: int = 0
+    """Merged ranges that reach over more than one row."""
+    rows: tuple[SheetRow, ...] = ()
+
+
+class Workbook(Word):
+    """What a workbook says, sheet by sheet in its order."""
+
+    sheets: tuple[Sheet, ...]
+
+
+class SheetForm(Word):
+    """Write a workbook for people to fill in into ``output_directory``; the first of its rows is the header."""
+
+    output_directory: str
+    title: str = Field(max_length=31)
+    rows: tuple[tuple[str, ...], ...]
+
+
+class SheetMade(Word):
+    """The name of the workbook that was written."""
+
+    name: str
+
+
 class GuardLoad(Word):
     """Load and test the policy pack in this directory."""
 
@@ -352,6 +411,21 @@ class RenderImage(Word):
     extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
 
 
+class AnswerOrigin(Word):
+    """What an answer is about and who gave it; its words stand in the verdict, under ``statement_id``."""
+
+    statement_id: Key
+    question: Words
+    """One that the plugin declares; of nobody else's words."""
+    instance_sha256: Sha256 | None = None
+    frame: int | None = None
+    """Counted from 0; None for an object of one frame."""
+    category: str = ""
+    adapter: str = ""
+    """Slot of the adapter that answered; empty if the base did."""
+    confidence: Probability | None = None
+
+
 class RenderTask(Word):
     """Make the artefacts of one study version into ``output_directory``: pictures, report.pdf, report.sr.dcm."""
 
@@ -377,10 +451,16 @@ class RenderTask(Word):
     language: str
     output_directory: str
     software: str
+    answers: tuple[AnswerOrigin, ...] = ()
     sign_off: SignOff | None = None
     """Who signed what is rendered; None for the software's own, which is preliminary."""
     decode: bool = True
     """False once a decoder killed the renderer on this study: the report then comes without pictures."""
+
+    def image_numbers(self) -> dict[str, int]:
+        """Return by its SHA-256 the number, from 1, by which people name each image that has pixels."""
+        pictures = (image.sha256 for image in self.images if image.header.is_picture)
+        return {sha256: number for number, sha256 in enumerate(pictures, start=1)}
 
 
 class RenderedFile(Word):

@@ -3,7 +3,8 @@
 # run its deploy/install.sh there. Both machines need the same Python version, processor and kind of Linux.
 #
 #   deploy/bundle.sh DIR [PLUGIN-DIR…]        default plugins: plugins/echo plugins/xray;
-#                                           'plugins/xray[train]' adds what training needs
+#                                           'plugins/xray[train]' adds what training needs, and
+#                                           'plugins/ultrasound[train]' questions about ultrasound images
 #
 # PYTHON picks the interpreter; pip's own variables, such as PIP_INDEX_URL, say where packages come from.
 set -euo pipefail
@@ -12,7 +13,7 @@ python=${PYTHON:-python3}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 if [ $# -lt 1 ] || [ "$1" = --help ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit $(( $# < 1 ? 2 : 0 ))
 fi
 if [ -e "$1" ] && [ -n "$(ls -A "$1")" ]; then

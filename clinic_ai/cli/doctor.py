@@ -53,7 +53,7 @@ def examine(home: Home) -> list[Check]:
     except SettingsError as error:
         return [*found, *(Check("settings", "fail", line) for line in error.problems or (error.message,))]
     found.append(Check("settings", "ok", "clinic.toml is understood."))
-    for look in (_people, _rules, _inboxes, _receiver, _critical, _memory):
+    for look in (_people, _rules, _categories, _inboxes, _receiver, _critical, _memory):
         found += look(home, settings, catalogue)
     found += _told("policy", lambda: _policy(home, settings))
     found += _examples(home)
@@ -233,6 +233,20 @@ def _rules(_: Home, settings: Settings, catalogue: PluginCatalogue) -> Iterator[
     else:
         claims = "plugins' claims come after them" if settings.routing.use_claims else "claims are off"
         yield Check("rules", "ok", f"{len(rules)} routing rules; {claims}.")
+
+
+def _categories(_: Home, settings: Settings, catalogue: PluginCatalogue) -> Iterator[Check]:
+    for number, rule in enumerate(settings.category, start=1):
+        manifest = catalogue.manifests.get(rule.plugin)
+        keys = [category.key for category in manifest.categories] if manifest else []
+        if rule.category not in keys:
+            near = get_close_matches(rule.category, keys, n=1)
+            yield Check(
+                "categories",
+                "fail",
+                f"category[{number}] of clinic.toml names {rule.category} of {rule.plugin}, which is no category.",
+                f"Do you mean {near[0]}?" if near else "`clinic-ai plugin categories` lists those there are.",
+            )
 
 
 def _inboxes(home: Home, settings: Settings, _: PluginCatalogue) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clinic_ai.cli.categories import plugin_categories
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def list_conditions(home: HomeOption = None, as_json: JsonOption = False) -> Non
     )
     for problem in found.problems:
         say(problem)
+
+
+plugin.command("categories", epilog=example("plugin categories"))(plugin_categories)
 
 
 @model.command("list", epilog=example("model list"))

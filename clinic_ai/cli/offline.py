@@ -8,14 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from clinic_ai.conditions import FOLDER, add_conditions
+from clinic_ai.category_files import FOLDER as CATEGORIES
+from clinic_ai.category_files import add_categories
+from clinic_ai.conditions import FOLDER as CONDITIONS
+from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.sockets import answers
+from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
+from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
@@ -23,8 +28,11 @@ from clinic_ai.results.codes import table
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.category_folders import SHEET_SUFFIX, category_of
+from clinic_ai.training.labelled_sheets import form_of
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.sheet_reading import write_form
 
 
 class Models(Protocol):
@@ -57,6 +65,9 @@ class Training(Protocol):
     def run(self, run_id: str) -> RunRow:
         """Return one run."""
 
+    def check_labels(self, order: CheckOrder) -> CheckView:
+        """Say what a run would learn from a folder."""
+
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run."""
 
@@ -88,9 +99,10 @@ def daemon_answers(home: Home) -> bool:
 
 
 def plugins_of(home: Home) -> PluginCatalogue:
-    """Return the installed plugins with the conditions that this home adds to them."""
+    """Return the installed plugins with the conditions and categories that this home adds to them."""
     catalogue = find_plugins()
-    add_conditions(catalogue, home.path / FOLDER, table())
+    add_conditions(catalogue, home.path / CONDITIONS, table())
+    add_categories(catalogue, home.path / CATEGORIES)
     return catalogue
 
 
@@ -130,6 +142,26 @@ def benching(home: Home) -> Iterator[Benching]:
         return
     with _opened(home) as opened:
         yield RunDesk(_runs(home, *opened), actor())
+
+
+def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:
+    """Write a sheet to fill in for the images of a folder. Raise NotFound, DatasetError or ChildError."""
+    manifest = plugins_of(home).manifests.get(plugin)
+    if manifest is None:
+        raise NotFound(f"There is no plugin {plugin}.", remedy="`clinic-ai plugin list` shows the installed ones.")
+    if file.suffix != SHEET_SUFFIX:
+        raise DatasetError(f"{file.name} does not end with {SHEET_SUFFIX}.", remedy="Give it such a name.")
+    found = category_of(category, manifest.categories)
+    rows = form_of(file.parent, found)
+    crew = Crew()
+    try:
+        write_form(crew, found.label, rows, file)
+    finally:
+        crew.close()
+    return DoneView(
+        sentence=f"{file} has a row for each of {len(rows) - 1} images of {found.label}; fill it in, then look at it "
+        f"with `clinic-ai train check {plugin} {file.parent} --category {found.key}`."
+    )
 
 
 def _runs(home: Home, database: Database, crew: Crew, settings: Settings) -> Runs:

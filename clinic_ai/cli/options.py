@@ -22,6 +22,8 @@ _OPTIONS = {
     "corrections": "--finding",
     "told_to": "--told",
     "study": "--all-of",
+    "image": "--image",
+    "question": "QUESTION",
 }
 """The option that each field of an order comes from."""
 

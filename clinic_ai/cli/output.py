@@ -35,6 +35,8 @@ class Exit(IntEnum):
     NOT_FOUND = 5
     CONFLICT = 6
     UNUSABLE = 7
+    HELD = 8
+    """The guard keeps back what was asked for."""
 
 
 def exit_code(error: ClinicError) -> Exit:

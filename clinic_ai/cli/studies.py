@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clinic_ai.cli.categories import print_categories, study_category
 from clinic_ai.cli.exports import export_study
 from clinic_ai.cli.files import print_files
 from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
+from clinic_ai.cli.questions import ask_study, list_questions
 
 if TYPE_CHECKING:
     from clinic_ai.control.views import ArtefactRow, RouteView, StudyRow, StudyView, VersionView
@@ -117,7 +119,10 @@ def reroute(study_id: StudyArgument, home: HomeOption = None, as_json: JsonOptio
         print_done(client.reroute(study_id), as_json=as_json)
 
 
+study.command("category", epilog=example("study category S-20261121-7F3K9QXB femur"))(study_category)
 study.command("export", epilog=example("study export S-20261121-7F3K9QXB /media/stick/scan"))(export_study)
+study.command("ask", epilog=example('study ask S-20261121-7F3K9QXB "Is the femur visible?" --image 2'))(ask_study)
+study.command("questions", epilog=example("study questions S-20261121-7F3K9QXB"))(list_questions)
 
 
 @route.command("explain", epilog=example("route explain inbox/scan.dcm"))
@@ -286,6 +291,7 @@ def _print_version(version: VersionView) -> None:
     if len(lines) > MAX_STACKS:
         fields((("more series", f"{_number(len(lines) - MAX_STACKS, 'more line')}; `--json` shows all"),))
     fields(("remark", remark) for remark in version.remarks)
+    print_categories(version.categories)
     for job in version.jobs:
         who = f"{job.kind.value} {job.plugin}".strip()
         rule = f", by {job.rule if job.rule.startswith('claim of ') else f'rule “{job.rule}”'}" if job.rule else ""

@@ -13,12 +13,19 @@ from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, gr
 
 if TYPE_CHECKING:
     from clinic_ai.cli.offline import Training
+    from clinic_ai.control.training_views import CheckView
     from clinic_ai.control.views import RunRow
     from clinic_ai.home import Home
 
 train = group("train", "Training runs: start, follow, stop, resume.")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `train list` shows it.")]
+FolderArgument = Annotated[
+    Path | None, typer.Argument(metavar="[DIR]", help="Labelled images; else labels/PLUGIN of the home.")
+]
+CategoryOption = Annotated[
+    str, typer.Option(help="Where a plugin learns answers: what they are about; else the folder's name says it.")
+]
 LIVING = {"PLANNED", "RUNNING"}
 _POLL_S = 1.0
 
@@ -26,9 +33,8 @@ _POLL_S = 1.0
 @train.command("run", epilog=example("train run xray /srv/labelled-chest --set epochs=5"))
 def run(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that learns.")],
-    dataset: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Labelled images; else labels/PLUGIN of the home.")
-    ] = None,
+    dataset: FolderArgument = None,
+    category: CategoryOption = "",
     condition: Annotated[
         str, typer.Option(help="What to learn, as `plugin conditions` lists it; else the only one that is labelled.")
     ] = "",
@@ -49,7 +55,8 @@ def run(
 
     place = home_of(home)
     folder = dataset or place.labels / plugin
-    chosen = {key: value for key, value in (("condition", condition), ("tier", tier)) if value}
+    named = (("category", category), ("condition", condition), ("tier", tier))
+    chosen = {key: value for key, value in named if value}
     order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe={**dict(map(_pair, setting or [])), **chosen})
     with training(place) as desk:
         row = desk.start_run(order)
@@ -62,6 +69,49 @@ def run(
     _tell(row, as_json, place)
     if row.state == "FAILED":
         raise typer.Exit(Exit.FAILED)
+
+
+@train.command("check", epilog=example("train check ultrasound /srv/labels/Femur"))
+def check(
+    plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that would learn.")],
+    dataset: FolderArgument = None,
+    category: CategoryOption = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run would learn from labelled images, and everything that is wrong with them; nothing is started.
+
+    Exit code 1: there are problems, and `train run` would refuse the folder.
+    """
+    from clinic_ai.cli.offline import absolute, training
+    from clinic_ai.cli.output import Exit, print_json
+    from clinic_ai.control.training_views import CheckOrder
+
+    place = home_of(home)
+    order = CheckOrder(plugin=plugin, dataset=absolute(dataset or place.labels / plugin), category=category)
+    with training(place) as desk:
+        found = desk.check_labels(order)
+    if as_json:
+        print_json(found)
+    else:
+        _tell_check(found)
+    if found.problems:
+        raise typer.Exit(Exit.FAILED)
+
+
+@train.command("sheet", epilog=example("train sheet ultrasound femur /srv/labels/femur/labels.xlsx"))
+def sheet(
+    plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that will learn.")],
+    category: Annotated[str, typer.Argument(metavar="CATEGORY", help="What the images are of.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new .xlsx, in the folder of the images.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an empty sheet to fill in: the questions of a category as headers, a row for each image beside it."""
+    from clinic_ai.cli.offline import absolute, write_sheet
+    from clinic_ai.cli.output import print_done
+
+    print_done(write_sheet(home_of(home), plugin, category, Path(absolute(file))), as_json=as_json)
 
 
 @train.command("list", epilog=example("train list"))
@@ -143,6 +193,24 @@ def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
             desk.pause_run(run_id)
         return desk.run(run_id)
     return row
+
+
+def _tell_check(found: CheckView) -> None:
+    from clinic_ai.cli.output import say, table
+
+    about = f" about {found.category}" if found.category else ""
+    images = f"{found.images} labelled image{'' if found.images == 1 else 's'}"
+    pairs = f" with {found.pairs} pairs of question and answer{about}" if found.category else ""
+    say(f"{found.directory}: {images}{pairs}." if found.images else f"{found.directory}:")
+    for line in (*found.parts, *found.notes):
+        say(line)
+    if found.questions:
+        rows = ((str(asked.images), str(asked.answers), asked.question) for asked in found.questions)
+        table(("images", "different answers", "question"), rows, empty="")
+    for line in found.problems:
+        say(line)
+    counted = f"{len(found.problems)} problem{'' if len(found.problems) == 1 else 's'}"
+    say(f"{counted}; nothing would be trained." if found.problems else "No problems: `clinic-ai train run` takes it.")
 
 
 def _plan(plan: dict[str, Any]) -> str:

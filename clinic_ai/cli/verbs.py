@@ -93,6 +93,9 @@ def process(
     ] = None,
     modality: Annotated[str, typer.Option(help="DICOM modality of PNG and JPEG files, such as DX.")] = "",
     body_part: Annotated[str, typer.Option(help="Body part of PNG and JPEG files, such as CHEST.")] = "",
+    category: Annotated[
+        str, typer.Option(help="Category of all files, such as femur, as a first [[category]] rule would say it.")
+    ] = "",
     settings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A clinic.toml to take rules, guard and results from.")
     ] = None,
@@ -112,6 +115,7 @@ def process(
         body_part=body_part,
         settings=settings,
         models=model or [],
+        category=category,
         as_json=as_json,
     )
     raise typer.Exit(status)

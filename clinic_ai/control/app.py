@@ -16,22 +16,33 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from clinic_ai import __version__
-from clinic_ai.control import alert_desk, audit_desk, desk, file_desk, folders, guard_desk, metrics, problems, reviews
+from clinic_ai.control import (
+    alert_desk,
+    audit_desk,
+    category_desk,
+    desk,
+    file_desk,
+    folders,
+    guard_desk,
+    metrics,
+    problems,
+    questions,
+    reviews,
+)
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
+from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer
 from clinic_ai.control.services import Services
+from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import (
     DoneView,
     FilePage,
-    ModelChoice,
-    ModelImport,
-    ModelRollback,
     ModelRow,
     PluginsView,
     PolicyTest,
@@ -82,8 +93,10 @@ def create_app(services: Services) -> FastAPI:
     for router in (
         _machine,
         _studies,
+        category_desk.router,
         folders.router,
         reviews.router,
+        questions.router,
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,
@@ -339,6 +352,12 @@ def get_runs(services: Having) -> list[RunRow]:
 def start_run(order: RunOrder, runs: Runs) -> RunRow:
     """Freeze the dataset, plan and start a run."""
     return runs.start_run(order)
+
+
+@_training.post("/check")
+def check_labels(order: CheckOrder, runs: Runs) -> CheckView:
+    """Say what a run would learn from a folder of labelled images, and what is wrong with it; nothing is started."""
+    return runs.check_labels(order)
 
 
 @_training.post("/{run_id}/stop")

@@ -39,8 +39,8 @@ def needs(role: Role) -> Callable[[Request], Person]:
     return check
 
 
-def _content(request: Request) -> Person:
-    """Return a clinician on the control socket: who may read what a study shows."""
+def content(request: Request) -> Person:
+    """Return a clinician on the control socket: who may read what a study shows. Raise NotAllowed if it is not."""
     person = needs(Role.CLINICIAN)(request)
     peer: Peer = request.state.peer
     if peer.readonly:
@@ -52,6 +52,6 @@ def _content(request: Request) -> Person:
 Having = Annotated[Services, Depends(_services)]
 Anyone = Annotated[Person, Depends(needs(Role.TECHNICIAN))]
 Clinician = Annotated[Person, Depends(needs(Role.CLINICIAN))]
-Content = Annotated[Person, Depends(_content)]
+Content = Annotated[Person, Depends(content)]
 """A clinician who does not ask on the monitor socket."""
 Administrator = Annotated[Person, Depends(needs(Role.ADMINISTRATOR))]

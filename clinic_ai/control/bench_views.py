@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from clinic_ai.contract import BenchResult
-from clinic_ai.control.views import ModelChoice, PlainPath, View
+from clinic_ai.benching import BenchResult
+from clinic_ai.control.model_views import ModelChoice
+from clinic_ai.control.views import PlainPath, View
 from clinic_ai.domain import ModelRef
 
 

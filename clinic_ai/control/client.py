@@ -13,16 +13,16 @@ from pydantic import TypeAdapter, ValidationError
 from clinic_ai.control.alert_views import AckOrder, CriticalView
 from clinic_ai.control.audit_views import AuditView
 from clinic_ai.control.bench_views import BenchOrder, BenchView
+from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
+from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
+from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import (
     DoneView,
     EventView,
     FilePage,
-    ModelChoice,
-    ModelImport,
-    ModelRollback,
     ModelRow,
     Order,
     PluginsView,
@@ -96,6 +96,10 @@ class Client:
     def plugins(self) -> PluginsView:
         """Return the plugins and why some are not usable."""
         return self._get("/v1/plugins", PluginsView)
+
+    def plugin_categories(self) -> list[CategoryRow]:
+        """Return the categories of the plugins, and what answers about each."""
+        return self._get("/v1/plugins/categories", list[CategoryRow])
 
     def alerts(self) -> list[Alert]:
         """Return the alerts nobody acknowledged, newest first."""
@@ -194,6 +198,15 @@ class Client:
         """Route a study again even if it is in work. Raise NotFound or Conflict."""
         return self._post(f"/v1/studies/{segment(study_id, 'study')}/reroute", None, DoneView)
 
+    def categories(self, study_id: str, plugin: str | None = None) -> StudyCategories:
+        """Return which category each image of a study is of. Raise NotFound, or Conflict if several plugins say it."""
+        query = {} if plugin is None else {"plugin": plugin}
+        return self._get(f"/v1/studies/{segment(study_id, 'study')}/categories", StudyCategories, query)
+
+    def choose_category(self, study_id: str, order: CategoryOrder) -> DoneView:
+        """Say which category the images of a study are of. Raise NotFound or Conflict."""
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/category", order, DoneView)
+
     def files(
         self,
         *,
@@ -262,6 +275,10 @@ class Client:
             if row.run_id == run_id:
                 return row
         raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
+
+    def check_labels(self, order: CheckOrder) -> CheckView:
+        """Return what a run would learn from a folder. Raise NotFound, Conflict or ChildError."""
+        return self._post("/v1/runs/check", order, CheckView, timeout_s=LONG_S)
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a training run. Raise DatasetError, NotFound or Conflict."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import psutil
 
 from clinic_ai import __version__
+from clinic_ai.control.category_desk import categories_shown
 from clinic_ai.control.explain import route_view
 from clinic_ai.control.people import Person
 from clinic_ai.control.services import Services
@@ -36,7 +37,6 @@ from clinic_ai.control.views import (
     VersionView,
 )
 from clinic_ai.domain import Artefact, ArtefactState, Instance, Job, ModelState, Study, StudyState
-from clinic_ai.errors import NotFound
 from clinic_ai.ingest.geometry import measure
 from clinic_ai.ingest.geometry_words import line_of
 from clinic_ai.ingest.identifiers import remarks_of
@@ -162,12 +162,9 @@ def get_study(services: Services, study_id: str, person: Person, *, readonly: bo
     Raise NotFound.
     """
     content = person.role.covers(Role.CLINICIAN) and not readonly
+    categories = categories_shown(services, _newest(services, study_id))
     with services.database.read() as connection:
         found = studies.versions_of(connection, study_id)
-        if not found:
-            raise NotFound(
-                f"There is no study {study_id}.", remedy="`clinic-ai study list` shows the studies there are."
-            )
         newest = studies.instances_of(connection, study_id, found[-1].version)
         replaced = studies.count_replaced(connection, study_id, found[-1].version)
         versions = [
@@ -180,6 +177,7 @@ def get_study(services: Services, study_id: str, person: Person, *, readonly: bo
                     for artefact in artefacts.artefacts_of(connection, study_id, study.version)
                 ),
                 stacks=_stacks(newest) if study is found[-1] else (),
+                categories=categories if study is found[-1] else (),
                 remarks=remarks_of(newest, replaced) if study is found[-1] else (),
             )
             for study in reversed(found)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.services import RegistryPort, RunsPort
+from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import NotFound
@@ -65,6 +66,10 @@ class RunDesk:
             if row.run_id == run_id:
                 return row
         raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
+
+    def check_labels(self, order: CheckOrder) -> CheckView:
+        """Say what a run would learn from a folder. Raise NotFound, Conflict or ChildError."""
+        return CheckView.model_validate(self._runs.check(order.plugin, Path(order.dataset), order.category))
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run. Raise DatasetError, NotFound or Conflict."""

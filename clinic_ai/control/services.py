@@ -11,7 +11,7 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import Artefact, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
+from clinic_ai.domain import Artefact, AskedQuestion, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
@@ -42,6 +42,9 @@ class ExecutionPort(Protocol):
 
     def prioritise(self, study_id: str, priority: int, actor: str) -> str:
         """Set the priority of a study. Raise NotFound."""
+
+    def choose_category(self, study_id: str, plugin: str, category: str, actor: str) -> str:
+        """Note which category a person says a study's images are of. Raise NotFound or Conflict."""
 
     def routing_of(self, study: Study) -> Routing:
         """Return where the present rules and claims send a study, with the explanation."""
@@ -81,6 +84,12 @@ class RunsPort(Protocol):
 
     def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
+
+    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Any:
+        """Return what a run would learn from a folder, with the attributes of ``training_views.CheckView``.
+
+        Raise NotFound, Conflict, or ChildError if nothing can be read now.
+        """
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen. Raise NotFound."""
@@ -145,6 +154,25 @@ class ReviewsPort(Protocol):
 
     def decide(self, order: ReviewOrder, *, user: str, name: str) -> str:
         """Store a decision and what follows; return it in words. Raise NotFound, Conflict, or why it cannot be."""
+
+
+class QuestionsPort(Protocol):
+    """What people may ask about images."""
+
+    def ask(
+        self,
+        study_id: str,
+        question: str,
+        audience: Audience,
+        person: str,
+        *,
+        image: str | None = None,
+        frame: int | None = None,
+    ) -> AskedQuestion:
+        """Answer a question about one image of a study; ``frame`` counts from 0. Raise ClinicError."""
+
+    def asked_of(self, study_id: str) -> Sequence[AskedQuestion]:
+        """Return the questions that were asked about a study. Raise NotFound."""
 
 
 class ComparerPort(Protocol):
@@ -240,6 +268,7 @@ class Services:
     decisions: DecisionsPort
     comparer: ComparerPort
     reviews: ReviewsPort
+    questions: QuestionsPort
     inboxes: InboxesPort
     imports: ImportsPort
     deidentifier: DeidentifierPort

@@ -194,8 +194,23 @@ class StackRow(View):
     remarks: tuple[str, ...]
 
 
+class ImageCategory(View):
+    """One image of a study. ``file`` is its path below the inbox; ``note`` says how the category is known, or why not.
+
+    ``category`` and ``label`` are empty if it is unknown or ambiguous.
+    """
+
+    sha256: str
+    file: str
+    plugin: str
+    category: str
+    label: str
+    note: str
+
+
 class VersionView(View):
-    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only.
+    """One version of a study with all that happened to it. ``stacks`` is there for the newest version only, and so are
+    ``categories``, of the plugins that analyse it.
 
     ``remarks`` say how it was put together, where its UIDs are not all the sender's; for the newest version only.
     """
@@ -205,6 +220,7 @@ class VersionView(View):
     jobs: tuple[Job, ...]
     artefacts: tuple[ArtefactRow, ...]
     stacks: tuple[StackRow, ...] = ()
+    categories: tuple[ImageCategory, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -455,27 +471,6 @@ class PriorityOrder(Order):
     """Let a study go before or after others."""
 
     priority: int = Field(ge=-100, le=100)
-
-
-class ModelImport(Order):
-    """Import the model directory at this absolute path of the daemon's machine."""
-
-    directory: PlainPath
-
-
-class ModelChoice(Order):
-    """One model of the registry."""
-
-    plugin: Key
-    name: Line
-    version: Line
-
-
-class ModelRollback(Order):
-    """Take back the newest promotion of this slot."""
-
-    plugin: Key
-    slot: Key = "main"
 
 
 class RunOrder(Order):

@@ -17,6 +17,7 @@ from clinic_ai.domain.analyses import (
     Refusal,
     ValidationFigures,
 )
+from clinic_ai.domain.asked import AskedQuestion, QuestionDocument, QuestionOutcome
 from clinic_ai.domain.evidence import Distance, ImageFacts, Mask
 from clinic_ai.domain.instances import (
     Cosines,
@@ -32,7 +33,14 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
-from clinic_ai.domain.questions import CategoryInfo, Code, Generation, QuestionAnswer
+from clinic_ai.domain.questions import (
+    CategoryInfo,
+    Code,
+    Generation,
+    QuestionAnswer,
+    categories_named,
+    plain_name,
+)
 from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement, StatementKind
 from clinic_ai.domain.studies import CloseCode, Study, StudyFacts, StudyState, Urgency, WaitReason
 from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
@@ -56,6 +64,7 @@ __all__ = [
     "Answer",
     "Artefact",
     "ArtefactState",
+    "AskedQuestion",
     "Audience",
     "CategoryInfo",
     "CloseCode",
@@ -92,6 +101,8 @@ __all__ = [
     "Probability",
     "ProducedFile",
     "QuestionAnswer",
+    "QuestionDocument",
+    "QuestionOutcome",
     "Refusal",
     "Released",
     "RunState",
@@ -108,5 +119,7 @@ __all__ = [
     "WaitReason",
     "Word",
     "Words",
+    "categories_named",
     "new_id",
+    "plain_name",
 ]

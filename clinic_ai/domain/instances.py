@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from clinic_ai.domain.questions import Code
 from clinic_ai.domain.words import Sha256, Word
 
 
@@ -105,6 +106,12 @@ class InstanceHeader(Word):
     """What the sender says there is in all, None if it says nothing that can be true; nothing relies on it alone."""
     requested_procedure_priority: str = ""
     study_priority_id: str = ""
+    view_name: str = ""
+    protocol_name: str = ""
+    view_codes: tuple[Code, ...] = ()
+    """Which view it is (View Code Sequence)."""
+    anatomy_codes: tuple[Code, ...] = ()
+    """Which part of the body it shows (Anatomic Region Sequence, Primary Anatomic Structure Sequence)."""
     geometry: PlaneGeometry | None = None
     """None for a PNG or JPEG, for an object that says nothing of the kind, and for what an older version stored."""
     identity: PatientIdentity = PatientIdentity()
@@ -112,6 +119,11 @@ class InstanceHeader(Word):
     """Why UIDs above are the appliance's own; ingest fills it, the bytes of the file stay as they are."""
     remarks: tuple[str, ...] = ()
     """What was odd yet survivable, in words for people."""
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it has pixels; what a structured report or a waveform holds is no picture."""
+        return self.kind is not FileKind.DICOM or bool(self.rows and self.columns)
 
 
 class Instance(Word):

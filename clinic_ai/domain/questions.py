@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -51,3 +53,14 @@ class QuestionAnswer(Word):
 
     question: Words
     answer: Words
+
+
+def plain_name(text: str) -> str:
+    """Return a name as names are compared: without case, blanks and punctuation."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+
+
+def categories_named(name: str, categories: Iterable[CategoryInfo]) -> tuple[CategoryInfo, ...]:
+    """Return the categories whose key, label or alias this is; several if that leaves it open which one is meant."""
+    wanted = plain_name(name)
+    return tuple(c for c in categories if wanted and wanted in map(plain_name, (c.key, c.label, *c.aliases)))

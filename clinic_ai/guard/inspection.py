@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from clinic_ai.domain import Audience
 from clinic_ai.guard.cases import Case
 from clinic_ai.guard.engine import fired_rules, judge
 from clinic_ai.guard.layers import laid_over
 from clinic_ai.guard.packfiles import pack_texts, read_pack_files
-from clinic_ai.guard.policy import Policy, RuleEntry, build_policy
+from clinic_ai.guard.policy import Policy, build_policy
 from clinic_ai.guard.proof import case_action, pack_info
 from clinic_ai.tasks import PackChange, PackDescription, PackDifference, RuleCoverage
 
-_TOLD = ("audiences", "scope", "kinds", "when", "action", "message", "template", "substitute", "row", "hazard")
+_TOLD = (
+    "audiences",
+    "scope",
+    "kinds",
+    "when",
+    "action",
+    "message",
+    "template",
+    "substitute",
+    "row",
+    "hazard",
+    "shows_example",
+)
 _SHOWN = 60
 
 
@@ -60,6 +74,7 @@ def compare_packs(old: Path, new: Path) -> PackDifference:
     before, after = build_policy(old.name, old_files), build_policy(new.name, new_files)
     changes = [
         *_rules(before, after),
+        *_intents(before, after),
         *_terms_apart(dict(_lists(old_files)), dict(_lists(new_files))),
         *_templates(before, after),
     ]
@@ -92,18 +107,31 @@ def _terms(content: bytes) -> frozenset[str]:
 
 
 def _rules(before: Policy, after: Policy) -> Iterator[PackChange]:
-    old: dict[str, RuleEntry] = {rule.entry.id: rule.entry for rule in before.rules}
-    new: dict[str, RuleEntry] = {rule.entry.id: rule.entry for rule in after.rules}
-    for rule in sorted({*old, *new}):
-        where = f"rule {rule}"
-        if rule not in new:
+    one = {rule.entry.id: rule.entry for rule in before.rules}
+    two = {rule.entry.id: rule.entry for rule in after.rules}
+    yield from _entries("rule", one, two, {name: f"{rule.action.value}; {rule.hazard}" for name, rule in two.items()})
+
+
+def _intents(before: Policy, after: Policy) -> Iterator[PackChange]:
+    one = {intent.entry.id: intent.entry for intent in before.intents}
+    two = {intent.entry.id: intent.entry for intent in after.intents}
+    yield from _entries("intent", one, two, {name: intent.hazard for name, intent in two.items()})
+
+
+def _entries(
+    kind: str, old: Mapping[str, BaseModel], new: Mapping[str, BaseModel], told: Mapping[str, str]
+) -> Iterator[PackChange]:
+    """Yield what became of each rule or intent; ``told`` says what a new one does."""
+    for name in sorted({*old, *new}):
+        where = f"{kind} {name}"
+        if name not in new:
             yield PackChange(where=where, what="is gone")
-        elif rule not in old:
-            yield PackChange(where=where, what=f"is new: {new[rule].action.value}; {new[rule].hazard}")
+        elif name not in old:
+            yield PackChange(where=where, what=f"is new: {told[name]}")
         else:
-            one, two = old[rule].model_dump(mode="json"), new[rule].model_dump(mode="json")
-            for name in (n for n in _TOLD if one[n] != two[n]):
-                yield PackChange(where=where, what=f"{name}: {_apart(one[name], two[name])}")
+            one, two = old[name].model_dump(mode="json"), new[name].model_dump(mode="json")
+            for field in (n for n in _TOLD if one.get(n) != two.get(n)):
+                yield PackChange(where=where, what=f"{field}: {_apart(one[field], two[field])}")
 
 
 def _terms_apart(old: dict[str, bytes], new: dict[str, bytes]) -> Iterator[PackChange]:

@@ -87,14 +87,16 @@ class PolicyFile(Entry):
     """A pack in the same folder that this one changes: what this one does not have is taken from there."""
     without: tuple[RuleId, ...] = ()
     """Rules of that pack that do not count here."""
+    without_intents: tuple[RuleId, ...] = ()
+    """Intents of that pack's ``questions.toml`` that do not count here."""
     rule: tuple[RuleEntry, ...] = ()
 
     @model_validator(mode="after")
     def _says_something(self) -> PolicyFile:
         if not self.rule and self.extends is None:
             raise ValueError("there is no rule")
-        if self.without and self.extends is None:
-            raise ValueError("only a pack that extends another can leave out its rules")
+        if (self.without or self.without_intents) and self.extends is None:
+            raise ValueError("only a pack that extends another can leave out its rules and intents")
         return self
 
 
@@ -230,6 +232,8 @@ def build_policy(label: str, files: Mapping[str, bytes]) -> Policy:
     problems += _missing(entries, templates)
     # A pack without questions.toml answers no question: the guard holds each.
     asked = parse_model(files, "questions.toml", QuestionFile, problems) if "questions.toml" in files else None
+    if asked and head and head.without_intents:
+        asked = _without(asked, head, own="questions.toml" in written, problems=problems)
     intents = [i for entry in asked.intent if (i := _intent(entry, lexicons, problems))] if asked else []
     problems += _missing_answers(asked.intent if asked else (), templates)
     if not problems:  # a list or a template may seem unused only because the rule that names it could not be read
@@ -273,6 +277,22 @@ def _rules(
     kept = [entry for entry in base.rule if entry.id not in head.without]
     entries = [own.get(entry.id, entry) for entry in kept] + [e for e in head.rule if e.id not in known]
     return tuple(entries), inherited_cases(cases.case, {entry.id for entry in kept} - set(own))
+
+
+def _without(asked: QuestionFile, head: PolicyFile, *, own: bool, problems: list[str]) -> QuestionFile:
+    """Return the questions of the extended pack without the intents that the pack leaves out, and their cases."""
+    if own:
+        problems.append("without_intents: this pack has a questions.toml of its own; take the intents out of it there")
+        return asked
+    left = set(head.without_intents)
+    known = {entry.id for entry in asked.intent}
+    problems += [f"without_intents: {head.extends} has no intent {intent}" for intent in sorted(left - known)]
+    return asked.model_copy(
+        update={
+            "intent": tuple(entry for entry in asked.intent if entry.id not in left),
+            "case": tuple(case for case in asked.case if case.intent not in left),
+        }
+    )
 
 
 def _unused(files: Mapping[str, bytes], rules: Sequence[Rule], intents: Sequence[Intent]) -> list[str]:

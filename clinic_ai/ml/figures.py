@@ -128,11 +128,18 @@ def roc_figure(
         return _png(figure)
 
 
-def reliability_figure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, title: str) -> bytes:
+def reliability_figure(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    title: str,
+    unit: str = "images",
+    names: tuple[str, str] = ("with the condition", "without"),
+) -> bytes:
     """Return a PNG of observed frequency over predicted probability in bins of equal count, and of the counts.
 
     The legend has the expected calibration error. Bars are 95 % intervals (Wilson) of the frequency; below, how many
-    images have which probability, by label.
+    images have which probability, by label. ``unit`` is what a label is of, ``names`` those of labels 1 and 0.
     """
     truth, chance = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64)
     bins = calibration_bins(chance, BINS)
@@ -156,7 +163,7 @@ def reliability_figure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, t
             elinewidth=1.2,
             capsize=3,
             marker="o",
-            label=f"{len(bins)} bins of {many} images, 95 % interval\nexpected calibration error {error:.3f}",
+            label=f"{len(bins)} bins of {many} {unit}, 95 % interval\nexpected calibration error {error:.3f}",
         )
         _unit_square(axes, "perfectly calibrated")
         axes.set(ylabel="observed frequency", title=title)
@@ -168,7 +175,7 @@ def reliability_figure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, t
             stacked=True,
             color=[_ORANGE, _GREEN],
             edgecolor="white",
-            label=["with the condition", "without"],
+            label=list(names),
         )
         for bar, hatch in zip(below.containers, ("", "///"), strict=True):
             for patch in getattr(bar, "patches", bar):
@@ -177,7 +184,7 @@ def reliability_figure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, t
         for centre, count in zip((edges[1:] + edges[:-1]) / 2, counts, strict=True):
             if count:
                 below.annotate(f"{count}", (centre, count), ha="center", va="bottom", fontsize=9)
-        below.set(xlabel="predicted probability", ylabel="images", ylim=(0, max(1, int(counts.max())) * 1.3))
+        below.set(xlabel="predicted probability", ylabel=unit, ylim=(0, max(1, int(counts.max())) * 1.3))
         below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
         below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _png(figure)

@@ -39,7 +39,8 @@ def render(task: RenderTask) -> RenderResult:
     """Write the artefacts into ``task.output_directory`` and return their names with what is missing and why."""
     made = _Made(Path(task.output_directory))
     shown = choose_images(task)
-    panels = [_panel(task, image, number, made) for number, image in enumerate(shown, start=1)]
+    numbers = task.image_numbers()
+    panels = [_panel(task, image, numbers[image.sha256], made) for image in shown]
     _write_dicom(task, made)
     write_pdf(task, panels, len(_showable(task)) - len(shown), made.directory)
     made.add("report.pdf", _PDF)
@@ -60,8 +61,8 @@ def choose_images(task: RenderTask) -> list[RenderImage]:
 
 
 def _showable(task: RenderTask) -> list[RenderImage]:
-    """Return the images with pixels; what a structured report or a waveform holds is no picture."""
-    return [i for i in task.images if i.header.kind is not FileKind.DICOM or (i.header.rows and i.header.columns)]
+    """Return the images with pixels; by their numbers in this order people name them."""
+    return [image for image in task.images if image.header.is_picture]
 
 
 def heatmap_title(task: RenderTask, image: RenderImage) -> str | None:

@@ -72,6 +72,8 @@ def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path)
 
 def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
     verdict = task.verdict
+    answered = {origin.statement_id for origin in task.answers}
+    answers = list(_answers(task))
     return {
         "institution": words.printable(task.institution, 120) or "Institution not set",
         "status": words.status_line(task.sign_off),
@@ -88,9 +90,11 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
         "numbers": words.shows_numbers(verdict),
         "findings": list(_findings(task)),
         "no_findings": words.no_findings_line(task.findings, verdict),
+        "answers": answers,
         "statements": [
             {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)}
             for r in parted(task.findings, verdict).others
+            if r.statement_id not in answered
         ],
         "guard": words.guard_lines(verdict),
         "made_with": [
@@ -141,6 +145,27 @@ def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
             "correction": words.correction(finding, task.sign_off),
             "auroc": words.auroc(finding.validation),
             "point": words.operating_point(finding.validation),
+        }
+
+
+def _answers(task: RenderTask) -> Iterator[dict[str, Any]]:
+    """Yield the released answers, those about one image one after the other."""
+    origins = {origin.statement_id: origin for origin in task.answers}
+    numbers = task.image_numbers()
+    said = [r for r in parted(task.findings, task.verdict).others if r.statement_id in origins]
+    for released in sorted(said, key=lambda r: numbers.get(origins[r.statement_id].instance_sha256 or "", 0)):
+        origin = origins[released.statement_id]
+        number = numbers.get(origin.instance_sha256 or "")
+        about = [f"Image {number}" if number else "", "" if origin.frame is None else f"frame {origin.frame + 1}"]
+        question = words.printable(origin.question, 4000)
+        text = words.printable(released.text, 4000)
+        begun = bool(question) and text.startswith(f"{question} ")
+        yield {
+            "about": ", ".join(filter(None, about)),
+            "question": question if begun else "",  # else the guard or a person put it in other words
+            "text": text.removeprefix(question).lstrip() if begun else text,
+            "annotations": _annotations(released.annotations),
+            "confidence": "unknown" if origin.confidence is None else words.percent(origin.confidence),
         }
 
 

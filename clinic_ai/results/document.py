@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -116,6 +116,21 @@ class StatementPart(Word):
     annotations: tuple[str, ...]
 
 
+class AnswerPart(Word):
+    """An answer to a question about an image; its words are those of the statement, as the guard released them."""
+
+    statement_id: str
+    question: str
+    text: str = Field(description="Question, answer, how sure the model is, and notes, as released.")
+    annotations: tuple[str, ...]
+    instance_sha256: Sha256 | None
+    image: int | None = Field(description="Number of the image among those of the study, from 1.")
+    frame: int | None = Field(description="Counted from 1; null for an object of one frame.")
+    category: str
+    adapter: str = Field(description="Slot of the adapter that answered; empty if the base did.")
+    confidence: Probability | None = Field(description="Calibrated probability that the software's answer is right.")
+
+
 class DecisionPart(Word):
     """One rule that spoke about one statement; the statement's own words are not here."""
 
@@ -171,6 +186,7 @@ class ResultDocument(Word):
     plugins: tuple[str, ...] = Field(description="Name and version of each plugin that analysed the study.")
     models: tuple[ModelRef, ...]
     findings: tuple[FindingPart, ...]
+    answers: tuple[AnswerPart, ...] = Field(description="What the released answers are about and who gave them.")
     statements: tuple[StatementPart, ...] = Field(description="Everything the guard released, in words.")
     guard: GuardPart
     files: tuple[FilePart, ...]
@@ -211,6 +227,7 @@ def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: 
         plugins=task.plugin_labels,
         models=task.models,
         findings=tuple(_finding(finding, said, sign) for finding, said in released),
+        answers=tuple(_answers(task)) if numbers else (),
         statements=tuple(_statement(said) for said in task.verdict.released),
         guard=_guard(task),
         files=tuple(
@@ -268,6 +285,26 @@ def _finding(finding: Finding, said: Released, sign: SignOff | None) -> FindingP
         instance_sha256=finding.instance_sha256,
         validation=finding.validation,
     )
+
+
+def _answers(task: RenderTask) -> Iterator[AnswerPart]:
+    numbers = task.image_numbers()
+    said = {released.statement_id: released for released in parted(task.findings, task.verdict).others}
+    for origin in task.answers:
+        if origin.statement_id in said:
+            released = said[origin.statement_id]
+            yield AnswerPart(
+                statement_id=origin.statement_id,
+                question=origin.question,
+                text=released.text,
+                annotations=released.annotations,
+                instance_sha256=origin.instance_sha256,
+                image=numbers.get(origin.instance_sha256 or ""),
+                frame=None if origin.frame is None else origin.frame + 1,
+                category=origin.category,
+                adapter=origin.adapter,
+                confidence=origin.confidence,
+            )
 
 
 def _statement(said: Released) -> StatementPart:

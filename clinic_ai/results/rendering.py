@@ -19,7 +19,7 @@ from clinic_ai.errors import ChildError, ChildRefused
 from clinic_ai.ingest.identifiers import remarks_of
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.results.document import result_document
-from clinic_ai.results.statements import findings_of
+from clinic_ai.results.statements import findings_of, origins_of
 from clinic_ai.settings import Settings
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.objects import ObjectStore
@@ -159,6 +159,7 @@ class Press:
             institution=settings.results.institution or settings.clinic.name,
             language=settings.clinic.language,
             output_directory=str(directory),
+            answers=origins_of(analyses),
             sign_off=sign_off,
             software=f"clinic-ai {__version__}",
             decode=job.attempt < settings.execution.max_attempts or settings.execution.max_attempts == 1,

@@ -13,6 +13,7 @@ from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, 
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError
 from clinic_ai.results.codes import finding_code
+from clinic_ai.tasks import AnswerOrigin
 
 _PREFIXES: dict[StatementKind, str] = {"answer": "a", "refusal": "r", "remark": "m"}
 SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
@@ -24,6 +25,27 @@ def findings_of(analyses: Iterable[Analysis]) -> tuple[Finding, ...]:
     return tuple(finding for analysis in analyses for finding in analysis.findings)
 
 
+def answers_of(analyses: Iterable[Analysis]) -> tuple[Answer, ...]:
+    """Return all answers that have words, in the order that statement ids count."""
+    return tuple(answer for analysis in analyses for answer in analysis.answers if answer.text.strip())
+
+
+def origins_of(analyses: Iterable[Analysis]) -> tuple[AnswerOrigin, ...]:
+    """Return what each answer that has words is about and who gave it."""
+    return tuple(
+        AnswerOrigin(
+            statement_id=f"{_PREFIXES['answer']}_{number}",
+            question=answer.question,
+            instance_sha256=answer.instance_sha256,
+            frame=answer.frame,
+            category=answer.category,
+            adapter=answer.adapter,
+            confidence=answer.confidence,
+        )
+        for number, answer in enumerate(answers_of(analyses), start=1)
+    )
+
+
 def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
     """Return one statement for each finding, answer, refusal and remark; blank texts say nothing and are left out.
 
@@ -33,7 +55,7 @@ def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
         Statement(statement_id=f"f_{number}", kind="finding", text=sentence(finding), finding=finding)
         for number, finding in enumerate(findings_of(analyses), start=1)
     )
-    answers = (_answer_text(answer) for analysis in analyses for answer in analysis.answers)
+    answers = (answer_text(answer) for answer in answers_of(analyses))
     refusals = (refusal.sentence for analysis in analyses for refusal in analysis.refusals)
     remarks = (remark for analysis in analyses for remark in analysis.remarks)
     return (*findings, *_plain("answer", answers), *_plain("refusal", refusals), *_plain("remark", remarks))
@@ -88,11 +110,36 @@ def _plain(kind: StatementKind, texts: Iterable[str]) -> Iterator[Statement]:
         yield Statement(statement_id=f"{_PREFIXES[kind]}_{number}", kind=kind, text=_capped(text))
 
 
-def _answer_text(answer: Answer) -> str:
-    """Return question and answer in one, for an answer alone may mean anything; without words there is no answer."""
+def answer_text(answer: Answer) -> str:
+    """Return question, answer, how sure the model is and the notes in one; without words there is no answer.
+
+    An answer alone may mean anything, and what belongs to it must not be parted from it. Where all of it would be too
+    long, the notes are left out, then the question.
+    """
     question, text = answer.question.strip(), answer.text.strip()
-    both = f"{question} {text}" if question and text else text
-    return both if len(both) <= MAX_TEXT else text
+    if not text:
+        return ""
+    both = " ".join(filter(None, (question, text)))
+    notes = " ".join(filter(None, (in_words(answer.confidence), *(note.strip() for note in answer.notes))))
+    whole = f"{_ended(both)} {notes}" if notes else both
+    return next((words for words in (whole, both) if len(words) <= MAX_TEXT), text)
+
+
+def in_words(confidence: float | None) -> str:
+    """Return in words how probably an answer is right, by its calibrated probability; nothing if that is unknown.
+
+    > .90 "very high", .75–.90 "high", .25–.75 "moderate", .05–.25 "low", < .05 "very low". Not the words of findings:
+    the guard lets those stand only beside a finding's own probability.
+    """
+    if confidence is None:
+        return ""
+    bands = ((0.75, "high"), (0.25, "moderate"), (0.05, "low"))
+    how = next((word for lowest, word in bands if confidence >= lowest), "very low")
+    return f"The model's confidence in this answer is {'very high' if confidence > 0.90 else how}."
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _capped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from clinic_ai.settings.load import load_settings, parse_settings
 from clinic_ai.settings.model import (
+    CategoryRule,
     ClinicSettings,
     ControlSettings,
     CriticalSettings,
@@ -15,6 +16,7 @@ from clinic_ai.settings.model import (
     NetworkSettings,
     NotifySettings,
     PeerSettings,
+    QuestionSettings,
     QuotaSettings,
     ResultsSettings,
     RetentionSettings,
@@ -28,6 +30,7 @@ from clinic_ai.settings.model import (
 from clinic_ai.settings.render import render_default, render_table
 
 __all__ = [
+    "CategoryRule",
     "ClinicSettings",
     "ControlSettings",
     "CriticalSettings",
@@ -41,6 +44,7 @@ __all__ = [
     "NetworkSettings",
     "NotifySettings",
     "PeerSettings",
+    "QuestionSettings",
     "QuotaSettings",
     "ResultsSettings",
     "RetentionSettings",

@@ -83,7 +83,7 @@ class ObjectStore:
 
     def path(self, sha256: str) -> Path:
         """Return where the object lies. Raise NotFound if it is not there."""
-        place = self._place(sha256)
+        place = self.place(sha256)
         if not place.is_file():
             raise NotFound(
                 f"The stored object {sha256[:12]} is missing from {self.root}.",
@@ -91,15 +91,19 @@ class ObjectStore:
             )
         return place
 
+    def place(self, sha256: str) -> Path:
+        """Return where the object lies, or would lie if it were there."""
+        return self.root / sha256[:2] / sha256[2:]
+
     def has(self, sha256: str) -> bool:
         """Return whether the object is there."""
-        return self._place(sha256).is_file()
+        return self.place(sha256).is_file()
 
     def renew(self, sha256: str) -> bool:
         """Return whether the object is there; if so, it is as safe from being discarded as one adopted just now."""
         with self._lock:
             try:
-                self._place(sha256).chmod(0o440)
+                self.place(sha256).chmod(0o440)
             except FileNotFoundError:
                 return False
         return True
@@ -117,7 +121,7 @@ class ObjectStore:
         """Adopt many files, each with its SHA-256, and sync each directory once; see ``adopt_file``."""
         folders = {self.root}
         for source, sha256 in files:
-            place = self._place(sha256)
+            place = self.place(sha256)
             place.parent.mkdir(parents=True, exist_ok=True)
             folders.add(place.parent)
             self._link(source, place)
@@ -187,7 +191,7 @@ class ObjectStore:
         0 if it is not there, or was adopted at ``adopted_before`` (UTC seconds) or later, perhaps by somebody whose
         transaction is still to come. A power cut may bring it back, as an object that nobody needs.
         """
-        place = self._place(sha256)
+        place = self.place(sha256)
         with self._lock:
             try:
                 status = place.lstat()
@@ -203,7 +207,7 @@ class ObjectStore:
         """Move a damaged object out of its place, so that a whole copy of it can be stored; return where it is now."""
         aside = self.root / f".damaged-{sha256}"
         with self._lock:
-            self._place(sha256).rename(aside)
+            self.place(sha256).rename(aside)
         fsync_directory(self.root)
         return aside
 
@@ -224,9 +228,6 @@ class ObjectStore:
             leftover.unlink(missing_ok=True)
         return len(leftovers)
 
-    def _place(self, sha256: str) -> Path:
-        return self.root / sha256[:2] / sha256[2:]
-
     def _link(self, source: Path, place: Path) -> bool:
         """Link a file to its place, or renew when the object there was adopted; return whether it is new."""
         with self._lock:
@@ -242,7 +243,7 @@ class ObjectStore:
         return new
 
     def _prepare(self, sha256: str) -> Path:
-        place = self._place(sha256)
+        place = self.place(sha256)
         if not place.parent.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
             fsync_directory(self.root)

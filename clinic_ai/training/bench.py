@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from clinic_ai.contract import INT8, BenchRequest, BenchResult, BenchTask, Dataset, Device, Limits, PluginManifest
+from clinic_ai.benching import INT8, BenchRequest, BenchResult, BenchTask
+from clinic_ai.contract import Dataset, Device, Limits, PluginManifest
 from clinic_ai.domain import ModelRef, Word
 from clinic_ai.errors import ChildMisbehaved, Conflict
 from clinic_ai.home import Home

@@ -8,15 +8,11 @@ here: whether an image can be read is found out by the trainer, in its child.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from clinic_ai.contract import Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
@@ -29,43 +25,79 @@ from clinic_ai.store.datasets import DatasetView, Split
 from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.store.objects import ObjectStore, hash_descriptor
 from clinic_ai.store.reviews import labelled_examples
+from clinic_ai.training.checking import (
+    Checked,
+    checked,
+    counts_of,
+    refuse_empty_parts,
+    refuse_leaks,
+    refuse_one_patient,
+    without_duplicates,
+)
 from clinic_ai.training.clean_images import HashedImage, clean_images
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor, read_folder
+from clinic_ai.training.label_reading import LabelFolder, Terms, label_folder, read_labels
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor
+from clinic_ai.training.sheet_reading import SheetReader
+from clinic_ai.training.splits import filled_splits, split_of
 from clinic_ai.wire import MAX_FRAME_BYTES
 
-TRAIN_SHARE = 0.70
-VALIDATION_SHARE = 0.15
-"""The rest of the patients are for the test."""
 MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
 """A dataset travels to the trainer in one frame."""
 _SHOWN = 20
+_USUAL = Terms()
 
 
 class Datasets:
     """The frozen datasets of one home."""
 
-    def __init__(self, home: Home, database: Database, deidentifier: Deidentifier) -> None:
+    def __init__(self, home: Home, database: Database, deidentifier: Deidentifier, sheets: SheetReader) -> None:
+        self._labels = home.labels
         self._database = database
         self._deidentifier = deidentifier
+        self._sheets = sheets
         self._objects = ObjectStore(home.datasets / "objects")
         self._freezing = threading.Lock()
 
-    def freeze(self, manifest: PluginManifest, directory: Path, actor: str, *, keep_burned_in: bool = False) -> Dataset:
+    def freeze(self, manifest: PluginManifest, directory: Path, actor: str, terms: Terms = _USUAL) -> Dataset:
         """Freeze the labelled images below ``directory`` for a plugin; the same content gives the same dataset.
 
-        ``keep_burned_in`` keeps images whose header says that text identifying the patient is burnt in. Raise
-        DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified now.
+        Raise DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified or no
+        workbook be read now.
         """
-        reading = read_folder(directory, tuple(condition.code for condition in manifest.conditions))
+        folder = label_folder(manifest, directory, self._labels, terms.category)
+        reading = read_labels(manifest, folder, terms.trained, self._sheets)
         with self._freezing:
-            unique = self._clean(directory, reading, keep_burned_in)
-            return self._freeze(manifest, directory, unique, reading, actor)
+            unique = self._clean(folder, reading, terms.keep_burned_in)
+            return self._freeze(manifest, folder, unique, reading, actor)
+
+    def check(self, manifest: PluginManifest, directory: Path, terms: Terms = _USUAL) -> Checked:
+        """Return what ``freeze`` would make of a folder, or why it would refuse it; nothing of it is kept.
+
+        Raise ChildError like ``freeze``.
+        """
+        folder, reading, dataset = LabelFolder(directory), Reading(), None
+        problems: tuple[str, ...] = ()
+        try:
+            folder = label_folder(manifest, directory, self._labels, terms.category)
+            reading = read_labels(manifest, folder, terms.trained, self._sheets)
+            with self._freezing:
+                unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
+                dataset, _ = self._made(manifest, folder, unique, reading)
+        except DatasetError as error:
+            problems = error.problems or (f"{error.message} {error.remedy}".strip(),)
+        return checked(folder, reading, dataset, problems)
 
     def freeze_reviewed(self, manifest: PluginManifest, actor: str, *, keep_burned_in: bool = False) -> Dataset:
         """Freeze what clinicians said of this plugin's conditions, where their review permits to learn from it.
 
-        Raise DatasetError if that is nothing, or cannot be split by patients; ChildError like ``freeze``.
+        Raise DatasetError if that is nothing, cannot be split by patients, or the plugin learns from answers;
+        ChildError like ``freeze``.
         """
+        if manifest.labels == "answers":
+            raise DatasetError(
+                f"The plugin {manifest.name} learns from questions and answers; reviews of findings hold none.",
+                remedy="Label images in a sheet, as docs/labelling-ultrasound.md shows.",
+            )
         originals = self._deidentifier.objects
         with self._database.read() as connection:
             found = labelled_examples(connection, [condition.code for condition in manifest.conditions])
@@ -85,65 +117,80 @@ class Datasets:
         if len(here) < len(found):
             left = counted(len(found) - len(here), "reviewed image", "is", "are")
             reading.notes.append(f"{left} not stored any more and left out.")
-        place = Path("reviews")
+        folder = LabelFolder(Path("reviews"))
         with self._freezing:
-            return self._freeze(manifest, place, self._clean(place, reading, keep_burned_in), reading, actor)
+            return self._freeze(manifest, folder, self._clean(folder, reading, keep_burned_in), reading, actor)
 
-    def _clean(self, directory: Path, reading: Reading, keep_burned_in: bool) -> list[HashedImage]:
+    def _clean(
+        self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True
+    ) -> list[HashedImage]:
         """Return one of each image, de-identified. Raise DatasetError with every problem of the folder."""
         hashed = [HashedImage(image, sha256, sha256) for image in reading.images for sha256 in [_hash(image.path)]]
-        unique = _without_duplicates(hashed, reading)
+        unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
             reading.problems.append("There is no labelled image in it.")
-        _refuse(directory, reading.problems)
-        copies = self._deidentifier.copies({item.original: item.image.path for item in unique})
+        _refuse(folder, reading.problems)
+        copies = self._deidentifier.copies({item.original: item.image.path for item in unique}, keep=keep)
         clean = clean_images(unique, copies, reading, keep_burned_in=keep_burned_in)
         if not clean and not reading.problems:
             reading.problems.append(f"No image is left of it. {' '.join(reading.notes)}")
-        clean = _without_duplicates(clean, reading)  # those that differed in their header alone
-        _refuse(directory, reading.problems)
+        clean = without_duplicates(clean, reading)  # those that differed in their header alone
+        _refuse(folder, reading.problems)
         return clean
 
     def _freeze(
-        self, manifest: PluginManifest, directory: Path, unique: list[HashedImage], reading: Reading, actor: str
+        self, manifest: PluginManifest, folder: LabelFolder, unique: list[HashedImage], reading: Reading, actor: str
     ) -> Dataset:
+        dataset, fresh = self._made(manifest, folder, unique, reading)
+        for item in unique:
+            self._keep(item)
+        with self._database.write() as connection:
+            found = store.find_digest(connection, manifest.name, dataset.digest)
+            if found is not None:
+                return dataset.model_copy(update={"dataset_id": found})
+            store.assign_splits(connection, manifest.name, fresh)
+            store.add_dataset(connection, dataset, actor)
+        return dataset
+
+    def _made(
+        self, manifest: PluginManifest, folder: LabelFolder, unique: list[HashedImage], reading: Reading
+    ) -> tuple[Dataset, dict[str, Split]]:
+        """Return the dataset and the splits that its patients get with it. Raise DatasetError if it would leak."""
         with self._database.write() as connection:
             key = site_key(connection)
             known = store.splits_of(connection, manifest.name)
             elsewhere = store.splits_of_images(connection, manifest.name)
         patients = {item.sha256: _patient(key, item) for item in unique}
-        splits = {p: known.get(p) or split_of(key, manifest.name, p) for p in set(patients.values())}
-        _check_splits(unique, patients, splits, elsewhere, reading.problems)
-        _refuse(directory, reading.problems)
-        for item in unique:
-            self._keep(item)
+        everybody = set(patients.values())
+        if folder.category is None:
+            splits = {p: known.get(p) or split_of(key, manifest.name, p) for p in everybody}
+            refuse_one_patient(unique, splits, reading.problems)
+        else:
+            splits = filled_splits(key, manifest.name, everybody, known)
+            refuse_empty_parts(splits, reading.problems)
+        refuse_leaks(unique, patients, splits, elsewhere, reading.problems)
+        _refuse(folder, reading.problems)
         examples = tuple(
             Example(
-                path=str(self._objects.path(item.sha256).absolute()),
+                path=str(self._objects.place(item.sha256).absolute()),
                 sha256=item.sha256,
                 patient_key=patients[item.sha256],
                 labels=item.image.labels,
                 split=splits[patients[item.sha256]],
                 groups=item.groups,
+                pairs=item.image.pairs,
             )
             for item in sorted(unique, key=lambda item: item.sha256)
         )
-        dataset = _fitting(
-            Dataset(
-                dataset_id=new_id("D"),
-                plugin=manifest.name,
-                digest=digest_of(examples),
-                examples=examples,
-                notes=tuple(reading.notes),
-            )
+        dataset = Dataset(
+            dataset_id=new_id("D"),
+            plugin=manifest.name,
+            digest=digest_of(examples, folder.key),
+            examples=examples,
+            notes=tuple(reading.notes),
+            category=folder.key,
         )
-        with self._database.write() as connection:
-            found = store.find_digest(connection, manifest.name, dataset.digest)
-            if found is not None:
-                return dataset.model_copy(update={"dataset_id": found})
-            store.assign_splits(connection, manifest.name, {p: s for p, s in splits.items() if p not in known})
-            store.add_dataset(connection, dataset, actor)
-        return dataset
+        return _fitting(dataset), {p: s for p, s in splits.items() if p not in known}
 
     def get(self, dataset_id: str) -> Dataset:
         """Return a dataset whose images all have their hash.
@@ -153,14 +200,14 @@ class Datasets:
         with self._database.read() as connection:
             dataset = store.get_dataset(connection, dataset_id)
         damaged = [e.sha256 for e in dataset.examples if not self._intact(e.sha256)]
-        if damaged or digest_of(dataset.examples) != dataset.digest:
+        if damaged or digest_of(dataset.examples, dataset.category) != dataset.digest:
             raise DatasetError(
                 f"The dataset {dataset_id} is damaged: {len(damaged)} of {len(dataset.examples)} images are missing or "
                 "changed.",
                 remedy="Start a new run from its folder, which freezes it again, or restore datasets/ from a backup.",
             )
         placed = tuple(
-            e.model_copy(update={"path": str(self._objects.path(e.sha256).absolute())}) for e in dataset.examples
+            e.model_copy(update={"path": str(self._objects.place(e.sha256).absolute())}) for e in dataset.examples
         )
         return dataset.model_copy(update={"examples": placed})
 
@@ -192,42 +239,18 @@ class Datasets:
             os.close(descriptor)
 
 
-def split_of(key: bytes, plugin: str, patient: str) -> Split:
-    """Return the split of a patient key: 70 / 15 / 15 % by a keyed hash, the same at any time."""
-    digest = hmac.new(key, f"split\0{plugin}\0{patient}".encode(), hashlib.sha256).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    if share < TRAIN_SHARE:
-        return "train"
-    return "validation" if share < TRAIN_SHARE + VALIDATION_SHARE else "test"
-
-
-def digest_of(examples: Sequence[Example]) -> str:
-    """Return the SHA-256 over image, patient, labels and split of all examples, in whatever order they come.
+def digest_of(examples: Sequence[Example], category: str = "") -> str:
+    """Return the SHA-256 over image, patient, labels or pairs, and split of all examples, in whatever order they come.
 
     Not over their groups: datasets of older versions have none, and what is learned does not depend on them.
     """
-    rows = sorted([e.sha256, e.patient_key, sorted(e.labels.items()), e.split] for e in examples)
-    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
-
-
-def counts_of(examples: Sequence[Example]) -> list[str]:
-    """Return a sentence for each part of the split: images and patients, in all and by condition."""
-    conditions = sorted({condition for example in examples for condition in example.labels})
-    sentences = []
-    for split in get_args(Split):
-        part = [example for example in examples if example.split == split]
-        said = [f"{split}: {_count(part)}"]
-        for condition in conditions:
-            present, absent = ([e for e in part if e.labels.get(condition) == label] for label in (1, 0))
-            if part:
-                said.append(f"{condition} in {_count(present)}, not in {_count(absent)}")
-        sentences.append("; ".join(said) + ".")
-    return sentences
-
-
-def _count(examples: Sequence[Example]) -> str:
-    images, patients = len(examples), len({example.patient_key for example in examples})
-    return f"{images} image{'' if images == 1 else 's'} of {patients} patient{'' if patients == 1 else 's'}"
+    rows = sorted(
+        [e.sha256, e.patient_key, sorted(e.labels.items()), e.split]
+        + ([sorted((pair.question, pair.answer) for pair in e.pairs)] if e.pairs else [])
+        for e in examples
+    )
+    document = {"category": category, "examples": rows} if category else rows
+    return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:
@@ -243,52 +266,6 @@ def _patient(key: bytes, item: HashedImage) -> str:
         return item.image.patient_key
     # Without a patient the image stands for one, by its content: a renamed copy must not change the split.
     return patient_key(key, item.image.patient_id or f"image {item.original}")
-
-
-def _without_duplicates(hashed: list[HashedImage], reading: Reading) -> list[HashedImage]:
-    """Return one of each image; note the equal ones, and make the contradicting ones a problem."""
-    groups: dict[str, list[HashedImage]] = defaultdict(list)
-    for item in hashed:
-        groups[item.sha256].append(item)
-    unique, spare = [], 0
-    for group in groups.values():
-        labels: dict[str, int] = {}
-        for item in group:
-            against = [c for c, v in item.image.labels.items() if labels.setdefault(c, v) != v]
-            if against:
-                reading.problems.append(
-                    f"{group[0].image.name} and {item.image.name} are the same image with contradicting labels "
-                    f"for {', '.join(against)}."
-                )
-        if len({item.image.patient_id for item in group}) > 1:
-            reading.problems.append(
-                f"{group[0].image.name} and {group[-1].image.name} are the same image of two patients."
-            )
-        spare += len(group) - 1
-        unique.append(replace(group[0], image=replace(group[0].image, labels=labels)))
-    if spare:
-        reading.notes.append(f"{counted(spare, 'image', 'was', 'were')} left out: the same image is there already.")
-    return unique
-
-
-def _check_splits(
-    unique: list[HashedImage],
-    patients: dict[str, str],
-    splits: dict[str, Split],
-    elsewhere: dict[str, tuple[Split, str]],
-    problems: list[str],
-) -> None:
-    """Add what would leak from one split into another."""
-    if len(splits) < 2:
-        problems.append(f"All images ({len(unique)}) are of one patient; nothing could be validated on another.")
-    for item in unique:
-        # Datasets of older versions hold the originals.
-        split, dataset_id = elsewhere.get(item.sha256) or elsewhere.get(item.original) or (None, "")
-        if split is not None and split != splits[patients[item.sha256]]:
-            problems.append(
-                f"{item.image.name} would be in {splits[patients[item.sha256]]}; with another patient it is in {split} "
-                f"of the dataset {dataset_id}."
-            )
 
 
 def _fitting(dataset: Dataset) -> Dataset:
@@ -308,12 +285,19 @@ def _fitting(dataset: Dataset) -> Dataset:
     return smaller
 
 
-def _refuse(directory: Path, problems: list[str]) -> None:
+def _refuse(folder: LabelFolder, problems: list[str]) -> None:
     if problems:
         more = f" … and {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
+        remedy = "Correct them in the folder or its labels.csv; docs/models.md shows the forms."
+        if folder.category is not None:
+            remedy = (
+                "Correct them in the folder or its sheet; `clinic-ai train check` lists all of them, and "
+                "docs/labelling-ultrasound.md shows the forms."
+            )
         raise DatasetError(
-            f"The folder {directory} has {len(problems)} problem{'' if len(problems) == 1 else 's'}: "
+            f"The folder {folder.directory} has {len(problems)} problem{'' if len(problems) == 1 else 's'}: "
             + " ".join(problems[:_SHOWN])
             + more,
-            remedy="Correct them in the folder or its labels.csv; docs/models.md shows the forms.",
+            problems=tuple(problems),
+            remedy=remedy,
         )

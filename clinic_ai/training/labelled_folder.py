@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from clinic_ai.domain import QuestionAnswer
 from clinic_ai.errors import DatasetError
 
 LABELS_NAME = "labels.csv"
@@ -43,6 +44,7 @@ class LabelledImage:
     patient_id: str
     labels: dict[str, int]
     patient_key: str = ""
+    pairs: tuple[QuestionAnswer, ...] = ()
 
 
 @dataclass
@@ -94,7 +96,8 @@ def named(names: Sequence[str]) -> str:
     return f": {', '.join(names[:_NAMED])}{more}"
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
+    """Return whether a file is empty. Raise DatasetError if it cannot be read."""
     descriptor = image_descriptor(path)
     try:
         return os.fstat(descriptor).st_size == 0
@@ -102,7 +105,8 @@ def _is_empty(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _looks_like_image(path: Path) -> bool:
+def looks_like_image(path: Path) -> bool:
+    """Return whether a file begins like PNG, JPEG or DICOM. Raise DatasetError if it cannot be read."""
     descriptor = image_descriptor(path)
     try:
         head = os.pread(descriptor, _DICOM_OFFSET + 4, 0)
@@ -129,7 +133,7 @@ def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) 
     for folder in folders:
         for root, labels in _labelled_roots(folder, classes):
             before = len(reading.images)
-            for path in _files_below(root, reading):
+            for path in files_below(root, reading):
                 if _add(reading, directory, path, _patient_folder(root, path), labels):
                     alone += path.parent == root
                 else:
@@ -141,11 +145,12 @@ def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) 
             f"{counted(alone, 'image', 'has', 'have')} no patient; each counts as a patient of its own. If some are "
             f"of one patient, put them into a folder or name the patients in {LABELS_NAME}."
         )
-    _note_strange(directory, strange, reading)
+    note_strange(directory, strange, reading)
 
 
-def _note_strange(directory: Path, strange: list[Path], reading: Reading) -> None:
-    empty = [path for path in strange if _is_empty(path)]
+def note_strange(directory: Path, strange: list[Path], reading: Reading) -> None:
+    """Note the files that are no images, and why."""
+    empty = [path for path in strange if is_empty(path)]
     for paths, why in ((empty, "empty"), ([p for p in strange if p not in empty], "neither PNG, JPEG nor DICOM")):
         if paths:
             names = named([str(path.relative_to(directory)) for path in paths])
@@ -171,12 +176,13 @@ def _listed(folder: Path) -> list[Path]:
         raise DatasetError(f"{folder} cannot be read: {error.strerror}.", remedy="Correct its permissions.") from error
 
 
-def _files_below(root: Path, reading: Reading) -> Iterator[Path]:
+def files_below(root: Path, reading: Reading) -> Iterator[Path]:
+    """Yield the files below a folder by name; a link is a problem. Raise DatasetError if a folder cannot be read."""
     for entry in _listed(root):
         if entry.is_symlink():
             reading.problems.append(f"{entry.name} in {root.name} is a link; put the file itself there.")
         elif entry.is_dir():
-            yield from _files_below(entry, reading)
+            yield from files_below(entry, reading)
         else:
             yield entry
 
@@ -191,7 +197,7 @@ def _add(reading: Reading, directory: Path, path: Path, patient_id: str, labels:
     """Add an image, or what is wrong with it; return False if it is no image at all."""
     name = str(path.relative_to(directory))
     try:
-        if not _looks_like_image(path):
+        if not looks_like_image(path):
             return False
     except DatasetError as error:
         reading.problems.append(error.message)
@@ -260,5 +266,5 @@ def _read_row(directory: Path, line: int, row: dict[str, str | None], columns: l
     if not labels:
         reading.problems.append(f"{place} ({name}) has no label.")
     if not _add(reading, directory, directory / relative, patient_id, labels):
-        why = "empty" if _is_empty(directory / relative) else "neither PNG, JPEG nor DICOM"
+        why = "empty" if is_empty(directory / relative) else "neither PNG, JPEG nor DICOM"
         reading.problems.append(f"{place}: {name} is {why}.")

@@ -43,8 +43,11 @@ from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
 from clinic_ai.store.runs import RecipeValue, RunPlan, RunView
 from clinic_ai.training.bench import Bench, Benched
+from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
+from clinic_ai.training.sheet_reading import SheetReader
 
 STOP_GRACE_S = 10.0
 """Time a trainer has to write a checkpoint when it is asked to stop; then it is killed."""
@@ -93,7 +96,7 @@ class Runs:
         self._crew = crew
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
-        self.datasets = Datasets(home, database, deidentifier)
+        self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
         self._bench = Bench(home, registry, crew)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
@@ -106,15 +109,26 @@ class Runs:
     def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, RecipeValue], actor: str) -> str:
         """Freeze the dataset and queue a run; return its id.
 
-        Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
+        Where the plugin learns from answers, ``category`` of the recipe names what they are about, else the folder
+        does. Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
         problems.
         """
         manifest = self._trainable(plugin)
-        dataset = self._freeze(manifest, dataset_directory, actor)
+        recipe = dict(recipe)
+        category = str(recipe.pop("category", "")) if manifest.labels == "answers" else ""
+        dataset = self._freeze(manifest, dataset_directory, actor, category)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor)
         self._wake()
         return run_id
+
+    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Checked:
+        """Return what a run would learn from a folder, and every problem of it; nothing is kept or started.
+
+        Raise NotFound if there is no such plugin, Conflict if it cannot learn.
+        """
+        manifest = self._trainable(plugin)
+        return self.datasets.check(manifest, dataset_directory, self._terms(plugin, category))
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -222,8 +236,12 @@ class Runs:
         if thread is not None:
             thread.join(timeout=STOP_GRACE_S)
 
-    def _freeze(self, manifest: PluginManifest, directory: Path, actor: str) -> Dataset:
-        return self.datasets.freeze(manifest, directory, actor, keep_burned_in=self.settings.burned_in == "keep")
+    def _freeze(self, manifest: PluginManifest, directory: Path, actor: str, category: str = "") -> Dataset:
+        return self.datasets.freeze(manifest, directory, actor, self._terms(manifest.name, category))
+
+    def _terms(self, plugin: str, category: str) -> Terms:
+        trained = frozenset(ref.slot for ref in self._registry.active(plugin))
+        return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
     def _trainable(self, plugin: str) -> PluginManifest:
         manifest = self._manifests.get(plugin)

@@ -32,7 +32,7 @@ from clinic_ai.errors import InputError
 from clinic_ai.ml.dicom_errors import UNREADABLE
 from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 from clinic_ai.wire import Call, Method, serve
-from clinic_ai.workers import planes
+from clinic_ai.workers import codes, planes
 from clinic_ai.workers.after_pixels import LONG_VRS, junk_after_pixels
 from clinic_ai.workers.digests import dataset_digest, pixel_digest
 from clinic_ai.workers.values import (
@@ -62,6 +62,8 @@ _TEXTS = {
     "view_position": ("ViewPosition", 64),
     "study_description": ("StudyDescription", 128),
     "series_description": ("SeriesDescription", 128),
+    "view_name": ("ViewName", 64),
+    "protocol_name": ("ProtocolName", 64),
     "study_date": ("StudyDate", 16),
     "station_name": ("StationName", 64),
     "manufacturer": ("Manufacturer", 64),
@@ -114,6 +116,7 @@ _WANTED: list[BaseTag | int] = [
         "AcquisitionNumber",
         "Laterality",
         "ImageLaterality",
+        *codes.KEYWORDS,
         *planes.KEYWORDS,
     )
 ]
@@ -324,6 +327,8 @@ def _header(dataset: Dataset, meta: Dataset, remarks: list[str]) -> InstanceHead
         "sop_class_name": UID(uids["sop_class_uid"]).name if uids["sop_class_uid"] else "",
         "laterality": (text_of(dataset, "ImageLaterality", 16) or text_of(dataset, "Laterality", 16)).upper(),
         **{field: announced_of(dataset, keyword) for field, keyword in _ANNOUNCED.items()},
+        "view_codes": codes.codes_of(dataset, codes.VIEW, remarks),
+        "anatomy_codes": codes.codes_of(dataset, codes.ANATOMY, remarks),
         "acquisition_number": number_of(dataset, "AcquisitionNumber"),
         "series_number": numbers["SeriesNumber"],
         "instance_number": numbers["InstanceNumber"],

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING
 from clinic_ai import confinement, wire
 
 if TYPE_CHECKING:
-    from clinic_ai.contract import (
-        BenchRequest,
-        BenchResult,
-        PlanTask,
-        Trainer,
-        TrainingPlan,
-        TrainingProgress,
-        TrainingResult,
-        TrainRequest,
-    )
+    from clinic_ai.benching import BenchRequest, BenchResult
+    from clinic_ai.contract import PlanTask, Trainer, TrainingPlan, TrainingProgress, TrainingResult, TrainRequest
 
 
 class _Reporter:
@@ -45,7 +37,7 @@ def train(params: TrainRequest, call: wire.Call) -> TrainingResult:
 
 def bench(params: BenchRequest, _: wire.Call) -> BenchResult:
     """Measure a model, and an int8 version of it. Raise PluginError if this trainer cannot."""
-    from clinic_ai.contract import Bencher
+    from clinic_ai.benching import Bencher
     from clinic_ai.errors import PluginError
 
     trainer = _make(params.trainer)
@@ -79,7 +71,8 @@ def _make(path: str) -> Trainer:
 def main() -> None:
     """Tie our hands, then serve until the daemon closes the channel."""
     channel, _ = confinement.confine()
-    from clinic_ai.contract import BenchRequest, PlanTask, TrainRequest
+    from clinic_ai.benching import BenchRequest
+    from clinic_ai.contract import PlanTask, TrainRequest
 
     methods = {
         "plan": wire.Method(PlanTask, plan),

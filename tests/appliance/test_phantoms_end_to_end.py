@@ -18,7 +18,7 @@ from clinic_ai.control.client import Client
 from clinic_ai.home import Home
 from clinic_ai.store.database import Database
 from clinic_ai.store.meta import patient_key, site_key
-from clinic_ai.training.datasets import split_of
+from clinic_ai.training.splits import split_of
 from clinic_ai_xray.phantom import draw_chest, write_dx
 
 PATIENTS = {"train": 12, "validation": 4, "test": 4}

@@ -50,9 +50,11 @@ from clinic_ai.ingest.watch import ignore_pattern, inbox_of
 from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.questions import Questions
 from clinic_ai.results.reporting import ReportRunner
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.settings import Settings, load_settings
+from clinic_ai.showing import Showing
 from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
@@ -92,6 +94,8 @@ class Room:
     lookout: Lookout
     closing: Closing
     guard: Guard
+    catalogue: PluginCatalogue
+    engines: Engines
 
     def look(self) -> None:
         """Look at the inboxes once, as ingest does all the time."""
@@ -109,15 +113,26 @@ class Room:
         self.shared.settings = settings.model_copy(update={"control": fresh})
 
     def add_study(
-        self, *, source: str = "ct room", modality: str = "CT", wait: WaitReason | None = None, state: str = "ROUTED"
+        self,
+        *,
+        source: str = "ct room",
+        modality: str = "CT",
+        wait: WaitReason | None = None,
+        state: str = "ROUTED",
+        stored: bool = False,
     ) -> str:
-        """Store a study with one file, in a state on its way: RECEIVING, CLOSED, UNROUTED, ROUTED or DONE."""
+        """Store a study with one file, in a state on its way: RECEIVING, CLOSED, UNROUTED, ROUTED or DONE.
+
+        If ``stored``, its bytes are there, and its header says that it is a picture.
+        """
         facts = StudyFacts(source=source, modalities=(modality,), body_parts=("CHEST",), slices=1)
         with self.database.write() as c:
             name = f"{modality}/{time.monotonic_ns()}.dcm"
             seen = ledger.Sighting(source=source, name=name, raw_name=name.encode(), size_bytes=10, mtime_ns=1)
             (file_id,) = ledger.begin_claims(c, [seen])
             sha256 = f"{file_id:064x}"
+            if stored:
+                sha256, _ = ObjectStore(self.home.objects).write_bytes(name.encode())
             study_id = studies.open_study(
                 c,
                 grouping_key=f"g{file_id}",
@@ -129,7 +144,14 @@ class Room:
                 identity=PatientIdentity(patient_name=NAME, patient_id="4711"),
                 wait=wait,
             )
-            header = InstanceHeader(kind="dicom", modality=modality, frames=1, sop_instance_uid=f"1.2.{file_id}.1")
+            header = InstanceHeader(
+                kind="dicom",
+                modality=modality,
+                rows=64 if stored else 0,
+                columns=64 if stored else 0,
+                frames=1,
+                sop_instance_uid=f"1.2.{file_id}.1",
+            )
             new = studies.NewInstance(file_id=file_id, sha256=sha256, size_bytes=10, header=header)
             studies.add_instances(c, study_id, 1, [new], wait=wait)
             ledger.confirm_claims(c, [(file_id, sha256, 10)])
@@ -220,13 +242,13 @@ class Room:
 
 
 @contextlib.contextmanager
-def control_room(path: Path) -> Iterator[Room]:
-    """Serve a control room in a home of its own at ``path``."""
+def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
+    """Serve a control room in a home of its own at ``path``; without ``plugins`` with one that is never run."""
     home = init_home(path)
     shared = Shared(load_settings(home.clinic_toml))
     database, crew = Database(home.database), Crew()
     database.open()
-    catalogue = PluginCatalogue({"echo": ECHO}, [])
+    catalogue = PluginCatalogue({plugin.name: plugin for plugin in plugins or (ECHO,)}, [])
     registry = Registry(home, database, catalogue.manifests, crew)
     guard = Guard(crew, home.policies / shared.settings.guard.pack, archive=home.state / "policies")
     deidentifier = open_deidentifier(home, database, crew)
@@ -266,17 +288,29 @@ def control_room(path: Path) -> Iterator[Room]:
         settings=lambda: shared.settings,
         manifests=lambda: catalogue.manifests,
     )
+    engines = Engines(crew, lambda: EngineSettings(1024, 1, 60, 5, 60, 60))
+    questions = Questions(
+        database=database,
+        engines=engines,
+        models=registry,
+        guard=guard,
+        router=execution,
+        showing=Showing(ObjectStore(home.objects), deidentifier),
+        manifests=lambda: catalogue.manifests,
+        settings=lambda: shared.settings,
+    )
     services = Services(
         home=home,
         database=database,
         execution=execution,
-        engines=Engines(crew, EngineSettings(1024, 1, 60, 5, 60, 60)),
+        engines=engines,
         registry=registry,
         runs=runs,
         guard=guard,
         crew=crew,
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
         reviews=Reviews(database, ObjectStore(home.objects), reports, lambda: shared.settings.review, lambda: None),
+        questions=questions,
         comparer=Comparer(
             crew=crew,
             database=database,
@@ -307,9 +341,10 @@ def control_room(path: Path) -> Iterator[Room]:
     server = ControlServer(home, services)
     server.start()
     try:
-        yield Room(home, database, shared, server, lookout, closing, guard)
+        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines)
     finally:
         server.stop()
+        engines.close()
         lookout.close()
         runs.close()
         guard.close()

@@ -13,17 +13,14 @@ import struct
 import time
 from pathlib import Path
 
+from clinic_ai.benching import INT8, BenchResult, BenchTask, Measured
 from clinic_ai.contract import (
-    INT8,
     AnalysisTask,
-    BenchResult,
-    BenchTask,
     ConditionInfo,
     Dataset,
     Device,
     Limits,
     LoadedModel,
-    Measured,
     PluginManifest,
     Progress,
     Ready,

@@ -49,6 +49,22 @@ def test_a_reload_reaches_every_room(home: Home) -> None:
         appliance.stop(grace_s=5.0)
 
 
+@pytest.mark.parametrize("kind", ["conditions", "categories"])
+def test_a_file_of_the_clinic_that_cannot_be_used_is_an_alert(home: Home, kind: str) -> None:
+    folder = home.path / kind / "ultrasond"
+    folder.mkdir(parents=True)
+    (folder / "added.toml").write_text('key = "x"\ncode = "x"\nlabel = "X"')
+    appliance = compose(home)
+    appliance.guard.load = lambda: None  # type: ignore[method-assign]  # no child is needed for this
+    try:
+        appliance.open()
+        with appliance.database.read() as connection:
+            (found,) = [one for one in alerts.open_alerts(connection) if one.code == "plugin_unusable"]
+        assert "no plugin is named ultrasond" in found.sentence
+    finally:
+        appliance.stop(grace_s=5.0)
+
+
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(home: Home) -> None:
     database = Database(home.database)
     database.open()

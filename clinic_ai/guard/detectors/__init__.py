@@ -17,7 +17,7 @@ from clinic_ai.guard.detectors.evidence import (
 )
 from clinic_ai.guard.detectors.hygiene import ControlCharacters, Markup, ReadingGrade, TextLength
 from clinic_ai.guard.detectors.identity import OwnIdentity
-from clinic_ai.guard.detectors.image import BurnedIn, ImageLacks, OutOfDistribution, OutOfScope, StatedSize
+from clinic_ai.guard.detectors.image import BurnedIn, ImageLacks, ImageOf, OutOfDistribution, OutOfScope, StatedSize
 from clinic_ai.guard.detectors.lexical import LexiconHit, Pattern
 from clinic_ai.guard.detectors.standing import ReferenceModel, Unsigned, Unvalidated
 
@@ -27,6 +27,7 @@ CATALOGUE: dict[str, type[Detector]] = {
     "control_characters": ControlCharacters,
     "degenerate_text": DegenerateText,
     "image_lacks": ImageLacks,
+    "image_of": ImageOf,
     "level_mismatch": LevelMismatch,
     "lexicon": LexiconHit,
     "markup": Markup,

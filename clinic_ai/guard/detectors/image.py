@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import Literal
 
+from pydantic import Field
+
 from clinic_ai.guard.detectors.base import Detector, Flag, View
 from clinic_ai.guard.detectors.quantities import sizes
 
@@ -25,6 +27,37 @@ class ImageLacks(Detector):
         if self.what == "depth":
             return None if view.subject.facts.slices > 1 else Flag("there is one slice only")
         return None if view.subject.image.priors else Flag("there was no earlier study to compare with")
+
+
+class ImageOf(Detector):
+    """Fires on a study of one of these modalities and, if any are named, one of these body parts.
+
+    With ``unless_denied`` what the headers do not say counts as fitting: a PNG often says neither.
+    """
+
+    modalities: tuple[str, ...] = Field(min_length=1)
+    body_parts: tuple[str, ...] = ()
+    unless_denied: bool = False
+
+    @property
+    def sought(self) -> str:
+        """Name the images."""
+        parts = " of certain body parts" if self.body_parts else ""
+        unsaid = ", or that do not say what they are" if self.unless_denied else ""
+        return f"images of {' or '.join(self.modalities)}{parts}{unsaid}"
+
+    def detect(self, view: View) -> Flag | None:
+        """Look at the modality and body part of the study."""
+        facts = view.subject.facts
+        if self._fits(self.modalities, facts.modalities) and (
+            not self.body_parts or self._fits(self.body_parts, facts.body_parts)
+        ):
+            return Flag(self.sought)
+        return None
+
+    def _fits(self, wanted: Iterable[str], values: Iterable[str]) -> bool:
+        said = {value.casefold() for value in values if value.strip()}
+        return not said.isdisjoint(word.casefold() for word in wanted) if said else self.unless_denied
 
 
 class StatedSize(Detector):

@@ -30,6 +30,7 @@ RESIDENT = 16
 """Adapters in memory at most: every category of the document, those a clinic adds, and replaced ones that a job still
 pins. One of rank 8 over OPT-2.7B takes 10 MiB."""
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_BASE_ALONE = ""
 _PREFIX = "base_model.model."
 _LANGUAGE = "language_model."
 _REMEDY = "Train the category again with `clinic-ai train run ultrasound DIR`, or import an adapter of this base."
@@ -65,6 +66,7 @@ class Adapters:
         self._peft: Any = None  # a PeftModel once there is an adapter
         self._known: dict[tuple[str, str], LoadedModel] = {}
         self._resident: OrderedDict[str, None] = OrderedDict()
+        self._in_use: str | None = _BASE_ALONE  # None: not known
         self.loads = 0
 
     def add(self, adapter: LoadedModel) -> None:
@@ -89,12 +91,15 @@ class Adapters:
 
     def use(self, ref: ModelRef | None) -> None:
         """Let the adapter that ``ref`` pins answer, or the base alone. Raise ModelError if it was never added."""
-        if ref is not None:
-            name = self._hold(self.get(ref))
+        name = self._hold(self.get(ref)) if ref is not None else _BASE_ALONE
+        if name == self._in_use:
+            return
+        if name != _BASE_ALONE:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(name, inference_mode=True)
         elif self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
+        self._in_use = name
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -112,6 +117,7 @@ class Adapters:
         while len(self._resident) > RESIDENT:
             oldest, _ = self._resident.popitem(last=False)
             self._peft.delete_adapter(oldest)
+            self._in_use = None  # PEFT turns to another one if it was this
         return name
 
     def _load(self, directory: str, name: str) -> None:
@@ -122,6 +128,8 @@ class Adapters:
         else:
             self._peft.load_adapter(directory, name, is_trainable=False, local_files_only=True)
         self._peft.eval()
+        # PEFT puts the first one in use by that.
+        self._in_use = None
         self.loads += 1
 
 

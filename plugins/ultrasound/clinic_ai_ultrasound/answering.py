@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from clinic_ai.contract import ModelManifest
 from clinic_ai.domain import Generation
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import InputError
@@ -20,6 +21,8 @@ from clinic_ai_ultrasound.prompts import prompt
 from clinic_ai_ultrasound.repetition import without_repetition
 from clinic_ai_ultrasound.sequences import embed, prompt_tokens
 
+SHORTEST = "shortest_answer"
+"""Parameter of an adapter: tokens of the shortest answer it learned from, without the end."""
 REPETITION, CUT_OFF = "repetition", "cut_off"
 """Flags of an answer: something repeated was cut out; it did not end by itself."""
 
@@ -49,6 +52,17 @@ class Answered:
     flags: tuple[str, ...]
 
 
+def fitting(generation: Generation, manifest: ModelManifest) -> Generation:
+    """Return how the model of ``manifest`` generates: it need not say more than the shortest answer it learned.
+
+    Forced to, it would go on behind "Yes." with words that nobody taught it.
+    """
+    shortest = manifest.parameters.get(SHORTEST, generation.min_new_tokens)
+    if not isinstance(shortest, int) or not 0 <= shortest < generation.min_new_tokens:
+        return generation
+    return generation.model_copy(update={"min_new_tokens": shortest})
+
+
 @torch.inference_mode()
 def look(base: Base, picture: Image.Image) -> Seen:
     """Run the vision tower, and the Q-Former where it does not read the question, over an RGB picture."""
@@ -69,15 +83,23 @@ def batches(base: Base, questions: Sequence[str]) -> list[Sequence[str]]:
     return [[question] for question in questions] if base.quantisation == "int8" else [questions]
 
 
-@torch.inference_mode()
 def answer(
     base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
 ) -> list[Answered]:
-    """Answer a batch of questions about one picture.
+    """Answer questions about one picture, as one batch where that is right; see ``batches``.
 
-    Raise InputError if a question is too long for the model, or if the answers are not finished in ``timeout_s``
-    seconds; then there is none at all.
+    Raise InputError if a question is too long for the model or has a word it cannot be asked, or if the answers to a
+    batch are not finished in ``timeout_s`` seconds; then there is none at all.
     """
+    return [
+        one for batch in batches(base, questions) for one in _answer(base, seen, batch, generation, timeout_s=timeout_s)
+    ]
+
+
+@torch.inference_mode()
+def _answer(
+    base: Base, seen: Seen, questions: Sequence[str], generation: Generation, *, timeout_s: float
+) -> list[Answered]:
     prompts = [prompt_tokens(base, question) for question in questions]
     _require_room(base, prompts, generation)
     features = image_features(base, seen, questions)
@@ -134,6 +156,7 @@ def _settings(base: Base, generation: Generation) -> GenerationConfig:
     return GenerationConfig(
         **generation.model_dump(),
         do_sample=False,
+        suppress_tokens=[base.model.config.image_token_index],  # said, it would be taken for a part of the image
         eos_token_id=list(_stops(base)),
         pad_token_id=base.tokenizer.pad_token_id,
         bos_token_id=base.tokenizer.bos_token_id,

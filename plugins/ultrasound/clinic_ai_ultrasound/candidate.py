@@ -13,6 +13,7 @@ from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.model_files import write_manifest
 from clinic_ai_ultrasound.adapters import CONFIG
+from clinic_ai_ultrasound.answering import SHORTEST
 from clinic_ai_ultrasound.confidence import INTERCEPT, SLOPE, Calibration
 from clinic_ai_ultrasound.loading import QFORMER_TOKENIZER
 from clinic_ai_ultrasound.prompts import PROMPT_VERSION
@@ -34,22 +35,46 @@ PROCESSOR_FILES = (
 """Files of a base that say how images and text are prepared; as far as it has them they go with the adapter."""
 
 
-def write_candidate(
-    directory: Path,
-    task: TrainingTask,
-    base: LoadedModel,
-    adapted: PeftModel,
-    calibration: Calibration | None,
-    scores: Scores,
-    summary: dict[str, Any],
-) -> None:
-    """Write the adapter with all that belongs to it into ``directory``; its manifest comes last."""
-    directory.mkdir(exist_ok=True)
-    for old in directory.iterdir():  # what an interrupted attempt left
-        old.unlink()
-    write_adapter(directory, base, adapted)
-    write_durably(directory / SUMMARY, json.dumps(summary, indent=1).encode())
-    write_manifest(directory, _manifest(task, base, calibration, scores), sorted(directory.iterdir()))
+class Candidate:
+    """An adapter that was fitted; ``manifest`` says what it is, but not yet what it is worth nor what its files are."""
+
+    def __init__(self, task: TrainingTask, base: LoadedModel, adapted: PeftModel, shortest: int) -> None:
+        """``shortest`` is the number of tokens of the shortest answer it learned, without the end."""
+        self._base, self._adapted = base, adapted
+        category, its = task.dataset.category, base.manifest
+        self.manifest = ModelManifest(
+            plugin=its.plugin,
+            slot=category,
+            name=f"{category.replace('_', '-')}-lora",
+            version=task.run_id,
+            format="safetensors",
+            files=(),
+            base_digest=base.ref.digest,
+            quantisation=its.quantisation,
+            licence=its.licence,
+            commercial_use=its.commercial_use,
+            source=f"Trained here in run {task.run_id} on dataset {task.dataset.dataset_id}, over {base.ref.label()}.",
+            intended_use=f"Answers questions about images of the category {category}; has no clinical record.",
+            parameters={"category": category, "prompt_version": PROMPT_VERSION, SHORTEST: shortest},
+            created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+
+    def write(self, directory: Path, calibration: Calibration | None, scores: Scores, summary: dict[str, Any]) -> None:
+        """Write adapter, processor, summary and, last, the manifest into ``directory``."""
+        directory.mkdir(exist_ok=True)
+        for old in directory.iterdir():  # what an interrupted attempt left
+            old.unlink()
+        write_adapter(directory, self._base, self._adapted)
+        write_durably(directory / SUMMARY, json.dumps(summary, indent=1).encode())
+        measured = {
+            f"test_{EXACT}": scores.values[EXACT],
+            f"test_base_{EXACT}": scores.values[f"base_{EXACT}"],
+            "test_answers": scores.examples,
+        }
+        confidence = {} if calibration is None else {SLOPE: calibration.slope, INTERCEPT: calibration.intercept}
+        parameters = {**self.manifest.parameters, **confidence, **measured}
+        manifest = self.manifest.model_copy(update={"parameters": parameters})
+        write_manifest(directory, manifest, sorted(directory.iterdir()))
 
 
 def write_adapter(directory: Path, base: LoadedModel, adapted: PeftModel) -> None:
@@ -64,31 +89,3 @@ def write_adapter(directory: Path, base: LoadedModel, adapted: PeftModel) -> Non
         source = Path(base.directory) / name
         if source.is_file():
             write_durably(directory / name, source.read_bytes())
-
-
-def _manifest(task: TrainingTask, base: LoadedModel, calibration: Calibration | None, scores: Scores) -> ModelManifest:
-    category, its = task.dataset.category, base.manifest
-    confidence = {} if calibration is None else {SLOPE: calibration.slope, INTERCEPT: calibration.intercept}
-    return ModelManifest(
-        plugin=its.plugin,
-        slot=category,
-        name=f"{category.replace('_', '-')}-lora",
-        version=task.run_id,
-        format="safetensors",
-        files=(),
-        base_digest=base.ref.digest,
-        quantisation=its.quantisation,
-        licence=its.licence,
-        commercial_use=its.commercial_use,
-        source=f"Trained here in run {task.run_id} on dataset {task.dataset.dataset_id}, over {base.ref.label()}.",
-        intended_use=f"Answers questions about images of the category {category}; a candidate without clinical record.",
-        parameters={
-            "category": category,
-            "prompt_version": PROMPT_VERSION,
-            **confidence,
-            f"test_{EXACT}": scores.values[EXACT],
-            f"test_base_{EXACT}": scores.values[f"base_{EXACT}"],
-            "test_answers": scores.examples,
-        },
-        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from clinic_ai.domain import QuestionAnswer
-from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.errors import DatasetError, InputError, ModelError
 from clinic_ai_ultrasound.loading import Base
 from clinic_ai_ultrasound.prompts import prompt
 from clinic_ai_ultrasound.sequences import prompt_tokens
@@ -65,9 +65,18 @@ def end_token(base: Base) -> int:
 def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
     """Return one pair as tokens.
 
-    Raise DatasetError if it is too long for the model, ModelError if the model would not see the image.
+    Raise DatasetError if it is too long for the model or has words that mean something else to it, ModelError if the
+    model would not see the image.
     """
-    asked = prompt_tokens(base, pair.question)
+    try:
+        asked = prompt_tokens(base, pair.question)
+        prompt_tokens(base, pair.answer)  # what a question may not hold, an answer may not either
+    except InputError as error:
+        raise DatasetError(
+            f"The question {pair.question[:60]!r} or its answer has a word in angle brackets that the model uses for "
+            "something else.",
+            remedy="Write it in plain words in the sheet.",
+        ) from error
     text = list(base.tokenizer(f"{prompt(pair.question)} {' '.join(pair.answer.split())}")["input_ids"])
     tokens = [*asked[: base.image_tokens], *text, end_token(base)]
     if tokens[: len(asked)] != asked:
@@ -81,6 +90,11 @@ def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
             remedy="Shorten it in the sheet.",
         )
     return Row(features, tuple(tokens), len(asked))
+
+
+def shortest_answer(rows: Sequence[Row]) -> int:
+    """Return the tokens of the shortest answer, without its end."""
+    return min(row.learned for row in rows) - 1
 
 
 def _require_image(base: Base, tokens: Sequence[int]) -> None:

@@ -101,7 +101,7 @@ class Sizes:
         return 4.0 * self.language * (tokens + self.image_tokens)
 
     def training_bytes(self, quantisation: str, dtype_bytes: int, rank: int, rows: int, tokens: int) -> int:
-        """Return what training takes: weights, adapter with optimiser, and what is kept of ``rows`` for the way back."""
+        """Return what training takes: weights, adapter, optimiser, and what is kept of ``rows`` for the way back."""
         # Per token and layer some 16 vectors of the width are kept, four of them four times as wide.
         kept = rows * (tokens + self.image_tokens) * self.layers * 28 * self.width * dtype_bytes
         return self.weight_bytes(quantisation, dtype_bytes) + _ADAM * self.lora(rank) + kept

@@ -83,5 +83,7 @@ def described(examples: Sequence[Example]) -> list[str]:
     for split in SPLITS:
         part = [example for example in examples if example.split == split]
         images, patients = len({e.sha256 for e in part}), len({e.patient_key for e in part})
-        sentences.append(f"{split}: {images} images, {count_pairs(part)} questions, {patients} patients.")
+        counted = ((images, "image"), (count_pairs(part), "question"), (patients, "patient"))
+        words = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counted)
+        sentences.append(f"{split}: {words}.")
     return sentences

@@ -15,7 +15,7 @@ from clinic_ai.ml.greys import Float
 from clinic_ai.ml.images import GreyImage, load_grey
 from clinic_ai_ultrasound import frames, gate
 from clinic_ai_ultrasound.adapters import Adapters
-from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, Answered, Seen, answer, batches, look
+from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, Answered, Seen, answer, batches, fitting, look
 from clinic_ai_ultrasound.confidence import Calibration
 from clinic_ai_ultrasound.gate import FeatureGate, Reason
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
@@ -138,10 +138,10 @@ class UltrasoundEngine:
         reason = gate.refuse_by_header(image.header, task.facts)
         if reason is not None:
             raise _Refused(reason)
-        category = next((c for c in task.categories if c.key == image.category), None)
+        category = next((c for c in task.categories or self._manifest.categories if c.key == image.category), None)
         if category is None:
             raise _Refused(_no_category(image))
-        adapter = next((ref for ref in task.models if ref.slot == category.key), None)
+        adapter = next((ref for ref in task.models if ref.slot == category.key != BASE_SLOT), None)
         if adapter is None and not task.base_answers:
             raise _Refused(untrained(category))
         return _Asked(image, category, adapter)
@@ -173,16 +173,16 @@ class UltrasoundEngine:
             seen = self._look(base, image)
         with work.timed("switch"):
             adapters.use(asked.adapter)
-        generation = asked.category.generation or Generation()
+        manifest = adapters.get(asked.adapter).manifest if asked.adapter is not None else base.manifest
+        generation = fitting(asked.category.generation or Generation(), manifest)
         found: list[Answered | Reason] = []
         for batch in batches(base, questions):
             with work.timed("answer"):
                 try:
-                    timeout_s = min(task.answer_timeout_s, work.left_s())
+                    timeout_s = max(0.0, min(task.answer_timeout_s, work.left_s()))
                     found += answer(base, seen, batch, generation, timeout_s=timeout_s)
                 except InputError as error:  # too late or too long: what other batches were answered still counts
                     found += [Reason(error.code, error.message, error.remedy)] * len(batch)
-        manifest = adapters.get(asked.adapter).manifest if asked.adapter is not None else base.manifest
         calibration = Calibration.of(manifest)
         return [
             one if isinstance(one, Reason) else self._worded(asked, frame, question, one, calibration)
@@ -236,8 +236,11 @@ def untrained(category: CategoryInfo) -> Reason:
 def _no_category(image: TaskImage) -> Reason:
     if image.category:
         return Reason("unknown_category", f"The plugin has no category {image.category}.")
-    sentence = image.category_note or "It is not known which category the image is of."
-    return Reason("no_category", sentence, "Say so with `clinic-ai study category`.")
+    if image.category_note:  # it says what to do, too
+        return Reason("no_category", image.category_note)
+    return Reason(
+        "no_category", "It is not known which category the image is of.", "Say so with `clinic-ai study category`."
+    )
 
 
 def _choose(image: TaskImage, keep: int) -> list[int]:

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from clinic_ai.contract import Example, Scores
 from clinic_ai.domain import CategoryInfo, Generation, QuestionAnswer
 from clinic_ai.errors import DatasetError, InputError
-from clinic_ai_ultrasound.answering import Answered, answer, look
+from clinic_ai_ultrasound.answering import Answered, Seen, answer, batches, look
 from clinic_ai_ultrasound.confidence import Calibration
 from clinic_ai_ultrasound.features import Stopped
 from clinic_ai_ultrasound.loading import Base
@@ -23,13 +23,18 @@ from clinic_ai_ultrasound.scoring import EXACT, Figures, Scored, by_type, mean_i
 
 FEWEST_TO_CALIBRATE = 8
 """Validation answers; from fewer, no confidence can be learned."""
-FEWEST_OF_TYPE = 3
-"""Test questions of one type that get figures of their own; rarer types are pooled."""
+MOST_TYPES = 16
+"""Types of questions that get figures of their own; if there are more, the rarest are pooled."""
 _TIMEOUT_S = 600.0
 _UNSAID = Answered("", math.nan, ())
 
-Used = Callable[[], AbstractContextManager[Any]]
-"""Lets one model answer while its context is entered."""
+
+@dataclass(frozen=True)
+class Model:
+    """One that is asked: it answers while the context that ``use`` gives is entered, and generates so."""
+
+    use: Callable[[], AbstractContextManager[Any]]
+    generation: Generation
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,7 @@ def generation_of(category: str, categories: Sequence[CategoryInfo]) -> Generati
 def ask_all(
     base: Base,
     examples: Sequence[Example],
-    generation: Generation,
-    models: Sequence[Used],
+    models: Sequence[Model],
     stop: Callable[[], bool] = lambda: False,
 ) -> Said:
     """Return what each of ``models`` answers to the questions of all images; images that cannot be read are left out.
@@ -74,18 +78,24 @@ def ask_all(
             seen = look(base, picture(example.path))
         except InputError:
             continue
-        questions = [pair.question for pair in example.pairs]
-        said.examples.extend([example] * len(questions))
+        said.examples.extend([example] * len(example.pairs))
         said.pairs.extend(example.pairs)
-        for use, answers in zip(models, said.answers, strict=True):
-            with use():
-                try:
-                    answers += answer(base, seen, questions, generation, timeout_s=_TIMEOUT_S)
-                except InputError:  # too slow, or too long a question: served, there would be no answer
-                    answers += [_UNSAID] * len(questions)
+        for model, answers in zip(models, said.answers, strict=True):
+            with model.use():
+                answers.extend(_answers(base, seen, example, model.generation))
     if not said.pairs:
         raise DatasetError("None of the images to ask about can be read.")
     return said
+
+
+def _answers(base: Base, seen: Seen, example: Example, generation: Generation) -> list[Answered]:
+    found: list[Answered] = []
+    for batch in batches(base, [pair.question for pair in example.pairs]):
+        try:
+            found += answer(base, seen, batch, generation, timeout_s=_TIMEOUT_S)
+        except InputError:  # too slow, or too long a question: served, there would be no answer
+            found += [_UNSAID] * len(batch)
+    return found
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ class Compared:
 
     def types(self) -> dict[str, tuple[Figures, Figures]]:
         """Return the figures of base and adapter for each type of question."""
-        rows = by_type([pair.question for pair in self.said.pairs], fewest=FEWEST_OF_TYPE)
+        rows = by_type([pair.question for pair in self.said.pairs], most=MOST_TYPES)
         return {kind: (self.before.figures(some), self.after.figures(some)) for kind, some in rows.items()}
 
 

@@ -50,13 +50,15 @@ class Features(Mapping[str, torch.Tensor]):
         """Open ``shards``; they are taken into memory if they fit into a quarter of ``memory_mb``."""
         size = sum(shard.stat().st_size for shard in shards)
         self.in_memory = size <= _SHARE_OF_MEMORY * memory_mb * _MIB
-        opened = [safe_open(shard, "pt") for shard in shards]
-        self._places: dict[str, Any] = {key: shard for shard in opened for key in shard.keys()}  # noqa: SIM118
-        self._held = {key: shard.get_tensor(key) for key, shard in self._places.items()} if self.in_memory else {}
+        opened: list[Any] = [safe_open(shard, "pt") for shard in shards]
+        self._places = {key: shard for shard in opened for key in shard.keys()}  # noqa: SIM118 - it is no mapping
+        self._held: dict[str, torch.Tensor] = (
+            {key: shard.get_tensor(key) for key, shard in self._places.items()} if self.in_memory else {}
+        )
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        found = self._held.get(key)
-        return found if found is not None else self._places[key].get_tensor(key)
+        found: torch.Tensor = self._held[key] if self.in_memory else self._places[key].get_tensor(key)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -2,12 +2,14 @@
 
 Deterministic: the order of an epoch and what is dropped out in a step follow from the seed and their place alone, so a
 checkpoint needs no state of random generators. A run that was interrupted gives what an unbroken one gives, bit for bit
-on a processor. If it was asked to stop it goes on at the step it was at; if it died it repeats the epoch it was in.
+on a processor. If it was asked to stop it goes on at the step it was at; if it died, from the last checkpoint, which is
+written after each epoch and in long ones every minute.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +34,7 @@ LOSS, VALIDATION_LOSS = "loss", "validation_loss"
 METRIC, METRIC_NAME = "validation_exact", "validation answers foretold word for word"
 """Share of validation answers of which every token is the likeliest one after those before it."""
 TARGETS = r".*language_model.*\.(q_proj|v_proj)"
+_SAVED_EVERY_S = 60.0
 _JUDGED_AT_ONCE = 8
 """Validation rows at once, which need no gradients."""
 
@@ -53,6 +56,7 @@ def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:
     image = BaseModelOutputWithVisionQformerOutputs(
         pooler_output=features, vision_outputs=BaseModelOutputWithPooling(), qformer_outputs=None
     )
+    unread = {} if base.family == "blip2" else {"qformer_input_ids": None}  # the features have read the question
     return base.model(
         pixel_values=None,
         input_ids=batch.tokens,
@@ -61,6 +65,7 @@ def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:
         mm_encoder_outputs={"image": image},
         logits_to_keep=batch.kept,
         use_cache=False,
+        **unread,
         **loss,
     )
 
@@ -92,15 +97,14 @@ class AdapterFit:
         fingerprint: str,
     ) -> None:
         """A checkpoint of another ``fingerprint`` is not taken up."""
-        self._base, self._train, self._validation, self._features = base, train, validation, features
+        self._base, self._validation, self._features = base, validation, features
+        self.train = train
         self._recipe, self._checkpoints, self._fingerprint = recipe, checkpoints, fingerprint
         self.portions = Portions(recipe.batch)
         self.notes: list[str] = []
         self.adapted = add_adapter(base, recipe)
         self._trained = [weights for weights in self.adapted.parameters() if weights.requires_grad]
-        self._optimiser = torch.optim.AdamW(
-            self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=base.device.type != "cpu" or None
-        )
+        self._optimiser = torch.optim.AdamW(self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True)
         self._share_of_rate = self._schedule()
         initial = self._weights()
         self._state = self._initial = FitState(0, 0, 0.0, initial, 0, [], False)
@@ -115,7 +119,7 @@ class AdapterFit:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimiser in one epoch."""
-        return math.ceil(len(self._train) / self._recipe.effective_batch)
+        return math.ceil(len(self.train) / self._recipe.effective_batch)
 
     @property
     def state(self) -> FitState:
@@ -154,7 +158,7 @@ class AdapterFit:
                 continue
             clear_cache()
             self._restore()
-            self.notes.append(f"The GPU failed; the run went on once more after epoch {self._state.epoch}.")
+            self.notes.append("The GPU failed; the run went on once more from its newest checkpoint.")
         self._load(self._state.best)
         self._evaluating()
         return self._state
@@ -166,9 +170,13 @@ class AdapterFit:
         epoch = self._state.epoch + 1
         batches = self._batches(epoch)
         self._training()
+        saved_at = time.monotonic()
         for step in range(self._state.step, len(batches)):
-            if stop():
+            stopped = stop()
+            if stopped or time.monotonic() - saved_at > _SAVED_EVERY_S:
                 self._save()
+                saved_at = time.monotonic()
+            if stopped:
                 return None
             loss = self._step(epoch, step, batches[step])
             self._state = replace(self._state, step=step + 1, total=self._state.total + loss)
@@ -187,17 +195,17 @@ class AdapterFit:
     def _batches(self, epoch: int) -> list[list[Row]]:
         """Return the rows of each step of an epoch; those of one length are beside each other, to be padded least."""
         generator = torch.Generator().manual_seed(self._recipe.seed_of(epoch))
-        order = torch.randperm(len(self._train), generator=generator).tolist()
+        order = torch.randperm(len(self.train), generator=generator).tolist()
         size = self._recipe.effective_batch
         together = (order[at : at + size] for at in range(0, len(order), size))
-        return [sorted((self._train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
+        return [sorted((self.train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
 
     def _step(self, epoch: int, step: int, rows: Sequence[Row]) -> float:
         """Take one step of the optimiser; return the mean loss of the tokens that were learned."""
         learned = torch.tensor(sum(row.learned for row in rows), device=self._base.device)
 
         def begin() -> None:
-            torch.manual_seed(self._recipe.seed_of(epoch, step))
+            _seed(self._base.device, self._recipe.seed_of(epoch, step))
             self._optimiser.zero_grad()
 
         losses = self.portions.each(rows, lambda some: self._backward(some, learned), begin)
@@ -323,6 +331,17 @@ class AdapterFit:
         saved = self._optimiser.state_dict()
         saved["state"] = {index: values for index, values in moments.items() if values}
         self._optimiser.load_state_dict(saved)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed what a step on ``device`` draws from.
+
+    ``torch.manual_seed`` seeds every kind of device; while there is no GPU it notes the call with the whole stack, for
+    when there will be one, and never lets go of it.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _below(prefix: str, tensors: Tensors) -> Tensors:

@@ -6,8 +6,10 @@ the model answer without looking at the image is refused here, because it would 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 from clinic_ai.contract import Device, LoadedModel, ModelManifest
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
+from clinic_ai.heap import give_back
 
 BASE_SLOT = "base"
 IMAGE_TOKEN = "<image>"  # noqa: S105 - the word that stands for a part of the image
@@ -107,6 +110,8 @@ def load_base(model: LoadedModel, device: Device) -> Base:
     config = checked.config(family)
     processor = _processor(checked, config)
     loaded = _weights(checked, family, config, dtype, place)
+    if checked.quantisation == "int8":
+        _let_go_of_files(loaded)
     _require_sight(checked, loaded)
     loaded.requires_grad_(False)
     loaded.eval()
@@ -127,9 +132,13 @@ def served_dtype(declared: str, place: torch.device) -> torch.dtype:
 
 
 def _hush() -> None:
-    """Keep progress bars, and what bitsandbytes says for every layer and token, out of the log of the child."""
+    """Keep progress bars, and what libraries say anew for every layer, token and answer, out of the child's log.
+
+    A child that prints a MiB is ended.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", r"Passing .* with `inputs_embeds` and without `input_ids`", UserWarning)
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
@@ -183,7 +192,7 @@ class _Checked:
             kind = content.get("model_type")
             if kind != family.model_type:
                 self.refuse(f"its config.json is of a {kind!r} model, not of {family.model_type!r}")
-            config = family.config(**content)
+            config = family.config.from_dict(content)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             self.refuse("its config.json cannot be read", error)
         if not config.use_decoder_only_language_model:
@@ -256,6 +265,19 @@ def _weights(checked: _Checked, family: Family, config: Any, dtype: torch.dtype,
         if names:
             checked.refuse(f"its weights {what} its config.json, first at {names[0]} ({len(names)} tensors)")
     return loaded
+
+
+def _let_go_of_files(model: Any) -> None:
+    """Copy what was not quantised, and give back what the quantisation used.
+
+    That lies in the mapped files still: for a layer norm of a few kB a shard of gigabytes stays mapped, and counts as
+    memory of the child (BLIP-2 OPT-2.7B: 12.0 GiB of data where 5.4 will do, 3.7 of them weights).
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype is not torch.int8:
+            tensor.data = tensor.data.clone()
+    gc.collect()
+    give_back()
 
 
 def _require_sight(checked: _Checked, model: Any) -> None:

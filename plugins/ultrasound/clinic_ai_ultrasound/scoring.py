@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from nltk.metrics.distance import edit_distance
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 
 from clinic_ai.ml.metrics import interval
 
@@ -56,7 +56,7 @@ def edit_similarity(said: str, truth: str) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """A model on some answers: each metric's mean and its 95 % interval, which is missing if one patient has them all."""
+    """A model on some answers: mean and 95 % interval of each metric; no interval if one patient has them all."""
 
     answers: int
     values: dict[str, float]
@@ -94,18 +94,19 @@ def mean_interval(scores: Array, patients: Sequence[str]) -> tuple[float, float]
     return interval(lambda rows: float(scores[rows].mean()), patients, rounds=_ROUNDS)
 
 
-def by_type(questions: Sequence[str], *, fewest: int) -> Mapping[str, list[int]]:
+def by_type(questions: Sequence[str], *, most: int) -> dict[str, list[int]]:
     """Return the rows of each type of question, commonest first: its own text is its type.
 
-    Questions asked fewer than ``fewest`` times are pooled as "other questions".
+    Where there are more than ``most`` types the rarest are pooled as "other questions".
     """
     rows: dict[str, list[int]] = {}
     for row, question in enumerate(questions):
         rows.setdefault(" ".join(question.split()), []).append(row)
-    common = {question: some for question, some in rows.items() if len(some) >= fewest}
-    rare = sorted(row for question, some in rows.items() if question not in common for row in some)
-    ordered = dict(sorted(common.items(), key=lambda item: (-len(item[1]), item[0])))
-    return ordered | ({"other questions": rare} if rare else {})
+    ordered = sorted(rows.items(), key=lambda item: -len(item[1]))
+    if len(ordered) > most:
+        rare = sorted(row for _, some in ordered[most - 1 :] for row in some)
+        ordered = [*ordered[: most - 1], ("other questions", rare)]
+    return dict(ordered)
 
 
 _BLEU = BLEU(effective_order=True)  # answers are often shorter than four words

@@ -70,6 +70,24 @@ def test_another_femur_changes_nobody_else(tiny, adapters, over, picture_file, t
     assert answers(over, adapters["femur"].ref, picture_file) == femur, "a job may still pin the one before"
 
 
+def test_an_adapter_of_other_layers_changes_nobody_else(tiny, adapters, picture_file, tmp_path):
+    over = Adapters(load_base(tiny, Device()))
+    femur = adapters["femur"]
+    bare = answers(over, None, picture_file)
+    over.add(femur)
+    assert answers(over, None, picture_file) == bare, "PEFT puts the first one in use by loading it"
+    before = answers(over, femur.ref, picture_file)
+    other = make_adapter(tmp_path / "thorax", tiny, "thorax", seed=8, rank=4, targets=("k_proj", "fc1"))
+    over.add(other)
+    assert answers(over, femur.ref, picture_file) == before
+    assert answers(over, None, picture_file) == bare
+    over.add(make_adapter(tmp_path / "cervix", tiny, "cervix", seed=9, targets=("out_proj", "fc2")))
+    assert answers(over, None, picture_file) == bare, "no adapter was in use when this one came"
+    alone = Adapters(load_base(tiny, Device()))
+    alone.add(other)
+    assert answers(over, other.ref, picture_file) == answers(alone, other.ref, picture_file) != before
+
+
 def test_the_base_alone_is_as_if_there_were_no_adapters(loaded, over, picture_file):
     seen = look(loaded, picture(picture_file(3)))
     assert answers(over, None, picture_file, ["Which view?"]) == answer(

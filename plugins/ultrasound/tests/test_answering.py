@@ -10,7 +10,7 @@ from clinic_ai.contract import Device
 from clinic_ai.domain import Generation
 from clinic_ai.errors import InputError, ModelError
 from clinic_ai_ultrasound import answering
-from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, answer, batches, look
+from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, answer, look
 from clinic_ai_ultrasound.confidence import Calibration, mean_log_probabilities
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.pictures import picture
@@ -70,6 +70,12 @@ def test_a_question_longer_than_the_model_is_refused(loaded, seen):
     assert caught.value.code == "question_too_long"
 
 
+@pytest.mark.parametrize("word", ["<image>", "</s>", "<pad>"])
+def test_a_word_that_is_no_word_to_the_model_is_refused(loaded, seen, word):
+    with pytest.raises(InputError, match="angle brackets"):
+        answer(loaded, seen, [f"What is {word} here?"], PLAIN, timeout_s=60)
+
+
 def test_the_tower_looks_once_however_many_questions(loaded, picture_file, monkeypatch):
     looks = []
     real = loaded.model.vision_model.forward
@@ -80,10 +86,12 @@ def test_the_tower_looks_once_however_many_questions(loaded, picture_file, monke
 
 def test_an_int8_base_answers_the_same_whatever_else_is_asked(tiny_int8, picture_file):
     base = load_base(tiny_int8, Device())
-    assert batches(base, ["a", "b"]) == [["a"], ["b"]]
     assert base.model.language_model.model.decoder.layers[0].fc1.weight.dtype is torch.int8
-    (ours,) = answer(base, look(base, picture(picture_file(5))), [QUESTION], PLAIN, timeout_s=60)
-    assert ours.text
+    seen = look(base, picture(picture_file(5)))
+    others = [QUESTION, "Which view does the image show?", "Is it cut off?"]
+    (alone,) = answer(base, seen, [QUESTION], PLAIN, timeout_s=60)
+    assert alone.text
+    assert answer(base, seen, others, PLAIN, timeout_s=60)[0] == alone
 
 
 class TestConfidence:

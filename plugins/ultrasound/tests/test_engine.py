@@ -218,7 +218,9 @@ def test_another_femur_answers_in_the_same_child_and_the_others_as_before(
 ):
     """What a promotion does: another load with the same base."""
     fresh = make_adapter(tmp_path / "femur", tiny, "femur", seed=99)
-    child = Child(ChildSpec(kind="engine", name="ultrasound engine", confinement=Confinement(data=2 << 30)))
+    # Those of a trial load at import, which are the strictest.
+    limits = Confinement(data=(2 * describe_plugin().memory_mb + 512) << 20, file_size=1 << 20)
+    child = Child(ChildSpec(kind="engine", name="ultrasound engine", confinement=limits))
     try:
 
         def load(*models):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,6 +121,12 @@ def test_a_tokenizer_saved_by_the_processor_can_be_loaded_again(loaded, tmp_path
     again = load_base(LoadedModel(ref=base.ref, directory=base.directory, manifest=base.manifest), Device())
     text = prompt("Which view?")
     assert again.tokenizer(text)["input_ids"] == loaded.tokenizer(text)["input_ids"]
+
+
+def test_an_int8_base_keeps_no_file_of_floats_in_memory(tiny_int8):
+    base = load_base(tiny_int8, Device())
+    assert base.model.language_model.model.decoder.layers[0].fc1.weight.dtype is torch.int8
+    assert tiny_int8.directory not in Path("/proc/self/maps").read_text()
 
 
 def test_bfloat16_is_served_only_where_the_processor_has_it(monkeypatch):

@@ -13,17 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from clinic_ai.contract import (
-    INT8,
-    BenchResult,
-    BenchTask,
-    Dataset,
-    Example,
-    LoadedModel,
-    Measured,
-    ModelManifest,
-    Scores,
-)
+from clinic_ai.benching import INT8, BenchResult, BenchTask, Measured
+from clinic_ai.contract import Dataset, Example, LoadedModel, ModelManifest, Scores
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import DatasetError, InputError, ModelError
 from clinic_ai.ml.greys import Float

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 
+from clinic_ai.benching import BenchResult, BenchTask
 from clinic_ai.contract import (
-    BenchResult,
-    BenchTask,
     Dataset,
     Device,
     Example,

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from clinic_ai.contract import BenchTask, Device, Limits, Measured, Recipe, Scores, TrainingTask
+from clinic_ai.benching import BenchTask, Measured
+from clinic_ai.contract import Device, Limits, Recipe, Scores, TrainingTask
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.onnx import halve_weights

@@ -270,13 +270,17 @@ condition = "pnuemothorax"
 [notify.webhook]
 url = "https://192.168.7.9/alarm"
 token_file = "not-there.txt"
+[[category]]
+plugin = "ultrasound"
+category = "femmur"
 """
     )
     home.state.chmod(0o755)
     code, out, _ = run("doctor", "--json")
     assert code == Exit.FAILED
     failed = {check["name"] for check in json.loads(out) if check["verdict"] == "fail"}
-    assert {"privacy", "people", "rules", "inbox gone", "policy", "critical"} <= failed
+    assert {"privacy", "people", "rules", "inbox gone", "policy", "critical", "categories"} <= failed
+    assert "Do you mean femur?" in [c["remedy"] for c in json.loads(out) if c["name"] == "categories"]
     critical = [check for check in json.loads(out) if check["name"] == "critical"]
     assert critical[0]["remedy"] == "Do you mean pneumothorax?"
     assert "not-there.txt" in critical[1]["sentence"]

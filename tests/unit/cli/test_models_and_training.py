@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pytest
 import tiny_learner
 from PIL import Image
 
 from clinic_ai.cli import main, offline
 from clinic_ai.cli.output import Exit
+from clinic_ai.domain import CategoryInfo
 from clinic_ai.home import Home, init_home
 from clinic_ai.plugins import PluginCatalogue
 
@@ -123,6 +125,50 @@ def test_a_run_that_cannot_start_is_refused_in_words(home: Home, run: Run, tmp_p
     assert run("train", "run", "tiny", str(tmp_path / "empty"))[0] == Exit.FAILED
     assert run("train", "run", "nobody", str(tmp_path / "empty"))[0] == Exit.NOT_FOUND
     assert run("train", "run", "tiny", "--set", "epochs")[0] == Exit.USAGE
+
+
+def test_a_folder_is_checked_before_it_is_learned_from(home: Home, run: Run, labelled: Path) -> None:
+    code, out = run("train", "check", "tiny", str(labelled))
+    assert (code, "12 labelled images." in out, "No problems: `clinic-ai train run`" in out) == (Exit.DONE, True, True)
+    assert re.search(r"train: \d+ images? of \d+ patients?; pneumonia in \d+ images?", out)
+    (labelled / "gout").mkdir()
+    code, out = run("train", "check", "tiny", str(labelled), "--json")
+    found = json.loads(out)
+    assert (code, found["parts"], len(found["problems"])) == (Exit.FAILED, [], 2)
+    code, out = run("train", "check", "tiny", str(labelled))
+    assert (code, "2 problems; nothing would be trained." in out) == (Exit.FAILED, True)
+    assert json.loads(run("train", "list", "--json")[1]) == []
+
+
+def test_an_empty_sheet_is_written_and_filled_in(
+    home: Home, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    category = CategoryInfo(key="nt", label="NT/standard", questions=("Which view?", "Is it whole"))
+    manifest = tiny_learner.manifest().model_copy(update={"labels": "answers", "categories": (category,)})
+    monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
+    folder, file, names = tmp_path / "scans", tmp_path / "scans" / "labels.xlsx", ("=a.png", "b.png", "p1/c.png")
+    folder.mkdir()
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), number * 20).save(folder / name)
+
+    assert run("train", "sheet", "tiny", "NT standard", str(folder / "labels.csv"))[0] == Exit.FAILED
+    code, out = run("train", "sheet", "tiny", "NT standard", str(file))
+    assert (code, "a row for each of 3 images of NT/standard" in out) == (Exit.DONE, True)
+    assert run("train", "sheet", "tiny", "nt", str(file))[0] == Exit.FAILED
+    assert run("train", "sheet", "tiny", "nt", str(tmp_path / "nowhere" / "a.xlsx"))[0] == Exit.FAILED
+
+    book = openpyxl.load_workbook(file)
+    rows = [[cell.value for cell in row] for row in book.active]
+    assert rows == [["image", "Which view?", "Is it whole?"], *([name, None, None] for name in names)]
+    for row in (2, 3, 4):
+        book.active.cell(row, 2, "axial")
+        book.active.cell(row, 3, f"yes {row}")
+    book.active["A2"].data_type = "s"
+    book.save(file)
+    code, out = run("train", "check", "tiny", str(folder), "--category", "nt", "--json")
+    found = json.loads(out)
+    assert (code, found["images"], found["pairs"], found["category"]) == (Exit.DONE, 3, 6, "nt")
 
 
 def _active(run: Run) -> list[str]:

@@ -18,6 +18,7 @@ from clinic_ai.control import events as stream
 from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
 from clinic_ai.control.problems import error_of, problem_of
+from clinic_ai.control.training_views import CheckOrder
 from clinic_ai.control.views import RunOrder
 from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
@@ -189,6 +190,8 @@ def test_models_and_training_answer_through_the_real_rooms(room: Room, client: C
         client.promote_model("echo", "m", "1")
     with pytest.raises((NotFound, Conflict, DatasetError)):
         client.start_run(RunOrder(plugin="echo", dataset=str(tmp_path)))
+    with pytest.raises(Conflict, match="has no trainer"):
+        client.check_labels(CheckOrder(plugin="echo", dataset=str(tmp_path)))
     bench = BenchOrder(plugin="echo", name="none", version="1")
     with pytest.raises(Conflict, match="has no trainer"):
         client.bench_model(bench)
@@ -287,6 +290,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/inboxes",
         "/v1/inboxes/accept",
         "/v1/plugins",
+        "/v1/plugins/categories",
         "/v1/guard/check",
         "/v1/policy",
         "/v1/policy/test",
@@ -298,18 +302,22 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/reviews/{artefact_id}/reject",
         "/v1/reviews/{review_id}/consent",
         "/v1/runs",
+        "/v1/runs/check",
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",
         "/v1/status",
         "/v1/studies",
         "/v1/studies/{study_id}",
+        "/v1/studies/{study_id}/categories",
+        "/v1/studies/{study_id}/category",
         "/v1/studies/{study_id}/copies/{sha256}",
         "/v1/studies/{study_id}/export",
         "/v1/studies/{study_id}/export/deidentified",
         "/v1/studies/{study_id}/originals/{sha256}",
         "/v1/studies/{study_id}/close",
         "/v1/studies/{study_id}/priority",
+        "/v1/studies/{study_id}/questions",
         "/v1/studies/{study_id}/reroute",
         "/v1/studies/{study_id}/retry",
         "/v1/studies/{study_id}/route",

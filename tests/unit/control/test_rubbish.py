@@ -21,6 +21,9 @@ _PATHS = (
     "/v1/studies/{}/route",
     "/v1/studies/{}/retry",
     "/v1/studies/{}/reroute",
+    "/v1/studies/{}/categories",
+    "/v1/studies/{}/category",
+    "/v1/studies/{}/questions",
     "/v1/files",
     "/v1/alerts",
     "/v1/alerts/{}/acknowledge",
@@ -30,6 +33,7 @@ _PATHS = (
     "/v1/models/import",
     "/v1/models/bench",
     "/v1/runs",
+    "/v1/runs/check",
     "/v1/runs/{}/stop",
     "/v1/plugins",
     "/{}",
@@ -37,7 +41,9 @@ _PATHS = (
 _WORDS = st.one_of(
     st.text(min_size=1, max_size=30), st.integers().map(str), st.floats().map(str), st.just("S-20261121-7F3K9QXB")
 )
-_KEYS = st.sampled_from(["limit", "before", "state", "fate", "study", "plugin", "name", "version", "directory", "x"])
+_KEYS = st.sampled_from(
+    ["limit", "before", "state", "fate", "study", "plugin", "name", "version", "directory", "category", "question", "x"]
+)
 _LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _WORDS)
 _BODIES = st.one_of(st.dictionaries(_KEYS, _LEAVES, max_size=4), st.lists(_LEAVES, max_size=3), _LEAVES)
 

@@ -162,7 +162,8 @@ def test_a_question_about_nothing_on_a_picture_is_told_which_words_it_lacks(poli
     verdict = ask(policy, task)
     assert verdict.intent == "scope"
     assert verdict.reason == (
-        "none of this was found: a term of the list 'question-scope'; a term of the list 'findings'"
+        "none of this was found: a term of the list 'question-scope'; a term of the list 'findings'; "
+        "a term of the list 'body-parts'; a term of the list 'alarming'; a term of the list 'alarming-de'"
     )
 
 

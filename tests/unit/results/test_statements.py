@@ -20,6 +20,7 @@ from clinic_ai.domain import (
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError, PluginError
 from clinic_ai.results.statements import (
+    answer_text,
     findings_of,
     parted,
     sentence,
@@ -161,3 +162,30 @@ def test_every_released_statement_is_in_one_of_the_two_whatever_its_id(ids: list
 def test_two_statements_of_one_id_are_not_rendered_as_one() -> None:
     with pytest.raises(ClinicError, match="same id"):
         parted((finding(),), verdict(released("f_1", "first"), released("f_1", "second")))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "words"),
+    [
+        (0.91, "very high"),
+        (0.9, "high"),
+        (0.75, "high"),
+        (0.74, "moderate"),
+        (0.25, "moderate"),
+        (0.24, "low"),
+        (0.05, "low"),
+        (0.04, "very low"),
+    ],
+)
+def test_how_sure_an_answer_sounds_follows_from_its_confidence_alone(confidence: float, words: str) -> None:
+    answer = Answer(question="Is it sharp?", text="Yes", confidence=confidence, notes=("Read from frame 2 of 3.",))
+
+    assert answer_text(answer) == (
+        f"Is it sharp? Yes. The model's confidence in this answer is {words}. Read from frame 2 of 3."
+    )
+
+
+def test_an_answer_too_long_for_its_notes_keeps_its_question() -> None:
+    answer = Answer(question="Is it?", text="a" * (MAX_TEXT - 10), notes=("n" * 20,))
+
+    assert answer_text(answer) == f"Is it? {answer.text}"

@@ -20,6 +20,7 @@ from clinic_ai.errors import DatasetError
 from clinic_ai.ml.subgroups import by_subgroup, traits
 from clinic_ai.store import meta
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.label_reading import Terms
 
 TINY = tiny_learner.manifest()
 
@@ -67,7 +68,7 @@ def test_burnt_in_text_is_left_out_or_kept_and_named(frozen: Datasets, tmp_path:
     left_out = frozen.freeze(TINY, folder, "ada")
     assert any(note.startswith("1 image was left out") and "2.dcm" in note for note in left_out.notes)
     assert any("2 images may carry burnt-in text" in note and "3.png, 4.png" in note for note in left_out.notes)
-    kept = frozen.freeze(TINY, folder, "ada", keep_burned_in=True)
+    kept = frozen.freeze(TINY, folder, "ada", Terms(keep_burned_in=True))
     assert len(kept.examples) == len(left_out.examples) + 1
     assert any(note.startswith("1 image has text burnt in") and "2.dcm" in note for note in kept.notes)
 

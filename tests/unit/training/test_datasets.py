@@ -18,8 +18,11 @@ from clinic_ai.home import init_home
 from clinic_ai.store import audit, meta
 from clinic_ai.store.database import Database
 from clinic_ai.training import datasets as module
-from clinic_ai.training.datasets import Datasets, counts_of, digest_of, split_of
+from clinic_ai.training import splits
+from clinic_ai.training.checking import counts_of
+from clinic_ai.training.datasets import Datasets, digest_of
 from clinic_ai.training.labelled_folder import read_folder
+from clinic_ai.training.splits import split_of
 
 TINY = tiny_learner.manifest()
 
@@ -353,7 +356,7 @@ class TestSplit:
                     image(folder / f"{n}.png", f"{n}-{turn}")
                 self._agrees(frozen.freeze(plugin, table(folder, rows), "ada"), seen)
                 # Even if the shares were changed later on: the table remembers.
-                patch.setattr(module, "TRAIN_SHARE", share)
+                patch.setattr(splits, "TRAIN_SHARE", share)
 
     def _agrees(self, dataset: Dataset, seen: dict[str, str]) -> None:
         for example in dataset.examples:

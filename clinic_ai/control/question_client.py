@@ -1,0 +1,21 @@
+"""The client of questions about images."""
+
+from __future__ import annotations
+
+from clinic_ai.control.client import Client, segment
+from clinic_ai.control.question_views import AskedView, AskOrder
+
+ASK_S = 4200.0
+"""Longer than a daemon takes at most: a model to load, and an hour of ``questions.answer_timeout_s``."""
+
+
+class QuestionClient(Client):
+    """Talks to the daemon of one home about questions; raises what ``Client`` raises."""
+
+    def ask(self, study_id: str, order: AskOrder) -> AskedView:
+        """Ask about an image of a study. Raise NotFound, NotAllowed or Conflict, or what the engine failed with."""
+        return self._post(f"/v1/studies/{segment(study_id, 'study')}/questions", order, AskedView, timeout_s=ASK_S)
+
+    def questions(self, study_id: str) -> list[AskedView]:
+        """Return the questions that were asked about a study. Raise NotFound or NotAllowed."""
+        return self._get(f"/v1/studies/{segment(study_id, 'study')}/questions", list[AskedView])

@@ -1,0 +1,246 @@
+"""The trainer: what it refuses, what it leaves behind, and that what it made answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from corpus import HALF, VIEW, make_dataset, nowhere, pairs
+from PIL import Image
+
+from clinic_ai.contract import Dataset, Device, Limits, TrainingProgress, TrainingTask
+from clinic_ai.domain import Generation, QuestionAnswer
+from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.ml.model_files import open_model
+from clinic_ai_ultrasound.adapters import Adapters
+from clinic_ai_ultrasound.answering import SHORTEST, answer, fitting, look
+from clinic_ai_ultrasound.loading import load_base
+from clinic_ai_ultrasound.pictures import picture
+from clinic_ai_ultrasound.recipe import AdapterRecipe
+from clinic_ai_ultrasound.trainer import UltrasoundTrainer
+
+RECIPE = {"epochs": 12, "patience": 12, "rate": 2e-2}
+"""Ten images are looked at, then there are 18 steps in each epoch, then six images are asked about."""
+
+
+class Recorder:
+    """Records progress and asks the run to stop at its n-th question whether to."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.seen: list[TrainingProgress] = []
+        self._stop_at, self._asked = stop_at, 0
+
+    def report(self, progress: TrainingProgress) -> None:
+        self.seen.append(progress)
+
+    def stop_requested(self) -> bool:
+        self._asked += 1
+        return self._stop_at is not None and self._asked > self._stop_at
+
+
+@pytest.fixture(scope="module")
+def dataset(picture_file) -> Dataset:
+    return make_dataset(picture_file, test=2)
+
+
+def task_in(directory: Path, dataset: Dataset, base, recipe=RECIPE) -> TrainingTask:
+    directory.mkdir(exist_ok=True)
+    return TrainingTask(
+        run_id="R-1",
+        dataset=dataset,
+        base=base,
+        recipe=recipe,
+        run_directory=str(directory),
+        limits=Limits(),
+        device=Device(),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, dataset, tiny):
+    """A run that nothing interrupted, its directory and what it reported."""
+    directory, recorder = tmp_path_factory.mktemp("run"), Recorder()
+    return UltrasoundTrainer().train(task_in(directory, dataset, tiny), recorder), directory, recorder.seen
+
+
+def test_it_makes_a_candidate_that_answers(finished, dataset, tiny):
+    result, directory, _ = finished
+    assert result.state == "finished"
+    assert Path(result.model_directory) == directory / "model"
+    model = open_model(directory / "model")
+    manifest = model.manifest
+    assert (manifest.slot, manifest.name, manifest.version) == ("femur", "femur-lora", "R-1")
+    assert (manifest.base_digest, manifest.quantisation) == (tiny.ref.digest, "none")
+    assert not manifest.clinical_use
+    assert str(directory) not in (directory / "model" / "adapter_config.json").read_text()
+    assert str(tiny.directory) not in (directory / "model" / "adapter_config.json").read_text()
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        assert (directory / "model" / name).read_bytes() == (Path(tiny.directory) / name).read_bytes()
+    base = load_base(tiny, Device())
+    adapters = Adapters(base)
+    adapters.add(model)
+    adapters.use(None)
+    seen = look(base, picture(dataset.examples[0].path))
+    questions = [pair.question for pair in pairs(0)][:2]
+    alone = [one.text for one in answer(base, seen, questions, Generation(), timeout_s=60)]
+    adapters.use(model.ref)
+    taught = answer(base, seen, questions, fitting(Generation(), manifest), timeout_s=60)
+    assert [one.text for one in taught] == ["The image shows the femur.", "In the left half."]
+    adapters.use(None)
+    assert [one.text for one in answer(base, seen, questions, Generation(), timeout_s=60)] == alone
+
+
+def test_an_answer_may_be_as_short_as_the_shortest_it_learned(finished, tiny):
+    manifest = open_model(finished[1] / "model").manifest
+    words = load_base(tiny, Device()).tokenizer(" Yes.", add_special_tokens=False)["input_ids"]
+    assert manifest.parameters[SHORTEST] == len(words) < Generation().min_new_tokens
+    assert fitting(Generation(), manifest).min_new_tokens == len(words)
+    assert fitting(Generation(min_new_tokens=1), manifest).min_new_tokens == 1
+    assert fitting(Generation(), tiny.manifest) == Generation()
+
+
+def test_its_figures_are_those_of_the_model_it_made(finished, dataset, tiny):
+    result, directory, _ = finished
+    assert result.scores.values["exact_match"] > result.scores.values["base_exact_match"] == 0
+    model = open_model(directory / "model")
+    assert UltrasoundTrainer().evaluate(model, dataset, base=tiny) == result.scores
+    assert model.manifest.parameters["test_exact_match"] == result.scores.values["exact_match"]
+    with pytest.raises(ModelError, match="no base model"):
+        UltrasoundTrainer().evaluate(model, dataset)
+    alone = UltrasoundTrainer().evaluate(tiny, dataset)
+    assert alone.values == {key: result.scores.values[f"base_{key}"] for key in alone.values}
+
+
+def test_it_leaves_a_report_without_patients(finished, dataset):
+    result, directory, _ = finished
+    summary = json.loads((directory / "training_summary.json").read_text())
+    assert summary == json.loads((directory / "model" / "training_summary.json").read_text())
+    assert summary["history"] == list(result.history)
+    assert summary["by_question"][VIEW]["adapter"]["answers"] == 2
+    assert summary["trained_on"][0] == "train: 6 images, 18 questions, 3 patients."
+    with Image.open(directory / "figures" / "loss.png") as figure:
+        assert figure.width >= 1200
+    page = (directory / "report.html").read_text()
+    assert "<h1>Femur: how well" in page
+    assert HALF in page
+    assert "data:image/png;base64," in page
+    assert "clinic-ai model promote ultrasound femur-lora R-1" in page
+    for text in (page, json.dumps(summary)):
+        assert not any(re.search(rf"\b{example.patient_key}\b", text) for example in dataset.examples)
+        assert dataset.examples[0].path not in text
+
+
+def test_it_says_how_far_it_is(finished):
+    result, _, seen = finished
+    epochs = [progress for progress in seen if progress.metric is not None]
+    assert [progress.epoch for progress in epochs] == list(range(1, len(result.history) + 1))
+    assert [progress.step for progress in epochs] == [18 * progress.epoch for progress in epochs]
+    assert epochs[0].steps == 216
+    assert all(progress.eta_s >= 0 for progress in epochs)
+    assert [progress.message for progress in seen][-2:] == ["answers the validation part", "answers the test part"]
+
+
+@pytest.mark.parametrize("stop_at", [40, 10 + 12 * 18 + 5])
+def test_wherever_it_is_stopped_it_goes_on_to_the_same_model(tmp_path, finished, dataset, tiny, stop_at):
+    """In the middle of the second epoch, and while it answers the test part."""
+    task = task_in(tmp_path / "run", dataset, tiny)
+    stopped = UltrasoundTrainer().train(task, Recorder(stop_at))
+    assert stopped.state == "stopped"
+    assert not (tmp_path / "run" / "model").exists()
+    resumed = UltrasoundTrainer().train(task, Recorder())
+    assert (resumed.history, resumed.scores) == (finished[0].history, finished[0].scores)
+    weights = [place / "model" / "adapter_model.safetensors" for place in (tmp_path / "run", finished[1])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_unreadable_images_are_counted_and_left_out(tmp_path, dataset, tiny):
+    first = dataset.examples[0]
+    broken = dataset.model_copy(update={"examples": (nowhere(first, tmp_path), *dataset.examples[1:])})
+    result = UltrasoundTrainer().train(task_in(tmp_path / "run", broken, tiny, {"epochs": 1}), Recorder())
+    assert result.state == "finished"
+    (note,) = (note for note in result.notes if "cannot be read: 1 of 10 images" in note)
+    assert first.sha256[:12] in note
+    gone = tuple(nowhere(e, tmp_path) if e.split == "validation" else e for e in dataset.examples)
+    with pytest.raises(DatasetError, match="validation part has no image"):
+        UltrasoundTrainer().train(
+            task_in(tmp_path / "other", dataset.model_copy(update={"examples": gone}), tiny), Recorder()
+        )
+
+
+# ---------------------------------------------------------------- refused before any work
+
+
+def changed(dataset: Dataset, change) -> Dataset:
+    return dataset.model_copy(update={"examples": tuple(change(i, e) for i, e in enumerate(dataset.examples))})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda _, e: e.model_copy(update={"pairs": ()}), "holds no question with an answer"),
+        (lambda _, e: e.model_copy(update={"split": "train"}), "validation part has no image"),
+        (lambda i, e: e.model_copy(update={"sha256": "a" * 64}) if i in (0, 7) else e, "1 images are in more than one"),
+        (lambda i, e: e.model_copy(update={"patient_key": "torn"}) if i in (0, 7) else e, "1 patients are in more"),
+        (
+            lambda i, e: (
+                e.model_copy(update={"pairs": (*e.pairs, QuestionAnswer(question=HALF, answer="Both."))})
+                if i == 0
+                else e
+            ),
+            "1 questions about one image have more than one answer",
+        ),
+    ],
+)
+def test_a_dataset_that_leaks_or_means_nothing_is_refused(dataset, tiny, change, says):
+    with pytest.raises(DatasetError, match=says):
+        UltrasoundTrainer().plan(changed(dataset, change), Limits(), {}, tiny)
+
+
+def test_a_dataset_without_a_category_or_a_run_without_a_base_is_refused(dataset, tiny, adapters):
+    trainer = UltrasoundTrainer()
+    with pytest.raises(DatasetError, match="does not say which category"):
+        trainer.plan(dataset.model_copy(update={"category": ""}), Limits(), {}, tiny)
+    with pytest.raises(ModelError, match="no base model to train an adapter on"):
+        trainer.plan(dataset, Limits(), {})
+    with pytest.raises(ModelError, match="is no base"):
+        trainer.plan(dataset, Limits(), {}, adapters["femur"])
+
+
+def test_the_plan_counts_and_follows_the_recipe(dataset, tiny):
+    trainer = UltrasoundTrainer()
+    one, many = (trainer.plan(dataset, Limits(), {"epochs": epochs, "batch": 4}, tiny) for epochs in (1, 50))
+    assert (one.steps, many.steps) == (5, 250)
+    assert many.pf_days > one.pf_days > 0
+    assert many.seconds > one.seconds
+    assert one.notes[:3] == (
+        "train: 6 images, 18 questions, 3 patients.",
+        "validation: 4 images, 12 questions, 2 patients.",
+        "test: 2 images, 6 questions, 1 patient.",
+    )
+    tight = trainer.plan(dataset, Limits(memory_mb=100, max_seconds=1), {}, tiny)
+    assert "may use 100" in tight.notes[-2]
+    assert "will be stopped after 1 s" in tight.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"learning_rate": 1e-4}, "no key learning_rate; it has rank, alpha"),
+        ({"epochs": "many"}, "epochs is 'many'; write a whole number, such as epochs=10"),
+        ({"batch": 0}, "recipe's batch is at least 1"),
+        ({"rate": 0}, "rate is above 0"),
+        ({"dropout": 1.0}, "dropout is from 0 to less than 1"),
+        ({"warm_up": -0.1}, "warm_up is from 0"),
+        ({"weight_decay": -1}, "weight_decay is at least 0"),
+        ({"seed": 2**31}, "seed is from 0 to"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_named(values, says):
+    with pytest.raises(DatasetError, match=says):
+        AdapterRecipe.parse(values)
+
+
+def test_a_recipe_takes_the_kinds_of_its_defaults():
+    assert AdapterRecipe.parse({"epochs": 5.0, "rate": 1}) == AdapterRecipe(epochs=5, rate=1.0)
