@@ -93,7 +93,8 @@ def _texture(generator: np.random.Generator, grain: int, kind: str) -> npt.NDArr
     else:
         values = 1 + 0.35 * generator.standard_normal(shape, dtype=np.float32)
     grown = Image.fromarray(values).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(grown), 0.05, 3.0)
+    factors: npt.NDArray[np.float32] = np.clip(np.asarray(grown), 0.05, 3.0)
+    return factors
 
 
 def _sector(generator: np.random.Generator) -> npt.NDArray[np.float32]:
