@@ -19,6 +19,9 @@ from sqlalchemy import Engine
 from clinic_ai.store import migrations
 from clinic_ai.store.database import Database
 
+# Tests run beside each other, and small networks are slower on two threads than on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _LONG = {"appliance", "integration", "plugins"}
 SOURCES = ("clinic_ai", "plugins", "tests/support")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clinic_ai_ultrasound.reference.phantoms import draw_phantoms, write_phantoms
 from harness import QUICK, Daemon, rows, wait_until
 from PIL import Image
 
 from clinic_ai.home import Home, init_home
+from clinic_ai_ultrasound.reference.phantoms import draw_phantoms, write_phantoms
 
 VIEW = "Which view does the image show?"
 SIDE = "In which half of the image does the {} lie?"
@@ -117,6 +117,7 @@ def test_what_no_model_is_asked_and_what_is_no_ultrasound(home: Home, tmp_path: 
     assert "colour picture" in refused["reason"]
 
 
+@pytest.mark.timeout(480)  # a training and eleven commands; beside other tests they take minutes
 def test_a_sheet_for_femur_teaches_that_category_and_no_other(home: Home) -> None:
     # As a clinic has it that has not labelled a femur yet.
     clinic_ai(home, "model", "rollback", "ultrasound", "--slot", "femur")

@@ -131,6 +131,8 @@ def test_the_same_refusal_is_written_down_once_a_minute(room: ReceivingRoom, mon
         assert store(room.port, [], title="STRANGER") == []
         room.wait(lambda: room.receiver.view().refused > refused + number, "the refusal counted")  # noqa: B023
 
+    # What is counted at once is written down by the next step.
+    room.wait(lambda: counted(room, "association.refused", "unknown_peer") > 0, "the refusal in the audit")
     assert counted(room, "association.refused", "unknown_peer") == 1
 
 
