@@ -89,7 +89,8 @@ def test_it_makes_a_candidate_that_answers(finished, dataset, tiny):
     taught = answer(base, seen, questions, fitting(Generation(), manifest), timeout_s=60)
     # What it never answers otherwise it has learned for sure; left from right so small a base need not tell.
     assert taught[0].text == "The image shows the femur."
-    assert taught[1].text.startswith("In the") and taught[1].text.endswith("half.")
+    assert taught[1].text.startswith("In the")
+    assert taught[1].text.endswith("half.")
     assert taught[1].text != alone[1]
     adapters.use(None)
     assert [one.text for one in answer(base, seen, questions, Generation(), timeout_s=60)] == alone
