@@ -186,7 +186,7 @@ class _Checked:
     def _config(self) -> LoraConfig:
         try:
             config = LoraConfig.from_pretrained(str(self._directory), local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._refuse(f"its {CONFIG} cannot be read", error)
         if not isinstance(config, LoraConfig) or not config.target_modules:
             self._refuse("it is no LoRA adapter with target modules")
@@ -217,8 +217,8 @@ class _Checked:
             if tuple(tensor.shape) != expected[key]:
                 found, wanted = _shape(tensor.shape), _shape(expected[key])
                 self._refuse(f"its weights {key} are {found} where this base needs {wanted}")
-            if not torch.isfinite(tensor).all():
-                self._refuse(f"its weights {key} are not all finite numbers")
+            if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+                self._refuse(f"its weights {key} are not all finite floating-point numbers")
 
     def _refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
         raise ModelError(f"The adapter {self._label} cannot be used: {why}.", remedy=_REMEDY) from cause
