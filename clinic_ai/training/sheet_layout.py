@@ -52,6 +52,8 @@ _QUESTION = re.compile(r"(?:questions?|ques|quest|query|q)" + _SUFFIX)
 _ANSWER = re.compile(r"(?:answers?|answ|ans|reply|replies|responses?|a)" + _SUFFIX)
 _ANSWER_TO = re.compile(r"(?:question|q)0*(\d{1,3})(?:answer|ans|a)")
 _ASKS = ("?", "？", "؟", "՞", "፧")
+_SPECIAL = re.compile(r"</?\w+>")
+"""What has this form may be no word to a language model but a sign, such as the end of a text."""
 _COUNTED = re.compile(r"(?:q(?:uestion)?\s*\d{1,3}\s*[.:)-]|\d{1,3}\s*[.:)])\s+", re.IGNORECASE)
 """``1. `` or ``Q1: `` before the question itself."""
 _NO_VALUE = {
@@ -205,6 +207,10 @@ def _add_question(place: Place, cell: SheetCell, columns: _Columns, said: Said) 
     asked = question_of(cell.text)
     if len(asked) > MAX_QUESTION:
         said.problems.append(f"{place}: the question is longer than {MAX_QUESTION} characters.")
+    elif special := _SPECIAL.search(asked):
+        said.problems.append(
+            f"{place}: {special[0][:60]} may mean something else to a model; write it without the brackets."
+        )
     elif any(pair.asked and same_question(pair.asked) == same_question(asked) for pair in columns.pairs):
         said.problems.append(f"{place}: the question “{asked}” is a header twice.")
     columns.pairs.append(_Pair("", cell.column, asked))
@@ -300,6 +306,14 @@ class _Row:
             return None
         return cell.text
 
+    def words(self, column: str, most: int) -> str | None:
+        """Return what a cell says to a model; as ``text``."""
+        said = self.text(column, most)
+        if special := _SPECIAL.search(said or ""):
+            self.refuse(column, f"{special[0][:60]} may mean something else to a model; write it without the brackets")
+            return None
+        return said
+
 
 def _read_row(row: _Row, columns: _Columns, said: Said) -> None:
     if not row.cells.keys() - columns.unused.keys():
@@ -319,8 +333,8 @@ def _read_row(row: _Row, columns: _Columns, said: Said) -> None:
 
 def _pairs(row: _Row, columns: _Columns) -> Iterator[tuple[QuestionAnswer, Place]]:
     for pair in columns.pairs:
-        asked = pair.asked or row.text(pair.question, MAX_QUESTION)
-        answer = row.text(pair.answer, MAX_ANSWER)
+        asked = pair.asked or row.words(pair.question, MAX_QUESTION)
+        answer = row.words(pair.answer, MAX_ANSWER)
         if asked == "" and answer:
             row.refuse(pair.question, "the question is empty")
         if asked and answer == "":

@@ -10,6 +10,7 @@ with what another is asked, or with which others there are.
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +35,10 @@ _BASE_ALONE = ""
 _PREFIX = "base_model.model."
 _LANGUAGE = "language_model."
 _REMEDY = "Train the category again with `clinic-ai train run ultrasound DIR`, or import an adapter of this base."
+_PATTERN = re.compile(r"(?:\w|\\?\.|\.\*)*(?:\((?:\w|\|)*\))?")
+_MOST_STARS = 3
+"""Target modules may be a pattern, as long as it is a plain one: with groups that repeat, or many stars, whoever made
+the adapter could halt the engine, which matches it with the name of every module."""
 _FREE = {
     # What an adapter may choose of its config, or what says only where it comes from.
     "auto_mapping",
@@ -181,15 +186,17 @@ class _Checked:
     def _config(self) -> LoraConfig:
         try:
             config = LoraConfig.from_pretrained(str(self._directory), local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._refuse(f"its {CONFIG} cannot be read", error)
         if not isinstance(config, LoraConfig) or not config.target_modules:
             self._refuse("it is no LoRA adapter with target modules")
+        if isinstance(targets := config.target_modules, str) and not _is_plain(targets):
+            self._refuse("its target modules are a pattern that may take forever to match; they can be a list of names")
         usual, its = LoraConfig().to_dict(), config.to_dict()
         odd = sorted(key for key in its if key not in _FREE and (its[key] or usual.get(key)) != usual.get(key))
         if odd:
             self._refuse(f"it is more than a plain LoRA ({', '.join(odd)})")
-        if not (isinstance(config.r, int) and config.r > 0 and math.isfinite(config.lora_alpha)):
+        if not (isinstance(config.r, int) and config.r > 0 and _is_finite(config.lora_alpha)):
             self._refuse("its rank or alpha is no positive number")
         return config
 
@@ -210,11 +217,19 @@ class _Checked:
             if tuple(tensor.shape) != expected[key]:
                 found, wanted = _shape(tensor.shape), _shape(expected[key])
                 self._refuse(f"its weights {key} are {found} where this base needs {wanted}")
-            if not torch.isfinite(tensor).all():
-                self._refuse(f"its weights {key} are not all finite numbers")
+            if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+                self._refuse(f"its weights {key} are not all finite floating-point numbers")
 
     def _refuse(self, why: str, cause: Exception | None = None) -> NoReturn:
         raise ModelError(f"The adapter {self._label} cannot be used: {why}.", remedy=_REMEDY) from cause
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number)
+
+
+def _is_plain(pattern: str) -> bool:
+    return _PATTERN.fullmatch(pattern) is not None and pattern.count("*") <= _MOST_STARS
 
 
 def _shape(sizes: Any) -> str:

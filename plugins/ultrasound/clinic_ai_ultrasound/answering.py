@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,8 +89,9 @@ def answer(
 ) -> list[Answered]:
     """Answer questions about one picture, as one batch where that is right; see ``batches``.
 
-    Raise InputError if a question is too long for the model or has a word it cannot be asked, or if the answers to a
-    batch are not finished in ``timeout_s`` seconds; then there is none at all.
+    Raise InputError if a question is too long for the model or has a word it cannot be asked, if the model computes
+    what is no finite number, or if the answers to a batch are not finished in ``timeout_s`` seconds; then there is none
+    at all.
     """
     return [
         one for batch in batches(base, questions) for one in _answer(base, seen, batch, generation, timeout_s=timeout_s)
@@ -114,6 +116,12 @@ def _answer(
     )
     answers = [_ended(row, _stops(base)) for row in generated.tolist()]
     means = mean_log_probabilities(base, features, prompts, answers)
+    if not all(map(math.isfinite, means)):  # weights may be finite each and overflow together
+        raise InputError(
+            "not_finite",
+            "The model computes numbers that are not finite; what it says is not passed on.",
+            remedy="Take its promotion back with `clinic-ai model rollback`, then train or import it again.",
+        )
     return [
         _said(base, question, tokens, mean) for question, tokens, mean in zip(questions, answers, means, strict=True)
     ]

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask, TaskImage
 from clinic_ai.domain import Analysis, Answer, CategoryInfo, Generation, ModelRef, Refusal
@@ -152,7 +152,12 @@ class UltrasoundEngine:
         with work.timed("choose"):
             chosen = _choose(asked.image, frames.KEPT)
         for frame in chosen:
-            for found in self._ask_frame(asked, task, frame, asked.category.questions, work):
+            try:
+                answers = self._ask_frame(asked, task, frame, asked.category.questions, work)
+            except _Refused as refused:  # another frame of the loop may still be asked about
+                work.refuse(asked.image, _of_frame(refused.reason, frame, asked.image))
+                continue
+            for found in answers:
                 if isinstance(found, Answer):
                     work.answers.append(found)
                 else:
@@ -241,6 +246,13 @@ def _no_category(image: TaskImage) -> Reason:
     return Reason(
         "no_category", "It is not known which category the image is of.", "Say so with `clinic-ai study category`."
     )
+
+
+def _of_frame(reason: Reason, frame: int, image: TaskImage) -> Reason:
+    """Return a reason that says of which frame it is, if the image is a loop."""
+    if image.header.frames <= 1:
+        return reason
+    return replace(reason, sentence=f"Frame {frame + 1} of {image.header.frames}: {reason.sentence}")
 
 
 def _choose(image: TaskImage, keep: int) -> list[int]:

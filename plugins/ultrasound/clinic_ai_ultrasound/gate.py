@@ -113,5 +113,5 @@ class FeatureGate:
             return None
         return Reason(
             "out_of_distribution",
-            f"The image is unlike those that the model was trained on ({distance:.1f} times what it accepts).",
+            f"The image is unlike those that the model was trained on ({distance:.2f} times what it accepts).",
         )

@@ -158,12 +158,17 @@ DAMAGE = {
     "a tensor missing": (tensors(lambda t, first: t.pop(first)), {}, "do not fit its config and this base"),
     "a tensor too many": (tensors(lambda t, first: t.update(more=torch.ones(1))), {}, "do not fit its config"),
     "not a number": (tensors(lambda t, first: t[first].fill_(float("inf"))), {}, "not all finite"),
+    "whole numbers": (tensors(lambda t, first: t.update({first: t[first].to(torch.int8)})), {}, "not all finite float"),
     "the vision tower": (settings(target_modules=["qkv"]), {}, "only the linear layers of the language model"),
     "the head": (settings(target_modules=["lm_head"]), {}, "only the linear layers of the language model"),
     "nothing here": (settings(target_modules=["c_attn"]), {}, "none of this base"),
+    "an alpha in words": (settings(lora_alpha="16"), {}, "its rank or alpha is no positive number"),
+    "a pattern without end": (settings(target_modules="(((a|.)+)+)+x"), {}, "a pattern that may take forever"),
+    "a pattern of many stars": (settings(target_modules=".*.*.*.*.*x"), {}, "a pattern that may take forever"),
     "a DoRA": (settings(use_dora=True), {}, "more than a plain LoRA .use_dora."),
     "more saved": (settings(modules_to_save=["lm_head"]), {}, "more than a plain LoRA .modules_to_save."),
     "no LoRA": (settings(peft_type="IA3"), {}, "no LoRA adapter|cannot be read"),
+    "a deep config": (lambda d: (d / CONFIG).write_text("[" * 100_000), {}, "cannot be read"),
     "no config": (lambda d: (d / CONFIG).write_text("[]"), {}, "cannot be read"),
 }
 

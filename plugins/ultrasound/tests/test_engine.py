@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import pydicom
 import pytest
+import torch
 from pydicom.uid import ExplicitVRLittleEndian
 from tiny import make_adapter
 
@@ -19,6 +21,8 @@ from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.questions import check_answer
 from clinic_ai_ultrasound import engine as module
 from clinic_ai_ultrasound.engine import UltrasoundEngine
+from clinic_ai_ultrasound.gate import FeatureGate
+from clinic_ai_ultrasound.pictures import as_picture, read
 from clinic_ai_ultrasound.plugin import describe_plugin
 
 SHORT = Generation(max_new_tokens=8)
@@ -175,6 +179,18 @@ class TestWhatIsRefused:
             engine.ask(question(image(), answer_timeout_s=1e-9))
         assert caught.value.code == "answer_timeout"
 
+    def test_an_answer_of_numbers_that_overflow_is_refused(self, tiny, task, question, image, tmp_path):
+        adapter = make_adapter(tmp_path / "femur", tiny, "femur", seed=31)
+        config = tmp_path / "femur" / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 1e38}))
+        overflowing = UltrasoundEngine()
+        overflowing.load(tiny, Device())
+        overflowing.use(adapter)
+        models = (tiny.ref, adapter.ref)
+        assert codes(overflowing.analyse(task(image(), models=models))) == ["not_finite"] * 2
+        with pytest.raises(InputError, match="not finite"):
+            overflowing.ask(question(image(), models=models))
+
     def test_an_answer_without_words_is_refused(self, engine, task, question, image, monkeypatch):
         monkeypatch.setattr(module, "answer", lambda *a, **k: [module.Answered("", -1.0, ())] * len(a[2]))
         assert codes(engine.analyse(task(image()))) == ["empty_answer"] * 2
@@ -205,6 +221,19 @@ class TestCine:
         assert len(analysis.answers) <= 2 * 3
         for answer in analysis.answers:
             assert answer.notes[-1] == f"Read from frame {answer.frame + 1} of 12."
+
+    def test_a_frame_that_cannot_be_asked_about_does_not_silence_the_others(
+        self, engine, task, image, cine, monkeypatch
+    ):
+        loop = image(path=cine, frames=12)
+        base, _ = engine._ready()
+        pooled = {frame: module.look(base, as_picture(read(str(cine), frame))).pooled for frame in (5, 9)}
+        reach = float((pooled[5] - pooled[9]).norm()) / 2
+        monkeypatch.setattr(engine, "_unlike", FeatureGate(pooled[9], torch.eye(len(pooled[9])), reach))
+        analysis = engine.analyse(task(loop))
+        assert 9 in {answer.frame for answer in analysis.answers}
+        assert 5 not in {answer.frame for answer in analysis.answers}
+        assert any(refusal.sentence.startswith("Frame 6 of 12: The image is unlike") for refusal in analysis.refusals)
 
     def test_a_person_may_name_the_frame(self, engine, question, image, cine):
         loop = image(path=cine, frames=12)

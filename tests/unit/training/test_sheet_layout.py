@@ -84,6 +84,18 @@ def test_questions_as_headers() -> None:
     assert found.notes == ["a.xlsx, sheet Femur: these columns were not read: A (No.), F (Remarks)."]
 
 
+def test_words_that_are_signs_to_a_model_are_told_before_a_run_fails_of_them() -> None:
+    found = said(("image", "question", "answer"), ("<a>.png", "<image> where?", "left"), ("b.png", "where?", "</s> a"))
+    assert found.problems == [
+        "a.xlsx, sheet Femur, row 2, column B: <image> may mean something else to a model; write it without the "
+        "brackets.",
+        "a.xlsx, sheet Femur, row 3, column C: </s> may mean something else to a model; write it without the brackets.",
+    ]
+    [problem] = said(("image", "<pad> where?"), ("a.png", "left")).problems
+    assert problem.startswith("a.xlsx, sheet Femur, row 1, column B: <pad> may mean something else")
+    assert said(("image", "where?"), ("a.png", "< 3 mm and > 2 mm")).problems == []
+
+
 def test_every_problem_has_its_place_and_all_are_told_at_once() -> None:
     header = ("image", "q1", "a1", "q2", "a2", "Bla", "")
     found = said(
