@@ -14,7 +14,7 @@ from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.model_files import write_manifest
 from clinic_ai_ultrasound.adapters import CONFIG
 from clinic_ai_ultrasound.answering import SHORTEST
-from clinic_ai_ultrasound.confidence import INTERCEPT, SLOPE, Calibration
+from clinic_ai_ultrasound.confidence import INTERCEPT, QUESTIONS, SLOPE, Calibration, listed
 from clinic_ai_ultrasound.loading import QFORMER_TOKENIZER
 from clinic_ai_ultrasound.prompts import PROMPT_VERSION
 from clinic_ai_ultrasound.scoring import EXACT
@@ -33,6 +33,8 @@ PROCESSOR_FILES = (
     QFORMER_TOKENIZER,
 )
 """Files of a base that say how images and text are prepared; as far as it has them they go with the adapter."""
+_MOST_LISTED = 200_000
+"""Characters of all learned questions in a manifest; of more, nothing is said of how sure an answer is."""
 
 
 class Candidate:
@@ -41,6 +43,7 @@ class Candidate:
     def __init__(self, task: TrainingTask, base: LoadedModel, adapted: PeftModel, shortest: int) -> None:
         """``shortest`` is the number of tokens of the shortest answer it learned, without the end."""
         self._base, self._adapted = base, adapted
+        self._learned = [example for example in task.dataset.examples if example.split == "train"]
         category, its = task.dataset.category, base.manifest
         self.manifest = ModelManifest(
             plugin=its.plugin,
@@ -71,7 +74,10 @@ class Candidate:
             f"test_base_{EXACT}": scores.values[f"base_{EXACT}"],
             "test_answers": scores.examples,
         }
-        confidence = {} if calibration is None else {SLOPE: calibration.slope, INTERCEPT: calibration.intercept}
+        confidence: dict[str, float | str] = {}
+        questions = listed(pair.question for example in self._learned for pair in example.pairs)
+        if calibration is not None and len(questions) <= _MOST_LISTED:
+            confidence = {SLOPE: calibration.slope, INTERCEPT: calibration.intercept, QUESTIONS: questions}
         parameters = {**self.manifest.parameters, **confidence, **measured}
         manifest = self.manifest.model_copy(update={"parameters": parameters})
         write_manifest(directory, manifest, sorted(directory.iterdir()))

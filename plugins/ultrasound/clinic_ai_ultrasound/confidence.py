@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,26 @@ from clinic_ai_ultrasound.sequences import embed
 
 SLOPE, INTERCEPT = "confidence_slope", "confidence_intercept"
 """Parameters of a manifest: the probability that an answer is right is sigmoid(slope * mean + intercept)."""
+QUESTIONS = "questions"
+"""Parameter of an adapter: the questions it learned, one in each line. Its calibration holds for these."""
+
+
+def holds_for(manifest: ModelManifest, question: str) -> bool:
+    """Return whether the calibration of a model holds for a question, because it is one that the model learned.
+
+    Capital letters, blanks and the mark at the end do not count. A model that does not list its questions is believed.
+    """
+    listed = manifest.parameters.get(QUESTIONS)
+    return not isinstance(listed, str) or _plain(question) in set(map(_plain, listed.splitlines()))
+
+
+def listed(questions: Iterable[str]) -> str:
+    """Return questions as a manifest lists them."""
+    return "\n".join(sorted({" ".join(question.split()) for question in questions}))
+
+
+def _plain(question: str) -> str:
+    return " ".join(question.casefold().split()).rstrip(" ?.!")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask, TaskImage
+from clinic_ai.contract import AnalysisTask, Device, LoadedModel, ModelManifest, QuestionTask, TaskImage
 from clinic_ai.domain import Analysis, Answer, CategoryInfo, Generation, ModelRef, Refusal
 from clinic_ai.errors import InputError, ModelError
 from clinic_ai.ml.greys import Float
@@ -16,7 +16,7 @@ from clinic_ai.ml.images import GreyImage, load_grey
 from clinic_ai_ultrasound import frames, gate
 from clinic_ai_ultrasound.adapters import Adapters
 from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, Answered, Seen, answer, batches, fitting, look
-from clinic_ai_ultrasound.confidence import Calibration
+from clinic_ai_ultrasound.confidence import Calibration, holds_for
 from clinic_ai_ultrasound.gate import FeatureGate, Reason
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
 from clinic_ai_ultrasound.pictures import as_picture, read
@@ -27,6 +27,7 @@ IMAGES = 32
 SHARE_OF_TIME = 0.8
 """Of the time an analysis may take, after which nothing more is asked: what was answered must not be lost."""
 _ASK = "Ask about it with `clinic-ai study ask`."
+NOT_LEARNED = "The model has not learned this question; nobody measured how often such answers are right."
 _NOTES = {
     REPETITION: "The model repeated itself; the repetition was cut out.",
     CUT_OFF: "The answer was too long and is cut off at its end.",
@@ -188,9 +189,8 @@ class UltrasoundEngine:
                     found += answer(base, seen, batch, generation, timeout_s=timeout_s)
                 except InputError as error:  # too late or too long: what other batches were answered still counts
                     found += [Reason(error.code, error.message, error.remedy)] * len(batch)
-        calibration = Calibration.of(manifest)
         return [
-            one if isinstance(one, Reason) else self._worded(asked, frame, question, one, calibration)
+            one if isinstance(one, Reason) else self._worded(asked, frame, question, one, manifest)
             for question, one in zip(questions, found, strict=True)
         ]
 
@@ -202,9 +202,7 @@ class UltrasoundEngine:
         return seen
 
     @staticmethod
-    def _worded(
-        asked: _Asked, frame: int, question: str, found: Answered, calibration: Calibration | None
-    ) -> Answer | Reason:
+    def _worded(asked: _Asked, frame: int, question: str, found: Answered, manifest: ModelManifest) -> Answer | Reason:
         if not found.text:
             return Reason("empty_answer", f"The model gave no answer to the question: {question}")
         several = asked.image.header.frames > 1
@@ -214,6 +212,10 @@ class UltrasoundEngine:
         if asked.adapter is None:
             label = asked.category.label
             notes.append(f"Answered by the base model; no model has been trained for {label}.")
+        calibration = Calibration.of(manifest)
+        if not holds_for(manifest, question):
+            calibration = None
+            notes.append(NOT_LEARNED)
         return Answer(
             question=question,
             text=found.text,

@@ -20,7 +20,7 @@ from clinic_ai.errors import ChildRefused, InputError, ModelError
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.questions import check_answer
 from clinic_ai_ultrasound import engine as module
-from clinic_ai_ultrasound.engine import UltrasoundEngine
+from clinic_ai_ultrasound.engine import NOT_LEARNED, UltrasoundEngine
 from clinic_ai_ultrasound.gate import FeatureGate
 from clinic_ai_ultrasound.pictures import as_picture, read
 from clinic_ai_ultrasound.plugin import describe_plugin
@@ -30,7 +30,7 @@ QUESTIONS = ("Which view does the image show?", "In which half of the image does
 CATEGORIES = tuple(
     CategoryInfo(key=c.key, label=c.label, questions=QUESTIONS, generation=SHORT) for c in describe_plugin().categories
 )
-FEMUR = {"confidence_slope": 1.0, "confidence_intercept": 3.0}
+FEMUR = {"confidence_slope": 1.0, "confidence_intercept": 3.0, "questions": "\n".join(QUESTIONS)}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,17 @@ class TestWhoAnswers:
         given = [answer.confidence for answer in engine.analyse(task(image("femur"), image("abdomen"))).answers]
         assert all(0 < confidence < 1 for confidence in given[:2])
         assert given[2:] == [None, None]
+
+    def test_of_a_question_it_has_not_learned_it_is_not_sure(self, engine, question, image):
+        asked = question(image("femur"))
+        learned, new = (
+            engine.ask(asked.model_copy(update={"question": words}))
+            for words in (f" {QUESTIONS[0].upper()}", "Is there a syndrome?")
+        )
+        assert 0 < learned.confidence < 1
+        assert NOT_LEARNED not in learned.notes
+        assert new.confidence is None
+        assert NOT_LEARNED in new.notes
 
     @pytest.mark.parametrize("key", ["trans_cerebellum", "trans_thalamic", "trans_ventricular", "cervix"])
     def test_a_category_without_a_model_says_exactly_what_it_needs(self, engine, task, question, image, key):

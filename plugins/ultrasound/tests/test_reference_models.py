@@ -13,13 +13,14 @@ from scipy.stats import binomtest
 from clinic_ai.contract import Device
 from clinic_ai.ml.model_files import open_model
 from clinic_ai_ultrasound.adapters import Adapters
+from clinic_ai_ultrasound.confidence import QUESTIONS, holds_for, listed
 from clinic_ai_ultrasound.gate import LIMIT
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.plugin import describe_plugin
 from clinic_ai_ultrasound.reference import card
 from clinic_ai_ultrasound.reference.measuring import ask_all, cases, table
 from clinic_ai_ultrasound.reference.phantoms import draw_phantoms
-from clinic_ai_ultrasound.reference.questions import SUBJECTS
+from clinic_ai_ultrasound.reference.questions import SUBJECTS, questions_of
 from clinic_ai_ultrasound.reference.samples import DRAWN, HEAD, Shown
 from clinic_ai_ultrasound.reference.strangeness import STRANGE, refused
 
@@ -57,6 +58,15 @@ def test_the_plugin_installs_the_base_before_its_adapters():
     for name in SHIPPED[1:]:
         manifest = open_model(FOLDER / name).manifest
         assert (manifest.slot, manifest.base_digest) == (name, base.ref.digest)
+
+
+def test_how_sure_an_adapter_is_counts_for_the_questions_it_learned_and_for_no_other():
+    standard = {category.key: category.questions for category in describe_plugin().categories}
+    for name in SHIPPED[1:]:
+        manifest = open_model(FOLDER / name).manifest
+        assert manifest.parameters[QUESTIONS] == listed(questions_of(name))
+        assert all(holds_for(manifest, question) for question in standard[name])
+        assert not holds_for(manifest, "Does it have a syndrome?")
 
 
 def test_all_of_it_is_small():

@@ -14,9 +14,10 @@ from peft import PeftModel
 from clinic_ai.contract import LoadedModel, ModelManifest
 from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai_ultrasound.candidate import write_adapter
-from clinic_ai_ultrasound.confidence import INTERCEPT, SLOPE, Calibration
+from clinic_ai_ultrasound.confidence import INTERCEPT, QUESTIONS, SLOPE, Calibration, listed
 from clinic_ai_ultrasound.loading import BASE_SLOT
 from clinic_ai_ultrasound.prompts import PROMPT_VERSION
+from clinic_ai_ultrasound.reference.questions import questions_of
 
 VERSION = "1.0.0"
 _SUMMARY = "training_summary.json"
@@ -98,7 +99,8 @@ def publish_adapter(
         base_digest=base.ref.digest,
     )
     confidence = {} if calibration is None else {SLOPE: calibration.slope, INTERCEPT: calibration.intercept}
-    return seal(directory, words, {"category": category, "prompt_version": PROMPT_VERSION, **confidence})
+    learned = {QUESTIONS: listed(questions_of(category))}
+    return seal(directory, words, {"category": category, "prompt_version": PROMPT_VERSION, **confidence, **learned})
 
 
 def write_summary(target: Path, summary: dict[str, Any]) -> None:

@@ -195,6 +195,13 @@ def word(topic: str, choice: str, noun: str, wording: int = 0) -> QuestionAnswer
     return QuestionAnswer(question=question.format(noun=noun), answer=known.answers[choice].format(noun=noun))
 
 
+def questions_of(category: str) -> list[str]:
+    """Return every question about ``category`` in each of its wordings."""
+    subject = SUBJECTS[category]
+    wordings = (question for topic in subject.topics for question in TOPICS[topic].wordings)
+    return [*VIEW_WORDINGS, *(question.format(noun=subject.noun) for question in wordings)]
+
+
 def choice_of(topic: str, answer: str) -> str | None:
     """Return which choice of ``topic`` the words of ``answer`` make, None if none or more than one.
 
