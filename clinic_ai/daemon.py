@@ -469,7 +469,7 @@ def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> i
 
 def _wait(appliance: Appliance, stopping: threading.Event, reloading: threading.Event) -> None:
     beat = watchdog_interval_s()
-    give_back_after = time.monotonic() + GIVE_BACK_S
+    give_back_after = time.monotonic()  # what the start alone needed goes back at once
     while not stopping.wait(timeout=min(beat or 1.0, 1.0)):
         if beat is not None:
             notify("WATCHDOG=1")
