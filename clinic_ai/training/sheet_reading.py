@@ -23,7 +23,6 @@ _SPEC = ChildSpec(
     environment=(("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")),  # openpyxl imports numpy if it is there
 )
 _START_TIMEOUT_S = 60.0
-_MAX_FORM_BYTES = 32 << 20
 _TIMEOUT_S = 60.0
 _MAX_FORM_BYTES = 32 << 20
 _CODES_OF_ITS_OWN = frozenset({"child_raised", "no_such_method", "bad_params", "answer_too_large"})
