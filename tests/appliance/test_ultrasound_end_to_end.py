@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clinic_ai_ultrasound.reference.phantoms import draw_phantoms, write_phantoms
 from harness import QUICK, Daemon, rows, wait_until
 from PIL import Image
 
 from clinic_ai.home import Home, init_home
+from clinic_ai_ultrasound.reference.phantoms import draw_phantoms, write_phantoms
 
 VIEW = "Which view does the image show?"
 SIDE = "In which half of the image does the {} lie?"
