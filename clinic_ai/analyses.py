@@ -17,6 +17,7 @@ from clinic_ai.contract import (
     LoadedModel,
     PluginManifest,
     SliceRef,
+    TaskImage,
     VolumeInfo,
     memory_needed,
 )
@@ -269,11 +270,16 @@ def check_analysis(
 ) -> None:
     """Raise ChildMisbehaved if an answer is well formed and still not an answer to this task by these models."""
     validated = [(code, figures) for model in models for code, figures in model.manifest.validation.items()]
-    images = {image.sha256 for image in task.images}
+    images = {image.sha256: image for image in task.images}
     conditions = {condition.code for condition in manifest.conditions}
     names = [file.name for file in analysis.files]
     declared = {*manifest.questions, *(question for c in task.categories for question in c.questions)}
     slots = {"", *(ref.slot for ref in task.models)}
+
+    def wrong_claim(answer: Answer) -> str:
+        image = images.get(answer.instance_sha256 or "")
+        return misattributed(answer, image, manifest, models, base_answers=task.base_answers)
+
     wrong = ""
     if (analysis.plugin, analysis.plugin_version) != (manifest.name, manifest.version):
         wrong = "it speaks for another plugin or version"
@@ -291,9 +297,39 @@ def check_analysis(
         wrong = "an answer is to a question that the plugin does not declare"
     elif any(answer.adapter not in slots for answer in analysis.answers):
         wrong = "an answer is by a model that the job does not pin"
+    elif claims := [claim for claim in map(wrong_claim, analysis.answers) if claim]:
+        wrong = f"of an answer, {claims[0]}"
     elif len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
         wrong = "its list of files is not usable"
     elif any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):
         wrong = "a finding names a heat map that is not among its files"
     if wrong:
         raise ChildMisbehaved(f"The {manifest.name} engine gave an answer that cannot be right: {wrong}.")
+
+
+def misattributed(
+    answer: Answer,
+    image: TaskImage | None,
+    manifest: PluginManifest,
+    models: Sequence[LoadedModel],
+    *,
+    base_answers: bool,
+) -> str:
+    """Return what cannot be right of the frame, the category and the model that an answer names, empty if nothing.
+
+    None of these goes through the guard, and result.json holds them: they are words of the task or no words. ``image``
+    is the one the answer is about, None if it is about the study.
+    """
+    if image is None:
+        return "it names a category without an image" if answer.category else ""
+    adapters = {model.ref.slot for model in models if model.manifest.base_digest is not None}
+    expected = image.category if image.category in adapters else ""
+    if answer.frame is not None and not answer.frame < max(1, image.header.frames):
+        return "it is of a frame that the image does not have"
+    if answer.category != image.category:
+        return "it is for another category"
+    if answer.adapter not in ({expected} if manifest.categories else {"", *adapters}):
+        return "it is not by the model that the task pins for the category"
+    if manifest.categories and not expected and not base_answers:
+        return "the base answered, which the clinic does not let it"
+    return ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from clinic_ai.analyses import Models
+from clinic_ai.analyses import Models, misattributed
 from clinic_ai.categories import CategoryFound, categorise, with_categories
 from clinic_ai.contract import LoadedModel, PluginManifest, QuestionTask
 from clinic_ai.domain import (
@@ -393,24 +393,15 @@ def chosen_image(instances: Sequence[Instance], image: str | None) -> tuple[int,
 def check_answer(answer: Answer, manifest: PluginManifest, task: QuestionTask, models: Sequence[LoadedModel]) -> None:
     """Raise ChildMisbehaved if an answer is well formed and still no answer to this task by the models it pins."""
     image = task.image
-    frames = max(1, image.header.frames)
-    adapters = {model.ref.slot for model in models if model.manifest.base_digest is not None}
-    expected = image.category if image.category in adapters else ""
     wrong = ""
     if answer.question != task.question:
         wrong = "it is to another question"
     elif answer.instance_sha256 != image.sha256:
         wrong = "it is about another image"
-    elif answer.frame is not None and not answer.frame < frames:
-        wrong = "it is of a frame that the image does not have"
-    elif task.frame is not None and frames > 1 and answer.frame != task.frame:
+    elif claim := misattributed(answer, image, manifest, models, base_answers=task.base_answers):
+        wrong = claim
+    elif task.frame is not None and image.header.frames > 1 and answer.frame != task.frame:
         wrong = "it is of another frame"
-    elif answer.category != image.category:
-        wrong = "it is for another category"
-    elif answer.adapter != expected:
-        wrong = "it is not by the model that the task pins for the category"
-    elif manifest.categories and not expected and not task.base_answers:
-        wrong = "the base answered, which the clinic does not let it"
     elif not answer.text.strip():
         wrong = "it has no words"
     if wrong:

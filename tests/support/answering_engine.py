@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import time
 
-from clinic_ai.contract import AnalysisTask, Condition, Device, LoadedModel, PluginManifest, QuestionTask
-from clinic_ai.domain import Analysis, Answer
+from clinic_ai.contract import (
+    AnalysisTask,
+    Condition,
+    Device,
+    LoadedModel,
+    ModelManifest,
+    PluginManifest,
+    QuestionTask,
+)
+from clinic_ai.domain import Analysis, Answer, ModelRef
 from clinic_ai.errors import InputError
 from clinic_ai.hookspecs import hookimpl
 
@@ -30,6 +38,24 @@ ANSWERING = PluginManifest(
 @hookimpl
 def describe_plugin() -> PluginManifest:
     return ANSWERING
+
+
+def model(slot: str) -> LoadedModel:
+    """Return a model of the plugin that an answer may name: the base, or an adapter of it."""
+    ref = ModelRef(plugin="answering", slot=slot, name=slot, version="1", digest="a" * 64)
+    manifest = ModelManifest(
+        plugin="answering",
+        slot=slot,
+        name=slot,
+        version="1",
+        format="safetensors",
+        files=(),
+        base_digest=None if slot == "base" else "b" * 64,
+        licence="none",
+        source="a test",
+        intended_use="a test",
+    )
+    return LoadedModel(ref=ref, directory="/", manifest=manifest)
 
 
 class AnsweringEngine:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from answering_engine import ANSWERING, QUESTION
+from answering_engine import ANSWERING, QUESTION, model
 
 from clinic_ai.analyses import check_analysis, saying_which_image
 from clinic_ai.contract import AnalysisTask, TaskImage
-from clinic_ai.domain import Analysis, Answer, CategoryInfo, FileKind, Instance, InstanceHeader, ModelRef, StudyFacts
+from clinic_ai.domain import Analysis, Answer, CategoryInfo, FileKind, Instance, InstanceHeader, StudyFacts
 from clinic_ai.errors import ChildMisbehaved
 
 SHA, OTHER, REPORT = "a" * 64, "b" * 64, "c" * 64
-PINNED = ModelRef(plugin="answering", slot="femur", name="femur", version="1", digest="d" * 64)
+OWN = "Is the clinic's own question asked?"
+FEMUR = {"category": "femur", "adapter": "femur"}
+THORAX = {"category": "thorax", "adapter": ""}
 
 
 def picture(sha256: str, rows: int = 8) -> Instance:
@@ -19,24 +21,29 @@ def picture(sha256: str, rows: int = 8) -> Instance:
     return Instance(sha256=sha256, size_bytes=1, header=header)
 
 
-def check(**answer: object) -> None:
+def check(*, image: str = "", base_answers: bool = False, **answer: object) -> None:
+    models = (model("base"), model("femur"))
+    refs = tuple(one.ref for one in models)
+    categories = tuple(CategoryInfo(key=key, label=key, questions=(OWN,)) for key in ("femur", "thorax"))
     task = AnalysisTask(
         job_id="J-1",
         facts=StudyFacts(),
-        images=(TaskImage(path="/x", sha256=SHA, header=picture(SHA).header),),
+        images=(TaskImage(path="/x", sha256=SHA, header=picture(SHA).header, category=image),),
         output_directory="/x",
-        models=(PINNED,),
-        categories=(CategoryInfo(key="femur", label="Femur", questions=("Is the clinic's own question asked?",)),),
+        models=refs,
+        categories=categories if image else (),
+        base_answers=base_answers,
     )
     said = Answer.model_validate({"question": QUESTION, "text": "Yes.", "instance_sha256": SHA, **answer})
     check_analysis(
-        Analysis(plugin="answering", plugin_version="1", models=(PINNED,), answers=(said,)), ANSWERING, task, ()
+        Analysis(plugin="answering", plugin_version="1", models=refs, answers=(said,)),
+        ANSWERING.model_copy(update={"categories": task.categories}),
+        task,
+        models,
     )
 
 
-@pytest.mark.parametrize(
-    "answer", [{}, {"adapter": "femur"}, {"question": "Is the clinic's own question asked?"}, {"instance_sha256": None}]
-)
+@pytest.mark.parametrize("answer", [{}, {"adapter": "femur"}, {"instance_sha256": None}])
 def test_answers_to_what_was_asked_are_taken(answer: dict[str, object]) -> None:
     check(**answer)
 
@@ -47,11 +54,27 @@ def test_answers_to_what_was_asked_are_taken(answer: dict[str, object]) -> None:
         ({"instance_sha256": OTHER}, "not in the study"),
         ({"question": "Is John Doe ill?"}, "does not declare"),
         ({"adapter": "abdomen"}, "does not pin"),
+        ({"category": "John Doe is ill"}, "another category"),
+        ({"category": "John Doe is ill", "instance_sha256": None}, "without an image"),
+        ({"frame": 1}, "does not have"),
     ],
 )
 def test_answers_to_anything_else_are_not(answer: dict[str, object], wrong: str) -> None:
     with pytest.raises(ChildMisbehaved, match=wrong):
         check(**answer)
+
+
+def test_the_base_answers_only_where_the_clinic_lets_it_and_an_adapter_of_its_own_category_alone() -> None:
+    check(image="femur", question=OWN, **FEMUR)
+    check(image="thorax", question=OWN, **THORAX, base_answers=True)
+    for given, wrong in (
+        ({**THORAX, "image": "thorax"}, "does not let it"),
+        ({**THORAX, "image": "thorax", "adapter": "femur", "base_answers": True}, "pins for the category"),
+        ({**FEMUR, "image": "femur", "adapter": ""}, "pins for the category"),
+        ({**FEMUR, "image": "thorax"}, "another category"),
+    ):
+        with pytest.raises(ChildMisbehaved, match=wrong):
+            check(**{"question": OWN, **given})
 
 
 def test_answers_say_which_of_several_images_they_are_about() -> None:

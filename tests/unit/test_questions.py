@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from answering_engine import ANSWERING
+from answering_engine import ANSWERING, model
 
-from clinic_ai.contract import LoadedModel, ModelManifest, QuestionTask, TaskImage
+from clinic_ai.contract import QuestionTask, TaskImage
 from clinic_ai.domain import (
     Answer,
     Audience,
@@ -15,7 +15,6 @@ from clinic_ai.domain import (
     FileKind,
     Instance,
     InstanceHeader,
-    ModelRef,
     StudyFacts,
 )
 from clinic_ai.errors import ChildMisbehaved, InputError
@@ -28,23 +27,6 @@ FEMUR = ANSWERING.model_copy(update={"categories": (CategoryInfo(key="femur", la
 def instance(sha256: str, rows: int = 10) -> Instance:
     header = InstanceHeader(kind=FileKind.DICOM, rows=rows, columns=rows, frames=1 if rows else 0)
     return Instance(sha256=sha256, size_bytes=1, header=header)
-
-
-def model(slot: str) -> LoadedModel:
-    ref = ModelRef(plugin="answering", slot=slot, name=slot, version="1", digest="a" * 64)
-    manifest = ModelManifest(
-        plugin="answering",
-        slot=slot,
-        name=slot,
-        version="1",
-        format="safetensors",
-        files=(),
-        base_digest=None if slot == "base" else "b" * 64,
-        licence="none",
-        source="a test",
-        intended_use="a test",
-    )
-    return LoadedModel(ref=ref, directory="/", manifest=manifest)
 
 
 def task(frames: int = 1, frame: int | None = None, *, base_answers: bool = False) -> QuestionTask:

@@ -190,11 +190,17 @@ class _Run:
                 self._should_stop,
             )
             self._notes += [*fit.notes, *fit.portions.notes]
-            if not state.finished:
-                return TrainingResult(state="stopped", history=tuple(state.history), notes=tuple(self._notes))
-            scores = self._conclude(fit, state)
         except Stopped:
             return TrainingResult(state="stopped", notes=(*self._notes, "Stopped while images were looked at."))
+        if not state.finished:
+            return TrainingResult(state="stopped", history=tuple(state.history), notes=tuple(self._notes))
+        try:
+            scores = self._conclude(fit, state)
+        except Stopped:
+            self._notes.append(
+                "Stopped while it answered validation and test, which begins anew and must fit into the limit."
+            )
+            return TrainingResult(state="stopped", history=tuple(state.history), notes=tuple(self._notes))
         return TrainingResult(
             state="finished",
             model_directory=str(self._directory / DIRECTORY),

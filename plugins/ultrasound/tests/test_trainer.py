@@ -146,12 +146,12 @@ def test_it_says_how_far_it_is(finished):
     assert [progress.message for progress in seen][-2:] == ["answers the validation part", "answers the test part"]
 
 
-@pytest.mark.parametrize("stop_at", [40, 10 + 12 * 18 + 5])
-def test_wherever_it_is_stopped_it_goes_on_to_the_same_model(tmp_path, finished, dataset, tiny, stop_at):
+@pytest.mark.parametrize(("stop_at", "epochs"), [(40, 1), (10 + 12 * 18 + 5, 12)])
+def test_wherever_it_is_stopped_it_goes_on_to_the_same_model(tmp_path, finished, dataset, tiny, stop_at, epochs):
     """In the middle of the second epoch, and while it answers the test part."""
     task = task_in(tmp_path / "run", dataset, tiny)
     stopped = UltrasoundTrainer().train(task, Recorder(stop_at))
-    assert stopped.state == "stopped"
+    assert (stopped.state, stopped.history) == ("stopped", finished[0].history[:epochs])
     assert not (tmp_path / "run" / "model").exists()
     resumed = UltrasoundTrainer().train(task, Recorder())
     assert (resumed.history, resumed.scores) == (finished[0].history, finished[0].scores)
