@@ -62,6 +62,8 @@ class SheetReader:
         except ChildRefused as error:
             if error.code not in _CODES_OF_ITS_OWN:
                 return f"{error.message}. {error.remedy}".strip()
+            if error.code == "answer_too_large":
+                return "holds more text than can be read at once. Split it into several workbooks."
             what = "cannot be read for a reason that nobody foresaw"
         except ChildTimedOut:
             what = f"took longer than {_TIMEOUT_S:.0f} s to read"

@@ -163,6 +163,7 @@ def test_hostile_and_other_files_are_refused_in_words_and_the_child_lives_on(
         workbooks.with_rows(good, tmp_path / "wide.xlsx", b'<row r="1"><c r="ZZ1"><v>1</v></c></row>'): "256 columns",
         workbooks.with_rows(good, tmp_path / "back.xlsx", b'<row r="2"/><row r="1"><c><v>1</v></c></row>'): "damaged",
         workbooks.with_rows(good, tmp_path / "long.xlsx", b"<row x='" + b"y" * (9 << 20) + b"'/>"): "damaged",
+        workbooks.workbook(tmp_path / "much.xlsx", [["a" * MAX_CELL] * 100] * 90): "Split it into several",
         tmp_path / "link.xlsx": "cannot be read",
         tmp_path / "missing.xlsx": "cannot be read",
     }
