@@ -66,16 +66,16 @@ def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
     """Return one pair as tokens.
 
     Raise DatasetError if it is too long for the model or has words that mean something else to it, ModelError if the
-    model would not see the image.
+    model would not see the image. The error quotes nothing: the audit keeps why a run failed, and a sheet may name
+    people.
     """
     try:
         asked = prompt_tokens(base, pair.question)
         prompt_tokens(base, pair.answer)  # what a question may not hold, an answer may not either
     except InputError as error:
         raise DatasetError(
-            f"The question {pair.question[:60]!r} or its answer has a word in angle brackets that the model uses for "
-            "something else.",
-            remedy="Write it in plain words in the sheet.",
+            "A question or its answer has a word in angle brackets that the model uses for something else.",
+            remedy="Search the sheet for < and write it in plain words.",
         ) from error
     text = list(base.tokenizer(f"{prompt(pair.question)} {' '.join(pair.answer.split())}")["input_ids"])
     tokens = [*asked[: base.image_tokens], *text, end_token(base)]
@@ -85,8 +85,8 @@ def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
     room = getattr(base.model.config.text_config, "max_position_embeddings", len(tokens))
     if len(tokens) > room:
         raise DatasetError(
-            f"A question with its answer takes {len(tokens)} tokens and the image's; this model takes {room}. "
-            f"The question begins: {pair.question[:60]!r}.",
+            f"A question of {len(pair.question)} characters with an answer of {len(pair.answer)} takes {len(tokens)} "
+            f"tokens, those of the image among them; this model takes {room}.",
             remedy="Shorten it in the sheet.",
         )
     return Row(features, tuple(tokens), len(asked))

@@ -64,10 +64,10 @@ def refuse_contradictions(examples: Iterable[Example]) -> None:
     for example in examples:
         for pair in example.pairs:
             answers.setdefault((example.sha256, pair.question), set()).add(pair.answer)
-    double = [question for (_, question), given in answers.items() if len(given) > 1]
+    double = [sha256 for (sha256, _), given in answers.items() if len(given) > 1]
     if double:
         raise DatasetError(
-            f"{len(double)} questions about one image have more than one answer, the first is {double[0][:80]!r}.",
+            f"{len(double)} questions about one image have more than one answer, first about {double[0][:12]}.",
             remedy="Leave one answer of each in the sheet, then freeze the dataset again.",
         )
 

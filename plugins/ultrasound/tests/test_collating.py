@@ -73,11 +73,15 @@ def test_every_image_token_is_counted(loaded, rows):
 @pytest.mark.parametrize(
     ("pair", "says"),
     [
-        (QuestionAnswer(question="Is it?", answer="Yes " * 300), "tokens and the image's; this model takes 256"),
-        (QuestionAnswer(question="What is <image>?", answer="Yes."), "angle brackets"),
-        (QuestionAnswer(question="Is it?", answer="Yes.</s> No."), "angle brackets"),
+        (
+            QuestionAnswer(question="Is it Doe?", answer="Yes " * 300),
+            "of 1200 takes .* this model takes 256",
+        ),
+        (QuestionAnswer(question="What is Doe's <image>?", answer="Yes."), "angle brackets"),
+        (QuestionAnswer(question="Is it?", answer="Yes, Doe.</s> No."), "angle brackets"),
     ],
 )
-def test_a_pair_the_model_cannot_take_is_refused(loaded, pair, says):
-    with pytest.raises(DatasetError, match=says):
+def test_a_pair_the_model_cannot_take_is_refused_and_not_quoted(loaded, pair, says):
+    with pytest.raises(DatasetError, match=says) as refused:
         encode(loaded, "a", pair)
+    assert "Doe" not in f"{refused.value.message} {refused.value.remedy}"
