@@ -342,6 +342,8 @@ class TrainingPlan(Word):
     memory_mb: int
     seconds: float
     pf_days: float
+    disk_mb: int = 0
+    """What the run directory takes at most, checkpoints included."""
     notes: tuple[str, ...] = ()
 
 
@@ -371,6 +373,8 @@ class TrainingProgress(Word):
     metric_name: str = ""
     eta_s: float | None = None
     message: str = ""
+    pf_days: float | None = None
+    """Computation of this process so far, where the trainer counts it."""
 
 
 class Scores(Word):

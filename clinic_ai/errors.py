@@ -5,6 +5,7 @@
     ClinicError
     ├── SettingsError            clinic.toml cannot be used; carries every problem at once
     ├── HomeError                the home directory cannot be used (locked, read-only, full, newer)
+    ├── HardwareError            the state of the machine cannot be read
     ├── InputError               one file or study from outside is not usable; it is quarantined
     ├── PolicyError              a policy pack cannot be loaded
     ├── ModelError               a model cannot be imported, loaded or promoted
@@ -47,6 +48,12 @@ class SettingsError(ClinicError):
 
 class HomeError(ClinicError):
     """The home directory cannot be used."""
+
+
+class HardwareError(ClinicError):
+    """The state of the machine cannot be read."""
+
+    retryable = True
 
 
 class InputError(ClinicError):

@@ -33,6 +33,7 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
+from clinic_ai.domain.nights import PauseCode, Spent, Verdict
 from clinic_ai.domain.questions import (
     CategoryInfo,
     Code,
@@ -96,6 +97,7 @@ __all__ = [
     "ModelState",
     "OwnUid",
     "PatientIdentity",
+    "PauseCode",
     "PlaneGeometry",
     "Presence",
     "Probability",
@@ -107,6 +109,7 @@ __all__ = [
     "Released",
     "RunState",
     "Sha256",
+    "Spent",
     "Statement",
     "StatementKind",
     "StoredFile",
@@ -116,6 +119,7 @@ __all__ = [
     "Urgency",
     "ValidationFigures",
     "Vector",
+    "Verdict",
     "WaitReason",
     "Word",
     "Words",

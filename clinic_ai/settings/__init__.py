@@ -24,10 +24,16 @@ from clinic_ai.settings.model import (
     RoutingRule,
     RoutingSettings,
     Settings,
-    TrainingSettings,
     WebhookSettings,
 )
 from clinic_ai.settings.render import render_default, render_table
+from clinic_ai.settings.training import (
+    TrainingBudget,
+    TrainingGate,
+    TrainingPlanEntry,
+    TrainingSettings,
+    TrainingWindow,
+)
 
 __all__ = [
     "CategoryRule",
@@ -52,7 +58,11 @@ __all__ = [
     "RoutingRule",
     "RoutingSettings",
     "Settings",
+    "TrainingBudget",
+    "TrainingGate",
+    "TrainingPlanEntry",
     "TrainingSettings",
+    "TrainingWindow",
     "WebhookSettings",
     "load_settings",
     "parse_settings",

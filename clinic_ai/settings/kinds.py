@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -78,6 +78,21 @@ PackName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
     Form("the name of a folder in policies/", "default"),
+]
+ClockTime = Annotated[
+    str,
+    StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"),
+    Form("a time of day from 00:00 to 23:59", "22:00"),
+]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun", "holiday"]
+IsoDate = Annotated[
+    str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$"), Form("a date as year-month-day", "2026-12-25")
+]
+KilowattHours = Annotated[float, Unit("kWh")]
+RecipePair = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]*=[^\x00-\x1f]{1,200}$"),
+    Form("a key of the recipe, = and its value", "epochs=10"),
 ]
 PluginName = Annotated[Key, Form("a plugin's name of small letters, digits and underscores", "xray")]
 

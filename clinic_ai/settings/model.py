@@ -35,6 +35,7 @@ from clinic_ai.settings.kinds import (
     UserName,
     Wait,
 )
+from clinic_ai.settings.training import TrainingSettings
 
 
 class ClinicSettings(Section):
@@ -404,21 +405,6 @@ class CategoryRule(Section):
     category: Key = Field("femur", description="Key of the category, as `clinic-ai plugin categories` lists it.")
     when: Condition = Field(
         Condition(), description="What the study must look like; every key given must match, none matches every study."
-    )
-
-
-class TrainingSettings(Section):
-    """What one training run may use."""
-
-    max_memory_mb: Mebibytes = Field(4096, ge=256, description="Memory of a training run.")
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a training run.")
-    max_seconds: Seconds = Field(
-        3600.0, ge=1, le=604800, description="A run is stopped after this long; it can resume."
-    )
-    burned_in: Literal["leave_out", "keep"] = Field(
-        "leave_out",
-        description="What becomes, in a dataset, of DICOM images whose header says that text identifying the patient "
-        "is burnt in.",
     )
 
 

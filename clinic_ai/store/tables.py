@@ -10,21 +10,59 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
+from clinic_ai.store.learning_tables import (
+    activations,
+    approvals,
+    datasets,
+    expenses,
+    gate_reports,
+    models,
+    patient_splits,
+    runs,
+    shadows,
 )
+from clinic_ai.store.metadata import metadata
+
+__all__ = [
+    "activations",
+    "alerts",
+    "analyses",
+    "approvals",
+    "artefacts",
+    "audit",
+    "category_choices",
+    "critical_alerts",
+    "critical_findings",
+    "datasets",
+    "deidentified",
+    "deliveries",
+    "expenses",
+    "file_counts",
+    "files",
+    "gate_reports",
+    "inbox_mounts",
+    "instances",
+    "job_files",
+    "jobs",
+    "meta",
+    "metadata",
+    "models",
+    "notices",
+    "patient_splits",
+    "questions",
+    "review_labels",
+    "reviews",
+    "runs",
+    "shadows",
+    "source_pace",
+    "studies",
+]
 
 files = Table(
     "files",
@@ -262,78 +300,6 @@ deliveries = Table(
     Column("created_at", Float, nullable=False),
     Column("done_at", Float),
     UniqueConstraint("artefact_id", "target"),
-    Index(None, "state"),
-)
-
-models = Table(
-    "models",
-    metadata,
-    Column("plugin", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("version", Text, primary_key=True),
-    Column("slot", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("directory", Text, nullable=False),  # below the home's models/
-    Column("manifest", Text, nullable=False),
-    Column("imported_at", Float, nullable=False),
-    Column("imported_by", Text, nullable=False),
-)
-
-activations = Table(
-    "activations",
-    metadata,
-    # Every promotion and rollback; the newest row of a (plugin, slot) says what is active.
-    Column("activation_id", Integer, primary_key=True),
-    Column("plugin", Text, nullable=False),
-    Column("slot", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("by", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # promote | rollback
-    Column("undoes", Integer),  # for a rollback: the activation it takes back
-    ForeignKeyConstraint(["plugin", "name", "version"], ["models.plugin", "models.name", "models.version"]),
-    Index(None, "plugin", "slot"),
-)
-
-datasets = Table(
-    "datasets",
-    metadata,
-    Column("dataset_id", Text, primary_key=True),
-    Column("plugin", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("document", Text, nullable=False),
-    Column("created_at", Float, nullable=False),
-    UniqueConstraint("plugin", "digest"),
-)
-
-patient_splits = Table(
-    "patient_splits",
-    metadata,
-    # A patient is in one split for life, whatever dataset the patient turns up in later.
-    Column("plugin", Text, primary_key=True),
-    Column("patient_key", Text, primary_key=True),
-    Column("split", Text, nullable=False),
-    Column("assigned_at", Float, nullable=False),
-)
-
-runs = Table(
-    "runs",
-    metadata,
-    Column("run_id", Text, primary_key=True),
-    Column("plugin", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("dataset_id", Text, ForeignKey("datasets.dataset_id"), nullable=False),
-    Column("recipe", Text, nullable=False, server_default="{}"),
-    Column("plan", Text),
-    Column("progress", Text),
-    Column("result", Text),
-    Column("error", Text, nullable=False, server_default=""),
-    Column("lease_owner", Text),
-    Column("created_at", Float, nullable=False),
-    Column("started_at", Float),
-    Column("finished_at", Float),
     Index(None, "state"),
 )
 
