@@ -1,0 +1,240 @@
+"""The work of one training run: its plan, its child, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from clinic_ai.confinement import Confinement
+from clinic_ai.contract import (
+    Dataset,
+    Device,
+    Limits,
+    LoadedModel,
+    PlanTask,
+    PluginManifest,
+    TrainingPlan,
+    TrainingProgress,
+    TrainingResult,
+    TrainingTask,
+    TrainRequest,
+)
+from clinic_ai.domain import ModelRef
+from clinic_ai.errors import ChildError, ChildMisbehaved
+from clinic_ai.home import Home
+from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.settings import TrainingSettings
+from clinic_ai.store import runs as store
+from clinic_ai.store.database import Database
+from clinic_ai.store.runs import RunPlan, RunView
+from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.registry import Registry
+from clinic_ai.training.starting import base_of
+
+PROGRESS_EVERY_S = 0.5
+PLAN_TIMEOUT_S = 600.0
+OVERTIME_S = 60.0
+"""A trainer keeps to its own limit of time; this much later it is made to."""
+NICE = 10
+_MIB = 1 << 20
+
+Wish = Literal["stop", "pause"]
+
+
+@dataclass(eq=False)
+class Running:
+    """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one."""
+
+    run_id: str
+    child: Child | None = None
+    wish: Wish | None = None
+    actor: str = "clinic-ai"
+    why: str = ""
+
+
+class Work:
+    """Does one run after the other, each in a child of its own. One thread calls ``do``."""
+
+    def __init__(
+        self,
+        home: Home,
+        database: Database,
+        registry: Registry,
+        datasets: Datasets,
+        crew: Crew,
+        settings: Callable[[], TrainingSettings],
+    ) -> None:
+        self._home = home
+        self._database = database
+        self._registry = registry
+        self._datasets = datasets
+        self._crew = crew
+        self._settings = settings
+
+    def do(self, run: RunView, running: Running, manifest: PluginManifest) -> None:
+        """Work on a run that has begun until it is finished or somebody wishes otherwise, and note what came of it.
+
+        Its child is gone afterwards. Raise ClinicError if it fails.
+        """
+        # The notes name files, and files are named after patients: they are for people here, not for the trainer.
+        dataset = self._datasets.get(run.dataset_id).model_copy(update={"notes": ()})
+        directory = self._home.runs / run.run_id
+        directory.mkdir(parents=True, exist_ok=True)
+        running.child = self._crew.start(self.spec(manifest))
+        result = None
+        try:
+            base = self._plan(run, manifest, dataset, running.child)
+            task = self._task(run, manifest, dataset, base, directory)
+            if running.wish is None:
+                result = self._train(manifest, task, running)
+        except ChildError:
+            if running.wish is None:
+                raise
+            # Otherwise it did not stop in time and was killed, as it was told it would be.
+        finally:
+            running.child.kill()
+        if result is not None and result.state == "finished":
+            self._enter(run, result, _inside(directory, result.model_directory))
+        else:
+            self._leave(run, running, result)
+
+    def limits(self) -> Limits:
+        """Return what a run may use."""
+        settings = self._settings()
+        return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
+
+    def device(self) -> Device:
+        """Return where a run computes."""
+        settings = self._settings()
+        return Device(threads=settings.threads, memory_mb=settings.max_memory_mb)
+
+    def spec(self, manifest: PluginManifest) -> ChildSpec:
+        """Return what to start for a run of a plugin."""
+        settings = self._settings()
+        threads = str(settings.threads)
+        return ChildSpec(
+            kind="trainer",
+            name=f"{manifest.name} trainer",
+            confinement=Confinement(data=settings.max_memory_mb * _MIB, nice=NICE),
+            environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
+        )
+
+    # ------------------------------------------------------------ before
+
+    def _plan(self, run: RunView, manifest: PluginManifest, dataset: Dataset, child: Child) -> LoadedModel | None:
+        """Store the plan of a new run; return the model it starts from, the same one whenever it is resumed."""
+        assert manifest.trainer is not None
+        if run.planned is not None:
+            return self._loaded(run.planned.base)
+        ref = base_of(run, manifest, self._registry)
+        base = self._loaded(ref)
+        task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self.limits(), recipe=run.recipe, base=base)
+        plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
+        with self._database.write() as connection:
+            store.save_plan(connection, run.run_id, RunPlan(**plan.model_dump(), base=ref))
+        return base
+
+    def _loaded(self, ref: ModelRef | None) -> LoadedModel | None:
+        return None if ref is None else self._registry.loaded(ref)
+
+    def _task(
+        self, run: RunView, manifest: PluginManifest, dataset: Dataset, base: LoadedModel | None, directory: Path
+    ) -> TrainingTask:
+        return TrainingTask(
+            run_id=run.run_id,
+            dataset=dataset,
+            base=base,
+            recipe=run.recipe,
+            run_directory=str(directory.absolute()),
+            limits=self.limits(),
+            device=self.device(),
+            categories=manifest.categories,
+        )
+
+    # ------------------------------------------------------------ meanwhile
+
+    def _train(self, manifest: PluginManifest, task: TrainingTask, running: Running) -> TrainingResult:
+        assert manifest.trainer is not None
+        assert running.child is not None
+        recorder = _Recorder(self._database, running, running.child)
+        try:
+            return running.child.call(
+                "train",
+                TrainRequest(trainer=manifest.trainer, task=task),
+                TrainingResult,
+                timeout_s=self._settings().max_seconds + OVERTIME_S,
+                on_progress=recorder,
+            )
+        except ChildError as error:
+            raise recorder.misbehaviour or error from None
+        finally:
+            recorder.flush()
+
+    # ------------------------------------------------------------ afterwards
+
+    def _enter(self, run: RunView, result: TrainingResult, place: Path) -> None:
+        """Enter what a finished run made as a candidate."""
+        # One transaction: a power cut must not leave a candidate whose run would make it a second time.
+        finish = store.finish_with(run.run_id, result)
+        self._registry.import_candidate(place, f"run {run.run_id}", finish)
+
+    def _leave(self, run: RunView, running: Running, result: TrainingResult | None) -> None:
+        """Note that a run ended before it was finished."""
+        with self._database.write() as connection:
+            if running.wish == "stop":
+                store.end(connection, run.run_id, "stop", actor=running.actor)
+                return
+            notes = " ".join(result.notes) if result is not None else ""
+            why = running.why or (
+                f"The trainer stopped before it was finished; its limit is {self._settings().max_seconds:.0f} s "
+                f"(training.max_seconds). {notes} `clinic-ai train resume {run.run_id}` goes on with it."
+            )
+            store.pause(connection, run.run_id, why, running.actor)
+
+
+class _Recorder:
+    """Stores progress, twice a second at most; a trainer that reports rubbish is killed."""
+
+    def __init__(self, database: Database, running: Running, child: Child) -> None:
+        self._database = database
+        self._running = running
+        self._child = child
+        self._reminded = False
+        self._stored_at = 0.0
+        self._waiting: TrainingProgress | None = None
+        self.misbehaviour: ChildMisbehaved | None = None
+
+    def __call__(self, body: dict[str, object]) -> None:
+        try:
+            self._waiting = TrainingProgress.model_validate(body)
+        except ValidationError:
+            self.misbehaviour = ChildMisbehaved(f"The {self._child.spec.name} child reported progress that is none.")
+            self._child.kill()
+            return
+        if self._running.wish is not None and not self._reminded:
+            # The first request may have come just before the call did, when nobody listened.
+            self._reminded = True
+            self._child.request_stop()
+        if time.monotonic() - self._stored_at >= PROGRESS_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store the newest progress that is not stored yet."""
+        if self._waiting is not None:
+            with self._database.write() as connection:
+                store.save_progress(connection, self._running.run_id, self._waiting)
+            self._waiting, self._stored_at = None, time.monotonic()
+
+
+def _inside(directory: Path, named: str) -> Path:
+    """Return the model directory a trainer named. Raise ChildMisbehaved if it is not a folder of its run directory."""
+    place = Path(named)
+    inside = place.parent == directory.absolute() and not place.is_symlink() and place.is_dir()
+    if not inside:
+        raise ChildMisbehaved("The trainer named a model directory that is not in its run directory.")
+    return place
