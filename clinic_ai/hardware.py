@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
+from pydantic import Field
+
+from clinic_ai.contract import Device
 from clinic_ai.domain import Word
+from clinic_ai.errors import HardwareError
 
 
 class GpuReading(Word):
@@ -17,6 +21,10 @@ class GpuReading(Word):
     use_percent: float | None = None
     temperature_c: float | None = None
     power_w: float | None = None
+    power_limit_w: float | None = None
+    """The most its driver lets it take."""
+    used_by: dict[int, int] = Field(default_factory=dict)
+    """Memory in MiB by process id, as far as the driver tells."""
 
 
 class Reading(Word):
@@ -43,3 +51,27 @@ class Sensors(Protocol):
 
     def read(self) -> Reading:
         """Return the state of the machine now. Raise HardwareError if it cannot be read."""
+
+
+def choose_device(
+    wanted: Literal["auto", "cpu", "cuda"],
+    reading: Reading | None,
+    threads: int,
+    memory_mb: int,
+    gpu_memory_mb: int = 0,
+) -> Device:
+    """Return where to compute: ``auto`` takes the GPU with most free memory if that is ``gpu_memory_mb`` or more.
+
+    ``cuda`` takes it whether there is room or not. Memory in MiB; ``threads`` and ``memory_mb`` are of the processor.
+    Raise HardwareError if ``cuda`` is wanted and there is no GPU.
+    """
+    gpus = () if reading is None or wanted == "cpu" else reading.gpus
+    roomiest = max(gpus, key=lambda gpu: (gpu.memory_mb - gpu.memory_used_mb, -gpu.index), default=None)
+    if roomiest is None and wanted == "cuda":
+        raise HardwareError(
+            "There is no GPU here that can be used, and the settings ask for one.",
+            remedy='`clinic-ai doctor` says what is wrong with it; or write device = "auto" in clinic.toml.',
+        )
+    if roomiest is None or (wanted == "auto" and roomiest.memory_mb - roomiest.memory_used_mb < gpu_memory_mb):
+        return Device(threads=threads, memory_mb=memory_mb)
+    return Device(kind="cuda", index=roomiest.index, threads=threads, memory_mb=memory_mb)
