@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +20,18 @@ from clinic_ai.contract import (
     PlanTask,
     PluginManifest,
     TrainingPlan,
-    TrainingProgress,
     TrainingResult,
     TrainingTask,
     TrainRequest,
 )
-from clinic_ai.domain import ModelRef
+from clinic_ai.domain import ModelRef, PauseCode
 from clinic_ai.errors import ChildError, ChildMisbehaved
 from clinic_ai.home import Home
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
-from clinic_ai.store.runs import RunPlan, RunView
+from clinic_ai.store.runs import RunPlan, RunProgress, RunView
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.starting import base_of
@@ -48,13 +48,22 @@ Wish = Literal["stop", "pause"]
 
 @dataclass(eq=False)
 class Running:
-    """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one."""
+    """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one.
+
+    For a pause ``code`` and ``why`` say the reason. ``temperature_c`` and ``power_w`` are those of the machine now, as
+    far as somebody measures them.
+    """
 
     run_id: str
     child: Child | None = None
     wish: Wish | None = None
     actor: str = "clinic-ai"
     why: str = ""
+    code: PauseCode = PauseCode.PERSON
+    kill_at: float = math.inf
+    """When its child is killed if it has not ended by then, monotonic seconds of this process."""
+    temperature_c: float | None = None
+    power_w: float | None = None
 
 
 class Work:
@@ -85,23 +94,28 @@ class Work:
         dataset = self._datasets.get(run.dataset_id).model_copy(update={"notes": ()})
         directory = self._home.runs / run.run_id
         directory.mkdir(parents=True, exist_ok=True)
-        running.child = self._crew.start(self.spec(manifest))
-        result = None
-        try:
-            base = self._plan(run, manifest, dataset, running.child)
-            task = self._task(run, manifest, dataset, base, directory)
-            if running.wish is None:
-                result = self._train(manifest, task, running)
-        except ChildError:
-            if running.wish is None:
-                raise
-            # Otherwise it did not stop in time and was killed, as it was told it would be.
-        finally:
-            running.child.kill()
+        result = None if running.wish is not None else self._attend(run, running, manifest, dataset, directory)
         if result is not None and result.state == "finished":
             self._enter(run, result, _inside(directory, result.model_directory))
         else:
             self._leave(run, running, result)
+
+    def _attend(
+        self, run: RunView, running: Running, manifest: PluginManifest, dataset: Dataset, directory: Path
+    ) -> TrainingResult | None:
+        """Return how the child of a run ended; None if somebody wished it to end before it could say so."""
+        running.child = self._crew.start(self.spec(manifest))
+        try:
+            # A wish that came before there was a child has found none to tell.
+            base = self._plan(run, manifest, dataset, running.child) if running.wish is None else None
+            task = self._task(run, manifest, dataset, base, directory)
+            return self._train(manifest, task, running) if running.wish is None else None
+        except ChildError:
+            if running.wish is None:
+                raise
+            return None  # it did not stop in time and was killed, as it was told it would be
+        finally:
+            running.child.kill()
 
     def limits(self) -> Limits:
         """Return what a run may use."""
@@ -189,12 +203,15 @@ class Work:
             if running.wish == "stop":
                 store.end(connection, run.run_id, "stop", actor=running.actor)
                 return
+            if running.wish == "pause":
+                store.pause(connection, run.run_id, running.why, running.actor, code=running.code)
+                return
             notes = " ".join(result.notes) if result is not None else ""
-            why = running.why or (
+            why = (
                 f"The trainer stopped before it was finished; its limit is {self._settings().max_seconds:.0f} s "
                 f"(training.max_seconds). {notes} `clinic-ai train resume {run.run_id}` goes on with it."
             )
-            store.pause(connection, run.run_id, why, running.actor)
+            store.pause(connection, run.run_id, why, "clinic-ai", code=PauseCode.TIME)
 
 
 class _Recorder:
@@ -206,12 +223,12 @@ class _Recorder:
         self._child = child
         self._reminded = False
         self._stored_at = 0.0
-        self._waiting: TrainingProgress | None = None
+        self._waiting: RunProgress | None = None
         self.misbehaviour: ChildMisbehaved | None = None
 
     def __call__(self, body: dict[str, object]) -> None:
         try:
-            self._waiting = TrainingProgress.model_validate(body)
+            self._waiting = RunProgress.model_validate(body)
         except ValidationError:
             self.misbehaviour = ChildMisbehaved(f"The {self._child.spec.name} child reported progress that is none.")
             self._child.kill()
@@ -226,8 +243,14 @@ class _Recorder:
     def flush(self) -> None:
         """Store the newest progress that is not stored yet."""
         if self._waiting is not None:
+            running, resident = self._running, self._child.resident_bytes()
+            machine = {
+                "memory_mb": resident // _MIB or None,
+                "temperature_c": running.temperature_c,
+                "power_w": running.power_w,
+            }
             with self._database.write() as connection:
-                store.save_progress(connection, self._running.run_id, self._waiting)
+                store.save_progress(connection, running.run_id, self._waiting.model_copy(update=machine))
             self._waiting, self._stored_at = None, time.monotonic()
 
 
