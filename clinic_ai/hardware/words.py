@@ -1,4 +1,4 @@
-"""What this machine is, and how hot, full and busy it is: GPUs by NVML, the rest by psutil."""
+"""What is said of a machine: one reading of it, and where to compute by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from clinic_ai.errors import HardwareError
 
 
 class GpuReading(Word):
-    """One GPU now. What its driver does not tell is None. Memory in MiB, use in percent of the last sample period."""
+    """One GPU now. What its driver does not tell is None. Memory in MiB, use in percent of the last sample period.
+
+    ``index`` counts as NVML does, by place on the PCI bus; ``power_w`` is the mean since the reading before where the
+    GPU counts its energy, else that of this moment.
+    """
 
     index: int
     name: str
@@ -30,8 +34,9 @@ class GpuReading(Word):
 class Reading(Word):
     """The machine at one moment. Memory and disk in MiB, use in percent of all cores, power in watts.
 
-    ``temperature_c`` is that of the hottest processor core, ``power_w`` that of the processor; None where nothing
-    measures it. ``on_mains`` is None where nothing tells.
+    ``at`` is the time of day in UTC seconds. ``temperature_c`` is that of the hottest processor core, ``power_w`` the
+    mean power of the processor since the reading before; None where nothing measures it. ``on_mains`` is None where
+    nothing tells.
     """
 
     at: float
