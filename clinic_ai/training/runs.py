@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from clinic_ai.contract import Dataset, PluginManifest
+from clinic_ai.contract import Dataset, Device, PluginManifest
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
@@ -61,7 +61,7 @@ class Runs:
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self._work = Work(home, database, registry, self.datasets, crew, lambda: self.settings)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings)
         self._bench = Bench(home, registry, crew)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
@@ -88,7 +88,7 @@ class Runs:
         does. Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
         problems.
         """
-        manifest = self._trainable(plugin)
+        manifest = self.trainable(plugin)
         recipe = dict(recipe)
         category = str(recipe.pop("category", "")) if manifest.labels == "answers" else ""
         dataset = self._freeze(manifest, dataset_directory, actor, category)
@@ -117,8 +117,8 @@ class Runs:
 
         Raise NotFound if there is no such plugin, Conflict if it cannot learn.
         """
-        manifest = self._trainable(plugin)
-        return self.datasets.check(manifest, dataset_directory, self._terms(plugin, category))
+        manifest = self.trainable(plugin)
+        return self.datasets.check(manifest, dataset_directory, self.terms(plugin, category))
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -171,8 +171,8 @@ class Runs:
         with self._database.read() as connection:
             return store.startable(connection)
 
-    def let(self, run_id: str) -> Running | None:
-        """Let a planned run begin, or one that the machine paused go on; return it as it is at work.
+    def let(self, run_id: str, device: Device) -> Running | None:
+        """Let a planned run begin, or one that the machine paused go on, on this device; return it as it is at work.
 
         None if another one is at work, or a person has decided otherwise meanwhile.
         """
@@ -185,7 +185,7 @@ class Runs:
                     store.resume(connection, run_id, "clinic-ai")
                 elif run.state is not RunState.PLANNED:
                     return None
-            self._running = running = Running(run_id)
+            self._running = running = Running(run_id, device)
         self._wake()
         return running
 
@@ -236,7 +236,7 @@ class Runs:
         Raise NotFound if there is no such plugin or model, Conflict if a run or another measurement is at work or the
         model has an int8 version already, DatasetError if the folder has problems, ChildError if the trainer cannot.
         """
-        manifest = self._trainable(plugin)
+        manifest = self.trainable(plugin)
         if not self._benching.acquire(blocking=False):
             raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
         try:
@@ -251,7 +251,7 @@ class Runs:
             if dataset_directory is not None:
                 self._bench.refuse_second(model)
                 dataset = self._freeze(manifest, dataset_directory, actor)
-            spec, limits, most = self._work.spec(manifest), self._work.limits(), self.settings.max_seconds + OVERTIME_S
+            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
             return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
         finally:
             self._benching.release()
@@ -283,13 +283,15 @@ class Runs:
             thread.join(timeout=STOP_GRACE_S)
 
     def _freeze(self, manifest: PluginManifest, directory: Path, actor: str, category: str = "") -> Dataset:
-        return self.datasets.freeze(manifest, directory, actor, self._terms(manifest.name, category))
+        return self.datasets.freeze(manifest, directory, actor, self.terms(manifest.name, category))
 
-    def _terms(self, plugin: str, category: str) -> Terms:
+    def terms(self, plugin: str, category: str) -> Terms:
+        """Return on what terms labels become a dataset for a plugin."""
         trained = frozenset(ref.slot for ref in self._registry.active(plugin))
         return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
-    def _trainable(self, plugin: str) -> PluginManifest:
+    def trainable(self, plugin: str) -> PluginManifest:
+        """Return the manifest of a plugin. Raise NotFound if there is none, Conflict if it cannot learn."""
         manifest = self._manifests.get(plugin)
         if manifest is None:
             raise NotFound(f"There is no plugin {plugin}.", remedy="`clinic-ai plugin list` shows the installed ones.")
@@ -345,10 +347,10 @@ class Runs:
         while (running := self._await_turn()) is not None:
             run = self.get(running.run_id)
             try:
-                manifest = self._trainable(run.plugin)
+                manifest = self.trainable(run.plugin)
                 with self._database.write() as connection:
                     store.begin(connection, run.run_id, self._owner)
-                self._work.do(run, running, manifest)
+                self.work.do(run, running, manifest)
             except ClinicError as error:
                 self._fail(run, error)
             except Exception as error:  # noqa: BLE001 - thread boundary: a thread that ended would strand later runs

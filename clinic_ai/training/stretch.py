@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import psutil
 
 from clinic_ai.clock import Clock
-from clinic_ai.contract import Device
+from clinic_ai.contract import Device, TrainingPlan
 from clinic_ai.domain import Spent, Verdict
 from clinic_ai.hardware import GpuReading, Reading
 from clinic_ai.settings import TrainingSettings
@@ -26,6 +26,7 @@ FLUSH_S = 5.0
 """What was spent is entered this often; a crash loses no more."""
 _MIB = 1 << 20
 
+N = TypeVar("N", int, float)
 End = Literal["pause", "fail", "finish"]
 
 
@@ -189,8 +190,9 @@ class Stretch:
     def _peaks(self, reading: Reading | None) -> Peaks:
         """Return the most that was measured so far; tell the run how the machine fares now."""
         running, gpu, before = self.running, gpu_of(reading, self.gpu), self._open.peaks
-        heat = gpu.temperature_c if gpu is not None else None if reading is None else reading.temperature_c
-        watts = None if reading is None else self._meter.watts(reading)
+        measured = gpu or reading
+        heat = None if measured is None else measured.temperature_c
+        watts = None if measured is None else measured.power_w
         running.temperature_c, running.power_w = heat, watts
         child = running.child
         return Peaks(
@@ -202,12 +204,25 @@ class Stretch:
         )
 
 
+def need_of(plan: TrainingPlan | None, gpu: int | None, second: Spent) -> Need:
+    """Return what a run of this plan needs, if a second of its work costs this much at most."""
+    if plan is None:
+        return Need(gpu=gpu)
+    step = second.scaled(plan.seconds / max(1, plan.steps))
+    return Need(
+        memory_mb=plan.memory_mb,
+        disk_mb=plan.disk_mb,
+        gpu=gpu,
+        step=step.model_copy(update={"pf_days": plan.pf_days / max(1, plan.steps)}),
+    )
+
+
 def gpu_of(reading: Reading | None, index: int | None) -> GpuReading | None:
     """Return the GPU of an index, None if there is none."""
     gpus = () if reading is None else reading.gpus
     return next((gpu for gpu in gpus if gpu.index == index), None)
 
 
-def _most[T: (int, float)](before: T | None, now: T | None) -> T | None:
+def _most(before: N | None, now: N | None) -> N | None:
     known = [value for value in (before, now) if value is not None]
     return max(known, default=None)

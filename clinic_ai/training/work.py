@@ -19,6 +19,7 @@ from clinic_ai.contract import (
     LoadedModel,
     PlanTask,
     PluginManifest,
+    Recipe,
     TrainingPlan,
     TrainingResult,
     TrainingTask,
@@ -26,6 +27,7 @@ from clinic_ai.contract import (
 )
 from clinic_ai.domain import ModelRef, PauseCode
 from clinic_ai.errors import ChildError, ChildMisbehaved
+from clinic_ai.hardware import Reading, choose_device
 from clinic_ai.home import Home
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import TrainingSettings
@@ -50,11 +52,13 @@ Wish = Literal["stop", "pause"]
 class Running:
     """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one.
 
-    For a pause ``code`` and ``why`` say the reason. ``temperature_c`` and ``power_w`` are those of the machine now, as
-    far as somebody measures them.
+    For a pause ``code`` and ``why`` say the reason. ``device`` is where it is to compute, None for what the settings
+    say of a machine that nobody reads. ``plan`` and ``progress`` are its own, ``temperature_c`` and ``power_w`` those
+    of the machine now, as far as somebody measures them.
     """
 
     run_id: str
+    device: Device | None = None
     child: Child | None = None
     wish: Wish | None = None
     actor: str = "clinic-ai"
@@ -62,6 +66,8 @@ class Running:
     code: PauseCode = PauseCode.PERSON
     kill_at: float = math.inf
     """When its child is killed if it has not ended by then, monotonic seconds of this process."""
+    plan: RunPlan | None = None
+    progress: RunProgress | None = None
     temperature_c: float | None = None
     power_w: float | None = None
 
@@ -107,8 +113,8 @@ class Work:
         running.child = self._crew.start(self.spec(manifest))
         try:
             # A wish that came before there was a child has found none to tell.
-            base = self._plan(run, manifest, dataset, running.child) if running.wish is None else None
-            task = self._task(run, manifest, dataset, base, directory)
+            base = self._plan(run, running, manifest, dataset) if running.wish is None else None
+            task = self._task(run, manifest, dataset, base, directory, running.device or self.device())
             return self._train(manifest, task, running) if running.wish is None else None
         except ChildError:
             if running.wish is None:
@@ -122,10 +128,21 @@ class Work:
         settings = self._settings()
         return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
 
-    def device(self) -> Device:
-        """Return where a run computes."""
+    def device(self, reading: Reading | None = None) -> Device:
+        """Return where a run would compute on the machine as it was read. Raise HardwareError if it has no such GPU."""
         settings = self._settings()
-        return Device(threads=settings.threads, memory_mb=settings.max_memory_mb)
+        return choose_device(settings.device, reading, settings.threads, settings.max_memory_mb)
+
+    def foresee(self, manifest: PluginManifest, dataset: Dataset, recipe: Recipe) -> RunPlan:
+        """Return what a run would cost and start from, as its trainer says in a child of its own; none is started.
+
+        Raise ModelError or ChildError if that cannot be told.
+        """
+        child = self._crew.start(self.spec(manifest))
+        try:
+            return self._ask_plan(child, manifest, dataset, recipe)
+        finally:
+            child.kill()
 
     def spec(self, manifest: PluginManifest) -> ChildSpec:
         """Return what to start for a run of a plugin."""
@@ -140,24 +157,40 @@ class Work:
 
     # ------------------------------------------------------------ before
 
-    def _plan(self, run: RunView, manifest: PluginManifest, dataset: Dataset, child: Child) -> LoadedModel | None:
+    def _plan(self, run: RunView, running: Running, manifest: PluginManifest, dataset: Dataset) -> LoadedModel | None:
         """Store the plan of a new run; return the model it starts from, the same one whenever it is resumed."""
+        running.plan = run.planned
+        if running.plan is None:
+            assert running.child is not None
+            running.plan = self._ask_plan(running.child, manifest, dataset, run.recipe)
+            with self._database.write() as connection:
+                store.save_plan(connection, run.run_id, running.plan)
+        return self._loaded(running.plan.base)
+
+    def _ask_plan(self, child: Child, manifest: PluginManifest, dataset: Dataset, recipe: Recipe) -> RunPlan:
         assert manifest.trainer is not None
-        if run.planned is not None:
-            return self._loaded(run.planned.base)
-        ref = base_of(run, manifest, self._registry)
-        base = self._loaded(ref)
-        task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self.limits(), recipe=run.recipe, base=base)
+        ref = base_of(manifest, recipe, self._registry)
+        task = PlanTask(
+            trainer=manifest.trainer,
+            dataset=dataset,
+            limits=self.limits(),
+            recipe=recipe,
+            base=self._loaded(ref),
+        )
         plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
-        with self._database.write() as connection:
-            store.save_plan(connection, run.run_id, RunPlan(**plan.model_dump(), base=ref))
-        return base
+        return RunPlan(**plan.model_dump(), base=ref)
 
     def _loaded(self, ref: ModelRef | None) -> LoadedModel | None:
         return None if ref is None else self._registry.loaded(ref)
 
     def _task(
-        self, run: RunView, manifest: PluginManifest, dataset: Dataset, base: LoadedModel | None, directory: Path
+        self,
+        run: RunView,
+        manifest: PluginManifest,
+        dataset: Dataset,
+        base: LoadedModel | None,
+        directory: Path,
+        device: Device,
     ) -> TrainingTask:
         return TrainingTask(
             run_id=run.run_id,
@@ -166,7 +199,7 @@ class Work:
             recipe=run.recipe,
             run_directory=str(directory.absolute()),
             limits=self.limits(),
-            device=self.device(),
+            device=device,
             categories=manifest.categories,
         )
 
@@ -228,7 +261,7 @@ class _Recorder:
 
     def __call__(self, body: dict[str, object]) -> None:
         try:
-            self._waiting = RunProgress.model_validate(body)
+            self._waiting = self._running.progress = RunProgress.model_validate(body)
         except ValidationError:
             self.misbehaviour = ChildMisbehaved(f"The {self._child.spec.name} child reported progress that is none.")
             self._child.kill()
