@@ -29,6 +29,7 @@ from clinic_ai.store.runs import RecipeValue, RunView
 from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
@@ -52,15 +53,17 @@ class Runs:
         crew: Crew,
         settings: Settings,
         deidentifier: Deidentifier,
+        gate: Gate | None = None,
     ) -> None:
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
         self._database = database
         self._registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self._work = Work(home, database, registry, self.datasets, crew, lambda: self.settings)
-        self._bench = Bench(home, registry, crew)
+        self._work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
         self._running: Running | None = None
@@ -224,7 +227,9 @@ class Runs:
         """Ask the run at work to end, kill it if it does not, and return when it is gone."""
         if running is None:
             return
-        if running.child is not None:
+        if running.at_once:
+            self._kill(running)
+        elif running.child is not None:
             running.child.request_stop()
         for act in (self._kill, None):
             with self._changed:
