@@ -13,7 +13,9 @@ from clinic_ai import states
 from clinic_ai.contract import TrainingPlan, TrainingProgress, TrainingResult
 from clinic_ai.domain import Key, ModelRef, PauseCode, RunState, Word, new_id
 from clinic_ai.errors import NotFound
+from clinic_ai.gating import GateReport
 from clinic_ai.store.audit import record
+from clinic_ai.store.gates import add_report
 from clinic_ai.store.models import Then
 from clinic_ai.store.tables import runs
 
@@ -77,6 +79,11 @@ class RunView(Word):
         """Return the plan with its type, None if there is none yet."""
         return None if self.plan is None else RunPlan.model_validate(self.plan)
 
+    @property
+    def trained(self) -> RunResult | None:
+        """Return what the trainer made, None before that; a run that is not finished has yet to be examined."""
+        return None if self.result is None else RunResult.model_validate(self.result)
+
 
 def add_run(
     connection: Connection,
@@ -88,8 +95,9 @@ def add_run(
     origin: Origin = "person",
     plan_key: str = "",
     at_once: bool = False,
+    at: float = 0.0,
 ) -> str:
-    """Plan a run; return its id."""
+    """Plan a run; return its id. ``at`` is UTC seconds, 0 for now."""
     run_id = new_id("R")
     connection.execute(
         insert(runs).values(
@@ -98,7 +106,7 @@ def add_run(
             state=RunState.PLANNED.value,
             dataset_id=dataset_id,
             recipe=json.dumps(dict(recipe)),
-            created_at=time.time(),
+            created_at=at or time.time(),
             origin=origin,
             plan_key=plan_key,
             at_once=int(at_once),
@@ -146,9 +154,13 @@ def last_of_plan(connection: Connection, plan_key: str) -> RunView | None:
 
 
 def hold(connection: Connection, run_id: str, code: PauseCode, error: str) -> bool:
-    """Say why a planned run may not start yet; return whether its code is news. Not audited: nothing moves."""
+    """Say why a planned run, or one that the machine paused, may not start yet; return whether its code is news.
+
+    Not audited: nothing moves.
+    """
     run = get_run(connection, run_id)
-    if run.state is not RunState.PLANNED or (run.pause_code, run.error) == (code.value, error):
+    waits = run.state is RunState.PLANNED or (run.state is RunState.PAUSED and run.pause_code in _BY_ITSELF)
+    if not waits or (run.pause_code, run.error) == (code.value, error):
         return False
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(pause_code=code.value, error=error))
     return run.pause_code != code.value
@@ -199,11 +211,19 @@ def pause(
     _move(connection, run_id, "pause", actor=actor, lease_owner=None, error=error, pause_code=code.value, paused_at=now)
 
 
-def finish_with(run_id: str, result: TrainingResult) -> Then:
-    """Return what finishes a run in the transaction that enters its candidate."""
+def save_result(connection: Connection, run_id: str, result: TrainingResult) -> None:
+    """Store what the trainer made before it is examined: a run that is paused then need not train again."""
+    document = RunResult(**result.model_dump())
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(result=document.model_dump_json()))
+
+
+def finish_with(run_id: str, result: TrainingResult, report: GateReport | None = None) -> Then:
+    """Return what finishes a run, and stores the report of its examination, as its candidate is entered."""
 
     def finish(connection: Connection, candidate: ModelRef) -> None:
-        document = RunResult(**result.model_dump(), candidate=candidate)
+        if report is not None:
+            add_report(connection, report, of=candidate)
+        document = RunResult(**{**result.model_dump(), "candidate": candidate})
         end(connection, run_id, "finish", actor="clinic-ai", result=document)
 
     return finish
@@ -214,6 +234,8 @@ def end(
 ) -> None:
     """End a run by ``finish``, ``stop`` or ``fail``. Raise Conflict if its state does not permit it."""
     values: dict[str, Any] = {"lease_owner": None, "error": error, "pause_code": "", "finished_at": time.time()}
+    if event == "fail":
+        values["result"] = None  # what was made may be the reason; a resumption makes it anew
     if result is not None:
         values["result"] = result.model_dump_json()
     _move(connection, run_id, event, actor=actor, **values)

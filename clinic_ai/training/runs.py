@@ -31,6 +31,7 @@ from clinic_ai.store.runs import RecipeValue, RunView
 from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
@@ -54,18 +55,22 @@ class Runs:
         crew: Crew,
         settings: Settings,
         deidentifier: Deidentifier,
+        gate: Gate | None = None,
     ) -> None:
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
         self._database = database
         self._registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings)
-        self._bench = Bench(home, registry, crew)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
         self._running: Running | None = None
+        self.asked: set[str] = set()
+        """The runs that somebody started or resumed here since this process began."""
         self._news: Callable[[], None] | None = None
         """Whom to tell that something changed; None while nobody governs the runs."""
         self._closed = False
@@ -94,11 +99,15 @@ class Runs:
         dataset = self._freeze(manifest, dataset_directory, actor, category)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor, at_once=at_once)
+        self.asked.add(run_id)
         self._wake()
         return run_id
 
-    def plan(self, dataset: Dataset, recipe: Mapping[str, RecipeValue], plan_key: str) -> str:
-        """Queue a run of a ``[[training.plan]]`` on a frozen dataset, for the night; return its id."""
+    def plan(self, dataset: Dataset, recipe: Mapping[str, RecipeValue], plan_key: str, at: float) -> str:
+        """Queue a run of a ``[[training.plan]]`` on a frozen dataset, for the night; return its id.
+
+        ``at`` is the time of day, UTC seconds.
+        """
         with self._database.write() as connection:
             run_id = store.add_run(
                 connection,
@@ -108,6 +117,7 @@ class Runs:
                 "clinic-ai",
                 origin="night",
                 plan_key=plan_key,
+                at=at,
             )
         self._wake()
         return run_id
@@ -153,6 +163,7 @@ class Runs:
         """
         with self._database.write() as connection:
             store.resume(connection, run_id, actor, at_once=at_once)
+        self.asked.add(run_id)
         self._wake()
 
     # ------------------------------------------------------------ what the night does
@@ -315,9 +326,9 @@ class Runs:
             return
         grace_s = STOP_GRACE_S if grace_s is None else grace_s
         with self._changed:
-            running.kill_at = min(running.kill_at, time.monotonic() + grace_s)
+            running.kill_at = min(running.kill_at, time.monotonic() + (0.0 if running.at_once else grace_s))
             self._changed.notify_all()
-        if running.child is not None:
+        if running.child is not None and not running.at_once:
             running.child.request_stop()
         with self._changed:
             while self._running is running and (left := running.kill_at - time.monotonic()) > 0:
