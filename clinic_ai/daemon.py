@@ -60,6 +60,7 @@ from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
@@ -103,8 +104,9 @@ class Appliance:
             directory=home.jobs,
             max_pixels=lambda: self.settings.ingest.max_pixels,
         )
+        self.gate = Gate(home, self.database, self.registry, self.crew, self.guard, lambda: self.settings)
         self.runs = Runs(
-            home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
+            home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier, self.gate
         )
         self.night = Night(
             runs=self.runs,
