@@ -192,6 +192,21 @@ def _opened(home: Home) -> Iterator[tuple[Database, Crew, Settings]]:
             database.close()
 
 
+def make_database(home: Home) -> None:
+    """Make the database of a home that has none. Raise HomeError if the home is in use or cannot be written.
+
+    The daemon would make it too, and keep for the rest of its life the memory that making it takes.
+    """
+    if home.database.exists():
+        return
+    with lock_home(home):
+        database = Database(home.database)
+        try:
+            database.open()
+        finally:
+            database.close()
+
+
 def absolute(path: Path) -> str:
     """Return a path as the daemon, which stands somewhere else, can use it."""
     return str(path.expanduser().resolve())

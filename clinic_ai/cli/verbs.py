@@ -63,12 +63,14 @@ def common(
 @app.command(epilog=example("init --home /srv/clinic-ai"))
 def init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make a home directory, or complete one; nothing that is there is changed."""
+    from clinic_ai.cli.offline import make_database
     from clinic_ai.cli.output import print_json, say
     from clinic_ai.heads.keys import make_key
     from clinic_ai.home import init_home
 
     made = init_home(home_of(home).path)
     make_key(made)
+    make_database(made)
     if as_json:
         print_json({"home": str(made.path), "settings": str(made.clinic_toml), "inbox": str(made.inbox)})
         return
