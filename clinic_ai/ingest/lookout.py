@@ -19,10 +19,10 @@ from typing import TypeVar
 
 import structlog
 
+from clinic_ai.arms import Arm, Beat, Errand
 from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.ingest import watch
-from clinic_ai.ingest.arms import Arm, Beat, Errand
 from clinic_ai.ingest.mounts import FSTAB, FileSystem, file_system_of, missing_mount
 from clinic_ai.ingest.troubles import (
     HELD_OPEN,

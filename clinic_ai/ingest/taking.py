@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from clinic_ai.arms import Errand
 from clinic_ai.domain import Fate
-from clinic_ai.ingest.arms import Errand
 from clinic_ai.ingest.filing import Claim
 from clinic_ai.ingest.lookout import PATIENCE_S, Lookout, sighting
 from clinic_ai.ingest.spool import Spool, Taken
