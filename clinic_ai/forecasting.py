@@ -1,0 +1,155 @@
+"""What passes between the daemon and the child that fits the scaling law of a loss curve.
+
+Everywhere t counts ``unit``s, steps of the optimiser or whole epochs, from the beginning of the training.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from clinic_ai.domain import Finite, Word
+
+CurveUnit = Literal["step", "epoch"]
+MAX_POINTS = 200_000
+"""Longest loss curve that is taken; some megabytes of JSON."""
+
+
+class LossCurve(Word):
+    """A loss at each of many steps, in the order of the steps. ``name`` says for people what it is of."""
+
+    name: str = Field(max_length=200)
+    unit: CurveUnit = "step"
+    steps: tuple[Finite, ...] = Field(max_length=MAX_POINTS)
+    losses: tuple[Finite, ...] = Field(max_length=MAX_POINTS)
+
+
+class ForecastTask(Word):
+    """Fit the law to a curve without its first ``drop`` steps, and say what it foretells.
+
+    ``target`` is a loss to reach. With ``picture`` the answer holds a figure. The same ``seed`` gives the same answer.
+    """
+
+    curve: LossCurve
+    drop: Finite = Field(default=0.0, ge=0)
+    target: Finite | None = Field(default=None, gt=0)
+    picture: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+class Span(Word):
+    """A value and its 95 % interval. ``high`` is None where the curve does not bound it from above.
+
+    ``value`` is None where only the range can be told.
+    """
+
+    value: float | None
+    low: float
+    high: float | None
+
+
+class LawFit(Word):
+    """loss = a · t^(−b) + c, fitted to ``points`` points after step ``dropped``."""
+
+    dropped: float
+    points: int
+    a: Span
+    b: Span
+    c: Span
+
+
+class WindowFit(LawFit):
+    """The law fitted without the beginning of the curve. ``agrees``: the fit of all of it is one of those it allows."""
+
+    agrees: bool
+
+
+class HoldOut(Word):
+    """What the first part of the curve, up to ``until``, foretold of the rest: its mean loss, and what it came to."""
+
+    until: float
+    points: int
+    held_out: int
+    predicted: Span
+    observed: float
+
+    @property
+    def inside(self) -> bool:
+        """Whether the mean loss of the rest lies in the interval."""
+        high = self.predicted.high
+        return self.predicted.low <= self.observed and (high is None or self.observed <= high)
+
+
+class NoiseView(Word):
+    """What the points scatter by: its standard deviation, the correlation of neighbours, and what the bootstrap drew.
+
+    ``effective_points`` is how many independent points would be worth as much; ``block_length`` is in points.
+    """
+
+    deviation: float
+    autocorrelation: float
+    effective_points: float
+    block_length: int
+    replicates: int
+    """Curves of the bootstrap."""
+
+
+class Ahead(Word):
+    """The loss that the law foretells at a step, without noise."""
+
+    step: float
+    loss: Span
+
+
+class WithoutFloor(Word):
+    """The law with c = 0, a · t^(−b): its fit, and how much more its points scatter around it.
+
+    ``excess`` is the share by which its residuals are larger, as a root mean square; ``enough`` says whether the
+    interval of c reaches 0, so that the curve does not tell the two laws apart.
+    """
+
+    a: float
+    b: float
+    excess: float
+    enough: bool
+
+
+class CurvePoint(Word):
+    """A place of the fitted curve for a plot: the law, and the interval of what is foretold."""
+
+    step: float
+    fit: float
+    low: float
+    high: float
+
+
+class Forecast(Word):
+    """The scaling law of a loss curve, how sure it is, and what it foretells.
+
+    Where it is not ``identifiable``, ``reasons`` say why, and nothing that lies ahead has a value; its ranges span all
+    windows if the law depends on them. ``halving`` is the step at which what is left above the floor c is half of what it is after the last step;
+    ``target_at`` that at which the target is reached, None if no target was asked for; ``target_note`` says what is
+    special about it. ``points`` are some of the curve, for a plot, ``picture`` is a PNG in base64.
+    """
+
+    name: str
+    unit: CurveUnit
+    last_step: float
+    fit: LawFit
+    windows: tuple[WindowFit, ...]
+    hold_out: HoldOut | None
+    noise: NoiseView
+    identifiable: bool
+    reasons: tuple[str, ...]
+    now: Ahead
+    twice: Ahead
+    halving: Span
+    target: float | None
+    target_at: Span | None
+    target_note: str
+    without_floor: WithoutFloor
+    points: tuple[tuple[float, float], ...]
+    law: tuple[CurvePoint, ...]
+    notes: tuple[str, ...]
+    picture: str = ""
