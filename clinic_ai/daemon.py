@@ -34,6 +34,7 @@ from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.guard.intents import HealthyExample
+from clinic_ai.hardware import Devices, Machine
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
@@ -105,7 +106,9 @@ class Appliance:
         self.runs = Runs(
             home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
         )
-        self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
+        self.machine = Machine(home.path)
+        self.devices = Devices(self.machine)
+        self.engines = Engines(self.crew, lambda: _engine_settings(self.settings), self.devices)
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
@@ -306,6 +309,7 @@ class Appliance:
             steps.callback(self.database.close)
             if self._opened:
                 steps.callback(self._note_stop)
+            steps.callback(self.machine.close)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
@@ -427,6 +431,7 @@ def _engine_settings(settings: Settings) -> EngineSettings:
         restart_cap=execution.max_restarts,
         restart_window_s=execution.restart_window_s,
         rest_s=REST_S,
+        device=execution.device,
     )
 
 
