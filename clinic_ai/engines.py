@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -28,12 +29,15 @@ from clinic_ai.domain import Analysis, Answer, ModelRef, WaitReason
 from clinic_ai.errors import ChildError, ChildRefused, Conflict, HardwareError
 from clinic_ai.hardware import CUDA_HOST_MB, Devices
 from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.settings import ExecutionSettings
 from clinic_ai.waiting import crashing, memory_in_use, no_memory
 from clinic_ai.wire import GPU_EXIT, MEMORY_EXIT
 
 LOAD_TIMEOUT_S = 300.0
 ANSWER_GRACE_S = 15.0
 """What an engine may take beyond ``answer_timeout_s``, to read the image and choose a frame, before it is killed."""
+REST_S = 60.0
+"""How long a plugin rests whose engine died too often."""
 TURN_S = 30.0
 """How long a question waits for an engine that is at work on something else."""
 _MIB = 1 << 20
@@ -54,6 +58,20 @@ class EngineSettings:
     restart_window_s: float
     rest_s: float
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def engine_settings(execution: ExecutionSettings) -> EngineSettings:
+    """Return what ``[execution]`` gives to engines."""
+    cores = len(os.sched_getaffinity(0))
+    return EngineSettings(
+        memory_mb=execution.memory_mb,
+        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
+        idle_s=execution.engine_idle_s,
+        restart_cap=execution.max_restarts,
+        restart_window_s=execution.restart_window_s,
+        rest_s=REST_S,
+        device=execution.device,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from clinic_ai.contract import Device, PluginManifest
 from clinic_ai.errors import HardwareError
-from clinic_ai.hardware.words import Sensors, choose_device
+from clinic_ai.hardware.words import Reading, Sensors, choose_device
 
 CUDA_HOST_MB = 4096
 """Private memory of the machine that a process needs more when it computes on a GPU: CUDA's libraries and context."""
@@ -34,17 +34,18 @@ class Devices:
         threads: int,
         memory_mb: int,
         gpu_memory_mb: int = 0,
+        reading: Reading | None = None,
     ) -> Device:
         """Return where a plugin computes, as ``choose_device`` does; on the processor if it can do no more.
 
-        With ``auto`` that is also so where the sensors cannot be read or the GPU was given up. Raise HardwareError if
-        ``cuda`` is wanted, the plugin can use it and there is none.
+        With ``auto`` that is also so where the GPU was given up, or, without a ``reading``, the sensors cannot be read.
+        Raise HardwareError if ``cuda`` is wanted, the plugin can use it and there is none.
         """
         processor = Device(threads=threads, memory_mb=memory_mb)
         if wanted == "cpu" or "cuda" not in manifest.devices or (wanted == "auto" and self._avoids(manifest.name)):
             return processor
         try:
-            return choose_device(wanted, self._sensors.read(), threads, memory_mb, gpu_memory_mb)
+            return choose_device(wanted, reading or self._sensors.read(), threads, memory_mb, gpu_memory_mb)
         except HardwareError:
             if wanted == "cuda":
                 raise
