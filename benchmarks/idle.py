@@ -5,8 +5,8 @@
 - floor: a fresh interpreter that imports the libraries any such daemon needs (FastAPI, uvicorn, SQLAlchemy,
   pydantic, psutil) and nothing of ours
 - import: a fresh interpreter that imports ``clinic_ai.daemon``; median of the rounds, floor and ours by turns
-- idle: a real ``clinic-ai run`` in a home that ``clinic-ai init`` has just made, measured once it has answered and its lanes have slept; RSS counts
-  shared pages in full, PSS in parts. Children are listed by themselves.
+- idle: a real ``clinic-ai run`` in a home that ``clinic-ai init`` has just made, measured once it has answered and its
+  lanes have slept; RSS counts shared pages in full, PSS in parts. Children are listed by themselves.
 
 Budgets: at most 2.5 times the import time of the floor, less than 120 MB of RSS for the daemon itself.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import threading
@@ -28,12 +27,13 @@ from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
-from clinic_ai.engines import Engines, EngineSettings
+from clinic_ai.engines import Engines, engine_settings
 from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.guard.intents import HealthyExample
+from clinic_ai.hardware import Devices, Machine
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
@@ -67,9 +67,8 @@ log = structlog.get_logger()
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
 RENDERER_IDLE_S = 60.0
-REST_S = 60.0
 GIVE_BACK_S = 60.0
-"""How long a plugin rests whose engine died too often."""
+"""How often free memory is given back to the machine."""
 
 
 class Appliance:
@@ -105,7 +104,9 @@ class Appliance:
         self.runs = Runs(
             home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
         )
-        self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
+        self.machine = Machine(home.path)
+        self.devices = Devices(self.machine)
+        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), self.devices)
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
@@ -306,6 +307,7 @@ class Appliance:
             steps.callback(self.database.close)
             if self._opened:
                 steps.callback(self._note_stop)
+            steps.callback(self.machine.close)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
@@ -415,19 +417,6 @@ class Appliance:
             started_at=self.started_at,
             reload=self.reload,
         )
-
-
-def _engine_settings(settings: Settings) -> EngineSettings:
-    execution = settings.execution
-    cores = len(os.sched_getaffinity(0))
-    return EngineSettings(
-        memory_mb=execution.memory_mb,
-        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
-        idle_s=execution.engine_idle_s,
-        restart_cap=execution.max_restarts,
-        restart_window_s=execution.restart_window_s,
-        rest_s=REST_S,
-    )
 
 
 def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> int:

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinic_ai.contract import TrainingPlan, TrainingProgress
 from clinic_ai.domain import PauseCode, Spent, Verdict
 from clinic_ai.hardware import GpuReading, Reading
 from clinic_ai.settings import TrainingBudget, TrainingSettings
 from clinic_ai.training.budget import Budget, Need
-from clinic_ai.training.meter import LONGEST_SAMPLE_S, Meter, computed
+from clinic_ai.training.meter import LONGEST_SAMPLE_S, Meter
 
 GPU = GpuReading(index=0, name="A", memory_mb=8000, memory_used_mb=1000, use_percent=90.0, temperature_c=60.0)
 COOL = Reading(
@@ -309,15 +308,6 @@ def test_a_process_that_counts_from_nothing_again_loses_nothing() -> None:
     counts = [0.1, 0.3, None, 0.3, 0.05, 0.25]
     total = sum(meter.sample(COOL, float(k), count).pf_days for k, count in enumerate(counts))
     assert total == pytest.approx(0.3 + 0.25)
-
-
-def test_computation_is_the_trainers_count_else_its_part_of_the_plan() -> None:
-    plan = TrainingPlan(steps=10, epochs=1, memory_mb=1, seconds=1.0, pf_days=0.5)
-    at = TrainingProgress(epoch=1, epochs=1, step=4, steps=10)
-    assert computed(at, plan) == pytest.approx(0.2)
-    assert computed(at.model_copy(update={"pf_days": 0.3}), plan) == 0.3
-    assert computed(at, None) is None
-    assert computed(None, plan) is None
 
 
 # ---------------------------------------------------------------- both together
