@@ -37,10 +37,14 @@ def clean_images(
     """Return the images by their copies; say in ``reading`` which have none, were left out, or need a look."""
     clean: list[HashedImage] = []
     left_out: list[str] = []
+    unreadable: list[str] = []
     kept: list[str] = []
     possible: list[str] = []
     for image in images:
         copy = copies[image.original]
+        if copy.sha256 is None and image.image.review_id:
+            unreadable.append(image.image.name)  # what was signed cannot be corrected in a folder
+            continue
         if copy.sha256 is None:
             why = copy.problem.sentence if copy.problem else "It has no de-identified copy."
             reading.problems.append(f"{image.image.name}: {why}")
@@ -58,6 +62,12 @@ def clean_images(
         len(left_out),
         f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "
         f"patient is burnt in{named(left_out)}. training.burned_in in clinic.toml can keep such images.",
+    )
+    reading.leave_out(
+        LeftOutReason.UNREADABLE,
+        len(unreadable),
+        f"{counted(len(unreadable), 'reviewed image', 'was', 'were')} left out: no de-identified copy can be made"
+        f"{named(unreadable)}.",
     )
     if kept:
         reading.notes.append(
