@@ -16,7 +16,7 @@ class HashedImage:
     """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it.
 
     ``groups`` is what else the dataset says of it; see ``contract.Example``. ``twins`` are the equal images that it
-    stands for.
+    stands for, ``pseudonym`` what the copy calls the patient of its header.
     """
 
     image: LabelledImage
@@ -24,6 +24,7 @@ class HashedImage:
     sha256: str
     groups: dict[str, str] = field(default_factory=dict)
     twins: tuple[HashedImage, ...] = ()
+    pseudonym: str = ""
 
     @property
     def all(self) -> tuple[HashedImage, ...]:
@@ -56,7 +57,8 @@ def clean_images(
                 continue
         elif BURNED_IN_POSSIBLE in codes:
             possible.append(image.image.name)
-        clean.append(replace(image, sha256=copy.sha256, groups=copy.groups))
+        pseudonym = copy.header.identity.patient_id if copy.header is not None else ""
+        clean.append(replace(image, sha256=copy.sha256, groups=copy.groups, pseudonym=pseudonym))
     reading.leave_out(
         LeftOutReason.BURNED_IN,
         len(left_out),

@@ -32,13 +32,14 @@ def reviewed(
     *,
     consent: bool = True,
     decision: ReviewDecision = ReviewDecision.ACCEPT,
-    image: str = "",
+    image: bytes = b"",
+    patient_key: str = "",
 ) -> tuple[str, str]:
     """Store an image with a review of its result; return its hash and the review."""
     objects = school.runs.datasets._deidentifier.objects
-    sha256, _ = objects.write_bytes(tiny_png(image or f"reviewed {number}"))
+    sha256, _ = objects.write_bytes(image or tiny_png(f"reviewed {number}"))
     with school.database.write() as c:
-        study_id = _study(c, number)
+        study_id = _study(c, number, patient_key)
         return sha256, review_again(c, study_id, sha256, presence, consent, decision)
 
 
@@ -89,13 +90,13 @@ def _passages(texts: dict[int, str]) -> dict[str, str]:
     return {f"a_{number}": text for number, text in texts.items()}
 
 
-def _study(c: Connection, number: int) -> str:
+def _study(c: Connection, number: int, patient_key: str = "") -> str:
     return studies.open_study(
         c,
         grouping_key=f"1.2.{number}",
         study_instance_uid="1.2",
         pseudonym="P-A",
-        patient_key=f"{number:064x}",
+        patient_key=patient_key or f"{number:064x}",
         source="inbox",
         facts=StudyFacts(),
         identity=PatientIdentity(patient_id=f"P-{number}", patient_name="Quellwasser^Hanna"),
