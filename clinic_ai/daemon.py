@@ -59,6 +59,7 @@ from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 
@@ -106,6 +107,15 @@ class Appliance:
         )
         self.machine = Machine(home.path)
         self.devices = Devices(self.machine)
+        self.night = Night(
+            runs=self.runs,
+            database=self.database,
+            settings=lambda: self.settings.training,
+            sensors=self.machine,
+            directory=home.runs,
+            wake=self.wake,
+            signs=(lambda: self.intake.arriving, lambda: self.questions.being_asked),
+        )
         self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), self.devices)
         self.reports = ReportRunner(
             database=self.database,
@@ -150,6 +160,7 @@ class Appliance:
             manifests=self._manifests,
             settings=lambda: self.settings,
             examples=self._examples,
+            on_asked=self.night.make_way,
         )
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
@@ -160,6 +171,7 @@ class Appliance:
             objects=self.objects,
             crew=self.crew,
             on_closed=self.wake,
+            on_arrival=self.night.make_way,
             room=self.room,
         )
         self.imports = Imports(
@@ -202,6 +214,7 @@ class Appliance:
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
             Lane("disk", self.keeper.step, self.wake),
+            Lane("night", self.night.step, self.wake),
             Lane("critical", self.herald.step, self.wake),
             Lane("audit", self.heads.step, self.wake, idle_s=5.0),
             *(Lane(messenger.channel, messenger.step, self.wake) for messenger in messengers),
@@ -314,6 +327,7 @@ class Appliance:
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
+            steps.callback(self.night.close)
             steps.callback(self._end_lanes)
             steps.callback(self.execution.stop, grace_s, self.crew.close)
             steps.callback(self.runs.close)

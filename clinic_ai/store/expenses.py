@@ -58,7 +58,8 @@ class Experience(Word):
 
 def add_expense(connection: Connection, expense: Expense) -> int:
     """Enter a row; return its number. Rows are never changed, but for that of a stretch of work that goes on."""
-    return int(connection.execute(insert(expenses).values(**_columns(expense))).inserted_primary_key[0])
+    added = insert(expenses).values(**_columns(expense)).returning(expenses.c.expense_id)
+    return int(connection.execute(added).scalar_one())
 
 
 def extend_expense(connection: Connection, expense_id: int, expense: Expense) -> None:

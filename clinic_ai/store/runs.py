@@ -88,8 +88,9 @@ def add_run(
     origin: Origin = "person",
     plan_key: str = "",
     at_once: bool = False,
+    at: float = 0.0,
 ) -> str:
-    """Plan a run; return its id."""
+    """Plan a run; return its id. ``at`` is UTC seconds, 0 for now."""
     run_id = new_id("R")
     connection.execute(
         insert(runs).values(
@@ -98,7 +99,7 @@ def add_run(
             state=RunState.PLANNED.value,
             dataset_id=dataset_id,
             recipe=json.dumps(dict(recipe)),
-            created_at=time.time(),
+            created_at=at or time.time(),
             origin=origin,
             plan_key=plan_key,
             at_once=int(at_once),
@@ -146,9 +147,13 @@ def last_of_plan(connection: Connection, plan_key: str) -> RunView | None:
 
 
 def hold(connection: Connection, run_id: str, code: PauseCode, error: str) -> bool:
-    """Say why a planned run may not start yet; return whether its code is news. Not audited: nothing moves."""
+    """Say why a planned run, or one that the machine paused, may not start yet; return whether its code is news.
+
+    Not audited: nothing moves.
+    """
     run = get_run(connection, run_id)
-    if run.state is not RunState.PLANNED or (run.pause_code, run.error) == (code.value, error):
+    waits = run.state is RunState.PLANNED or (run.state is RunState.PAUSED and run.pause_code in _BY_ITSELF)
+    if not waits or (run.pause_code, run.error) == (code.value, error):
         return False
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(pause_code=code.value, error=error))
     return run.pause_code != code.value

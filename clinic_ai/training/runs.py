@@ -66,6 +66,8 @@ class Runs:
         self._benching = threading.Lock()
         self._changed = threading.Condition()
         self._running: Running | None = None
+        self.asked: set[str] = set()
+        """The runs that somebody started or resumed here since this process began."""
         self._news: Callable[[], None] | None = None
         """Whom to tell that something changed; None while nobody governs the runs."""
         self._closed = False
@@ -94,11 +96,15 @@ class Runs:
         dataset = self._freeze(manifest, dataset_directory, actor, category)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor, at_once=at_once)
+        self.asked.add(run_id)
         self._wake()
         return run_id
 
-    def plan(self, dataset: Dataset, recipe: Mapping[str, RecipeValue], plan_key: str) -> str:
-        """Queue a run of a ``[[training.plan]]`` on a frozen dataset, for the night; return its id."""
+    def plan(self, dataset: Dataset, recipe: Mapping[str, RecipeValue], plan_key: str, at: float) -> str:
+        """Queue a run of a ``[[training.plan]]`` on a frozen dataset, for the night; return its id.
+
+        ``at`` is the time of day, UTC seconds.
+        """
         with self._database.write() as connection:
             run_id = store.add_run(
                 connection,
@@ -108,6 +114,7 @@ class Runs:
                 "clinic-ai",
                 origin="night",
                 plan_key=plan_key,
+                at=at,
             )
         self._wake()
         return run_id
@@ -153,6 +160,7 @@ class Runs:
         """
         with self._database.write() as connection:
             store.resume(connection, run_id, actor, at_once=at_once)
+        self.asked.add(run_id)
         self._wake()
 
     # ------------------------------------------------------------ what the night does

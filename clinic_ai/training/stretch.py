@@ -204,6 +204,13 @@ class Stretch:
         )
 
 
+def second_of(settings: Callable[[], TrainingSettings], reading: Reading | None, device: Device) -> Spent:
+    """Return what a second of work on a device would cost, by the power that is drawn there or assumed."""
+    meter = Meter(settings, device.index if device.kind == "cuda" else None)
+    meter.sample(reading, 0.0, None)
+    return meter.ahead(1.0)
+
+
 def need_of(plan: TrainingPlan | None, gpu: int | None, second: Spent) -> Need:
     """Return what a run of this plan needs, if a second of its work costs this much at most."""
     if plan is None:

@@ -52,11 +52,13 @@ def tiny_png(text: str, comment: str = "") -> bytes:
     )
 
 
-def open_school(home: Home, manifest: PluginManifest | None = None) -> School:
+def open_school(home: Home, manifest: PluginManifest | None = None, settings: Settings | None = None) -> School:
     """Open the rooms as a daemon would."""
     manifest = manifest or tiny_learner.manifest()
     manifests, crew, database = {manifest.name: manifest}, Crew(), Database(home.database)
     database.open()
     registry = Registry(home, database, manifests, crew)
-    runs = Runs(home, database, registry, manifests, crew, Settings(), open_deidentifier(home, database, crew))
+    runs = Runs(
+        home, database, registry, manifests, crew, settings or Settings(), open_deidentifier(home, database, crew)
+    )
     return School(home, database, manifests, crew, registry, runs)
