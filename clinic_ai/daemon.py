@@ -61,6 +61,7 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.scaling import Forecasts
 
 log = structlog.get_logger()
 
@@ -398,6 +399,7 @@ class Appliance:
             engines=self.engines,
             registry=self.registry,
             runs=self.runs,
+            forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import alerts, audit, disk, files, guard, imports, inboxes, models, policy, review, studies, training
+from clinic_ai.cli import (
+    alerts,
+    audit,
+    disk,
+    files,
+    forecasting,
+    guard,
+    imports,
+    inboxes,
+    models,
+    policy,
+    review,
+    studies,
+    training,
+)
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -121,6 +135,9 @@ def process(
     raise typer.Exit(status)
 
 
+training.train.command(
+    "forecast", epilog=example("train forecast R-20261121-7F3K9QXB --target 0.4 --output forecast.png")
+)(forecasting.forecast)
 app.command("import", epilog=example("import /media/cd --source cd"))(imports.import_medium)
 
 

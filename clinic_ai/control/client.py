@@ -16,6 +16,7 @@ from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
+from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
@@ -295,6 +296,11 @@ class Client:
     def resume_run(self, run_id: str) -> DoneView:
         """Go on with a run. Raise NotFound or Conflict."""
         return self._post(f"/v1/runs/{segment(run_id, 'training run')}/resume", None, DoneView, timeout_s=LONG_S)
+
+    def forecast_run(self, run_id: str, order: ForecastOrder) -> ForecastView:
+        """Return what a run would bring if it went on. Raise NotFound, ClinicError if its loss tells nothing."""
+        path, query = f"/v1/runs/{segment(run_id, 'training run')}/forecast", order.model_dump(exclude_none=True)
+        return _understood(self._request("GET", path, params=query, timeout=LONG_S), ForecastView)
 
     def policy(self) -> PolicyView:
         """Return the policy pack in force."""

@@ -303,6 +303,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/reviews/{review_id}/consent",
         "/v1/runs",
         "/v1/runs/check",
+        "/v1/runs/{run_id}/forecast",
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",
