@@ -108,7 +108,7 @@ def _tell_fit(forecast: Forecast) -> None:
         (
             (f"after {fit.dropped:.0f}" if fit.dropped else "all") + mark,
             str(fit.points),
-            *map(_shown, (fit.a, fit.b, fit.c)),
+            *map(_fitted, (fit.a, fit.b, fit.c)),
         )
         for fit, mark in fits
     )
@@ -150,7 +150,7 @@ def _tell_purchases(purchases: Iterable[Purchase], rates: Rates, unit: str) -> N
     from clinic_ai.cli.output import say, table
 
     bought = tuple(purchases)
-    columns = [
+    rows = [
         (f"further {unit}s", [_shown(each.steps) for each in bought]),
         ("hours", [_shown(_scaled(each.seconds, 1 / 3600)) for each in bought]),
         ("kWh", [_shown(each.kwh) for each in bought]),
@@ -161,9 +161,8 @@ def _tell_purchases(purchases: Iterable[Purchase], rates: Rates, unit: str) -> N
     for place, each in enumerate(bought):
         loss = f", loss then {_shown(each.loss)}" if each.loss is not None else ""
         say(f"{place + 1}. {each.what}{loss}. {each.note}".rstrip())
-    known = [(name, cells) for name, cells in columns if any(cells)]
-    numbered = ((str(i + 1), *(cells[i] or "not known" for _, cells in known)) for i in range(len(bought)))
-    table(("", *(name for name, _ in known)), numbered, empty="")
+    known = ((name, *(cell or "not told" for cell in cells)) for name, cells in rows if any(cells))
+    table(("", *(str(place + 1) for place in range(len(bought)))), known, empty="")
     if rates.basis:
         say(rates.basis)
 
@@ -175,6 +174,11 @@ def _scaled(span: Span | None, factor: float) -> Span | None:
         return None
     value, high = (None if each is None else each * factor for each in (span.value, span.high))
     return Span(value=value, low=span.low * factor, high=high)
+
+
+def _fitted(span: Span) -> str:
+    """Return a parameter with its interval; where that is open, the fit may lie anywhere and is not shown."""
+    return _shown(span if span.high is not None else span.model_copy(update={"value": None}))
 
 
 def _shown(span: Span | None) -> str:
