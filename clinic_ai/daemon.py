@@ -62,6 +62,7 @@ from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.scaling import Forecasts
 
 log = structlog.get_logger()
 
@@ -415,6 +416,7 @@ class Appliance:
             registry=self.registry,
             runs=self.runs,
             night=self.night,
+            forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,

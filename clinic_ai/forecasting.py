@@ -1,4 +1,4 @@
-"""What passes between the daemon and the child that fits the scaling law of a loss curve.
+"""What passes between the daemon and the child that fits the scaling law of a loss curve, and what it would cost.
 
 Everywhere t counts ``unit``s, steps of the optimiser or whole epochs, from the beginning of the training.
 """
@@ -128,9 +128,10 @@ class Forecast(Word):
     """The scaling law of a loss curve, how sure it is, and what it foretells.
 
     Where it is not ``identifiable``, ``reasons`` say why, and nothing that lies ahead has a value; its ranges span all
-    windows if the law depends on them. ``halving`` is the step at which what is left above the floor c is half of what it is after the last step;
-    ``target_at`` that at which the target is reached, None if no target was asked for; ``target_note`` says what is
-    special about it. ``points`` are some of the curve, for a plot, ``picture`` is a PNG in base64.
+    windows if the law depends on them. ``halving`` is the step at which half is left of what the loss is above the
+    floor c after the last step; ``target_at`` that at which the target is reached, None if none was asked for or it is
+    out of reach; ``target_note`` says what is special about it. ``points`` are some of the curve, for a plot;
+    ``picture`` is a PNG in base64.
     """
 
     name: str
@@ -153,3 +154,59 @@ class Forecast(Word):
     law: tuple[CurvePoint, ...]
     notes: tuple[str, ...]
     picture: str = ""
+
+
+# ---------------------------------------------------------------- what more would buy
+
+
+class ForecastWish(Word):
+    """What a person wants to know, and what they know of the machine that the ledger may not.
+
+    ``drop``: steps left out at the beginning; ``target``: a loss to reach; ``larger``: how many times as many
+    parameters another base has. ``watts`` is the power while training; PF-days are counted from ``pflops``, the peak of
+    the processor in 10^15 operations a second, and ``utilisation``, the share of it that is used.
+    """
+
+    drop: float = 0.0
+    target: float | None = None
+    larger: float = 2.0
+    seconds_per_step: float | None = None
+    watts: float | None = None
+    pflops: float | None = None
+    utilisation: float | None = None
+    picture: bool = False
+
+
+class Rates(Word):
+    """What one unit of t, a step or an epoch, costs; None: nobody knows. ``basis`` says how it is known."""
+
+    seconds: float | None = None
+    kwh: float | None = None
+    pf_days: float | None = None
+    money: float | None = None
+    currency: str = ""
+    basis: str = ""
+
+
+class Purchase(Word):
+    """Something more computing could buy. ``steps`` are the further ones, with what they cost; None: nobody can tell.
+
+    ``loss`` is what the law foretells then. ``note`` says what is assumed, or why it cannot be told.
+    """
+
+    what: str
+    loss: Span | None = None
+    steps: Span | None = None
+    seconds: Span | None = None
+    kwh: Span | None = None
+    pf_days: Span | None = None
+    money: Span | None = None
+    note: str = ""
+
+
+class CostedForecast(Word):
+    """A forecast and what it would cost to go on."""
+
+    forecast: Forecast
+    rates: Rates
+    purchases: tuple[Purchase, ...]

@@ -14,6 +14,7 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
+from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
@@ -22,6 +23,7 @@ from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.errors import DatasetError, NotFound
+from clinic_ai.forecasting import Rates
 from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.lanes import Lane, Wake
@@ -34,9 +36,11 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.category_folders import SHEET_SUFFIX, category_of
 from clinic_ai.training.labelled_sheets import form_of
+from clinic_ai.training.loss_curves import read_curve
 from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
+from clinic_ai.training.scaling import Forecasts, costed, rates_of
 from clinic_ai.training.sheet_reading import write_form
 
 
@@ -172,6 +176,38 @@ def benching(home: Home) -> Iterator[Benching]:
         return
     with _opened(home) as opened:
         yield RunDesk(_runs(home, *opened), actor())
+
+
+def forecast_run(home: Home, run_id: str, order: ForecastOrder) -> ForecastView:
+    """Return what a run would bring if it went on, by the daemon or, if none runs, by the home itself.
+
+    Raise NotFound, InputError if its loss tells nothing, or ChildError.
+    """
+    if daemon_answers(home):
+        with Client(home) as client:
+            return client.forecast_run(run_id, order)
+    with _opened(home) as (database, crew, settings):
+        forecasts = Forecasts(home, database, crew, lambda: settings.training.budget)
+        return ForecastView.model_validate(forecasts.of_run(run_id, order.wish()))
+
+
+def forecast_file(home: Home, file: Path, column: str, order: ForecastOrder) -> ForecastView:
+    """Return what a loss curve in a CSV file foretells; no daemon has a part in it, and there need be no home.
+
+    Where there is one, its prices count. Raise InputError if the file tells nothing, or ChildError.
+    """
+    found = read_curve(file, column)
+    wish = order.wish()
+    pace, known = found.seconds_per_step, None
+    if pace is not None and wish.seconds_per_step is None:
+        known = Rates(seconds=pace, basis=f"By the clock of the file: {pace:.3g} s a {found.curve.unit}.")
+    settings = load_settings(home.clinic_toml) if home.clinic_toml.exists() else Settings()
+    rates = rates_of(wish, settings.training.budget, known=known)
+    crew = Crew()
+    try:
+        return ForecastView.model_validate(costed(crew, found.curve, wish, rates))
+    finally:
+        crew.close()
 
 
 def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:

@@ -13,6 +13,7 @@ from clinic_ai.cli import (
     audit,
     disk,
     files,
+    forecasting,
     guard,
     imports,
     inboxes,
@@ -21,6 +22,7 @@ from clinic_ai.cli import (
     policy,
     review,
     studies,
+    training,
 )
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
@@ -136,6 +138,9 @@ def process(
     raise typer.Exit(status)
 
 
+training.train.command(
+    "forecast", epilog=example("train forecast R-20261121-7F3K9QXB --target 0.4 --output forecast.png")
+)(forecasting.forecast)
 app.command("import", epilog=example("import /media/cd --source cd"))(imports.import_medium)
 
 

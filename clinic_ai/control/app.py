@@ -23,6 +23,7 @@ from clinic_ai.control import (
     desk,
     file_desk,
     folders,
+    forecast_desk,
     guard_desk,
     metrics,
     problems,
@@ -104,6 +105,7 @@ def create_app(services: Services) -> FastAPI:
         guard_desk.router,
         _models,
         _training,
+        forecast_desk.router,
         _guard,
     ):
         app.include_router(router)

@@ -13,6 +13,7 @@ from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
 from clinic_ai.domain import Artefact, AskedQuestion, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
+from clinic_ai.forecasting import CostedForecast, ForecastWish
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.home import Home
@@ -120,6 +121,13 @@ class NightPort(Protocol):
 
     def spending(self) -> Any:
         """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""
+
+
+class ForecastsPort(Protocol):
+    """What people may ask about what a training run would bring if it went on."""
+
+    def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
+        """Return the forecast of a run. Raise NotFound, InputError if its loss tells none, or ChildError."""
 
 
 class ReceiverPort(Protocol):
@@ -274,6 +282,7 @@ class Services:
     registry: RegistryPort
     runs: RunsPort
     night: NightPort
+    forecasts: ForecastsPort
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort

@@ -210,7 +210,12 @@ def forecast_figure(found: Forecast) -> bytes:
             label = f"without the first {window.dropped:.0f}: c = {c:.3g}"
             axes.plot(own, a * own**-b + c, color=_ORANGE, linewidth=1.3, linestyle=style, label=label)
         axes.axvline(found.last_step, color=_GREY, linewidth=1.0, linestyle=":")
-        beside = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "color": _GREY}
+        beside: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "textcoords": "offset points",
+            "fontsize": 9,
+            "color": _GREY,
+        }
         axes.annotate("foretold", (found.last_step, 0), (5, 5), **beside)
         axes.annotate("measured", (found.last_step, 0), (-5, 5), ha="right", **beside)
         axes.set(xscale="log", xlabel=found.unit, ylabel="loss")

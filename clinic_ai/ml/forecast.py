@@ -230,7 +230,9 @@ class _Forecaster:
             value, note = math.inf, f"A loss of {target:g} is not above the floor of the fitted law, c = {law.c:.4g}."
         else:
             value, note = (law.a / (target - law.c)) ** (1 / law.b), ""
-        if value <= self._last:
+        if self._reasons:
+            note = ""
+        elif value <= self._last:
             note = f"By the law the loss was down to {target:g} by {self._task.curve.unit} {_steps(value)} already."
         span = self._spanned(value, lambda fit: self._reaching(fit, target), HORIZON * self._last)
         if span.low > HORIZON * self._last:

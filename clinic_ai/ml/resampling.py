@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
+from scipy.linalg import solve_banded  # scipy.signal has a filter for it, and takes half a second to import
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,14 +47,20 @@ class Noise:
         blocks = -(-length // self.block_length)
         starts = generator.integers(0, available, (blocks, 1, columns))
         places = (starts + np.arange(self.block_length)[None, :, None]).reshape(-1, columns)[:length] % available
-        drawn: Floats = lfilter([1.0], [1.0, -self.autocorrelation], self.innovations[places], axis=0)
-        return drawn[_BURN_IN:]
+        return correlated(self.innovations[places], self.autocorrelation)[_BURN_IN:]
 
 
 def inflation(autocorrelation: float) -> float:
     """Return by how much the variance of a mean is larger than that of as many independent points; at least 1."""
     phi = max(autocorrelation, 0.0)
     return (1.0 + phi) / (1.0 - phi)
+
+
+def correlated(shocks: Floats, phi: float) -> Floats:
+    """Return the series x of x[i] = phi · x[i − 1] + shocks[i] for each column of (points, columns)."""
+    bands = np.stack([np.ones(len(shocks)), np.full(len(shocks), -phi)])
+    series: Floats = solve_banded((1, 0), bands, shocks, check_finite=False)
+    return series
 
 
 def noise_of(residuals: Floats, jacobian: Floats, generator: np.random.Generator) -> Noise:
@@ -68,7 +74,7 @@ def noise_of(residuals: Floats, jacobian: Floats, generator: np.random.Generator
     shocks = generator.standard_normal((len(residuals) + _BURN_IN, _TRIALS))
     phi, left = seen, np.empty(0)
     for _ in range(4):
-        series = lfilter([1.0], [1.0, -phi], shocks, axis=0)[_BURN_IN:]
+        series = correlated(shocks, phi)[_BURN_IN:]
         left = series - basis @ (basis.T @ series)
         phi = float(np.clip(phi + seen - autocorrelation(left).mean(), -MOST_CORRELATED, MOST_CORRELATED))
     shrunk = float(np.sqrt((left**2).sum() / (series**2).sum()))

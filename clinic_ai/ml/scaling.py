@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.stats import f as fisher
+from scipy.special import fdtri  # the quantile of the F distribution
 
 from clinic_ai.errors import InputError
 from clinic_ai.ml.resampling import MOST_CORRELATED, Floats, Noise, autocorrelation, inflation, noise_of
@@ -159,7 +159,7 @@ class Fit:
         """Return the interval of the mean loss that is measured at steps (any number,), noise included."""
         middle, law = float(self.law.at(steps).mean()), self.mean_at(steps, level)
         deviation = self.deviation * math.sqrt(inflation(self.noise.autocorrelation) / len(steps))
-        noise = deviation * math.sqrt(float(fisher.ppf(level, 1, self._freedom)))
+        noise = deviation * math.sqrt(float(fdtri(1, self._freedom, level)))
         return Interval(middle - math.hypot(middle - law.low, noise), middle + math.hypot(law.high - middle, noise))
 
     # ------------------------------------------------------------ how they are found
@@ -198,7 +198,7 @@ class Fit:
         """
         worse = np.maximum(squares - self._drawn.least, 0.0) / self._units
         found = float(np.quantile(worse, level, method="higher"))
-        most = max(found, float(fisher.ppf(level, 1, self._freedom)))
+        most = max(found, float(fdtri(1, self._freedom, level)))
         return float(self._observed.least[0] + most * self._unit(self._observed)[0])
 
     def _exponents(self, critical: float) -> Interval:

@@ -62,6 +62,7 @@ from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.scaling import Forecasts
 
 ECHO = PluginManifest(
     name="echo", version="1.0", summary="Says what it got.", engine="a:B", claims=(Condition(modality=("CT",)),)
@@ -315,6 +316,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
             sensors=Machine(home.path),
             directory=home.runs,
         ),
+        forecasts=Forecasts(home, database, crew, lambda: shared.settings.training.budget),
         guard=guard,
         crew=crew,
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),

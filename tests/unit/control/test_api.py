@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import curves
 import httpx
 import pytest
 from control_room import SECRET, Room
@@ -17,6 +18,7 @@ from clinic_ai import errors
 from clinic_ai.control import events as stream
 from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
+from clinic_ai.control.forecast_views import ForecastOrder
 from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.training_views import CheckOrder
 from clinic_ai.control.views import RunOrder
@@ -303,6 +305,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/reviews/{review_id}/consent",
         "/v1/runs",
         "/v1/runs/check",
+        "/v1/runs/{run_id}/forecast",
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",
@@ -326,6 +329,19 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
     }
     assert set(found["paths"]) == expected
     assert "ProblemView" in found["components"]["schemas"]
+
+
+def test_a_forecast_is_told_to_whoever_may_read(room: Room) -> None:
+    known = curves.add_run(room.database, curves.losses(60))
+    with room.client(monitor=True) as monitor:
+        found = monitor.forecast_run(known, ForecastOrder(target=0.34, watts=50.0))
+        assert found.forecast.fit.points == 60
+        assert found.rates.currency == "EUR"
+        assert [bought.what for bought in found.purchases][1] == "a loss of 0.34"
+        with pytest.raises(NotFound):
+            monitor.forecast_run("R-20261121-7F3K9QXB", ForecastOrder())
+        with pytest.raises(ClinicError, match="The loss curve has 0 points"):
+            monitor.forecast_run(known, ForecastOrder(drop=1e6))
 
 
 def test_every_error_survives_the_way_to_the_client() -> None:
