@@ -3,6 +3,8 @@
 A run that is not RUNNING has no process. Whatever ends a run before it is finished leaves its checkpoints in
 ``runs/<run id>/``; the trainer goes on from the newest whole one. What a finished run made becomes a
 CANDIDATE in the registry and nothing more: only a person promotes it.
+
+Planned runs begin one after the other, unless somebody governs them: then one begins, or goes on, when ``let`` says so.
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
 
-from clinic_ai.contract import Dataset, PluginManifest
+from clinic_ai.contract import Dataset, Device, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import RunState
+from clinic_ai.domain import PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
 from clinic_ai.home import Home
 from clinic_ai.lanes import places
@@ -62,29 +64,61 @@ class Runs:
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self._work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
         self._running: Running | None = None
+        self.asked: set[str] = set()
+        """The runs that somebody started or resumed here since this process began."""
+        self._news: Callable[[], None] | None = None
+        """Whom to tell that something changed; None while nobody governs the runs."""
         self._closed = False
         self._thread: threading.Thread | None = None
 
     # ------------------------------------------------------------ what people ask
 
-    def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, RecipeValue], actor: str) -> str:
-        """Freeze the dataset and queue a run; return its id.
+    def start(
+        self,
+        plugin: str,
+        dataset_directory: Path,
+        recipe: Mapping[str, RecipeValue],
+        actor: str,
+        *,
+        at_once: bool = False,
+    ) -> str:
+        """Freeze the dataset and queue a run; return its id. ``at_once``: it is not to wait for a window.
 
         Where the plugin learns from answers, ``category`` of the recipe names what they are about, else the folder
         does. Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
         problems.
         """
-        manifest = self._trainable(plugin)
+        manifest = self.trainable(plugin)
         recipe = dict(recipe)
         category = str(recipe.pop("category", "")) if manifest.labels == "answers" else ""
         dataset = self._freeze(manifest, dataset_directory, actor, category)
         with self._database.write() as connection:
-            run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor)
+            run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor, at_once=at_once)
+        self.asked.add(run_id)
+        self._wake()
+        return run_id
+
+    def plan(self, dataset: Dataset, recipe: Mapping[str, RecipeValue], plan_key: str, at: float) -> str:
+        """Queue a run of a ``[[training.plan]]`` on a frozen dataset, for the night; return its id.
+
+        ``at`` is the time of day, UTC seconds.
+        """
+        with self._database.write() as connection:
+            run_id = store.add_run(
+                connection,
+                dataset.plugin,
+                dataset.dataset_id,
+                recipe,
+                "clinic-ai",
+                origin="night",
+                plan_key=plan_key,
+                at=at,
+            )
         self._wake()
         return run_id
 
@@ -93,8 +127,8 @@ class Runs:
 
         Raise NotFound if there is no such plugin, Conflict if it cannot learn.
         """
-        manifest = self._trainable(plugin)
-        return self.datasets.check(manifest, dataset_directory, self._terms(plugin, category))
+        manifest = self.trainable(plugin)
+        return self.datasets.check(manifest, dataset_directory, self.terms(plugin, category))
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -107,8 +141,8 @@ class Runs:
             if running is None:
                 with self._database.write() as connection:
                     store.end(connection, run_id, "stop", actor=actor)
-                self._changed.notify_all()
         self._see_end_of(running)
+        self._wake()
 
     def pause(self, run_id: str, actor: str) -> None:
         """Pause a running run; its process is gone afterwards. Raise NotFound, Conflict if it is not running."""
@@ -116,17 +150,76 @@ class Runs:
             running = self._wish(run_id, "pause", actor, f"Paused by {actor}.")
             if running is None:
                 state = self.get(run_id).state
-                raise Conflict(f"The run {run_id} is {state.value}; only a running one can be paused.")
+                raise Conflict(
+                    f"The run {run_id} is {state.value}; only a running one can be paused.",
+                    remedy=f"`clinic-ai train stop {run_id}` keeps one that waits from going on by itself.",
+                )
         self._see_end_of(running)
 
-    def resume(self, run_id: str, actor: str) -> None:
+    def resume(self, run_id: str, actor: str, *, at_once: bool = False) -> None:
         """Queue a paused, stopped or failed run again; it goes on from its newest checkpoint.
 
-        Raise NotFound, Conflict if it is planned, running or finished.
+        ``at_once``: it is not to wait for a window. Raise NotFound, Conflict if it is planned, running or finished.
         """
         with self._database.write() as connection:
-            store.resume(connection, run_id, actor)
+            store.resume(connection, run_id, actor, at_once=at_once)
+        self.asked.add(run_id)
         self._wake()
+
+    # ------------------------------------------------------------ what the night does
+
+    def govern(self, news: Callable[[], None]) -> None:
+        """Let nothing begin or go on from now on before ``let`` says so; ``news`` is called when anything changed."""
+        self._news = news
+
+    @property
+    def at_work(self) -> Running | None:
+        """The run at work, from the moment it was let to its end."""
+        return self._running
+
+    def startable(self) -> list[RunView]:
+        """Return the runs that may be let, in the order in which that is tried."""
+        with self._database.read() as connection:
+            return store.startable(connection)
+
+    def let(self, run_id: str, device: Device) -> Running | None:
+        """Let a planned run begin, or one that the machine paused go on, on this device; return it as it is at work.
+
+        None if another one is at work, or a person has decided otherwise meanwhile.
+        """
+        with self._changed:
+            if self._closed or self._running is not None:
+                return None
+            with self._database.write() as connection:
+                run = store.get_run(connection, run_id)
+                if run.state is RunState.PAUSED and PauseCode(run.pause_code or PauseCode.PERSON).by_itself:
+                    store.resume(connection, run_id, "clinic-ai")
+                elif run.state is not RunState.PLANNED:
+                    return None
+            self._running = running = Running(run_id, device)
+        self._wake()
+        return running
+
+    def interrupt(self, code: PauseCode, why: str, grace_s: float) -> None:
+        """Pause the run at work for a reason of the machine; its process is gone afterwards.
+
+        It may write a checkpoint for ``grace_s`` seconds, or less if ``hurry`` is called meanwhile. What a person
+        wished of it before stands.
+        """
+        with self._changed:
+            running = self._running
+            if running is not None and running.wish is None:
+                running.wish, running.actor, running.code, running.why = "pause", "clinic-ai", code, why
+        self._see_end_of(running, grace_s)
+
+    def hurry(self, grace_s: float) -> None:
+        """Leave a run that is ending no more than this many seconds from now."""
+        with self._changed:
+            if self._running is not None and self._running.wish is not None:
+                self._running.kill_at = min(self._running.kill_at, time.monotonic() + grace_s)
+                self._changed.notify_all()
+
+    # ------------------------------------------------------------ what is told
 
     def list_runs(self) -> list[RunView]:
         """Return all runs, newest first."""
@@ -154,7 +247,7 @@ class Runs:
         Raise NotFound if there is no such plugin or model, Conflict if a run or another measurement is at work or the
         model has an int8 version already, DatasetError if the folder has problems, ChildError if the trainer cannot.
         """
-        manifest = self._trainable(plugin)
+        manifest = self.trainable(plugin)
         if not self._benching.acquire(blocking=False):
             raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
         try:
@@ -169,7 +262,7 @@ class Runs:
             if dataset_directory is not None:
                 self._bench.refuse_second(model)
                 dataset = self._freeze(manifest, dataset_directory, actor)
-            spec, limits, most = self._work.spec(manifest), self._work.limits(), self.settings.max_seconds + OVERTIME_S
+            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
             return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
         finally:
             self._benching.release()
@@ -179,12 +272,12 @@ class Runs:
     def recover(self) -> None:
         """Pause what a daemon that is gone left running, and go on with what is planned.
 
-        Its child died with it. Whether the run goes on is for a person to say: ``resume``.
+        Its child died with it. Where nobody governs the runs, a person says whether it goes on: ``resume``.
         """
         with self._database.write() as connection:
             for run_id in store.orphans(connection, self._owner):
                 why = f"The appliance ended during this run; `clinic-ai train resume {run_id}` goes on with it."
-                store.pause(connection, run_id, why, "clinic-ai")
+                store.pause(connection, run_id, why, "clinic-ai", code=PauseCode.RESTART)
         self._wake()
 
     def close(self) -> None:
@@ -194,20 +287,22 @@ class Runs:
             running, thread = self._running, self._thread
             if running is not None:
                 why = f"The appliance was stopped; `clinic-ai train resume {running.run_id}` goes on with it."
-                self._wish(running.run_id, "pause", "clinic-ai", why)
+                self._wish(running.run_id, "pause", "clinic-ai", why, PauseCode.RESTART)
             self._changed.notify_all()
         self._see_end_of(running)
         if thread is not None:
             thread.join(timeout=STOP_GRACE_S)
 
     def _freeze(self, manifest: PluginManifest, directory: Path, actor: str, category: str = "") -> Dataset:
-        return self.datasets.freeze(manifest, directory, actor, self._terms(manifest.name, category))
+        return self.datasets.freeze(manifest, directory, actor, self.terms(manifest.name, category))
 
-    def _terms(self, plugin: str, category: str) -> Terms:
+    def terms(self, plugin: str, category: str) -> Terms:
+        """Return on what terms labels become a dataset for a plugin."""
         trained = frozenset(ref.slot for ref in self._registry.active(plugin))
         return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
-    def _trainable(self, plugin: str) -> PluginManifest:
+    def trainable(self, plugin: str) -> PluginManifest:
+        """Return the manifest of a plugin. Raise NotFound if there is none, Conflict if it cannot learn."""
         manifest = self._manifests.get(plugin)
         if manifest is None:
             raise NotFound(f"There is no plugin {plugin}.", remedy="`clinic-ai plugin list` shows the installed ones.")
@@ -215,33 +310,37 @@ class Runs:
             raise Conflict(f"The plugin {plugin} cannot learn: it has no trainer.", remedy="Choose another plugin.")
         return manifest
 
-    def _wish(self, run_id: str, wish: Wish, actor: str, why: str) -> Running | None:
+    def _wish(
+        self, run_id: str, wish: Wish, actor: str, why: str, code: PauseCode = PauseCode.PERSON
+    ) -> Running | None:
         """Note what is wanted of a run if it is at work, and return it; the caller holds the lock."""
         running = self._running
         if running is None or running.run_id != run_id:
             return None
-        running.wish, running.actor, running.why = wish, actor, why
+        running.wish, running.actor, running.why, running.code = wish, actor, why, code
         return running
 
-    def _see_end_of(self, running: Running | None) -> None:
+    def _see_end_of(self, running: Running | None, grace_s: float | None = None) -> None:
         """Ask the run at work to end, kill it if it does not, and return when it is gone."""
         if running is None:
             return
+        grace_s = STOP_GRACE_S if grace_s is None else grace_s
         if running.at_once:
-            self._kill(running)
-        elif running.child is not None:
+            grace_s = 0.0
+        with self._changed:
+            running.kill_at = min(running.kill_at, time.monotonic() + grace_s)
+            self._changed.notify_all()
+        if running.child is not None:
             running.child.request_stop()
-        for act in (self._kill, None):
-            with self._changed:
-                if self._changed.wait_for(lambda: self._running is not running, timeout=STOP_GRACE_S):
-                    return
-            if act is not None:
-                act(running)
-
-    @staticmethod
-    def _kill(running: Running) -> None:
+        with self._changed:
+            while self._running is running and (left := running.kill_at - time.monotonic()) > 0:
+                self._changed.wait(left)
+            if self._running is not running:
+                return
         if running.child is not None:
             running.child.kill()
+        with self._changed:
+            self._changed.wait_for(lambda: self._running is not running, timeout=STOP_GRACE_S)
 
     def _wake(self) -> None:
         with self._changed:
@@ -249,18 +348,22 @@ class Runs:
                 self._thread = threading.Thread(target=self._repeat, name="training runs", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news()
 
     # ------------------------------------------------------------ the thread
 
     def _repeat(self) -> None:
-        while (run := self._await_planned()) is not None:
-            running = self._running
-            assert running is not None
+        while (running := self._await_turn()) is not None:
+            run = self.get(running.run_id)
             try:
-                manifest = self._trainable(run.plugin)
+                manifest = self.trainable(run.plugin)
                 with self._database.write() as connection:
                     store.begin(connection, run.run_id, self._owner)
-                self._work.do(run, running, manifest)
+                self.work.do(run, running, manifest)
             except ClinicError as error:
                 self._fail(run, error)
             except Exception as error:  # noqa: BLE001 - thread boundary: a thread that ended would strand later runs
@@ -271,17 +374,21 @@ class Runs:
                 with self._changed:
                     self._running = None
                     self._changed.notify_all()
+                self._tell()
 
-    def _await_planned(self) -> RunView | None:
-        """Return the next run, entered as the one at work; None once this is closed."""
+    def _await_turn(self) -> Running | None:
+        """Return the run whose turn it is, entered as the one at work; None once this is closed."""
         with self._changed:
             while not self._closed:
-                with self._database.read() as connection:
-                    run = store.next_planned(connection)
-                if run is not None:
-                    self._running = Running(run.run_id)
-                    return run
+                if self._running is None and self._news is None:
+                    with self._database.read() as connection:
+                        run = store.next_planned(connection)
+                    self._running = None if run is None else Running(run.run_id)
+                if self._running is not None:
+                    return self._running
                 self._changed.wait()
+            self._running = None  # one that was let and has not begun stays planned
+            self._changed.notify_all()
         return None
 
     def _fail(self, run: RunView, error: ClinicError) -> None:

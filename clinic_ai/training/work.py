@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,20 +20,21 @@ from clinic_ai.contract import (
     LoadedModel,
     PlanTask,
     PluginManifest,
+    Recipe,
     TrainingPlan,
-    TrainingProgress,
     TrainingResult,
     TrainingTask,
     TrainRequest,
 )
-from clinic_ai.domain import ModelRef
+from clinic_ai.domain import ModelRef, PauseCode
 from clinic_ai.errors import ChildError, ChildMisbehaved
+from clinic_ai.hardware import Reading, choose_device
 from clinic_ai.home import Home
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
-from clinic_ai.store.runs import RunPlan, RunView
+from clinic_ai.store.runs import RunPlan, RunProgress, RunView
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.gate import Gate
 from clinic_ai.training.registry import Registry
@@ -51,15 +53,28 @@ Wish = Literal["stop", "pause"]
 
 @dataclass(eq=False)
 class Running:
-    """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one."""
+    """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one.
+
+    For a pause ``code`` and ``why`` say the reason. ``device`` is where it is to compute, None for what the settings
+    say of a machine that nobody reads. ``plan`` and ``progress`` are its own, ``temperature_c`` and ``power_w`` those
+    of the machine now, as far as somebody measures them.
+    """
 
     run_id: str
+    device: Device | None = None
     child: Child | None = None
     wish: Wish | None = None
     actor: str = "clinic-ai"
     why: str = ""
     at_once: bool = False
     """Whether its process has nothing to write down before it ends: an examination begins anew."""
+    code: PauseCode = PauseCode.PERSON
+    kill_at: float = math.inf
+    """When its child is killed if it has not ended by then, monotonic seconds of this process."""
+    plan: RunPlan | None = None
+    progress: RunProgress | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
 
 
 class Work:
@@ -95,33 +110,49 @@ class Work:
         if run.trained is not None and Path(run.trained.model_directory).is_dir():
             self._examine(run, running, manifest, dataset, directory, run.trained)
             return
-        running.child = self._crew.start(self.spec(manifest))
-        result = None
-        try:
-            base = self._plan(run, manifest, dataset, running.child)
-            task = self._task(run, manifest, dataset, base, directory)
-            if running.wish is None:
-                result = self._train(manifest, task, running)
-        except ChildError:
-            if running.wish is None:
-                raise
-            # Otherwise it did not stop in time and was killed, as it was told it would be.
-        finally:
-            running.child.kill()
+        result = None if running.wish is not None else self._attend(run, running, manifest, dataset, directory)
         if result is not None and result.state == "finished":
             self._examine(run, running, manifest, dataset, directory, result)
         else:
             self._leave(run, running, result)
+
+    def _attend(
+        self, run: RunView, running: Running, manifest: PluginManifest, dataset: Dataset, directory: Path
+    ) -> TrainingResult | None:
+        """Return how the child of a run ended; None if somebody wished it to end before it could say so."""
+        running.child = self._crew.start(self.spec(manifest))
+        try:
+            # A wish that came before there was a child has found none to tell.
+            base = self._plan(run, running, manifest, dataset) if running.wish is None else None
+            task = self._task(run, manifest, dataset, base, directory, running.device or self.device())
+            return self._train(manifest, task, running) if running.wish is None else None
+        except ChildError:
+            if running.wish is None:
+                raise
+            return None  # it did not stop in time and was killed, as it was told it would be
+        finally:
+            running.child.kill()
 
     def limits(self) -> Limits:
         """Return what a run may use."""
         settings = self._settings()
         return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
 
-    def device(self) -> Device:
-        """Return where a run computes."""
+    def device(self, reading: Reading | None = None) -> Device:
+        """Return where a run would compute on the machine as it was read. Raise HardwareError if it has no such GPU."""
         settings = self._settings()
-        return Device(threads=settings.threads, memory_mb=settings.max_memory_mb)
+        return choose_device(settings.device, reading, settings.threads, settings.max_memory_mb)
+
+    def foresee(self, manifest: PluginManifest, dataset: Dataset, recipe: Recipe) -> RunPlan:
+        """Return what a run would cost and start from, as its trainer says in a child of its own; none is started.
+
+        Raise ModelError or ChildError if that cannot be told.
+        """
+        child = self._crew.start(self.spec(manifest))
+        try:
+            return self._ask_plan(child, manifest, dataset, recipe)
+        finally:
+            child.kill()
 
     def spec(self, manifest: PluginManifest) -> ChildSpec:
         """Return what to start for a run of a plugin."""
@@ -136,24 +167,40 @@ class Work:
 
     # ------------------------------------------------------------ before
 
-    def _plan(self, run: RunView, manifest: PluginManifest, dataset: Dataset, child: Child) -> LoadedModel | None:
+    def _plan(self, run: RunView, running: Running, manifest: PluginManifest, dataset: Dataset) -> LoadedModel | None:
         """Store the plan of a new run; return the model it starts from, the same one whenever it is resumed."""
+        running.plan = run.planned
+        if running.plan is None:
+            assert running.child is not None
+            running.plan = self._ask_plan(running.child, manifest, dataset, run.recipe)
+            with self._database.write() as connection:
+                store.save_plan(connection, run.run_id, running.plan)
+        return self._loaded(running.plan.base)
+
+    def _ask_plan(self, child: Child, manifest: PluginManifest, dataset: Dataset, recipe: Recipe) -> RunPlan:
         assert manifest.trainer is not None
-        if run.planned is not None:
-            return self._loaded(run.planned.base)
-        ref = base_of(run, manifest, self._registry)
-        base = self._loaded(ref)
-        task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self.limits(), recipe=run.recipe, base=base)
+        ref = base_of(manifest, recipe, self._registry)
+        task = PlanTask(
+            trainer=manifest.trainer,
+            dataset=dataset,
+            limits=self.limits(),
+            recipe=recipe,
+            base=self._loaded(ref),
+        )
         plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
-        with self._database.write() as connection:
-            store.save_plan(connection, run.run_id, RunPlan(**plan.model_dump(), base=ref))
-        return base
+        return RunPlan(**plan.model_dump(), base=ref)
 
     def _loaded(self, ref: ModelRef | None) -> LoadedModel | None:
         return None if ref is None else self._registry.loaded(ref)
 
     def _task(
-        self, run: RunView, manifest: PluginManifest, dataset: Dataset, base: LoadedModel | None, directory: Path
+        self,
+        run: RunView,
+        manifest: PluginManifest,
+        dataset: Dataset,
+        base: LoadedModel | None,
+        directory: Path,
+        device: Device,
     ) -> TrainingTask:
         return TrainingTask(
             run_id=run.run_id,
@@ -162,7 +209,7 @@ class Work:
             recipe=run.recipe,
             run_directory=str(directory.absolute()),
             limits=self.limits(),
-            device=self.device(),
+            device=device,
             categories=manifest.categories,
         )
 
@@ -213,7 +260,7 @@ class Work:
                     dataset,
                     spec=self.spec(manifest),
                     limits=self.limits(),
-                    device=self.device(),
+                    device=running.device or self.device(),
                     watch=watch,
                 )
             except Interrupted:
@@ -222,7 +269,9 @@ class Work:
         # One transaction: a power cut must not leave a candidate whose run would make it a second time, or one that
         # nobody examined.
         finish = store.finish_with(run.run_id, result, report)
-        self._registry.import_candidate(place, f"run {run.run_id}", finish)
+        candidate = self._registry.import_candidate(place, f"run {run.run_id}", finish)
+        if self._gate is not None and run.origin == "night":
+            self._gate.promotions.by_itself(candidate)
 
     def _begin_examination(self, run: RunView, result: TrainingResult) -> None:
         with self._database.write() as connection:
@@ -230,7 +279,7 @@ class Work:
             last = store.get_run(connection, run.run_id).progress
             if last is not None:
                 message = "holds the candidate against the model in use"
-                progress = TrainingProgress.model_validate({**last, "message": message, "eta_s": None})
+                progress = RunProgress.model_validate({**last, "message": message, "eta_s": None})
                 store.save_progress(connection, run.run_id, progress)
 
     def _leave(self, run: RunView, running: Running, result: TrainingResult | None) -> None:
@@ -239,12 +288,15 @@ class Work:
             if running.wish == "stop":
                 store.end(connection, run.run_id, "stop", actor=running.actor)
                 return
+            if running.wish == "pause":
+                store.pause(connection, run.run_id, running.why, running.actor, code=running.code)
+                return
             notes = " ".join(result.notes) if result is not None else ""
-            why = running.why or (
+            why = (
                 f"The trainer stopped before it was finished; its limit is {self._settings().max_seconds:.0f} s "
                 f"(training.max_seconds). {notes} `clinic-ai train resume {run.run_id}` goes on with it."
             )
-            store.pause(connection, run.run_id, why, running.actor)
+            store.pause(connection, run.run_id, why, "clinic-ai", code=PauseCode.TIME)
 
 
 class _Recorder:
@@ -256,12 +308,12 @@ class _Recorder:
         self._child = child
         self._reminded = False
         self._stored_at = 0.0
-        self._waiting: TrainingProgress | None = None
+        self._waiting: RunProgress | None = None
         self.misbehaviour: ChildMisbehaved | None = None
 
     def __call__(self, body: dict[str, object]) -> None:
         try:
-            self._waiting = TrainingProgress.model_validate(body)
+            self._waiting = self._running.progress = RunProgress.model_validate(body)
         except ValidationError:
             self.misbehaviour = ChildMisbehaved(f"The {self._child.spec.name} child reported progress that is none.")
             self._child.kill()
@@ -276,8 +328,14 @@ class _Recorder:
     def flush(self) -> None:
         """Store the newest progress that is not stored yet."""
         if self._waiting is not None:
+            running, resident = self._running, self._child.resident_bytes()
+            machine = {
+                "memory_mb": resident // _MIB or None,
+                "temperature_c": running.temperature_c,
+                "power_w": running.power_w,
+            }
             with self._database.write() as connection:
-                store.save_progress(connection, self._running.run_id, self._waiting)
+                store.save_progress(connection, running.run_id, self._waiting.model_copy(update=machine))
             self._waiting, self._stored_at = None, time.monotonic()
 
 

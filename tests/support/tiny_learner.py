@@ -148,11 +148,20 @@ class TinyTrainer:
         state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "weight": start}
         labels = [e.labels["pneumonia"] for e in task.dataset.examples if e.split == "train"]
         target = sum(labels) / max(1, len(labels))
-        steps = int(task.recipe.get("steps", 20))
+        steps, first = int(task.recipe.get("steps", 20)), state["step"]
         while state["step"] < steps:
             state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
             _write(checkpoint, json.dumps(state))
-            progress.report(TrainingProgress(epoch=1, epochs=1, step=state["step"], steps=steps, loss=state["weight"]))
+            progress.report(
+                TrainingProgress(
+                    epoch=1,
+                    epochs=1,
+                    step=state["step"],
+                    steps=steps,
+                    loss=state["weight"],
+                    pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
+                )
+            )
             self._misbehave(task, directory, state["step"], progress)
             if progress.stop_requested() and not task.recipe.get("stubborn"):
                 return TrainingResult(state="stopped")
@@ -170,6 +179,10 @@ class TinyTrainer:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == task.recipe.get("rubbish_at"):
             progress.report(Ready(seconds=1.0))  # type: ignore[arg-type]
+        every = int(task.recipe.get("hold_every", 0))
+        while every and step % every == 0 and not progress.stop_requested():
+            progress.report(TrainingProgress(epoch=1, epochs=1, step=step, steps=20))
+            time.sleep(0.02)
         if first and step == task.recipe.get("hold_at"):
             (directory / "misbehaved").touch()
             while task.recipe.get("stubborn") or not progress.stop_requested():

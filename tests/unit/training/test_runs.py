@@ -118,7 +118,7 @@ class TestFinished:
         limits = Path(f"/proc/{pid}/limits").read_text()
         (data,) = [line.split() for line in limits.splitlines() if line.startswith("Max data size")]
         assert int(data[3]) == school.runs.settings.max_memory_mb << 20
-        assert school.runs._work.spec(school.manifests["tiny"]).confinement.network is False
+        assert school.runs.work.spec(school.manifests["tiny"]).confinement.network is False
         school.runs.stop(run_id, "ada")
 
 
