@@ -160,10 +160,7 @@ class Gate:
         """Return the models that would speak if the candidate were in use: itself, and those of the other slots."""
         if manifest.labels == "answers":
             return (candidate, base) if base is not None else (candidate,)
-        others = [ref for ref in self._registry.active(manifest.name) if ref.slot != candidate.manifest.slot]
-        models = [*(self._registry.loaded(ref) for ref in others), candidate]
-        bases = {model.ref.digest for model in models} | {None}
-        return tuple(model for model in models if model.manifest.base_digest in bases)
+        return self._registry.with_candidate(candidate)
 
     def _now(
         self, manifest: PluginManifest, incumbent: LoadedModel | None, base: LoadedModel | None
