@@ -58,6 +58,7 @@ from clinic_ai.showing import Showing
 from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 
@@ -305,6 +306,8 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         execution=execution,
         engines=engines,
         registry=registry,
+        promotions=Promotions(database, registry, lambda: shared.settings),
+        canary=None,
         runs=runs,
         guard=guard,
         crew=crew,
