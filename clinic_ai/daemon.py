@@ -73,9 +73,8 @@ log = structlog.get_logger()
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
 RENDERER_IDLE_S = 60.0
-REST_S = 60.0
-GIVE_BACK_S = 60.0
-"""How long a plugin rests whose engine died too often."""
+REST_S = GIVE_BACK_S = 60.0
+"""How long a plugin rests whose engine died too often, and between two times memory is given back."""
 
 
 class Appliance:

@@ -59,7 +59,7 @@ class Experience(Word):
 def add_expense(connection: Connection, expense: Expense) -> int:
     """Enter a row; return its number. Rows are never changed, but for that of a stretch of work that goes on."""
     added = insert(expenses).values(**_columns(expense)).returning(expenses.c.expense_id)
-    return connection.execute(added).scalar_one()
+    return int(connection.execute(added).scalar_one())
 
 
 def extend_expense(connection: Connection, expense_id: int, expense: Expense) -> None:

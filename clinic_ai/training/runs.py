@@ -343,12 +343,10 @@ class Runs:
         if running is None:
             return
         grace_s = STOP_GRACE_S if grace_s is None else grace_s
-        if running.at_once:
-            grace_s = 0.0
         with self._changed:
-            running.kill_at = min(running.kill_at, time.monotonic() + grace_s)
+            running.kill_at = min(running.kill_at, time.monotonic() + (0.0 if running.at_once else grace_s))
             self._changed.notify_all()
-        if running.child is not None:
+        if running.child is not None and not running.at_once:
             running.child.request_stop()
         with self._changed:
             while self._running is running and (left := running.kill_at - time.monotonic()) > 0:

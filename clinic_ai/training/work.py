@@ -69,8 +69,6 @@ class Running:
     wish: Wish | None = None
     actor: str = "clinic-ai"
     why: str = ""
-    at_once: bool = False
-    """Whether its process has nothing to write down before it ends: an examination begins anew."""
     code: PauseCode = PauseCode.PERSON
     kill_at: float = math.inf
     """When its child is killed if it has not ended by then, monotonic seconds of this process."""
@@ -78,6 +76,8 @@ class Running:
     progress: RunProgress | None = None
     temperature_c: float | None = None
     power_w: float | None = None
+    at_once: bool = False
+    """Whether its process has nothing to write down before it ends: an examination begins anew."""
 
 
 class Work:
