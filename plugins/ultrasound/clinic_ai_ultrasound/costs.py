@@ -117,7 +117,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes of training: weights, the adapter's among them, gradients, moments of Adam, what is kept for the way back."""
+    """Bytes of training: weights (the adapter's too), gradients, moments of Adam, what is kept for the way back."""
 
     weights: int
     gradients: int

@@ -1,8 +1,8 @@
 """Training of the tail on cached activations: deterministic, resumable at any step, the best epoch kept.
 
-Interrupted and resumed it gives bit for bit what an unbroken run gives: the order of an epoch follows from its seed, and
-a checkpoint keeps where the generator stood. If it was asked to stop it goes on at the step it was at; if it died, from
-the last checkpoint, which is written after each epoch and in long ones every minute.
+Interrupted and resumed it gives bit for bit what an unbroken run gives: the order of an epoch follows from its seed,
+and a checkpoint keeps where the generator stood. If it was asked to stop it goes on at the step it was at; if it died,
+from the last checkpoint, which is written after each epoch and in long ones every minute.
 
 Where memory does not suffice a step is computed in portions, and learns from the same images. In the intensive tier
 that changes one thing: batch norm takes its statistics from a portion, not from the step (ghost batch normalisation).
