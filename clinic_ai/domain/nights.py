@@ -66,3 +66,12 @@ class Spent(Word):
             pf_days=self.pf_days + other.pf_days,
             money=self.money + other.money,
         )
+
+    def scaled(self, factor: float) -> Spent:
+        """Return this many times as much."""
+        return Spent(
+            seconds=self.seconds * factor,
+            kwh=self.kwh * factor,
+            pf_days=self.pf_days * factor,
+            money=self.money * factor,
+        )

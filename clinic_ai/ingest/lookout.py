@@ -19,10 +19,10 @@ from typing import TypeVar
 
 import structlog
 
+from clinic_ai.arms import Arm, Beat, Errand
 from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.ingest import watch
-from clinic_ai.ingest.arms import Arm, Beat, Errand
 from clinic_ai.ingest.mounts import FSTAB, FileSystem, file_system_of, missing_mount
 from clinic_ai.ingest.troubles import (
     HELD_OPEN,
@@ -422,6 +422,10 @@ class Lookout:
             post.watch.leave_alone(entry, math.inf)
 
     # ------------------------------------------------------------ what others ask
+
+    def expecting(self) -> bool:
+        """Return whether files were seen that are not taken yet, those left alone not counted."""
+        return any(len(post.watch) for post in list(self._posts.values()))
 
     def seen_until(self, source: str) -> float:
         """Return the monotonic time until which all that came to an inbox was seen and has come to rest.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from clinic_ai.arms import Errand
 from clinic_ai.domain import Fate
-from clinic_ai.ingest.arms import Errand
 from clinic_ai.ingest.filing import Claim
 from clinic_ai.ingest.lookout import PATIENCE_S, Lookout, sighting
 from clinic_ai.ingest.spool import Spool, Taken
@@ -72,6 +72,11 @@ class Taking:
         if not on_the_way.errand.wait(on_the_way.errand.started_at + PATIENCE_S):
             return Batch()
         return self._settle(on_the_way)
+
+    @property
+    def waits(self) -> bool:
+        """Whether some batch has not come back."""
+        return bool(self._late)
 
     def collect(self) -> Iterator[Batch]:
         """Yield what came back meanwhile."""

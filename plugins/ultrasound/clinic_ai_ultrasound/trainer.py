@@ -18,11 +18,13 @@ from clinic_ai.contract import (
     TrainingTask,
 )
 from clinic_ai.domain import ModelRef
+from clinic_ai.gating import Judgement, JudgeTask
 from clinic_ai_ultrasound.adapters import Adapters
 from clinic_ai_ultrasound.answering import fitting
 from clinic_ai_ultrasound.costs import sizes_of
 from clinic_ai_ultrasound.dataset import labelled
 from clinic_ai_ultrasound.evaluation import Compared, Model, ask_all, generation_of, scores_alone
+from clinic_ai_ultrasound.judging import judge as judge_model
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.plan import plan_of
 from clinic_ai_ultrasound.plugin import describe_plugin
@@ -82,3 +84,10 @@ class UltrasoundTrainer:
             Model(lambda: using(model.ref), fitting(generation, model.manifest)),
         ]
         return Compared.of(ask_all(loaded, examples, models)).scores()
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        """Say what a base, or an adapter over its base, answers about the readable images of the test part.
+
+        Raise DatasetError if there are none, ModelError if the base is missing or not that of the adapter.
+        """
+        return judge_model(task)

@@ -15,8 +15,10 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.gating import Judgement, JudgeTask
 from clinic_ai_xray.bench import bench, judge
 from clinic_ai_xray.dataset import condition_of, labelled
+from clinic_ai_xray.judging import judge as judge_model
 from clinic_ai_xray.plan import plan_of
 from clinic_ai_xray.recipe import TailRecipe
 from clinic_ai_xray.run import Run, reference_base
@@ -65,3 +67,10 @@ class XrayTrainer:
         Raise ModelError if the model is damaged, or int8 already; DatasetError if there are too few images.
         """
         return bench(task)
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        """Say how likely a model calls the condition on each readable test image.
+
+        Raise ModelError if the model is damaged, DatasetError unless both classes are among the images.
+        """
+        return judge_model(task)

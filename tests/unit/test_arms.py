@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from clinic_ai.ingest.arms import Arm, Beat
+from clinic_ai.arms import Arm, Beat
 
 
 def test_an_errand_brings_its_result_or_its_error() -> None:

@@ -1,8 +1,8 @@
-"""A thread for each inbox that touches its files, so that a share that does not answer holds up no other inbox.
+"""A thread for what may never answer, such as an inbox on a share, so that it holds up nothing else.
 
-A system call on a hard NFS mount whose server is gone does not return, and no signal but SIGKILL ends it. So nobody
-waits for one without an end: whoever gave the errand goes on, and looks again later whether it was done. Nothing is
-given to a thread that has not come back, so that threads never pile up.
+A system call on a hard NFS mount whose server is gone does not return, nor does one to the driver of a broken GPU, and
+no signal but SIGKILL ends it. So nobody waits for one without an end: whoever gave the errand goes on, and looks again
+later whether it was done. Nothing is given to a thread that has not come back, so that threads never pile up.
 """
 
 from __future__ import annotations
