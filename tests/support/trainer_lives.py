@@ -86,9 +86,7 @@ class Lives:
         result = self._trainer().train(task, _Watched(reaper, stop_at))
         reaper.kill_at = 0
         loaded = [name for name in sys.modules if name.startswith(LATE)]
-        told.write_text(
-            json.dumps({"steps": reaper.steps, "result": result.model_dump(mode="json"), "loaded": loaded})
-        )
+        told.write_text(json.dumps({"steps": reaper.steps, "result": result.model_dump(mode="json"), "loaded": loaded}))
 
     def run(self, directory: Path, dice: random.Random, steps: int, kills: int) -> dict[str, Any]:
         """Let a run come to its end, after so many kills or fewer, and some stops; return what is left of it."""
