@@ -14,7 +14,9 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
-from clinic_ai.control.orders import ModelDesk, RunDesk
+from clinic_ai.control.dataset_client import DatasetClient
+from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
+from clinic_ai.control.orders import DatasetDesk, ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.sockets import answers
 from clinic_ai.control.training_views import CheckOrder, CheckView
@@ -83,6 +85,19 @@ class Training(Protocol):
 
     def resume_run(self, run_id: str) -> DoneView:
         """Go on with a run."""
+
+
+class FrozenDatasets(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def datasets(self) -> tuple[DatasetRow, ...]:
+        """Return all datasets."""
+
+    def dataset(self, dataset_id: str) -> DatasetView:
+        """Return one dataset."""
+
+    def check_dataset(self, dataset_id: str) -> DatasetCheckView:
+        """Read the images of a dataset again."""
 
 
 class Benching(Protocol):
@@ -165,6 +180,17 @@ def benching(home: Home) -> Iterator[Benching]:
         return
     with _opened(home) as opened:
         yield RunDesk(_runs(home, *opened), actor())
+
+
+@contextmanager
+def dataset_desk(home: Home) -> Iterator[FrozenDatasets]:
+    """Give the frozen datasets of the daemon, or of the home if no daemon runs. Raise HomeError if neither can be."""
+    if daemon_answers(home):
+        with DatasetClient(home) as client:
+            yield client
+        return
+    with _opened(home) as opened:
+        yield DatasetDesk(_runs(home, *opened).datasets)
 
 
 def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import alerts, audit, disk, files, guard, imports, inboxes, models, policy, review, studies, training
+from clinic_ai.cli import (
+    alerts,
+    audit,
+    datasets,
+    disk,
+    files,
+    guard,
+    imports,
+    inboxes,
+    models,
+    policy,
+    review,
+    studies,
+    training,
+)
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -35,6 +49,7 @@ for part in (
     models.plugin,
     models.model,
     training.train,
+    datasets.dataset,
     policy.policy,
     guard.guard,
     review.review,

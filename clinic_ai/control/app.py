@@ -20,6 +20,7 @@ from clinic_ai.control import (
     alert_desk,
     audit_desk,
     category_desk,
+    dataset_desk,
     desk,
     file_desk,
     folders,
@@ -102,6 +103,7 @@ def create_app(services: Services) -> FastAPI:
         guard_desk.router,
         _models,
         _training,
+        dataset_desk.router,
         _guard,
     ):
         app.include_router(router)

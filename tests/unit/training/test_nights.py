@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nights import EVENING, WATTS, SetClock, labelled_folder, settings_of, simulated
+from nights import labelled_folder, simulated
 
 from clinic_ai.domain import RunState
 from clinic_ai.home import Home
-from clinic_ai.settings import TrainingBudget
 
 HOUR = 3600.0
 
