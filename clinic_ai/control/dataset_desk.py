@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from clinic_ai.control.asking import Administrator, Having
+from clinic_ai.control.asking import Administrator, Content, Having
 from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
 from clinic_ai.control.orders import DatasetDesk
 
@@ -18,7 +18,12 @@ def get_datasets(services: Having) -> list[DatasetRow]:
 
 
 @router.get("/{dataset_id}")
-def get_dataset(dataset_id: str, services: Having, person: Administrator) -> DatasetView:  # noqa: ARG001 - the role
+def get_dataset(
+    dataset_id: str,
+    services: Having,
+    person: Administrator,  # noqa: ARG001 - the role
+    there: Content,  # noqa: ARG001 - on the control socket: notes name files, and files are named after patients
+) -> DatasetView:
     """Return where a dataset comes from, what was left out, and what it holds."""
     return DatasetDesk(services.runs.datasets).dataset(dataset_id)
 

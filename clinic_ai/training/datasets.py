@@ -144,7 +144,7 @@ class Datasets:
         self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True
     ) -> list[HashedImage]:
         """Return one of each image, de-identified. Raise DatasetError with every problem of what was read."""
-        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.hash(i.path)]]
+        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.original(i)]]
         unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
             left = f"No image is left of it. {' '.join(reading.notes)}"
@@ -171,11 +171,12 @@ class Datasets:
             self._keep(item)
         with self._database.write() as connection:
             lineage = origin.lineage(folder, parted, reading, store.newest(connection, manifest.name, folder.key))
+            # Also of a dataset that is there already: a name that a patient came under now is known from then on.
+            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
             found = store.find_digest(connection, manifest.name, dataset.digest)
             if found is not None:
                 store.found_again(connection, found, lineage, origin.actor)
                 return dataset.model_copy(update={"dataset_id": found})
-            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
             store.add_dataset(connection, dataset, lineage, origin.actor)
         return dataset
 
