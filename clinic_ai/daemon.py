@@ -412,6 +412,7 @@ class Appliance:
             engines=self.engines,
             registry=self.registry,
             runs=self.runs,
+            night=self.night,
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,

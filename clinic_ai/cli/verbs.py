@@ -18,10 +18,10 @@ from clinic_ai.cli import (
     imports,
     inboxes,
     models,
+    nights,
     policy,
     review,
     studies,
-    training,
 )
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
@@ -48,7 +48,7 @@ for part in (
     audit.audit,
     models.plugin,
     models.model,
-    training.train,
+    nights.train,
     datasets.dataset,
     policy.policy,
     guard.guard,
@@ -210,6 +210,7 @@ def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
 
 
 def _print_status(view: StatusView) -> None:
+    from clinic_ai.cli.following import words_of
     from clinic_ai.cli.output import age, fields, moment, say, size, styled
 
     pack = view.policy.pack
@@ -236,6 +237,8 @@ def _print_status(view: StatusView) -> None:
         fields((("network", view.network.line),))
     fields((f"quiet period {p.source}", p.line) for p in view.paces if p.studies)
     fields((f"model {m.plugin}", f"{m.name} {m.version} ({m.digest[:12]}), slot {m.slot}") for m in view.models)
+    for run in view.runs:
+        fields(((f"training {run.plugin}", f"{run.run_id} is {run.state}. {run.error or words_of(run.progress)}"),))
     for engine in view.engines:
         state = "busy" if engine.busy else f"idle for {age(engine.idle_s)}"
         fields(((f"engine {engine.plugin}", f"pid {engine.pid}, {size(engine.resident_bytes)}, {state}"),))

@@ -118,6 +118,7 @@ class RunsPort(Protocol):
         actor: str,
         *,
         sources: Collection[LabelSource] = FOLDER_ALONE,
+        at_once: bool = False,
     ) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
 
@@ -149,8 +150,18 @@ class RunsPort(Protocol):
     def pause(self, run_id: str, actor: str) -> None:
         """Pause a running run. Raise NotFound or Conflict."""
 
-    def resume(self, run_id: str, actor: str) -> None:
+    def resume(self, run_id: str, actor: str, *, at_once: bool = False) -> None:
         """Go on with a run that is paused, stopped or failed. Raise NotFound or Conflict."""
+
+
+class NightPort(Protocol):
+    """What people may ask about the night."""
+
+    def tonight(self) -> Any:
+        """Return what will be trained in the next window, with the attributes of ``night_views.TonightView``."""
+
+    def spending(self) -> Any:
+        """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""
 
 
 class ReceiverPort(Protocol):
@@ -304,6 +315,7 @@ class Services:
     engines: EnginesPort
     registry: RegistryPort
     runs: RunsPort
+    night: NightPort
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort

@@ -13,7 +13,9 @@ from clinic_ai import states
 from clinic_ai.contract import TrainingPlan, TrainingProgress, TrainingResult
 from clinic_ai.domain import Key, ModelRef, PauseCode, RunState, Word, new_id
 from clinic_ai.errors import NotFound
+from clinic_ai.gating import GateReport
 from clinic_ai.store.audit import record
+from clinic_ai.store.gates import add_report
 from clinic_ai.store.models import Then
 from clinic_ai.store.tables import runs
 
@@ -76,6 +78,16 @@ class RunView(Word):
     def planned(self) -> RunPlan | None:
         """Return the plan with its type, None if there is none yet."""
         return None if self.plan is None else RunPlan.model_validate(self.plan)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it begins or goes on by itself once it may."""
+        return self.state is RunState.PLANNED or (self.state is RunState.PAUSED and self.pause_code in _BY_ITSELF)
+
+    @property
+    def trained(self) -> RunResult | None:
+        """Return what the trainer made, None before that; a run that is not finished has yet to be examined."""
+        return None if self.result is None else RunResult.model_validate(self.result)
 
 
 def add_run(
@@ -152,8 +164,7 @@ def hold(connection: Connection, run_id: str, code: PauseCode, error: str) -> bo
     Not audited: nothing moves.
     """
     run = get_run(connection, run_id)
-    waits = run.state is RunState.PLANNED or (run.state is RunState.PAUSED and run.pause_code in _BY_ITSELF)
-    if not waits or (run.pause_code, run.error) == (code.value, error):
+    if not run.goes_on or (run.pause_code, run.error) == (code.value, error):
         return False
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(pause_code=code.value, error=error))
     return run.pause_code != code.value
@@ -204,11 +215,19 @@ def pause(
     _move(connection, run_id, "pause", actor=actor, lease_owner=None, error=error, pause_code=code.value, paused_at=now)
 
 
-def finish_with(run_id: str, result: TrainingResult) -> Then:
-    """Return what finishes a run in the transaction that enters its candidate."""
+def save_result(connection: Connection, run_id: str, result: TrainingResult) -> None:
+    """Store what the trainer made before it is examined: a run that is paused then need not train again."""
+    document = RunResult(**result.model_dump())
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(result=document.model_dump_json()))
+
+
+def finish_with(run_id: str, result: TrainingResult, report: GateReport | None = None) -> Then:
+    """Return what finishes a run, and stores the report of its examination, as its candidate is entered."""
 
     def finish(connection: Connection, candidate: ModelRef) -> None:
-        document = RunResult(**result.model_dump(), candidate=candidate)
+        if report is not None:
+            add_report(connection, report, of=candidate)
+        document = RunResult(**{**result.model_dump(), "candidate": candidate})
         end(connection, run_id, "finish", actor="clinic-ai", result=document)
 
     return finish
@@ -219,6 +238,8 @@ def end(
 ) -> None:
     """End a run by ``finish``, ``stop`` or ``fail``. Raise Conflict if its state does not permit it."""
     values: dict[str, Any] = {"lease_owner": None, "error": error, "pause_code": "", "finished_at": time.time()}
+    if event == "fail":
+        values["result"] = None  # what was made may be the reason; a resumption makes it anew
     if result is not None:
         values["result"] = result.model_dump_json()
     _move(connection, run_id, event, actor=actor, **values)

@@ -30,6 +30,7 @@ from clinic_ai.training.awake import Awake
 from clinic_ai.training.budget import Budget
 from clinic_ai.training.calendar import Calendar
 from clinic_ai.training.meter import LONGEST_SAMPLE_S
+from clinic_ai.training.outlook import Outlook, Spending, Tonight
 from clinic_ai.training.patients import Patients
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
 from clinic_ai.training.stretch import End, Stretch, need_of, second_of
@@ -94,6 +95,7 @@ class Night:
         self._patients = Patients(database, self._clock, signs)
         self.agenda = Agenda(runs, database, settings, self.calendar, self._clock)
         self._alone = alone
+        self._outlook = Outlook(runs, database, settings, self.agenda, self.calendar, self._clock, self._read)
         self._stretch: Stretch | None = None
         self._ended_for: Verdict | None = None
         self._changed = True
@@ -112,6 +114,14 @@ class Night:
         """Let training make way now: a study or a question has come."""
         self._runs.hurry(self._settings().grace_s)
         self._wake()
+
+    def tonight(self) -> Tonight:
+        """Return what will be trained in the next window, why or why not, and what it will cost."""
+        return self._outlook.tonight(self.awake.note)
+
+    def spending(self) -> Spending:
+        """Return the budgets and what training has used of them."""
+        return self._outlook.spending()
 
     def close(self) -> None:
         """Enter what the run at work cost, once the runs are closed, and let the machine sleep."""

@@ -31,6 +31,7 @@ from clinic_ai.store.runs import RecipeValue, RunView
 from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
@@ -54,15 +55,17 @@ class Runs:
         crew: Crew,
         settings: Settings,
         deidentifier: Deidentifier,
+        gate: Gate | None = None,
     ) -> None:
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
         self._database = database
         self._registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings)
-        self._bench = Bench(home, registry, crew)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
         self._running: Running | None = None
@@ -199,7 +202,7 @@ class Runs:
                 return None
             with self._database.write() as connection:
                 run = store.get_run(connection, run_id)
-                if run.state is RunState.PAUSED and PauseCode(run.pause_code or PauseCode.PERSON).by_itself:
+                if run.state is RunState.PAUSED and run.goes_on:
                     store.resume(connection, run_id, "clinic-ai")
                 elif run.state is not RunState.PLANNED:
                     return None
@@ -333,9 +336,9 @@ class Runs:
             return
         grace_s = STOP_GRACE_S if grace_s is None else grace_s
         with self._changed:
-            running.kill_at = min(running.kill_at, time.monotonic() + grace_s)
+            running.kill_at = min(running.kill_at, time.monotonic() + (0.0 if running.at_once else grace_s))
             self._changed.notify_all()
-        if running.child is not None:
+        if running.child is not None and not running.at_once:
             running.child.request_stop()
         with self._changed:
             while self._running is running and (left := running.kill_at - time.monotonic()) > 0:

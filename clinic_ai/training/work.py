@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,9 @@ from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
 from clinic_ai.store.runs import RunPlan, RunProgress, RunView
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.registry import Registry
+from clinic_ai.training.spoken import Interrupted, Watch
 from clinic_ai.training.starting import base_of
 
 PROGRESS_EVERY_S = 0.5
@@ -70,6 +73,8 @@ class Running:
     progress: RunProgress | None = None
     temperature_c: float | None = None
     power_w: float | None = None
+    at_once: bool = False
+    """Whether its process has nothing to write down before it ends: an examination begins anew."""
 
 
 class Work:
@@ -83,6 +88,7 @@ class Work:
         datasets: Datasets,
         crew: Crew,
         settings: Callable[[], TrainingSettings],
+        gate: Gate | None = None,
     ) -> None:
         self._home = home
         self._database = database
@@ -90,6 +96,7 @@ class Work:
         self._datasets = datasets
         self._crew = crew
         self._settings = settings
+        self._gate = gate
 
     def do(self, run: RunView, running: Running, manifest: PluginManifest) -> None:
         """Work on a run that has begun until it is finished or somebody wishes otherwise, and note what came of it.
@@ -100,9 +107,12 @@ class Work:
         dataset = self._datasets.get(run.dataset_id).model_copy(update={"notes": ()})
         directory = self._home.runs / run.run_id
         directory.mkdir(parents=True, exist_ok=True)
+        if run.trained is not None and Path(run.trained.model_directory).is_dir():
+            self._examine(run, running, manifest, dataset, directory, run.trained)
+            return
         result = None if running.wish is not None else self._attend(run, running, manifest, dataset, directory)
         if result is not None and result.state == "finished":
-            self._enter(run, result, _inside(directory, result.model_directory))
+            self._examine(run, running, manifest, dataset, directory, result)
         else:
             self._leave(run, running, result)
 
@@ -224,11 +234,51 @@ class Work:
 
     # ------------------------------------------------------------ afterwards
 
-    def _enter(self, run: RunView, result: TrainingResult, place: Path) -> None:
-        """Enter what a finished run made as a candidate."""
-        # One transaction: a power cut must not leave a candidate whose run would make it a second time.
-        finish = store.finish_with(run.run_id, result)
+    def _examine(
+        self,
+        run: RunView,
+        running: Running,
+        manifest: PluginManifest,
+        dataset: Dataset,
+        directory: Path,
+        result: TrainingResult,
+    ) -> None:
+        """Hold what a run made against the model in use, and enter it as a candidate with the report of that.
+
+        If somebody wishes otherwise meanwhile, the run is left and examines again when it goes on.
+        """
+        place = _inside(directory, result.model_directory)
+        report = None
+        if self._gate is not None:
+            self._begin_examination(run, result)
+            running.at_once = True
+            watch = Watch(partial(setattr, running, "child"), lambda: running.wish is not None)
+            try:
+                report = self._gate.examine(
+                    manifest,
+                    self._registry.outside(place),
+                    dataset,
+                    spec=self.spec(manifest),
+                    limits=self.limits(),
+                    device=running.device or self.device(),
+                    watch=watch,
+                )
+            except Interrupted:
+                self._leave(run, running, None)
+                return
+        # One transaction: a power cut must not leave a candidate whose run would make it a second time, or one that
+        # nobody examined.
+        finish = store.finish_with(run.run_id, result, report)
         self._registry.import_candidate(place, f"run {run.run_id}", finish)
+
+    def _begin_examination(self, run: RunView, result: TrainingResult) -> None:
+        with self._database.write() as connection:
+            store.save_result(connection, run.run_id, result)
+            last = store.get_run(connection, run.run_id).progress
+            if last is not None:
+                message = "holds the candidate against the model in use"
+                progress = RunProgress.model_validate({**last, "message": message, "eta_s": None})
+                store.save_progress(connection, run.run_id, progress)
 
     def _leave(self, run: RunView, running: Running, result: TrainingResult | None) -> None:
         """Note that a run ended before it was finished."""

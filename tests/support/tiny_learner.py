@@ -19,6 +19,7 @@ from clinic_ai.contract import (
     ConditionInfo,
     Dataset,
     Device,
+    Example,
     Limits,
     LoadedModel,
     PluginManifest,
@@ -33,9 +34,12 @@ from clinic_ai.contract import (
 )
 from clinic_ai.domain import Analysis
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 
 HEAVIEST = 1000.0
 """Weight above which the engine refuses a model."""
+HARM, OFFENCE = 0.25, 0.125
+"""What a weight has behind its point that does harm to women, and one whose engine says what no guard lets out."""
 
 
 def manifest(*, reference_models: tuple[str, ...] = (), spare_models: tuple[str, ...] = ()) -> PluginManifest:
@@ -121,6 +125,8 @@ class TinyEngine:
 
     def analyse(self, task: AnalysisTask) -> Analysis:
         said = f"pid={os.getpid()} base={self._base} adapter={self._adapter}"
+        if self._base % 1 == OFFENCE:
+            said = "The colon is small. The cecum. with a mass in bowel. cec. cec. cec. in the cecum."
         return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, remarks=(said,))
 
     def close(self) -> None:
@@ -194,7 +200,39 @@ class TinyTrainer:
         return Scores(split="test", examples=0, values={"weight": read_weight(Path(model.directory))})
 
 
-class TinyBencher(TinyTrainer):
+class TinyJudge(TinyTrainer):
+    """Also says what its models make of test examples: the heavier one is, the surer it tells labels apart.
+
+    A weight of 0 knows nothing. One with ``HARM`` behind its point takes women with and without the condition for one
+    another.
+    """
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        weight = read_weight(Path(task.model.directory))
+        test = [example for example in task.dataset.examples if example.split == "test"]
+        if not test:
+            raise DatasetError("Nothing to test on.", remedy="Label more.")
+        rows = tuple(
+            JudgedRow(
+                key=e.sha256,
+                sha256=e.sha256,
+                patient_key=e.patient_key,
+                groups=e.groups,
+                label=e.labels["pneumonia"],
+                score=_chance(e, weight),
+            )
+            for e in test
+        )
+        return Judgement(metric="auroc", figure="AUROC for pneumonia", rows=rows)
+
+
+def _chance(example: Example, weight: float) -> float:
+    noise = int(example.sha256[:8], 16) / 0xFFFFFFFF
+    harmed = weight % 1 == HARM and example.groups.get("sex") == "female"
+    return (1 - example.labels["pneumonia"] if harmed else example.labels["pneumonia"]) * weight + noise
+
+
+class TinyBencher(TinyJudge):
     """Also measures: what weighs 2 or more is worth taking, what weighs 3 is written where it should not be."""
 
     def bench(self, task: BenchTask) -> BenchResult:

@@ -52,6 +52,8 @@ def frozen(home: Home) -> str:
     """Freeze eight reviewed images and four of a folder; return the id of the dataset, which has a run."""
     school = open_school(home)
     try:
+        with school.database.write() as c:  # with this key no part is empty
+            c.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('site_key', ?)", ("17" * 32,))
         for number in range(8):
             reviewed(school, number, (Presence.PRESENT, Presence.ABSENT)[number % 2])
         settle(school)

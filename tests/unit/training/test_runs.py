@@ -93,8 +93,9 @@ class TestFinished:
         assert trainers(school) == []
         with school.database.read() as connection:
             assert audit.first_break(connection) is None
-        school.registry.promote("tiny", model.name, model.version, "ada")
-        assert [ref.version for ref in school.registry.active("tiny")] == [run_id]
+        with pytest.raises(Conflict, match="was never held against the model in use"):
+            school.registry.promote("tiny", model.name, model.version, "ada")
+        assert school.registry.active("tiny") == ()
 
     def test_runs_go_one_at_a_time_in_order(self, school: School, folder: Path) -> None:
         first = school.runs.start("tiny", folder, {"hold_at": 3}, "ada")
