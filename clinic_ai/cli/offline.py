@@ -14,9 +14,11 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
+from clinic_ai.control.dataset_client import DatasetClient
+from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import SpendingView, TonightView
-from clinic_ai.control.orders import ModelDesk, RunDesk
+from clinic_ai.control.orders import DatasetDesk, ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
@@ -118,6 +120,19 @@ class Training(Protocol):
 
     def spending(self) -> SpendingView:
         """Say what training may use and has used."""
+
+
+class FrozenDatasets(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def datasets(self) -> tuple[DatasetRow, ...]:
+        """Return all datasets."""
+
+    def dataset(self, dataset_id: str) -> DatasetView:
+        """Return one dataset."""
+
+    def check_dataset(self, dataset_id: str) -> DatasetCheckView:
+        """Read the images of a dataset again."""
 
 
 class Benching(Protocol):
@@ -245,6 +260,17 @@ def promoting(home: Home) -> Iterator[Promoting]:
         database, _, settings = opened
         runs = _runs(home, *opened)
         yield PromotionDesk(database, Promotions(database, runs.registry, lambda: settings), runs, None, actor())
+
+
+@contextmanager
+def dataset_desk(home: Home) -> Iterator[FrozenDatasets]:
+    """Give the frozen datasets of the daemon, or of the home if no daemon runs. Raise HomeError if neither can be."""
+    if daemon_answers(home):
+        with DatasetClient(home) as client:
+            yield client
+        return
+    with _opened(home) as opened:
+        yield DatasetDesk(_runs(home, *opened).datasets)
 
 
 def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:

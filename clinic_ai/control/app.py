@@ -20,6 +20,7 @@ from clinic_ai.control import (
     alert_desk,
     audit_desk,
     category_desk,
+    dataset_desk,
     desk,
     file_desk,
     folders,
@@ -108,6 +109,7 @@ def create_app(services: Services) -> FastAPI:
         promotion_desk.router,
         _training,
         forecast_desk.router,
+        dataset_desk.router,
         _guard,
     ):
         app.include_router(router)
