@@ -434,6 +434,7 @@ class Appliance:
             promotions=self.gate.promotions,
             canary=self.canary,
             runs=self.runs,
+            night=self.night,
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,

@@ -14,6 +14,7 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
+from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.promotion_client import PromotionClient
@@ -105,8 +106,14 @@ class Training(Protocol):
     def pause_run(self, run_id: str) -> DoneView:
         """Pause a run."""
 
-    def resume_run(self, run_id: str) -> DoneView:
-        """Go on with a run."""
+    def resume_run(self, run_id: str, *, at_once: bool = False) -> DoneView:
+        """Go on with a run; ``at_once`` without waiting for a window."""
+
+    def tonight(self) -> TonightView:
+        """Say what will be trained in the next window."""
+
+    def spending(self) -> SpendingView:
+        """Say what training may use and has used."""
 
 
 class Benching(Protocol):
@@ -172,7 +179,7 @@ def training(home: Home) -> Iterator[Training]:
         runs.recover()
         lane.start()
         try:
-            yield RunDesk(runs, actor())
+            yield RunDesk(runs, actor(), night)
         finally:
             runs.close()
             lane.ask_to_stop()

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import alerts, audit, disk, files, guard, imports, inboxes, models, policy, review, studies, training
+from clinic_ai.cli import (
+    alerts,
+    audit,
+    disk,
+    files,
+    guard,
+    imports,
+    inboxes,
+    models,
+    nights,
+    policy,
+    review,
+    studies,
+)
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -34,7 +47,7 @@ for part in (
     audit.audit,
     models.plugin,
     models.model,
-    training.train,
+    nights.train,
     policy.policy,
     guard.guard,
     review.review,
@@ -195,6 +208,7 @@ def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
 
 
 def _print_status(view: StatusView) -> None:
+    from clinic_ai.cli.following import words_of
     from clinic_ai.cli.output import age, fields, moment, say, size, styled
 
     pack = view.policy.pack
@@ -221,6 +235,8 @@ def _print_status(view: StatusView) -> None:
         fields((("network", view.network.line),))
     fields((f"quiet period {p.source}", p.line) for p in view.paces if p.studies)
     fields((f"model {m.plugin}", f"{m.name} {m.version} ({m.digest[:12]}), slot {m.slot}") for m in view.models)
+    for run in view.runs:
+        fields(((f"training {run.plugin}", f"{run.run_id} is {run.state}. {run.error or words_of(run.progress)}"),))
     for engine in view.engines:
         state = "busy" if engine.busy else f"idle for {age(engine.idle_s)}"
         fields(((f"engine {engine.plugin}", f"pid {engine.pid}, {size(engine.resident_bytes)}, {state}"),))

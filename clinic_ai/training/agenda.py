@@ -18,6 +18,7 @@ from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import RunState, Word
 from clinic_ai.errors import ClinicError, DatasetError
 from clinic_ai.settings import TrainingPlanEntry, TrainingSettings
+from clinic_ai.settings.training import recipe_value
 from clinic_ai.store import alerts
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
@@ -238,18 +239,6 @@ def recipe_of(entry: TrainingPlanEntry) -> dict[str, float | int | str | bool]:
     recipe = dict(pair.partition("=")[::2] for pair in entry.recipe)
     said = {"condition": entry.condition} if entry.condition else {}
     return {**{key: recipe_value(text) for key, text in recipe.items()}, **said}
-
-
-def recipe_value(text: str) -> float | int | str | bool:
-    """Return a number or truth value where the text is one."""
-    if text in {"true", "false"}:
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _count(number: float, noun: str) -> str:

@@ -130,12 +130,23 @@ class Datasets:
         try:
             folder = self._sources.chosen(manifest, sources, terms, directory)
             reading = self._sources.read(manifest, folder, terms)
-            with self._freezing:
-                unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
-                dataset, _ = self._made(manifest, folder, unique, reading)
+            dataset = self._drafted(manifest, folder, reading, terms)
         except DatasetError as error:
             problems = error.problems or (f"{error.message} {error.remedy}".strip(),)
         return checked(folder, reading, dataset, problems)
+
+    def draft(self, manifest: PluginManifest, sources: Collection[LabelSource], terms: Terms = _USUAL) -> Dataset:
+        """Return what ``gather`` would freeze, to be counted and not to be read; nothing of it is kept.
+
+        Raise as ``gather``.
+        """
+        folder = self._sources.chosen(manifest, sources, terms)
+        return self._drafted(manifest, folder, self._sources.read(manifest, folder, terms), terms)
+
+    def _drafted(self, manifest: PluginManifest, folder: LabelFolder, reading: Reading, terms: Terms) -> Dataset:
+        with self._freezing:
+            unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
+            return self._made(manifest, folder, unique, reading)[0]
 
     def _clean(
         self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True

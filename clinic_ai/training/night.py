@@ -29,7 +29,9 @@ from clinic_ai.training.agenda import Agenda
 from clinic_ai.training.awake import Awake
 from clinic_ai.training.budget import Budget
 from clinic_ai.training.calendar import Calendar
+from clinic_ai.training.load import ProcessLoad
 from clinic_ai.training.meter import LONGEST_SAMPLE_S
+from clinic_ai.training.outlook import Outlook, Spending, Tonight
 from clinic_ai.training.patients import Patients
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
 from clinic_ai.training.stretch import End, Stretch, need_of, second_of
@@ -75,10 +77,12 @@ class Night:
         clock: Clock | None = None,
         zone: tzinfo | None = None,
         awake: Awake | None = None,
+        load: Callable[[int], float | None] | None = None,
         alone: bool = False,
     ) -> None:
         """Take over the runs; ``directory`` holds those of the home, ``zone`` None is that of the machine.
 
+        ``load`` tells what a process, by its number, takes of one core in percent, None if nobody knows.
         ``alone``, in a process of its own beside no daemon, nothing begins that a person did not ask of these runs.
         """
         self._runs = runs
@@ -91,9 +95,11 @@ class Night:
         self.calendar = Calendar(settings, zone)
         self.budget = Budget(settings, self._clock.monotonic)
         self.awake = awake or Awake()
+        self._load = load or ProcessLoad()
         self._patients = Patients(database, self._clock, signs)
         self.agenda = Agenda(runs, database, settings, self.calendar, self._clock)
         self._alone = alone
+        self._outlook = Outlook(runs, database, settings, self.agenda, self.calendar, self._clock, self._read)
         self._stretch: Stretch | None = None
         self._ended_for: Verdict | None = None
         self._changed = True
@@ -112,6 +118,14 @@ class Night:
         """Let training make way now: a study or a question has come."""
         self._runs.hurry(self._settings().grace_s)
         self._wake()
+
+    def tonight(self) -> Tonight:
+        """Return what will be trained in the next window, why or why not, and what it will cost."""
+        return self._outlook.tonight(self.awake.note)
+
+    def spending(self) -> Spending:
+        """Return the budgets and what training has used of them."""
+        return self._outlook.spending()
 
     def close(self) -> None:
         """Enter what the run at work cost, once the runs are closed, and let the machine sleep."""
@@ -152,7 +166,7 @@ class Night:
             self.awake.hold()
 
     def _verdict(self, stretch: Stretch, reading: Reading | None, until_next_s: float) -> Verdict:
-        now = self._clock.now()
+        now, pid = self._clock.now(), stretch.pid
         return self.budget.verdict(
             reading,
             night=stretch.night,
@@ -163,8 +177,8 @@ class Night:
             need=stretch.need(),
             running=True,
             ahead=stretch.ahead(until_next_s),
-            busy_percent=stretch.busy_percent(),
-            pid=stretch.pid,
+            busy_percent=None if pid is None else self._load(pid),
+            pid=pid,
         )
 
     def _pause(self, stretch: Stretch, reading: Reading | None, verdict: Verdict) -> None:

@@ -194,7 +194,7 @@ class Runs:
                 return None
             with self._database.write() as connection:
                 run = store.get_run(connection, run_id)
-                if run.state is RunState.PAUSED and PauseCode(run.pause_code or PauseCode.PERSON).by_itself:
+                if run.state is RunState.PAUSED and run.goes_on:
                     store.resume(connection, run_id, "clinic-ai")
                 elif run.state is not RunState.PLANNED:
                     return None

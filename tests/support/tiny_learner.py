@@ -164,16 +164,15 @@ class TinyTrainer:
         while state["step"] < steps:
             state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
             _write(checkpoint, json.dumps(state))
-            progress.report(
-                TrainingProgress(
-                    epoch=1,
-                    epochs=1,
-                    step=state["step"],
-                    steps=steps,
-                    loss=state["weight"],
-                    pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
-                )
+            self._last = TrainingProgress(
+                epoch=1,
+                epochs=1,
+                step=state["step"],
+                steps=steps,
+                loss=state["weight"],
+                pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
             )
+            progress.report(self._last)
             self._misbehave(task, directory, state["step"], progress)
             if progress.stop_requested() and not task.recipe.get("stubborn"):
                 return TrainingResult(state="stopped")
@@ -191,10 +190,9 @@ class TinyTrainer:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == task.recipe.get("rubbish_at"):
             progress.report(Ready(seconds=1.0))  # type: ignore[arg-type]
-        every = int(task.recipe.get("hold_every", 0))
-        while every and step % every == 0 and not progress.stop_requested():
-            progress.report(TrainingProgress(epoch=1, epochs=1, step=step, steps=20))
-            time.sleep(0.02)
+        while step >= _allowed(task, directory) and (task.recipe.get("deaf") or not progress.stop_requested()):
+            progress.report(self._last)
+            time.sleep(0.01)
         if first and step == task.recipe.get("hold_at"):
             (directory / "misbehaved").touch()
             while task.recipe.get("stubborn") or not progress.stop_requested():
@@ -271,6 +269,18 @@ class TinyBencher(TinyJudge):
 
 def _claims(task: TrainingTask) -> dict[str, bool]:
     return {"clinical_use": True} if task.recipe.get("clinical") else {}
+
+
+def allow(directory: Path, steps: int) -> None:
+    """Let a run with the recipe ``paced`` make this many steps in all; ``directory`` is that of the run."""
+    directory.mkdir(exist_ok=True)
+    _write(directory / "allowed", str(steps))
+
+
+def _allowed(task: TrainingTask, directory: Path) -> float:
+    """Return how many steps a run may make: as many as ``paced`` says at first, then as many as ``allow`` did."""
+    said = directory / "allowed"
+    return float(said.read_text()) if said.exists() else float(task.recipe.get("paced", "inf"))
 
 
 def _write(path: Path, text: str) -> None:
