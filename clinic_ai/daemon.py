@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import threading
@@ -29,7 +28,7 @@ from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
-from clinic_ai.engines import Engines, EngineSettings
+from clinic_ai.engines import Engines, engine_settings
 from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
@@ -73,8 +72,8 @@ log = structlog.get_logger()
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
 RENDERER_IDLE_S = 60.0
-REST_S = GIVE_BACK_S = 60.0
-"""How long a plugin rests whose engine died too often, and between two times memory is given back."""
+GIVE_BACK_S = 60.0
+"""How long between two times memory is given back."""
 
 
 class Appliance:
@@ -120,7 +119,7 @@ class Appliance:
             wake=self.wake,
             signs=self._signs(),
         )
-        self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
+        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution))
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
@@ -452,19 +451,6 @@ class Appliance:
             started_at=self.started_at,
             reload=self.reload,
         )
-
-
-def _engine_settings(settings: Settings) -> EngineSettings:
-    execution = settings.execution
-    cores = len(os.sched_getaffinity(0))
-    return EngineSettings(
-        memory_mb=execution.memory_mb,
-        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
-        idle_s=execution.engine_idle_s,
-        restart_cap=execution.max_restarts,
-        restart_window_s=execution.restart_window_s,
-        rest_s=REST_S,
-    )
 
 
 def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -25,6 +26,7 @@ from clinic_ai.contract import (
 from clinic_ai.domain import Analysis, Answer, ModelRef, WaitReason
 from clinic_ai.errors import ChildError, ChildRefused, Conflict
 from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.settings import ExecutionSettings
 from clinic_ai.waiting import crashing, memory_in_use, no_memory
 
 LOAD_TIMEOUT_S = 300.0
@@ -32,6 +34,8 @@ ANSWER_GRACE_S = 15.0
 """What an engine may take beyond ``answer_timeout_s``, to read the image and choose a frame, before it is killed."""
 TURN_S = 30.0
 """How long a question waits for an engine that is at work on something else."""
+REST_S = 60.0
+"""How long a plugin rests whose engine died too often."""
 _MIB = 1 << 20
 
 
@@ -45,6 +49,19 @@ class EngineSettings:
     restart_cap: int
     restart_window_s: float
     rest_s: float
+
+
+def engine_settings(execution: ExecutionSettings) -> EngineSettings:
+    """Return what engines may use by ``[execution]``: without a number of threads, their share of the cores."""
+    cores = len(os.sched_getaffinity(0))
+    return EngineSettings(
+        memory_mb=execution.memory_mb,
+        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
+        idle_s=execution.engine_idle_s,
+        restart_cap=execution.max_restarts,
+        restart_window_s=execution.restart_window_s,
+        rest_s=REST_S,
+    )
 
 
 @dataclass(frozen=True)
