@@ -40,6 +40,8 @@ REST_S = 60.0
 """How long a plugin rests whose engine died too often."""
 TURN_S = 30.0
 """How long a question waits for an engine that is at work on something else."""
+REST_S = 60.0
+"""How long a plugin rests whose engine died too often."""
 _MIB = 1 << 20
 _OF_THE_GPU = frozenset({GPU_EXIT, MEMORY_EXIT})
 """How an engine ends whose GPU failed, or has too little memory."""
@@ -71,6 +73,19 @@ def engine_settings(execution: ExecutionSettings) -> EngineSettings:
         restart_window_s=execution.restart_window_s,
         rest_s=REST_S,
         device=execution.device,
+    )
+
+
+def engine_settings(execution: ExecutionSettings) -> EngineSettings:
+    """Return what engines may use by ``[execution]``: without a number of threads, their share of the cores."""
+    cores = len(os.sched_getaffinity(0))
+    return EngineSettings(
+        memory_mb=execution.memory_mb,
+        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
+        idle_s=execution.engine_idle_s,
+        restart_cap=execution.max_restarts,
+        restart_window_s=execution.restart_window_s,
+        rest_s=REST_S,
     )
 
 

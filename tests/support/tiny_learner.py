@@ -32,7 +32,7 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
-from clinic_ai.domain import Analysis
+from clinic_ai.domain import Analysis, Finding, Presence
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 
@@ -110,7 +110,7 @@ def read_weight(directory: Path) -> float:
 
 
 class TinyEngine:
-    """Says which weights it holds."""
+    """Says which weights it holds, and takes that of its base for the chance of pneumonia."""
 
     def __init__(self) -> None:
         self._base = self._adapter = 0.0
@@ -127,7 +127,19 @@ class TinyEngine:
         said = f"pid={os.getpid()} base={self._base} adapter={self._adapter}"
         if self._base % 1 == OFFENCE:
             said = "The colon is small. The cecum. with a mass in bowel. cec. cec. cec. in the cecum."
-        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, remarks=(said,))
+        chance = min(1.0, max(0.0, self._base))
+        findings = tuple(
+            Finding(
+                condition="pneumonia",
+                label="Pneumonia",
+                probability=chance,
+                threshold=0.5,
+                presence=Presence.PRESENT if chance >= 0.5 else Presence.ABSENT,
+                instance_sha256=image.sha256,
+            )
+            for image in task.images
+        )
+        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, findings=findings, remarks=(said,))
 
     def close(self) -> None:
         self._base = 0.0

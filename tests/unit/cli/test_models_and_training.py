@@ -108,7 +108,7 @@ def test_a_candidate_is_examined_approved_by_name_promoted_and_on_record(
 ) -> None:
     manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyJudge"})
     monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
-    (home.clinic_toml).write_text(home.clinic_toml.read_text() + '\n[review]\nreviewers = ["Dr. A. Example"]\n')
+    home.clinic_toml.write_text('[review]\nreviewers = ["Dr. A. Example"]\n')
     tiny_learner.write_model(tmp_path / "m", 0.0, version="1")
     assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
     assert run("model", "promote", "tiny", "scalar", "1")[0] == Exit.DONE
