@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clinic_ai.cli.categories import plugin_categories
+from clinic_ai.cli.model_stats import model_stats
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 
 if TYPE_CHECKING:
@@ -165,6 +166,9 @@ def bench(
         print_json(found)
     else:
         _tell_bench(found)
+
+
+model.command("stats", epilog=example("model stats ultrasound --set rank=16 --gpu-memory 8000"))(model_stats)
 
 
 @model.command("promote", epilog=example("model promote xray chest-fast 1.0"))

@@ -57,7 +57,7 @@ def run(
     folder = dataset or place.labels / plugin
     named = (("category", category), ("condition", condition), ("tier", tier))
     chosen = {key: value for key, value in named if value}
-    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe={**dict(map(_pair, setting or [])), **chosen})
+    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe={**dict(map(pair_of, setting or [])), **chosen})
     with training(place) as desk:
         row = desk.start_run(order)
         notes = row.dataset_notes
@@ -247,7 +247,8 @@ def _where(row: RunRow) -> str:
     return words_of(row.progress)
 
 
-def _pair(text: str) -> tuple[str, float | int | str | bool]:
+def pair_of(text: str) -> tuple[str, float | int | str | bool]:
+    """Return key and value of a setting of a recipe. Raise BadParameter if it is none."""
     key, found, value = text.partition("=")
     if not found or not key:
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as epochs=5.", param_hint="--set")
