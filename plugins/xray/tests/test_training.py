@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from clinic_ai.contract import Device, Limits, TrainingTask
+from clinic_ai.describing import DescribeTask
 from clinic_ai.errors import DatasetError, HomeError, ModelError
 from clinic_ai.ml import checkpoints
 from clinic_ai_xray import training
+from clinic_ai_xray.network import IntensiveNetwork
 from clinic_ai_xray.recipe import DEFAULTS, TailRecipe
 from clinic_ai_xray.tail import Standardisation, Tail
+from clinic_ai_xray.tiers import FAST, INTENSIVE
 from clinic_ai_xray.trainer import XrayTrainer
 from clinic_ai_xray.training import FEWEST_NORMED, Labelled, TailTraining
 
@@ -99,7 +102,7 @@ def norms(tail):
 
 
 def test_in_portions_the_running_statistics_move_as_far_and_the_weights_nearly_so(tmp_path, training_in):
-    """All images alike: a portion has the mean of the step, and nearly its variance, which counts degrees of freedom."""
+    """All images alike: a portion has the mean of the step, and its variance but for the degrees of freedom."""
     whole, alike = training_in(tmp_path / "whole", batch=8)
     parts, others = training_in(tmp_path / "parts", no_memory_for(4), batch=8)
     fresh, _ = training_in(tmp_path / "fresh")
@@ -110,10 +113,11 @@ def test_in_portions_the_running_statistics_move_as_far_and_the_weights_nearly_s
     fresh, before, after = norms(fresh._tail), norms(whole._tail), norms(parts._tail)
     assert parts.rescue.portions.rows == 4
     for name, value in before.items():
-        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-3)
+        torch.testing.assert_close(after[name], value, rtol=1e-2 if name.endswith("var") else 1e-4, atol=1e-4)
         assert (value - fresh[name]).abs().max() > 2e-2
     for name, value in whole._tail.weights().items():
-        np.testing.assert_allclose(parts._tail.weights()[name], value, atol=1e-4, err_msg=name)
+        if "running" not in name:
+            np.testing.assert_allclose(parts._tail.weights()[name], value, atol=1e-4, err_msg=name)
 
 
 def test_of_too_few_images_no_statistics_are_taken(tmp_path, training_in):
@@ -309,3 +313,35 @@ def test_what_changes_nothing_that_is_trained_is_no_other_run():
     recipe = next(iter(DEFAULTS.values()))
     assert replace(recipe, keep=9, error=0.2).trained_by() == recipe.trained_by()
     assert replace(recipe, precision="bfloat16").trained_by() != recipe.trained_by()
+
+
+# ---------------------------------------------------------------- described before it is loaded
+
+
+def describe(model, **recipe):
+    return XrayTrainer().describe(DescribeTask(model=model, recipe=recipe, limits=Limits()))
+
+
+def test_a_model_is_described_by_its_layers(reference, small):
+    fast = describe(reference)
+    assert (fast.trained, fast.batch) == (FAST.tail_numbers, 64)
+    assert [group.name for group in fast.groups if group.trained] == ["head.hidden", "head.out"]
+    assert sum(group.parameters for group in fast.groups) == fast.parameters
+    assert fast.fits
+    parameters = {**reference.manifest.parameters, "tier": small.name}
+    intensive = reference.model_copy(
+        update={"manifest": reference.manifest.model_copy(update={"parameters": parameters})}
+    )
+    other = describe(intensive, batch=16)
+    assert {group.name.split(".")[0] for group in other.groups if group.trained} == {"top", "head"}
+    assert other.memory.activations == 2 * describe(intensive, batch=8).memory.activations > 0
+    with pytest.raises(ModelError, match=f"of the tier {small.name}, the recipe asks for fast"):
+        describe(intensive, tier="fast")
+    with pytest.raises(DatasetError, match="no key layers"):
+        describe(reference, layers=3)
+
+
+def test_the_intensive_tier_counts_what_it_trains():
+    network = IntensiveNetwork()
+    trained = sum(weights.numel() for part in (network.top, network.head) for weights in part.parameters())
+    assert trained == INTENSIVE.tail_numbers
