@@ -76,19 +76,6 @@ def engine_settings(execution: ExecutionSettings) -> EngineSettings:
     )
 
 
-def engine_settings(execution: ExecutionSettings) -> EngineSettings:
-    """Return what engines may use by ``[execution]``: without a number of threads, their share of the cores."""
-    cores = len(os.sched_getaffinity(0))
-    return EngineSettings(
-        memory_mb=execution.memory_mb,
-        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
-        idle_s=execution.engine_idle_s,
-        restart_cap=execution.max_restarts,
-        restart_window_s=execution.restart_window_s,
-        rest_s=REST_S,
-    )
-
-
 @dataclass(frozen=True)
 class EngineView:
     """A warm engine as people see it."""

@@ -24,6 +24,8 @@ from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.promotions import PromotionDesk
 from clinic_ai.control.sockets import answers
+from clinic_ai.control.stats_desk import StatsDesk
+from clinic_ai.control.stats_views import StatsOrder, StatsView
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
@@ -52,6 +54,7 @@ from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
 from clinic_ai.training.scaling import Forecasts, costed, rates_of
 from clinic_ai.training.sheet_reading import write_form
+from clinic_ai.training.stats import Stats
 
 
 class Models(Protocol):
@@ -142,6 +145,13 @@ class Benching(Protocol):
         """Measure a model."""
 
 
+class Describing(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def model_stats(self, order: StatsOrder) -> StatsView:
+        """Describe a model."""
+
+
 def actor() -> str:
     """Return the name under which the audit records what is done here."""
     return user_name(os.geteuid())
@@ -204,6 +214,18 @@ def training(home: Home) -> Iterator[Training]:
             lane.ask_to_stop()
             lane.join(STOP_GRACE_S)
             night.close()
+
+
+@contextmanager
+def describing(home: Home) -> Iterator[Describing]:
+    """Give what describes models, of the daemon, or of the home if no daemon runs."""
+    if daemon_answers(home):
+        with Client(home) as client:
+            yield client
+        return
+    with _opened(home) as (database, crew, settings):
+        manifests = plugins_of(home).manifests
+        yield StatsDesk(Stats(Registry(home, database, manifests, crew), manifests, crew, settings.training))
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def run(
     place = home_of(home)
     named = (("category", category), ("condition", condition), ("tier", tier))
     chosen = {key: value for key, value in named if value}
-    recipe = {**dict(map(_pair, setting or [])), **chosen}
+    recipe = {**dict(map(pair_of, setting or [])), **chosen}
     asked = _asked(sources, dataset, place, plugin)
     order = order_of(RunOrder, plugin=plugin, **asked, recipe=recipe, at_once=now)
     with training(place) as desk:
@@ -282,7 +282,8 @@ def _asked(sources: str, dataset: Path | None, home: Home, plugin: str) -> dict[
     return {"dataset": None if dataset is None else absolute(dataset), "sources": named}
 
 
-def _pair(text: str) -> tuple[str, float | int | str | bool]:
+def pair_of(text: str) -> tuple[str, float | int | str | bool]:
+    """Return key and value of a setting of a recipe. Raise BadParameter if it is none."""
     from clinic_ai.settings.training import recipe_value
 
     key, found, value = text.partition("=")

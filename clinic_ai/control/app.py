@@ -31,6 +31,7 @@ from clinic_ai.control import (
     promotion_desk,
     questions,
     reviews,
+    stats_desk,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
@@ -105,6 +106,7 @@ def create_app(services: Services) -> FastAPI:
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,
+        stats_desk.router,
         _models,
         promotion_desk.router,
         _training,

@@ -43,6 +43,7 @@ from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
 from clinic_ai.tasks import CaseReport, DeidentifiedFile, GuardSubject, PackInfo
+from clinic_ai.training.starting import Bases
 
 
 class ExecutionPort(Protocol):
@@ -71,7 +72,7 @@ class EnginesPort(Protocol):
         """Return the warm engines."""
 
 
-class RegistryPort(Protocol):
+class RegistryPort(Bases, Protocol):
     """What people may ask of the model registry."""
 
     def list_models(self) -> Sequence[Any]:

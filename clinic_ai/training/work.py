@@ -168,7 +168,12 @@ class Work:
     def limits(self) -> Limits:
         """Return what a run may use."""
         settings = self._settings()
-        return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
+        return Limits(
+            memory_mb=settings.max_memory_mb,
+            threads=settings.threads,
+            max_seconds=settings.max_seconds,
+            gpu_memory_mb=settings.budget.gpu_memory_mb,
+        )
 
     def device(self, reading: Reading | None = None) -> Device:
         """Return where a run would compute on the machine as it was read. Raise HardwareError if it has no such GPU."""

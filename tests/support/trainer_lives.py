@@ -1,10 +1,10 @@
 """Trains again and again in processes that are SIGKILLed or stopped at random steps; then tells what became of it.
 
-``python -m trainer_lives TRAINER MODULE TASK SEED KILLS`` where TRAINER is ``package.module:Class``, MODULE the one whose
-``_SAVED_EVERY_S`` says how often a checkpoint is written within an epoch, and TASK a file with a TrainingTask. Each life is
-a fork of this process, which has imported everything and computed nothing. A step is whatever lasts on the disk, a
-report, or a question whether to stop. Prints one JSON line: for each run, the SHA-256 of the files of its model, its
-history, and how its lives ended; the first run was left in peace.
+``python -m trainer_lives TRAINER MODULE TASK SEED KILLS`` where TRAINER is ``package.module:Class``, MODULE the one
+whose ``_SAVED_EVERY_S`` says how often a checkpoint is written within an epoch, and TASK a file with a TrainingTask.
+Each life is a fork of this process, which has imported everything and computed nothing. A step is whatever lasts on the
+disk, a report, or a question whether to stop. Prints one JSON line: for each run, the SHA-256 of the files of its
+model, its history, and how its lives ended; the first run was left in peace.
 """
 
 from __future__ import annotations
