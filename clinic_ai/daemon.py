@@ -103,11 +103,18 @@ class Appliance:
             directory=home.jobs,
             max_pixels=lambda: self.settings.ingest.max_pixels,
         )
-        self.runs = Runs(
-            home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
-        )
         self.machine = Machine(home.path)
-        self.devices = Devices(self.machine)
+        devices = Devices(self.machine)
+        self.runs = Runs(
+            home,
+            self.database,
+            self.registry,
+            catalogue.manifests,
+            self.crew,
+            settings,
+            self.deidentifier,
+            devices=devices,
+        )
         self.night = Night(
             runs=self.runs,
             database=self.database,
@@ -117,7 +124,7 @@ class Appliance:
             wake=self.wake,
             signs=(lambda: self.intake.arriving, lambda: self.questions.being_asked),
         )
-        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), self.devices)
+        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), devices)
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
