@@ -15,6 +15,7 @@ from clinic_ai import __version__
 from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
 from clinic_ai.category_files import FOLDER as CATEGORIES
 from clinic_ai.category_files import add_categories
+from clinic_ai.clock import SystemClock
 from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.confinement import keep_capabilities
@@ -59,7 +60,10 @@ from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.canary import Canary
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.night import Night
+from clinic_ai.training.patients import Patients
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 from clinic_ai.training.scaling import Forecasts
@@ -103,6 +107,7 @@ class Appliance:
             directory=home.jobs,
             max_pixels=lambda: self.settings.ingest.max_pixels,
         )
+        self.gate = Gate(home, self.database, self.registry, self.crew, self.guard, lambda: self.settings)
         self.machine = Machine(home.path)
         devices = Devices(self.machine)
         self.runs = Runs(
@@ -113,7 +118,8 @@ class Appliance:
             self.crew,
             settings,
             self.deidentifier,
-            devices=devices,
+            self.gate,
+            devices,
         )
         self.night = Night(
             runs=self.runs,
@@ -122,7 +128,7 @@ class Appliance:
             sensors=self.machine,
             directory=home.runs,
             wake=self.wake,
-            signs=(lambda: self.intake.arriving, lambda: self.questions.being_asked),
+            signs=self._signs(),
         )
         self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), devices)
         self.reports = ReportRunner(
@@ -148,6 +154,17 @@ class Appliance:
             critical=self._critical,
             rules=lambda: self.settings.category,
             questions=lambda: self.settings.questions,
+        )
+        self.canary = Canary(
+            directories=home.jobs,
+            database=self.database,
+            registry=self.registry,
+            manifests=self._manifests,
+            tasks=analyses.tasks,
+            crew=self.crew,
+            guard=self.guard,
+            settings=lambda: self.settings,
+            waiting=Patients(self.database, SystemClock(), self._signs()).waiting,
         )
         self.execution = Execution(
             database=self.database,
@@ -231,6 +248,10 @@ class Appliance:
         self._reloading = threading.Lock()
         self._stop_intake = threading.Event()
         self._intake = threading.Thread(target=self.intake.run, args=(self._stop_intake,), name="ingest", daemon=True)
+
+    def _signs(self) -> tuple[Callable[[], bool], ...]:
+        """Return what tells of patients that the database does not know yet."""
+        return (lambda: self.intake.arriving, lambda: self.questions.being_asked)
 
     def _manifests(self) -> Mapping[str, PluginManifest]:
         return self.catalogue.manifests
@@ -421,6 +442,8 @@ class Appliance:
             execution=self.execution,
             engines=self.engines,
             registry=self.registry,
+            promotions=self.gate.promotions,
+            canary=self.canary,
             runs=self.runs,
             night=self.night,
             forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),

@@ -18,26 +18,34 @@ from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
+from clinic_ai.control.promotion_client import PromotionClient
+from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
+from clinic_ai.control.promotions import PromotionDesk
 from clinic_ai.control.sockets import answers
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.forecasting import Rates
+from clinic_ai.gating import GateReport
+from clinic_ai.guard.client import Guard
 from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.lanes import Lane, Wake
 from clinic_ai.logs import configure
 from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
+from clinic_ai.promoting import CanaryResult, PromotionRecord
 from clinic_ai.results.codes import table
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.category_folders import SHEET_SUFFIX, category_of
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.labelled_sheets import form_of
 from clinic_ai.training.loss_curves import read_curve
 from clinic_ai.training.night import Night
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
 from clinic_ai.training.scaling import Forecasts, costed, rates_of
@@ -56,11 +64,27 @@ class Models(Protocol):
     def verify_model(self, plugin: str, name: str, version: str) -> VerifyView:
         """Check the files of a model."""
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot."""
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot."""
+
+
+class Promoting(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def check_model(self, plugin: str, name: str, version: str) -> GateReport:
+        """Hold a candidate against the model in use."""
+
+    def approve_model(self, order: ApproveOrder) -> DoneView:
+        """Approve a candidate in the name of a person."""
+
+    def promote_model(self, order: PromoteOrder) -> DoneView:
+        """Make a model the active one of its slot."""
+
+    def run_canary(self, order: CanaryOrder) -> CanaryResult:
+        """Run a candidate in the shadow."""
+
+    def model_record(self, plugin: str, name: str, version: str) -> PromotionRecord:
+        """Return what stands behind a model."""
 
 
 class Training(Protocol):
@@ -210,6 +234,19 @@ def forecast_file(home: Home, file: Path, column: str, order: ForecastOrder) -> 
         crew.close()
 
 
+@contextmanager
+def promoting(home: Home) -> Iterator[Promoting]:
+    """Give what decides about candidates, of the daemon, or of the home if no daemon runs."""
+    if daemon_answers(home):
+        with PromotionClient(home) as client:
+            yield client
+        return
+    with _opened(home) as opened:
+        database, _, settings = opened
+        runs = _runs(home, *opened)
+        yield PromotionDesk(database, Promotions(database, runs.registry, lambda: settings), runs, None, actor())
+
+
 def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:
     """Write a sheet to fill in for the images of a folder. Raise NotFound, DatasetError or ChildError."""
     manifest = plugins_of(home).manifests.get(plugin)
@@ -240,7 +277,14 @@ def _runs(home: Home, database: Database, crew: Crew, settings: Settings) -> Run
         directory=home.jobs,
         max_pixels=lambda: settings.ingest.max_pixels,
     )
-    return Runs(home, database, registry, manifests, crew, settings, deidentifier)
+    guard = Guard(
+        crew,
+        home.policies / settings.guard.pack,
+        timeout_s=settings.guard.timeout_s,
+        archive=home.state / "policies",
+    )  # its child starts when it is first asked, and ends with the others
+    gate = Gate(home, database, registry, crew, guard, lambda: settings)
+    return Runs(home, database, registry, manifests, crew, settings, deidentifier, gate)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from clinic_ai.control import (
     guard_desk,
     metrics,
     problems,
+    promotion_desk,
     questions,
     reviews,
 )
@@ -104,6 +105,7 @@ def create_app(services: Services) -> FastAPI:
         audit_desk.router,
         guard_desk.router,
         _models,
+        promotion_desk.router,
         _training,
         forecast_desk.router,
         _guard,
@@ -321,12 +323,6 @@ def import_model(order: ModelImport, models: Models) -> DoneView:
 def verify_model(order: ModelChoice, models: Models) -> VerifyView:
     """Check the files of a model against its manifest."""
     return models.verify_model(order.plugin, order.name, order.version)
-
-
-@_models.post("/promote")
-def promote_model(order: ModelChoice, models: Models) -> DoneView:
-    """Make a model the active one of its slot."""
-    return models.promote_model(order.plugin, order.name, order.version)
 
 
 @_models.post("/rollback")

@@ -255,11 +255,6 @@ class Client:
         order = ModelChoice(plugin=plugin, name=name, version=version)
         return self._post("/v1/models/verify", order, VerifyView, timeout_s=LONG_S)
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-        order = ModelChoice(plugin=plugin, name=name, version=version)
-        return self._post("/v1/models/promote", order, DoneView, timeout_s=LONG_S)
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
         return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)

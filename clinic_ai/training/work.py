@@ -27,13 +27,16 @@ from clinic_ai.contract import (
     TrainRequest,
 )
 from clinic_ai.domain import ModelRef, PauseCode
-from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused
+from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, Conflict
+from clinic_ai.gating import GateReport
 from clinic_ai.hardware import CUDA_HOST_MB, Devices, Machine, Reading
 from clinic_ai.home import Home
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
+from clinic_ai.store.gates import add_report, newest_report
+from clinic_ai.store.origins import origin_of
 from clinic_ai.store.runs import RunPlan, RunProgress, RunView
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.gate import Gate
@@ -138,6 +141,36 @@ class Work:
             return None
         finally:
             running.child.kill()
+
+    def examine_again(self, manifest: PluginManifest, model: LoadedModel) -> GateReport:
+        """Hold a model against the one in use, on the dataset it was made of or examined on before; store the report.
+
+        Raise Conflict if it is not known which dataset that is or there is no guard here, DatasetError if the dataset
+        is damaged.
+        """
+        ref = model.ref
+        with self._database.read() as connection:
+            earlier = newest_report(connection, ref.plugin, ref.name, ref.version)
+            origin = origin_of(connection, ref.digest)
+        known = earlier.dataset_id if earlier is not None else origin.dataset_id if origin is not None else ""
+        if not known or self._gate is None:
+            raise Conflict(
+                f"It is not known on which labelled images {ref.plugin}/{ref.name}/{ref.version} could be examined: it "
+                "was not made here.",
+                remedy="An administrator decides about it: `clinic-ai model promote` makes an imported model active.",
+            )
+        device = self.device(manifest)
+        report = self._gate.examine(
+            manifest,
+            model,
+            self._datasets.get(known),
+            spec=self.spec(manifest, device),
+            limits=self.limits(),
+            device=device,
+        )
+        with self._database.write() as connection:
+            add_report(connection, report, of=ref)
+        return report
 
     def limits(self) -> Limits:
         """Return what a run may use."""
@@ -285,15 +318,16 @@ class Work:
         if self._gate is not None:
             self._begin_examination(run, result)
             running.at_once = True
+            device = running.device or self.device(manifest)
             watch = Watch(partial(setattr, running, "child"), lambda: running.wish is not None)
             try:
                 report = self._gate.examine(
                     manifest,
                     self._registry.outside(place),
                     dataset,
-                    spec=self.spec(manifest),
+                    spec=self.spec(manifest, device),
                     limits=self.limits(),
-                    device=running.device or self.device(manifest),
+                    device=device,
                     watch=watch,
                 )
             except Interrupted:
@@ -302,7 +336,9 @@ class Work:
         # One transaction: a power cut must not leave a candidate whose run would make it a second time, or one that
         # nobody examined.
         finish = store.finish_with(run.run_id, result, report)
-        self._registry.import_candidate(place, f"run {run.run_id}", finish)
+        candidate = self._registry.import_candidate(place, f"run {run.run_id}", finish)
+        if self._gate is not None and run.origin == "night":
+            self._gate.promotions.by_itself(candidate)
 
     def _begin_examination(self, run: RunView, result: TrainingResult) -> None:
         with self._database.write() as connection:

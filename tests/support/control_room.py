@@ -60,6 +60,7 @@ from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.night import Night
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 from clinic_ai.training.scaling import Forecasts
@@ -308,6 +309,8 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         execution=execution,
         engines=engines,
         registry=registry,
+        promotions=Promotions(database, registry, lambda: shared.settings),
+        canary=None,
         runs=runs,
         night=Night(
             runs=runs,

@@ -20,6 +20,8 @@ from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
 from clinic_ai.control.forecast_views import ForecastOrder
 from clinic_ai.control.problems import error_of, problem_of
+from clinic_ai.control.promotion_client import PromotionClient
+from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.training_views import CheckOrder
 from clinic_ai.control.views import RunOrder
 from clinic_ai.domain import GuardAction, StudyState
@@ -188,8 +190,19 @@ def test_models_and_training_answer_through_the_real_rooms(room: Room, client: C
     assert client.runs() == ()
     with pytest.raises(ClinicError):
         client.import_model(str(tmp_path / "nothing"))
-    with pytest.raises(NotFound):
-        client.promote_model("echo", "m", "1")
+    with PromotionClient(room.home) as promotions:
+        unknown = {"plugin": "echo", "name": "m", "version": "1"}
+        for ask in (
+            lambda: promotions.promote_model(PromoteOrder(**unknown)),
+            lambda: promotions.approve_model(ApproveOrder(**unknown)),
+            lambda: promotions.model_record("echo", "m", "1"),
+        ):
+            with pytest.raises(NotFound, match="no model echo/m/1"):
+                ask()
+        with pytest.raises(Conflict, match="has no trainer"):
+            promotions.check_model("echo", "m", "1")
+        with pytest.raises(Conflict, match="no daemon runs"):
+            promotions.run_canary(CanaryOrder(**unknown))
     with pytest.raises((NotFound, Conflict, DatasetError)):
         client.start_run(RunOrder(plugin="echo", dataset=str(tmp_path)))
     with pytest.raises(Conflict, match="has no trainer"):
@@ -279,9 +292,13 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/comparison",
         "/v1/models",
+        "/v1/models/approve",
         "/v1/models/bench",
+        "/v1/models/canary",
+        "/v1/models/check",
         "/v1/models/import",
         "/v1/models/promote",
+        "/v1/models/record",
         "/v1/models/rollback",
         "/v1/models/verify",
         "/v1/imports",
