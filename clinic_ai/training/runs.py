@@ -23,6 +23,7 @@ from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import FOLDER_ALONE, LabelSource, PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
 from clinic_ai.gating import GateReport
+from clinic_ai.hardware import Devices
 from clinic_ai.home import Home
 from clinic_ai.lanes import places
 from clinic_ai.processes import Crew
@@ -58,15 +59,19 @@ class Runs:
         settings: Settings,
         deidentifier: Deidentifier,
         gate: Gate | None = None,
+        devices: Devices | None = None,
     ) -> None:
-        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted.
+
+        ``devices`` chooses where runs compute; None: by the sensors of this machine.
+        """
         self._database = database
         self.registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices)
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
