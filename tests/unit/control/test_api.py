@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import curves
 import httpx
+import known_curves
 import pytest
 from control_room import SECRET, Room
 from sqlalchemy import Connection, Row, select
@@ -352,7 +352,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
 
 
 def test_a_forecast_is_told_to_whoever_may_read(room: Room) -> None:
-    known = curves.add_run(room.database, curves.losses(60))
+    known = known_curves.add_run(room.database, known_curves.losses(60))
     with room.client(monitor=True) as monitor:
         found = monitor.forecast_run(known, ForecastOrder(target=0.34, watts=50.0))
         assert found.forecast.fit.points == 60
