@@ -34,6 +34,7 @@ from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.guard.intents import HealthyExample
+from clinic_ai.hardware import Machine
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
@@ -59,6 +60,7 @@ from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 from clinic_ai.training.scaling import Forecasts
@@ -68,9 +70,8 @@ log = structlog.get_logger()
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
 RENDERER_IDLE_S = 60.0
-REST_S = 60.0
-GIVE_BACK_S = 60.0
-"""How long a plugin rests whose engine died too often."""
+REST_S = GIVE_BACK_S = 60.0
+"""How long a plugin rests whose engine died too often, and between two times memory is given back."""
 
 
 class Appliance:
@@ -105,6 +106,15 @@ class Appliance:
         )
         self.runs = Runs(
             home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
+        )
+        self.night = Night(
+            runs=self.runs,
+            database=self.database,
+            settings=lambda: self.settings.training,
+            sensors=Machine(home.path),
+            directory=home.runs,
+            wake=self.wake,
+            signs=(lambda: self.intake.arriving, lambda: self.questions.being_asked),
         )
         self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
         self.reports = ReportRunner(
@@ -150,6 +160,7 @@ class Appliance:
             manifests=self._manifests,
             settings=lambda: self.settings,
             examples=self._examples,
+            on_asked=self.night.make_way,
         )
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
@@ -160,6 +171,7 @@ class Appliance:
             objects=self.objects,
             crew=self.crew,
             on_closed=self.wake,
+            on_arrival=self.night.make_way,
             room=self.room,
         )
         self.imports = Imports(
@@ -202,6 +214,7 @@ class Appliance:
             Lane("delivery", self.courier.step, self.wake),
             Lane("housekeeping", self._keep_house, self.wake, idle_s=5.0),
             Lane("disk", self.keeper.step, self.wake),
+            Lane("night", self.night.step, self.wake),
             Lane("critical", self.herald.step, self.wake),
             Lane("audit", self.heads.step, self.wake, idle_s=5.0),
             *(Lane(messenger.channel, messenger.step, self.wake) for messenger in messengers),
@@ -313,6 +326,7 @@ class Appliance:
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
+            steps.callback(self.night.close)
             steps.callback(self._end_lanes)
             steps.callback(self.execution.stop, grace_s, self.crew.close)
             steps.callback(self.runs.close)
@@ -400,6 +414,7 @@ class Appliance:
             registry=self.registry,
             runs=self.runs,
             forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),
+            night=self.night,
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,

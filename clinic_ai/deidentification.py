@@ -13,7 +13,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -102,6 +102,13 @@ class Deidentifier:
                     deidentified.add_copies(connection, profile, (copy for copy in made if copy.sha256 is not None))
             found |= {copy.original_sha256: copy for copy in made}
         return found
+
+    def known(self, originals: Collection[str]) -> dict[str, str]:
+        """Return, of those originals that have a copy, the SHA-256 of it; none is made."""
+        _, profile = self._profile()
+        with self._database.read() as connection:
+            found = deidentified.copies_of(connection, profile, originals)
+        return {original: copy.sha256 for original, copy in found.items() if copy.sha256 is not None}
 
     def end_if_idle(self, after_s: float) -> None:
         """End the child if nobody needed it for so long."""

@@ -99,8 +99,12 @@ class Questions:
         manifests: Callable[[], Mapping[str, PluginManifest]],
         settings: Callable[[], Settings],
         examples: Callable[[], Sequence[HealthyExample]] = tuple,
+        on_asked: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the rooms that questions need; ``examples`` are the pictures that may go with a template."""
+        """Take the rooms that questions need; ``examples`` are the pictures that may go with a template.
+
+        ``on_asked`` is called when a question comes, so that others make way.
+        """
         self._database = database
         self._engines = engines
         self._models = models
@@ -111,6 +115,8 @@ class Questions:
         self._settings = settings
         self._examples = examples
         self._places = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._on_asked = on_asked
+        self._open: set[object] = set()
 
     def ask(
         self,
@@ -138,14 +144,23 @@ class Questions:
             raise Conflict(
                 f"{MOST_AT_ONCE} questions are being answered already.", remedy="Ask again when one is answered."
             )
+        mark = object()
+        self._open.add(mark)
         try:
+            self._on_asked()
             asked = self._admit(study_id, question, audience, person, image, frame)
             verdict = self._ask_guard(asked)
             if verdict.action is not GuardAction.ALLOW:
                 return self._settled(asked, verdict)
             return self._put(asked, verdict)
         finally:
+            self._open.discard(mark)
             self._places.release()
+
+    @property
+    def being_asked(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._open)
 
     def asked_of(self, study_id: str) -> list[AskedQuestion]:
         """Return the questions that were asked about a study, oldest first. Raise NotFound if there is no such."""

@@ -15,6 +15,7 @@ from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
+from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.sockets import answers
@@ -23,7 +24,10 @@ from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, Verify
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.forecasting import Rates
+from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, check_home, lock_home
+from clinic_ai.lanes import Lane, Wake
+from clinic_ai.logs import configure
 from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
 from clinic_ai.results.codes import table
@@ -33,8 +37,9 @@ from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.category_folders import SHEET_SUFFIX, category_of
 from clinic_ai.training.labelled_sheets import form_of
 from clinic_ai.training.loss_curves import read_curve
+from clinic_ai.training.night import Night
 from clinic_ai.training.registry import Registry
-from clinic_ai.training.runs import Runs
+from clinic_ai.training.runs import STOP_GRACE_S, Runs
 from clinic_ai.training.scaling import Forecasts, costed, rates_of
 from clinic_ai.training.sheet_reading import write_form
 
@@ -81,8 +86,14 @@ class Training(Protocol):
     def pause_run(self, run_id: str) -> DoneView:
         """Pause a run."""
 
-    def resume_run(self, run_id: str) -> DoneView:
-        """Go on with a run."""
+    def resume_run(self, run_id: str, *, at_once: bool = False) -> DoneView:
+        """Go on with a run; ``at_once`` without waiting for a window."""
+
+    def tonight(self) -> TonightView:
+        """Say what will be trained in the next window."""
+
+    def spending(self) -> SpendingView:
+        """Say what training may use and has used."""
 
 
 class Benching(Protocol):
@@ -123,18 +134,37 @@ def model_desk(home: Home) -> Iterator[Models]:
 
 @contextmanager
 def training(home: Home) -> Iterator[Training]:
-    """Give the training of the daemon, or of the home if no daemon runs; there, a run is paused at the end."""
+    """Give the training of the daemon, or of the home if no daemon runs; there, a run is paused at the end.
+
+    There too it keeps to windows and budgets; nothing begins that was not asked for here.
+    """
     if daemon_answers(home):
         with Client(home) as client:
             yield client
         return
     with _opened(home) as opened:
-        runs = _runs(home, *opened)
+        configure("error", "console")
+        database, _, settings = opened
+        runs, wake = _runs(home, *opened), Wake()
+        night = Night(
+            runs=runs,
+            database=database,
+            settings=lambda: settings.training,
+            sensors=Machine(home.path),
+            directory=home.runs,
+            wake=wake,
+            alone=True,
+        )
+        lane = Lane("night", night.step, wake)
         runs.recover()
+        lane.start()
         try:
-            yield RunDesk(runs, actor())
+            yield RunDesk(runs, actor(), night)
         finally:
             runs.close()
+            lane.ask_to_stop()
+            lane.join(STOP_GRACE_S)
+            night.close()
 
 
 @contextmanager

@@ -26,8 +26,10 @@ FolderArgument = Annotated[
 CategoryOption = Annotated[
     str, typer.Option(help="Where a plugin learns answers: what they are about; else the folder's name says it.")
 ]
-LIVING = {"PLANNED", "RUNNING"}
+NowOption = Annotated[bool, typer.Option("--now", help="Do not wait for a training window.")]
 _POLL_S = 1.0
+LASTING = {"window", "night_energy", "year_energy", "year_compute", "year_money"}
+"""Reasons to wait that last for hours."""
 
 
 @train.command("run", epilog=example("train run xray /srv/labelled-chest --set epochs=5"))
@@ -40,6 +42,7 @@ def run(
     ] = "",
     tier: Annotated[str, typer.Option(help="fast or intensive, where the plugin has both.")] = "",
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Recipe of the run.")] = None,
+    now: NowOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -47,7 +50,7 @@ def run(
     """Train a plugin on labelled images and follow the run to its end.
 
     What comes of it is a candidate: nothing is in use before `clinic-ai model promote`. Ctrl-C leaves a run of the
-    daemon alone; without a daemon it pauses the run.
+    daemon alone; without a daemon it pauses the run. Where clinic.toml has training windows, it waits for one.
     """
     from clinic_ai.cli.offline import absolute, training
     from clinic_ai.cli.output import Exit, say
@@ -57,7 +60,9 @@ def run(
     folder = dataset or place.labels / plugin
     named = (("category", category), ("condition", condition), ("tier", tier))
     chosen = {key: value for key, value in named if value}
-    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe={**dict(map(_pair, setting or [])), **chosen})
+    order = RunOrder(
+        plugin=plugin, dataset=absolute(folder), recipe={**dict(map(_pair, setting or [])), **chosen}, at_once=now
+    )
     with training(place) as desk:
         row = desk.start_run(order)
         notes = row.dataset_notes
@@ -152,6 +157,7 @@ def pause(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = Fa
 @train.command("resume", epilog=example("train resume R-20261121-7F3K9QXB"))
 def resume(
     run_id: RunArgument,
+    now: NowOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -162,7 +168,7 @@ def resume(
 
     place = home_of(home)
     with training(place) as desk:
-        desk.resume_run(run_id)
+        desk.resume_run(run_id, at_once=now)
         row = desk.run(run_id) if detach and desk.outlives_us else _follow(desk, run_id, quiet=as_json)
     _tell(row, as_json, place)
     if row.state == "FAILED":
@@ -173,13 +179,18 @@ def resume(
 
 
 def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
-    """Show progress until the run is over or the person has seen enough; return where it stands."""
+    """Show progress until the run is over or the person has seen enough; return where it stands.
+
+    One of the daemon is left alone where it waits for hours, for a window or another night.
+    """
     from clinic_ai.cli.following import follower
 
     try:
         with nullcontext() if quiet else follower() as shown:
             planned = desk.run(run_id).plan is not None  # a resumed run has told it before
-            while (row := desk.run(run_id)).state in LIVING:
+            while (row := desk.run(run_id)).state == "RUNNING" or row.goes_on:
+                if desk.outlives_us and row.pause_code in LASTING:
+                    break
                 if shown is not None:
                     if row.plan is not None and not planned:
                         planned = True
@@ -248,19 +259,9 @@ def _where(row: RunRow) -> str:
 
 
 def _pair(text: str) -> tuple[str, float | int | str | bool]:
+    from clinic_ai.settings.training import recipe_value
+
     key, found, value = text.partition("=")
     if not found or not key:
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as epochs=5.", param_hint="--set")
-    return key, _value(value)
-
-
-def _value(text: str) -> float | int | str | bool:
-    """Return a number or truth value where the text is one."""
-    if text in {"true", "false"}:
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return key, recipe_value(value)

@@ -18,6 +18,7 @@ from clinic_ai.cli import (
     imports,
     inboxes,
     models,
+    nights,
     policy,
     review,
     studies,
@@ -48,7 +49,7 @@ for part in (
     audit.audit,
     models.plugin,
     models.model,
-    training.train,
+    nights.train,
     policy.policy,
     guard.guard,
     review.review,
@@ -212,6 +213,7 @@ def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
 
 
 def _print_status(view: StatusView) -> None:
+    from clinic_ai.cli.following import words_of
     from clinic_ai.cli.output import age, fields, moment, say, size, styled
 
     pack = view.policy.pack
@@ -238,6 +240,8 @@ def _print_status(view: StatusView) -> None:
         fields((("network", view.network.line),))
     fields((f"quiet period {p.source}", p.line) for p in view.paces if p.studies)
     fields((f"model {m.plugin}", f"{m.name} {m.version} ({m.digest[:12]}), slot {m.slot}") for m in view.models)
+    for run in view.runs:
+        fields(((f"training {run.plugin}", f"{run.run_id} is {run.state}. {run.error or words_of(run.progress)}"),))
     for engine in view.engines:
         state = "busy" if engine.busy else f"idle for {age(engine.idle_s)}"
         fields(((f"engine {engine.plugin}", f"pid {engine.pid}, {size(engine.resident_bytes)}, {state}"),))

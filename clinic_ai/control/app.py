@@ -37,6 +37,7 @@ from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
+from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer
 from clinic_ai.control.policy_views import PolicyTest
@@ -50,6 +51,7 @@ from clinic_ai.control.views import (
     PolicyView,
     PriorityOrder,
     ProblemView,
+    ResumeOrder,
     Role,
     RouteView,
     RunOrder,
@@ -122,7 +124,7 @@ def _model_desk(services: Having, person: Administrator) -> ModelDesk:
 
 
 def _run_desk(services: Having, person: Administrator) -> RunDesk:
-    return RunDesk(services.runs, person.name)
+    return RunDesk(services.runs, person.name, services.night)
 
 
 Models = Annotated[ModelDesk, Depends(_model_desk)]
@@ -375,9 +377,21 @@ def pause_run(run_id: str, runs: Runs) -> DoneView:
 
 
 @_training.post("/{run_id}/resume")
-def resume_run(run_id: str, runs: Runs) -> DoneView:
+def resume_run(run_id: str, runs: Runs, order: ResumeOrder | None = None) -> DoneView:
     """Go on with a run."""
-    return runs.resume_run(run_id)
+    return runs.resume_run(run_id, at_once=order is not None and order.at_once)
+
+
+@_training.post("/tonight")
+def foresee_tonight(runs: Runs) -> TonightView:
+    """Say what will be trained in the next window, why or why not, and what it will cost; nothing is started."""
+    return runs.tonight()
+
+
+@_training.get("/spending")
+def get_spending(services: Having) -> SpendingView:
+    """Return what training may use, what it has used, and the ledger."""
+    return SpendingView.model_validate(services.night.spending())
 
 
 # ---------------------------------------------------------------- guard

@@ -18,6 +18,7 @@ from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, Ver
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
+from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.training_views import CheckOrder, CheckView
@@ -31,6 +32,7 @@ from clinic_ai.control.views import (
     PolicyView,
     PriorityOrder,
     ProblemView,
+    ResumeOrder,
     RouteView,
     RunOrder,
     RunRow,
@@ -293,9 +295,18 @@ class Client:
         """Pause a training run. Raise NotFound or Conflict."""
         return self._post(f"/v1/runs/{segment(run_id, 'training run')}/pause", None, DoneView)
 
-    def resume_run(self, run_id: str) -> DoneView:
-        """Go on with a run. Raise NotFound or Conflict."""
-        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/resume", None, DoneView, timeout_s=LONG_S)
+    def resume_run(self, run_id: str, *, at_once: bool = False) -> DoneView:
+        """Go on with a run; ``at_once`` without waiting for a window. Raise NotFound or Conflict."""
+        order = ResumeOrder(at_once=at_once)
+        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/resume", order, DoneView, timeout_s=LONG_S)
+
+    def tonight(self) -> TonightView:
+        """Return what will be trained in the next window, and why or why not."""
+        return self._post("/v1/runs/tonight", None, TonightView, timeout_s=LONG_S)
+
+    def spending(self) -> SpendingView:
+        """Return what training may use and has used."""
+        return self._get("/v1/runs/spending", SpendingView)
 
     def forecast_run(self, run_id: str, order: ForecastOrder) -> ForecastView:
         """Return what a run would bring if it went on. Raise NotFound, ClinicError if its loss tells nothing."""

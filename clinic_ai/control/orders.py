@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clinic_ai.control.bench_views import BenchOrder, BenchView
-from clinic_ai.control.services import RegistryPort, RunsPort
+from clinic_ai.control.night_views import SpendingView, TonightView
+from clinic_ai.control.services import NightPort, RegistryPort, RunsPort
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.domain import ModelRef
-from clinic_ai.errors import NotFound
+from clinic_ai.errors import Conflict, NotFound
 
 
 class ModelDesk:
@@ -52,9 +53,10 @@ class RunDesk:
     outlives_us = False
     """Runs of this process pause when it ends."""
 
-    def __init__(self, runs: RunsPort, actor: str) -> None:
+    def __init__(self, runs: RunsPort, actor: str, night: NightPort | None = None) -> None:
         self._runs = runs
         self._actor = actor
+        self._night = night
 
     def runs(self) -> tuple[RunRow, ...]:
         """Return all runs."""
@@ -73,8 +75,23 @@ class RunDesk:
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run. Raise DatasetError, NotFound or Conflict."""
-        run_id = self._runs.start(order.plugin, Path(order.dataset), dict(order.recipe), self._actor)
+        run_id = self._runs.start(
+            order.plugin, Path(order.dataset), dict(order.recipe), self._actor, at_once=order.at_once
+        )
         return self.run(run_id).model_copy(update={"dataset_notes": self._runs.dataset_notes(run_id)})
+
+    def tonight(self) -> TonightView:
+        """Return what will be trained in the next window, and why or why not. Raise Conflict if nothing governs it."""
+        return TonightView.model_validate(self._governed().tonight())
+
+    def spending(self) -> SpendingView:
+        """Return the budgets and the ledger. Raise Conflict if nothing governs the runs."""
+        return SpendingView.model_validate(self._governed().spending())
+
+    def _governed(self) -> NightPort:
+        if self._night is None:
+            raise Conflict("Nothing governs training here.", remedy="Start the daemon with `clinic-ai run`.")
+        return self._night
 
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model on this machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
@@ -92,9 +109,9 @@ class RunDesk:
         self._runs.pause(run_id, self._actor)
         return DoneView(sentence=f"Training run {run_id} is paused; `clinic-ai train resume {run_id}` goes on with it.")
 
-    def resume_run(self, run_id: str) -> DoneView:
-        """Go on with a run. Raise NotFound or Conflict."""
-        self._runs.resume(run_id, self._actor)
+    def resume_run(self, run_id: str, *, at_once: bool = False) -> DoneView:
+        """Go on with a run; ``at_once`` without waiting for a window. Raise NotFound or Conflict."""
+        self._runs.resume(run_id, self._actor, at_once=at_once)
         return DoneView(sentence=f"Training run {run_id} goes on.")
 
 

@@ -83,7 +83,9 @@ class RunsPort(Protocol):
     def list_runs(self) -> Sequence[Any]:
         """Return all runs, with the attributes of ``views.RunRow``."""
 
-    def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
+    def start(
+        self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str, *, at_once: bool = False
+    ) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
 
     def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Any:
@@ -107,7 +109,7 @@ class RunsPort(Protocol):
     def pause(self, run_id: str, actor: str) -> None:
         """Pause a running run. Raise NotFound or Conflict."""
 
-    def resume(self, run_id: str, actor: str) -> None:
+    def resume(self, run_id: str, actor: str, *, at_once: bool = False) -> None:
         """Go on with a run that is paused, stopped or failed. Raise NotFound or Conflict."""
 
 
@@ -116,6 +118,16 @@ class ForecastsPort(Protocol):
 
     def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
         """Return the forecast of a run. Raise NotFound, InputError if its loss tells none, or ChildError."""
+
+
+class NightPort(Protocol):
+    """What people may ask about the night."""
+
+    def tonight(self) -> Any:
+        """Return what will be trained in the next window, with the attributes of ``night_views.TonightView``."""
+
+    def spending(self) -> Any:
+        """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""
 
 
 class ReceiverPort(Protocol):
@@ -270,6 +282,7 @@ class Services:
     registry: RegistryPort
     runs: RunsPort
     forecasts: ForecastsPort
+    night: NightPort
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort

@@ -381,6 +381,36 @@ class ModelRow(View):
     imported_by: str = ""
 
 
+class RunRow(View):
+    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are.
+
+    ``error`` says why it does not run, and what to do; ``pause_code`` names the reason for programs.
+    ``dataset_notes`` say what was left out of its dataset and what needs a look; only the answer to who started it
+    has them, for they name files.
+    """
+
+    run_id: str
+    plugin: str
+    state: str
+    dataset_id: str
+    dataset_notes: tuple[str, ...] = ()
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    plan: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: str = ""
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    origin: str = "person"
+    """Who planned it: ``person`` or ``night``."""
+    plan_key: str = ""
+    at_once: bool = False
+    pause_code: str = ""
+    goes_on: bool = False
+    """Whether it begins or goes on by itself once the reason is gone."""
+
+
 class StatusView(View):
     """All a person wants to know at a glance. Counts are by state."""
 
@@ -410,6 +440,8 @@ class StatusView(View):
     models: tuple[ModelRow, ...]
     plugins: tuple[str, ...]
     plugin_problems: tuple[str, ...]
+    runs: tuple[RunRow, ...] = ()
+    """Training runs that are at work, or go on by themselves; none from a daemon that does not tell."""
 
     @property
     def uptime_s(self) -> float:
@@ -431,28 +463,6 @@ class VerifyView(View):
     name: str
     version: str
     problems: tuple[str, ...]
-
-
-class RunRow(View):
-    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are.
-
-    ``dataset_notes`` say what was left out of its dataset and what needs a look; only the answer to who started it
-    has them, for they name files.
-    """
-
-    run_id: str
-    plugin: str
-    state: str
-    dataset_id: str
-    dataset_notes: tuple[str, ...] = ()
-    recipe: dict[str, Any] = Field(default_factory=dict)
-    plan: dict[str, Any] | None = None
-    progress: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    error: str = ""
-    created_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
 
 
 class EventView(View):
@@ -479,3 +489,11 @@ class RunOrder(Order):
     plugin: Key
     dataset: PlainPath
     recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
+    at_once: bool = False
+    """Whether it is not to wait for a training window."""
+
+
+class ResumeOrder(Order):
+    """Go on with a run; ``at_once``, it is not to wait for a training window."""
+
+    at_once: bool = False

@@ -33,6 +33,7 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
+from clinic_ai.domain.lineage import FolderOrigin, LabelSource, LeftOut, LeftOutReason, Lineage
 from clinic_ai.domain.nights import PauseCode, Spent, Verdict
 from clinic_ai.domain.questions import (
     CategoryInfo,
@@ -81,6 +82,7 @@ __all__ = [
     "FileName",
     "Finding",
     "Finite",
+    "FolderOrigin",
     "FramePlane",
     "Generation",
     "GuardAction",
@@ -92,6 +94,10 @@ __all__ = [
     "JobKind",
     "JobState",
     "Key",
+    "LabelSource",
+    "LeftOut",
+    "LeftOutReason",
+    "Lineage",
     "Mask",
     "ModelRef",
     "ModelState",

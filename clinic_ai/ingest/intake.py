@@ -57,7 +57,11 @@ T = TypeVar("T")
 
 
 class Intake:
-    """Everything that comes in passes here. ``on_closed`` is called after studies were closed."""
+    """Everything that comes in passes here.
+
+    ``on_closed`` is called after studies were closed, ``on_arrival`` as soon as a file is seen where none was on its
+    way before.
+    """
 
     def __init__(
         self,
@@ -68,12 +72,14 @@ class Intake:
         objects: ObjectStore,
         crew: Crew,
         on_closed: Callable[[], None],
+        on_arrival: Callable[[], None] = lambda: None,
         room: Room | None = None,
     ) -> None:
         self._home = home
         self._settings = settings
         self._database = database
         self._on_closed = on_closed
+        self._on_arrival = on_arrival
         self._objects = objects
         self.room = room or Room(home.state, lambda: settings().disk.reserve_mb << 20)
         self._spool = Spool(home.spool, self.room)
@@ -108,6 +114,7 @@ class Intake:
         """Whether nobody knows how far the filing of the backlog came."""
         self._full = False
         """Whether the disk had no room for a file in this pass."""
+        self._arriving = False
 
     # ------------------------------------------------------------ what the daemon calls
 
@@ -132,26 +139,44 @@ class Intake:
         nothing is lost, and the next pass goes on where this one stopped.
         """
         with self._busy:
-            looked_at = time.monotonic()
-            self._full = False
-            self._take_accepted()
-            moved = self._work_off(looked_at)
-            for back in self._taking.collect():
-                moved = self._file(back, looked_at) or moved
-            for rested in self.lookout.rounds():
-                for batch in _batches(iter(rested), self._batch_size()):
-                    inbox = batch[0].inbox
-                    if self._stop.is_set():
-                        return moved
-                    # What the receiver acknowledged is on our disk already, and taking it needs no more of it.
-                    waits = not inbox.whole and self.room.shortage(source=inbox.source) is not None
-                    if waits or self.lookout.busy(inbox):
-                        break  # the rest lies well until there is room, and until the batch before has come back
-                    moved = self._file(self._taking.take(batch), looked_at) or moved
-            moved = self.closing.close_due(looked_at, self.lookout.seen_until) or moved
-            if self._full:
-                raise self._no_space()  # only now: one file that is too large for the disk must not hold up the others
-            return moved
+            try:
+                return self._pass()
+            finally:
+                self._arriving = bool(self._backlog) or self._taking.waits or self.lookout.expecting()
+
+    @property
+    def arriving(self) -> bool:
+        """Whether files are on their way that belong to no study yet."""
+        return self._arriving
+
+    def _pass(self) -> bool:
+        looked_at = time.monotonic()
+        self._full = False
+        self._take_accepted()
+        moved = self._work_off(looked_at)
+        for back in self._taking.collect():
+            moved = self._file(back, looked_at) or moved
+        for rested in self.lookout.rounds():
+            self._tell_of_arrivals()
+            for batch in _batches(iter(rested), self._batch_size()):
+                inbox = batch[0].inbox
+                if self._stop.is_set():
+                    return moved
+                # What the receiver acknowledged is on our disk already, and taking it needs no more of it.
+                waits = not inbox.whole and self.room.shortage(source=inbox.source) is not None
+                if waits or self.lookout.busy(inbox):
+                    break  # the rest lies well until there is room, and until the batch before has come back
+                moved = self._file(self._taking.take(batch), looked_at) or moved
+        moved = self.closing.close_due(looked_at, self.lookout.seen_until) or moved
+        if self._full:
+            raise self._no_space()  # only now: one file that is too large for the disk must not hold up the others
+        return moved
+
+    def _tell_of_arrivals(self) -> None:
+        """Let others make way, before the files have even come to rest."""
+        if not self._arriving and self.lookout.expecting():
+            self._arriving = True
+            self._on_arrival()
 
     def run(self, stop: threading.Event) -> None:
         """Repeat ``cycle`` until ``stop``: when the kernel hints at a new file, and every ``rescan_s`` anyway."""

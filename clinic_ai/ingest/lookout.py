@@ -423,6 +423,10 @@ class Lookout:
 
     # ------------------------------------------------------------ what others ask
 
+    def expecting(self) -> bool:
+        """Return whether files were seen that are not taken yet, those left alone not counted."""
+        return any(len(post.watch) for post in list(self._posts.values()))
+
     def seen_until(self, source: str) -> float:
         """Return the monotonic time until which all that came to an inbox was seen and has come to rest.
 

@@ -73,6 +73,11 @@ class Taking:
             return Batch()
         return self._settle(on_the_way)
 
+    @property
+    def waits(self) -> bool:
+        """Whether some batch has not come back."""
+        return bool(self._late)
+
     def collect(self) -> Iterator[Batch]:
         """Yield what came back meanwhile."""
         for back in [one for one in self._late if one.errand.ended]:

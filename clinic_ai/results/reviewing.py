@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from clinic_ai.domain import Artefact, ArtefactState, GuardAction, GuardVerdict, JobKind, Released, Study, StudyState
 from clinic_ai.domain.reviews import Correction, Passage, Review, ReviewDecision, ReviewDocument
-from clinic_ai.errors import Conflict, InputError, NotAllowed
+from clinic_ai.errors import Conflict, InputError
 from clinic_ai.results.passages import (
     check_conditions,
     check_known,
@@ -28,6 +28,7 @@ from clinic_ai.results.passages import (
 )
 from clinic_ai.results.rendering import Material, material_of
 from clinic_ai.results.reporting import ReportRunner, unavailable
+from clinic_ai.results.signatures import signing_name
 from clinic_ai.results.signing import Refused, check_verbatim, reasons
 from clinic_ai.settings import ReviewSettings
 from clinic_ai.store import alerts, artefacts, jobs, reviews, studies
@@ -103,17 +104,7 @@ class Reviews:
 
         Raise NotAllowed if clinic.toml does not list it, or nobody can be named.
         """
-        listed = self._settings().reviewers
-        name = (wanted if wanted is not None else user).strip()
-        if name in listed or (not listed and wanted is None and name and not name.startswith("uid ")):
-            return name
-        names = "; ".join(listed)
-        raise NotAllowed(
-            f"{name or 'Nobody'} is not a name that results are signed with here.",
-            remedy=f"Sign with --as and one of: {names}."
-            if listed
-            else "An administrator lists names under [review] reviewers in clinic.toml, and reloads.",
-        )
+        return signing_name(self._settings(), user, wanted)
 
     def show(self, artefact_id: str, name: str) -> Shown:
         """Return what ``name`` would sign. Raise NotFound, or ChildDied's base if the guard does not answer."""

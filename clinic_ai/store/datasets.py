@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from clinic_ai.contract import Dataset
-from clinic_ai.domain import Key, Sha256, Word
+from clinic_ai.domain import Key, Lineage, Sha256, Word
 from clinic_ai.errors import NotFound
 from clinic_ai.store.audit import record
 from clinic_ai.store.tables import datasets, patient_splits
 
 Split = Literal["train", "validation", "test"]
+_Item = TypeVar("_Item")
+
+
+class Placed(NamedTuple):
+    """The part an image is in, one dataset that has it there, and the key of its patient in that."""
+
+    split: Split
+    dataset_id: str
+    patient_key: str
 
 
 class DatasetView(Word):
@@ -28,6 +37,9 @@ class DatasetView(Word):
     patients: dict[str, int]
     notes: tuple[str, ...]
     created_at: float
+    category: str = ""
+    lineage: Lineage = Lineage()
+    """Without its marks."""
 
 
 def splits_of(connection: Connection, plugin: str) -> dict[str, Split]:
@@ -46,8 +58,11 @@ def assign_splits(connection: Connection, plugin: str, fresh: Mapping[str, Split
         connection.execute(insert(patient_splits), rows)
 
 
-def add_dataset(connection: Connection, dataset: Dataset, actor: str) -> None:
-    """Freeze a dataset. Its examples are stored without paths: where the images lie is for the home to say."""
+def add_dataset(connection: Connection, dataset: Dataset, lineage: Lineage, actor: str) -> None:
+    """Freeze a dataset with what it was made of.
+
+    Its examples are stored without paths: where the images lie is for the home to say.
+    """
     examples = tuple(example.model_copy(update={"path": ""}) for example in dataset.examples)
     connection.execute(
         insert(datasets).values(
@@ -56,6 +71,7 @@ def add_dataset(connection: Connection, dataset: Dataset, actor: str) -> None:
             digest=dataset.digest,
             document=dataset.model_copy(update={"examples": examples}).model_dump_json(),
             created_at=time.time(),
+            lineage=lineage.model_dump_json(),
         )
     )
     record(
@@ -63,15 +79,60 @@ def add_dataset(connection: Connection, dataset: Dataset, actor: str) -> None:
         actor=actor,
         action="dataset.frozen",
         subject=dataset.dataset_id,
-        details={"plugin": dataset.plugin, "digest": dataset.digest, "images": len(examples)},
+        details={  # no path: folders may be named after patients
+            "plugin": dataset.plugin,
+            "digest": dataset.digest,
+            "images": len(examples),
+            "sources": lineage.images,
+            "left_out": {f"{left.what}.{left.reason.value}": left.count for left in lineage.left_out},
+        },
     )
+
+
+def lineage_of(connection: Connection, dataset_id: str) -> Lineage:
+    """Return what a dataset was made of. Raise NotFound if there is none of that id."""
+    text = connection.execute(select(datasets.c.lineage).where(datasets.c.dataset_id == dataset_id)).scalar()
+    if text is None:
+        raise _not_found(dataset_id)
+    return Lineage.model_validate_json(text)
+
+
+def found_again(connection: Connection, dataset_id: str, lineage: Lineage, actor: str) -> None:
+    """Note that the same dataset came of other sources too, and what was looked at for it."""
+    known = lineage_of(connection, dataset_id)
+    wider = known.model_copy(
+        update={
+            "reviews": _joined(known.reviews, lineage.reviews),
+            "folders": _joined(known.folders, lineage.folders),
+            "seen": _joined(known.seen, lineage.seen),
+        }
+    )
+    if wider == known:
+        return
+    connection.execute(
+        update(datasets).where(datasets.c.dataset_id == dataset_id).values(lineage=wider.model_dump_json())
+    )
+    record(
+        connection,
+        actor=actor,
+        action="dataset.found_again",
+        subject=dataset_id,
+        details={"looked_at": len(wider.seen)},
+    )
+
+
+def newest(connection: Connection, plugin: str, category: str) -> str | None:
+    """Return the id of the newest dataset of a plugin about a category, None if there is none."""
+    about = func.coalesce(func.json_extract(datasets.c.document, "$.category"), "")
+    query = select(datasets.c.dataset_id).where(datasets.c.plugin == plugin, about == category)
+    return connection.execute(query.order_by(datasets.c.created_at.desc(), datasets.c.dataset_id).limit(1)).scalar()
 
 
 def get_dataset(connection: Connection, dataset_id: str) -> Dataset:
     """Return a dataset, its paths empty. Raise NotFound if there is none of that id."""
     text = connection.execute(select(datasets.c.document).where(datasets.c.dataset_id == dataset_id)).scalar()
     if text is None:
-        raise NotFound(f"There is no dataset {dataset_id}.", remedy="`clinic-ai train run` freezes one from a folder.")
+        raise _not_found(dataset_id)
     return Dataset.model_validate_json(text)
 
 
@@ -81,13 +142,13 @@ def find_digest(connection: Connection, plugin: str, digest: str) -> str | None:
     return connection.execute(query).scalar()
 
 
-def splits_of_images(connection: Connection, plugin: str) -> dict[str, tuple[Split, str]]:
-    """Return, of every image in a dataset of the plugin, its split and one dataset that has it there."""
+def splits_of_images(connection: Connection, plugin: str) -> dict[str, Placed]:
+    """Return where every image of the plugin's datasets is."""
     query = select(datasets.c.dataset_id, datasets.c.document).where(datasets.c.plugin == plugin)
-    found: dict[str, tuple[Split, str]] = {}
+    found: dict[str, Placed] = {}
     for row in connection.execute(query):
         for example in json.loads(row.document)["examples"]:
-            found[example["sha256"]] = (example["split"], row.dataset_id)
+            found[example["sha256"]] = Placed(example["split"], row.dataset_id, example["patient_key"])
     return found
 
 
@@ -120,7 +181,17 @@ def _view(row: Row[Any]) -> DatasetView:
         patients=_count(split for split, _ in patients),
         notes=dataset.notes,
         created_at=row.created_at,
+        category=dataset.category,
+        lineage=Lineage.model_validate_json(row.lineage).model_copy(update={"seen": ()}),
     )
+
+
+def _not_found(dataset_id: str) -> NotFound:
+    return NotFound(f"There is no dataset {dataset_id}.", remedy="`clinic-ai dataset list` shows those there are.")
+
+
+def _joined(known: tuple[_Item, ...], more: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    return tuple(dict.fromkeys((*known, *more)))
 
 
 def _count(splits: Iterable[str]) -> dict[str, int]:

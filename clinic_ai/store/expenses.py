@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
 from clinic_ai.contract import TrainingPlan
 from clinic_ai.domain import Key, RunState, Spent, Word
@@ -56,16 +56,15 @@ class Experience(Word):
     device: Literal["cpu", "cuda"]
 
 
-def add_expense(connection: Connection, expense: Expense) -> None:
-    """Enter a row; rows are never changed."""
-    details = {"sentence": expense.sentence, "device": expense.device, "peaks": expense.peaks.model_dump(mode="json")}
-    connection.execute(
-        insert(expenses).values(
-            **expense.model_dump(exclude={"spent", "peaks", "sentence", "device"}),
-            **expense.spent.model_dump(),
-            details=json.dumps(details),
-        )
-    )
+def add_expense(connection: Connection, expense: Expense) -> int:
+    """Enter a row; return its number. Rows are never changed, but for that of a stretch of work that goes on."""
+    added = insert(expenses).values(**_columns(expense)).returning(expenses.c.expense_id)
+    return int(connection.execute(added).scalar_one())
+
+
+def extend_expense(connection: Connection, expense_id: int, expense: Expense) -> None:
+    """Let the row of a stretch of work that goes on tell what it cost so far, all of it."""
+    connection.execute(update(expenses).where(expenses.c.expense_id == expense_id).values(**_columns(expense)))
 
 
 def spent_in_night(connection: Connection, night: str) -> Spent:
@@ -119,6 +118,15 @@ def _most(peaks: list[Peaks]) -> Peaks:
         name: [value for peak in peaks if (value := getattr(peak, name)) is not None] for name in Peaks.model_fields
     }
     return Peaks(**{name: sum(of) if name == "steps" else max(of) for name, of in known.items() if of})
+
+
+def _columns(expense: Expense) -> dict[str, Any]:
+    details = {"sentence": expense.sentence, "device": expense.device, "peaks": expense.peaks.model_dump(mode="json")}
+    return {
+        **expense.model_dump(exclude={"spent", "peaks", "sentence", "device"}),
+        **expense.spent.model_dump(),
+        "details": json.dumps(details),
+    }
 
 
 def _sum(connection: Connection, which: ColumnElement[bool]) -> Spent:

@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, func, insert, or_, select, update
 
 from clinic_ai import states
-from clinic_ai.domain import Analysis, Job, JobKind, JobState, ModelRef, StoredFile, WaitReason, new_id
+from clinic_ai.domain import Analysis, Job, JobKind, JobState, ModelRef, StoredFile, StudyState, WaitReason, new_id
 from clinic_ai.errors import NotFound
 from clinic_ai.store.audit import KEY, document_digest, record
-from clinic_ai.store.tables import analyses, job_files, jobs
+from clinic_ai.store.tables import analyses, job_files, jobs, studies
 
 _MODELS = TypeAdapter(tuple[ModelRef, ...])
 
@@ -77,6 +77,21 @@ def counts(connection: Connection) -> dict[str, int]:
     """Return the number of jobs by state."""
     query = select(jobs.c.state, func.count().label("n")).group_by(jobs.c.state)
     return {row.state: row.n for row in connection.execute(query)}
+
+
+def needed(connection: Connection, hopeless: Collection[str]) -> bool:
+    """Return whether a study arrives or waits for its routing, or a job for its turn or its end.
+
+    Queued jobs whose reason to wait is one of the ``hopeless`` codes do not count.
+    """
+    code = func.json_extract(jobs.c.wait, "$.code")
+    awaited = or_(
+        jobs.c.state == JobState.LEASED.value,
+        and_(jobs.c.state == JobState.QUEUED.value, or_(code.is_(None), code.not_in(hopeless))),
+    )
+    moving = studies.c.state.in_((StudyState.RECEIVING.value, StudyState.CLOSED.value))
+    query = select(or_(exists().where(moving), exists().where(awaited)))
+    return bool(connection.execute(query).scalar())
 
 
 def waiting_plugins(connection: Connection, kind: JobKind) -> list[str]:

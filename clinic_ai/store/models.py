@@ -17,6 +17,8 @@ from clinic_ai.store.tables import activations, models
 
 Then = Callable[[Connection, ModelRef], None]
 """What else belongs into the transaction that enters a model."""
+Permit = Callable[[Connection, "ModelView"], str | None]
+"""Says on which approval, by its id, a candidate becomes active, or on none. Raises Conflict if it may not."""
 
 
 class ModelView(Word):
@@ -138,12 +140,12 @@ def previous(connection: Connection, plugin: str, slot: str) -> ModelView | None
     return next((m for m in list_models(connection) if m.plugin == plugin and m.digest == base), None)
 
 
-def activate(connection: Connection, model: ModelView, *, actor: str) -> None:
+def activate(connection: Connection, model: ModelView, *, actor: str, approval_id: str | None = None) -> None:
     """Make ``model`` the active one of its slot and retire the one before it.
 
     Raise Conflict if the state of the model does not permit it.
     """
-    _switch(connection, model.plugin, model.slot, model, actor=actor, undoes=None)
+    _switch(connection, model.plugin, model.slot, model, actor=actor, undoes=None, approval_id=approval_id)
 
 
 def roll_back(connection: Connection, plugin: str, slot: str, *, actor: str) -> None:
@@ -156,7 +158,14 @@ def roll_back(connection: Connection, plugin: str, slot: str, *, actor: str) -> 
 
 
 def _switch(
-    connection: Connection, plugin: str, slot: str, model: ModelView, *, actor: str, undoes: int | None
+    connection: Connection,
+    plugin: str,
+    slot: str,
+    model: ModelView,
+    *,
+    actor: str,
+    undoes: int | None,
+    approval_id: str | None = None,
 ) -> None:
     before = [m for m in active_models(connection, plugin) if m.slot == slot]
     for old in before:
@@ -173,14 +182,16 @@ def _switch(
             by=actor,
             kind="promote" if undoes is None else "rollback",
             undoes=undoes,
+            approval_id=approval_id,
         )
     )
+    details = {"slot": slot, "digest": model.digest, "retired": [f"{m.name}/{m.version}" for m in before]}
     record(
         connection,
         actor=actor,
         action="model.promoted" if undoes is None else "model.rolled_back",
         subject=_subject(plugin, model.name, model.version),
-        details={"slot": slot, "digest": model.digest, "retired": [f"{m.name}/{m.version}" for m in before]},
+        details=details | ({"approval": approval_id} if approval_id is not None else {}),
     )
 
 

@@ -5,25 +5,41 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from clinic_ai import states
 from clinic_ai.contract import TrainingPlan, TrainingProgress, TrainingResult
-from clinic_ai.domain import Key, ModelRef, RunState, Word, new_id
+from clinic_ai.domain import Key, ModelRef, PauseCode, RunState, Word, new_id
 from clinic_ai.errors import NotFound
+from clinic_ai.gating import GateReport
 from clinic_ai.store.audit import record
+from clinic_ai.store.gates import add_report
 from clinic_ai.store.models import Then
 from clinic_ai.store.tables import runs
 
 RecipeValue = float | int | str | bool
+Origin = Literal["person", "night"]
+"""Who planned a run: a person, or the night by a ``[[training.plan]]`` of the settings."""
+
+_BY_ITSELF = tuple(code.value for code in PauseCode if code.by_itself)
 
 
 class RunPlan(TrainingPlan):
     """What a run will cost, and the model it starts from: pinned at the first start, for every resumption."""
 
     base: ModelRef | None = None
+
+
+class RunProgress(TrainingProgress):
+    """Where a run stands, and how the machine fares with it; None where nothing measures."""
+
+    memory_mb: int | None = None
+    """Resident memory of its process, MiB."""
+    temperature_c: float | None = None
+    """Of the GPU it computes on, else of the processor."""
+    power_w: float | None = None
 
 
 class RunResult(TrainingResult):
@@ -35,7 +51,8 @@ class RunResult(TrainingResult):
 class RunView(Word):
     """One training run. ``error`` says why it is not running, or how it failed, and what to do.
 
-    ``plan``, ``progress`` and ``result`` are the documents RunPlan, TrainingProgress and RunResult.
+    ``plan``, ``progress`` and ``result`` are the documents RunPlan, RunProgress and RunResult. ``pause_code`` is a
+    PauseCode while it is paused or may not start, else empty; ``plan_key`` names its ``[[training.plan]]``.
     """
 
     run_id: str
@@ -50,15 +67,42 @@ class RunView(Word):
     created_at: float
     started_at: float | None
     finished_at: float | None
+    origin: Origin = "person"
+    plan_key: str = ""
+    at_once: bool = False
+    """Whether a person did not want to wait for a window."""
+    pause_code: str = ""
+    paused_at: float | None = None
 
     @property
     def planned(self) -> RunPlan | None:
         """Return the plan with its type, None if there is none yet."""
         return None if self.plan is None else RunPlan.model_validate(self.plan)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it begins or goes on by itself once it may."""
+        return self.state is RunState.PLANNED or (self.state is RunState.PAUSED and self.pause_code in _BY_ITSELF)
 
-def add_run(connection: Connection, plugin: str, dataset_id: str, recipe: Mapping[str, RecipeValue], actor: str) -> str:
-    """Plan a run; return its id."""
+    @property
+    def trained(self) -> RunResult | None:
+        """Return what the trainer made, None before that; a run that is not finished has yet to be examined."""
+        return None if self.result is None else RunResult.model_validate(self.result)
+
+
+def add_run(
+    connection: Connection,
+    plugin: str,
+    dataset_id: str,
+    recipe: Mapping[str, RecipeValue],
+    actor: str,
+    *,
+    origin: Origin = "person",
+    plan_key: str = "",
+    at_once: bool = False,
+    at: float = 0.0,
+) -> str:
+    """Plan a run; return its id. ``at`` is UTC seconds, 0 for now."""
     run_id = new_id("R")
     connection.execute(
         insert(runs).values(
@@ -67,10 +111,13 @@ def add_run(connection: Connection, plugin: str, dataset_id: str, recipe: Mappin
             state=RunState.PLANNED.value,
             dataset_id=dataset_id,
             recipe=json.dumps(dict(recipe)),
-            created_at=time.time(),
+            created_at=at or time.time(),
+            origin=origin,
+            plan_key=plan_key,
+            at_once=int(at_once),
         )
     )
-    details = {"plugin": plugin, "dataset": dataset_id, "recipe": dict(recipe)}
+    details = {"plugin": plugin, "dataset": dataset_id, "recipe": dict(recipe), "origin": origin, "at_once": at_once}
     record(connection, actor=actor, action="run.planned", subject=run_id, details=details)
     return run_id
 
@@ -96,6 +143,33 @@ def next_planned(connection: Connection) -> RunView | None:
     return None if row is None else _view(row)
 
 
+def startable(connection: Connection) -> list[RunView]:
+    """Return what may begin or go on by itself, in this order: runs that are not to wait, then the oldest."""
+    paused = (runs.c.state == RunState.PAUSED.value) & runs.c.pause_code.in_(_BY_ITSELF)
+    query = select(runs).where(or_(runs.c.state == RunState.PLANNED.value, paused))
+    rows = connection.execute(query.order_by(runs.c.at_once.desc(), runs.c.created_at, runs.c.run_id))
+    return [_view(row) for row in rows]
+
+
+def last_of_plan(connection: Connection, plan_key: str) -> RunView | None:
+    """Return the newest run of a ``[[training.plan]]``, None if there was none."""
+    query = select(runs).where(runs.c.plan_key == plan_key).order_by(runs.c.created_at.desc(), runs.c.run_id.desc())
+    row = connection.execute(query.limit(1)).first()
+    return None if row is None else _view(row)
+
+
+def hold(connection: Connection, run_id: str, code: PauseCode, error: str) -> bool:
+    """Say why a planned run, or one that the machine paused, may not start yet; return whether its code is news.
+
+    Not audited: nothing moves.
+    """
+    run = get_run(connection, run_id)
+    if not run.goes_on or (run.pause_code, run.error) == (code.value, error):
+        return False
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(pause_code=code.value, error=error))
+    return run.pause_code != code.value
+
+
 def orphans(connection: Connection, owner: str) -> list[str]:
     """Return the running runs whose daemon is gone."""
     query = select(runs.c.run_id).where(
@@ -109,7 +183,7 @@ def save_plan(connection: Connection, run_id: str, plan: RunPlan) -> None:
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(plan=plan.model_dump_json()))
 
 
-def save_progress(connection: Connection, run_id: str, progress: TrainingProgress) -> None:
+def save_progress(connection: Connection, run_id: str, progress: RunProgress) -> None:
     """Store where a run stands; not audited."""
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(progress=progress.model_dump_json()))
 
@@ -117,24 +191,43 @@ def save_progress(connection: Connection, run_id: str, progress: TrainingProgres
 def begin(connection: Connection, run_id: str, owner: str) -> None:
     """Mark a planned run as running for this daemon. Raise Conflict if its state does not permit it."""
     started = get_run(connection, run_id).started_at or time.time()
-    _move(connection, run_id, "start", actor="clinic-ai", lease_owner=owner, started_at=started, finished_at=None)
+    fresh: dict[str, Any] = {"error": "", "pause_code": "", "paused_at": None, "finished_at": None}
+    _move(connection, run_id, "start", actor="clinic-ai", lease_owner=owner, started_at=started, **fresh)
 
 
-def resume(connection: Connection, run_id: str, actor: str) -> None:
-    """Queue a paused, stopped or failed run again. Raise Conflict if its state does not permit it."""
-    _move(connection, run_id, "resume", actor=actor, error="", finished_at=None)
+def resume(connection: Connection, run_id: str, actor: str, *, at_once: bool | None = None) -> None:
+    """Queue a paused, stopped or failed run again; ``at_once`` changes whether it is to wait for a window.
+
+    Raise Conflict if its state does not permit it.
+    """
+    changed = {} if at_once is None else {"at_once": int(at_once)}
+    _move(connection, run_id, "resume", actor=actor, error="", pause_code="", finished_at=None, **changed)
 
 
-def pause(connection: Connection, run_id: str, error: str, actor: str) -> None:
-    """Mark a running run as paused; its process is gone. Raise Conflict if its state does not permit it."""
-    _move(connection, run_id, "pause", actor=actor, lease_owner=None, error=error)
+def pause(
+    connection: Connection, run_id: str, error: str, actor: str, *, code: PauseCode = PauseCode.PERSON, at: float = 0.0
+) -> None:
+    """Mark a running run as paused; its process is gone. ``at`` is UTC seconds, 0 for now.
+
+    Raise Conflict if its state does not permit it.
+    """
+    now = at or time.time()
+    _move(connection, run_id, "pause", actor=actor, lease_owner=None, error=error, pause_code=code.value, paused_at=now)
 
 
-def finish_with(run_id: str, result: TrainingResult) -> Then:
-    """Return what finishes a run in the transaction that enters its candidate."""
+def save_result(connection: Connection, run_id: str, result: TrainingResult) -> None:
+    """Store what the trainer made before it is examined: a run that is paused then need not train again."""
+    document = RunResult(**result.model_dump())
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(result=document.model_dump_json()))
+
+
+def finish_with(run_id: str, result: TrainingResult, report: GateReport | None = None) -> Then:
+    """Return what finishes a run, and stores the report of its examination, as its candidate is entered."""
 
     def finish(connection: Connection, candidate: ModelRef) -> None:
-        document = RunResult(**result.model_dump(), candidate=candidate)
+        if report is not None:
+            add_report(connection, report, of=candidate)
+        document = RunResult(**{**result.model_dump(), "candidate": candidate})
         end(connection, run_id, "finish", actor="clinic-ai", result=document)
 
     return finish
@@ -144,7 +237,9 @@ def end(
     connection: Connection, run_id: str, event: str, *, actor: str, error: str = "", result: RunResult | None = None
 ) -> None:
     """End a run by ``finish``, ``stop`` or ``fail``. Raise Conflict if its state does not permit it."""
-    values: dict[str, Any] = {"lease_owner": None, "error": error, "finished_at": time.time()}
+    values: dict[str, Any] = {"lease_owner": None, "error": error, "pause_code": "", "finished_at": time.time()}
+    if event == "fail":
+        values["result"] = None  # what was made may be the reason; a resumption makes it anew
     if result is not None:
         values["result"] = result.model_dump_json()
     _move(connection, run_id, event, actor=actor, **values)
@@ -158,7 +253,7 @@ def _move(connection: Connection, run_id: str, event: str, *, actor: str, **valu
         actor=actor,
         action=f"run.{event}",
         subject=run_id,
-        details={"state": state.value, "error": values.get("error") or ""},
+        details={"state": state.value, "error": values.get("error") or "", "code": values.get("pause_code") or ""},
     )
 
 
@@ -176,4 +271,9 @@ def _view(row: Row[Any]) -> RunView:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        origin=row.origin,
+        plan_key=row.plan_key,
+        at_once=bool(row.at_once),
+        pause_code=row.pause_code,
+        paused_at=row.paused_at,
     )

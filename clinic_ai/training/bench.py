@@ -15,6 +15,8 @@ from clinic_ai.domain import ModelRef, Word
 from clinic_ai.errors import ChildMisbehaved, Conflict
 from clinic_ai.home import Home
 from clinic_ai.processes import ChildSpec, Crew
+from clinic_ai.store.gates import entering
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.registry import Registry
 
 _PREFIX = ".bench-"
@@ -34,10 +36,11 @@ class Benched(Word):
 class Bench:
     """Measures one model at a time."""
 
-    def __init__(self, home: Home, registry: Registry, crew: Crew) -> None:
+    def __init__(self, home: Home, registry: Registry, crew: Crew, gate: Gate | None = None) -> None:
         self._home = home
         self._registry = registry
         self._crew = crew
+        self._gate = gate
 
     def refuse_second(self, model: ModelRef) -> None:
         """Raise Conflict if the model has an int8 version already."""
@@ -85,7 +88,7 @@ class Bench:
             if result.taken:
                 if Path(result.model_directory) != folder / "model" or (folder / "model").is_symlink():
                     raise ChildMisbehaved("The trainer named a model directory that is not where it was told to write.")
-                candidate = self._registry.import_candidate(folder / "model", actor)
+                candidate = self._enter(manifest, folder / "model", dataset, actor, spec=spec, limits=limits)
         return Benched(
             model=model,
             result=result.model_copy(update={"model_directory": ""}),
@@ -93,6 +96,25 @@ class Bench:
             dataset_notes=() if dataset is None else dataset.notes,
             candidate=candidate,
         )
+
+    def _enter(
+        self,
+        manifest: PluginManifest,
+        place: Path,
+        dataset: Dataset | None,
+        actor: str,
+        *,
+        spec: ChildSpec,
+        limits: Limits,
+    ) -> ModelRef:
+        """Enter a candidate, with the report of its examination if there are images to examine it on."""
+        then = None
+        if self._gate is not None and dataset is not None:
+            device = Device(threads=limits.threads, memory_mb=limits.memory_mb)
+            model = self._registry.outside(place)
+            report = self._gate.examine(manifest, model, dataset, spec=spec, limits=limits, device=device)
+            then = entering(report)
+        return self._registry.import_candidate(place, actor, then)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:

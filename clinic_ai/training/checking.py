@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from pydantic import Field
 
@@ -36,6 +35,7 @@ class Checked(Word):
     """
 
     directory: str
+    """What was looked at: a folder, or what was signed."""
     category: str = ""
     images: int = 0
     pairs: int = 0
@@ -52,7 +52,7 @@ def checked(folder: LabelFolder, reading: Reading, dataset: Dataset | None, prob
     pairs = [pair for labelled in (examples or reading.images) for pair in labelled.pairs]
     patients = Counter(split for split, _ in {(example.split, example.patient_key) for example in examples})
     return Checked(
-        directory=str(folder.directory),
+        directory=folder.said,
         category=folder.key,
         images=len(examples or reading.images),
         pairs=len(pairs),
@@ -105,45 +105,6 @@ def _count(examples: Sequence[Example]) -> str:
     return f"{images} image{'' if images == 1 else 's'} of {patients} patient{'' if patients == 1 else 's'}"
 
 
-def without_duplicates(hashed: list[HashedImage], reading: Reading) -> list[HashedImage]:
-    """Return one of each image; note the equal ones, and make the contradicting ones a problem."""
-    groups: dict[str, list[HashedImage]] = defaultdict(list)
-    for item in hashed:
-        groups[item.sha256].append(item)
-    unique, spare = [], 0
-    for group in groups.values():
-        labels: dict[str, int] = {}
-        pairs: dict[str, QuestionAnswer] = {}
-        for item in group:
-            against = [c for c, v in item.image.labels.items() if labels.setdefault(c, v) != v]
-            if against:
-                reading.problems.append(
-                    f"{group[0].image.name} and {item.image.name} are the same image with contradicting labels "
-                    f"for {', '.join(against)}."
-                )
-            _add_pairs(group[0], item, pairs, reading)
-        if len({item.image.patient_id for item in group}) > 1:
-            reading.problems.append(
-                f"{group[0].image.name} and {group[-1].image.name} are the same image of two patients."
-            )
-        spare += len(group) - 1
-        unique.append(replace(group[0], image=replace(group[0].image, labels=labels, pairs=tuple(pairs.values()))))
-    if spare:
-        reading.notes.append(f"{counted(spare, 'image', 'was', 'were')} left out: the same image is there already.")
-    return unique
-
-
-def _add_pairs(first: HashedImage, item: HashedImage, pairs: dict[str, QuestionAnswer], reading: Reading) -> None:
-    """Add what is asked about an image to what is asked about an equal one before it."""
-    for pair in item.image.pairs:
-        known = pairs.setdefault(same_question(pair.question), pair)
-        if same_words(known.answer) != same_words(pair.answer):
-            reading.problems.append(
-                f"{first.image.name} and {item.image.name} are the same image with contradicting answers to "
-                f"“{pair.question}”."
-            )
-
-
 def refuse_one_patient(unique: Sequence[HashedImage], splits: Mapping[str, Split], problems: list[str]) -> None:
     """Add a problem if all images are of one patient."""
     if len(splits) < 2:
@@ -163,21 +124,3 @@ def refuse_empty_parts(splits: Mapping[str, Split], problems: list[str]) -> None
             f"Nobody is left for {' and '.join(empty)}: these patients were put elsewhere, for life, by an earlier "
             "dataset. Add images of other patients."
         )
-
-
-def refuse_leaks(
-    unique: Sequence[HashedImage],
-    patients: Mapping[str, str],
-    splits: Mapping[str, Split],
-    elsewhere: Mapping[str, tuple[Split, str]],
-    problems: list[str],
-) -> None:
-    """Add a problem for each image that would leak from one split into another."""
-    for item in unique:
-        # Datasets of older versions hold the originals.
-        split, dataset_id = elsewhere.get(item.sha256) or elsewhere.get(item.original) or (None, "")
-        if split is not None and split != splits[patients[item.sha256]]:
-            problems.append(
-                f"{item.image.name} would be in {splits[patients[item.sha256]]}; with another patient it is in {split} "
-                f"of the dataset {dataset_id}."
-            )

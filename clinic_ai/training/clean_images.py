@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinic_ai.deidentification import BURNED_IN, BURNED_IN_POSSIBLE
+from clinic_ai.domain import LeftOutReason
 from clinic_ai.tasks import DeidentifiedFile
 from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, named
 
@@ -14,13 +15,20 @@ from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, 
 class HashedImage:
     """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it.
 
-    ``groups`` is what else the dataset says of it; see ``contract.Example``.
+    ``groups`` is what else the dataset says of it; see ``contract.Example``. ``twins`` are the equal images that it
+    stands for.
     """
 
     image: LabelledImage
     original: str
     sha256: str
     groups: dict[str, str] = field(default_factory=dict)
+    twins: tuple[HashedImage, ...] = ()
+
+    @property
+    def all(self) -> tuple[HashedImage, ...]:
+        """It and its twins."""
+        return (replace(self, twins=()), *self.twins)
 
 
 def clean_images(
@@ -45,11 +53,12 @@ def clean_images(
         elif BURNED_IN_POSSIBLE in codes:
             possible.append(image.image.name)
         clean.append(replace(image, sha256=copy.sha256, groups=copy.groups))
-    if left_out:
-        reading.notes.append(
-            f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "
-            f"patient is burnt in{named(left_out)}. training.burned_in in clinic.toml can keep such images."
-        )
+    reading.leave_out(
+        LeftOutReason.BURNED_IN,
+        len(left_out),
+        f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "
+        f"patient is burnt in{named(left_out)}. training.burned_in in clinic.toml can keep such images.",
+    )
     if kept:
         reading.notes.append(
             f"{counted(len(kept), 'image', 'has', 'have')} text burnt in that identifies the patient, as the header "

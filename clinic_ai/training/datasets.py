@@ -1,4 +1,4 @@
-"""Labelled folders become frozen, hashed datasets; a patient is in one split for life.
+"""Labelled folders and signed reviews become frozen, hashed datasets; a patient is in one split for life.
 
 De-identified copies of the images lie in ``datasets/objects`` by their SHA-256, so that later changes of the folder
 change nothing; patients are told apart by the folder, not by what the copies say. No pixel is decoded
@@ -11,39 +11,35 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from clinic_ai import __version__
 from clinic_ai.contract import Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import new_id
+from clinic_ai.domain import FolderOrigin, LabelSource, LeftOut, Lineage, new_id
 from clinic_ai.errors import DatasetError
 from clinic_ai.home import Home
 from clinic_ai.store import datasets as store
 from clinic_ai.store.database import Database
-from clinic_ai.store.datasets import DatasetView, Split
-from clinic_ai.store.meta import patient_key, site_key
-from clinic_ai.store.objects import ObjectStore, hash_descriptor
-from clinic_ai.store.reviews import labelled_examples
-from clinic_ai.training.checking import (
-    Checked,
-    checked,
-    counts_of,
-    refuse_empty_parts,
-    refuse_leaks,
-    refuse_one_patient,
-    without_duplicates,
-)
+from clinic_ai.store.datasets import DatasetView
+from clinic_ai.store.meta import site_key
+from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.checking import Checked, checked, counts_of, refuse_empty_parts, refuse_one_patient
 from clinic_ai.training.clean_images import HashedImage, clean_images
-from clinic_ai.training.label_reading import LabelFolder, Terms, label_folder, read_labels
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor
+from clinic_ai.training.duplicates import without_duplicates
+from clinic_ai.training.label_reading import LabelFolder, Terms
+from clinic_ai.training.labelled_folder import Reading
+from clinic_ai.training.leaks import Parted, Past, part
 from clinic_ai.training.sheet_reading import SheetReader
-from clinic_ai.training.splits import filled_splits, split_of
+from clinic_ai.training.sources import Sources
 from clinic_ai.wire import MAX_FRAME_BYTES
 
 MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
 """A dataset travels to the trainer in one frame."""
 _SHOWN = 20
+_FOLDER: tuple[LabelSource, ...] = ("labels",)
 _USUAL = Terms()
 
 
@@ -51,10 +47,9 @@ class Datasets:
     """The frozen datasets of one home."""
 
     def __init__(self, home: Home, database: Database, deidentifier: Deidentifier, sheets: SheetReader) -> None:
-        self._labels = home.labels
         self._database = database
         self._deidentifier = deidentifier
-        self._sheets = sheets
+        self._sources = Sources(home.labels, database, deidentifier.objects, sheets)
         self._objects = ObjectStore(home.datasets / "objects")
         self._freezing = threading.Lock()
 
@@ -64,68 +59,100 @@ class Datasets:
         Raise DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified or no
         workbook be read now.
         """
-        folder = label_folder(manifest, directory, self._labels, terms.category)
-        reading = read_labels(manifest, folder, terms.trained, self._sheets)
+        return self.gather(manifest, _FOLDER, actor, terms, directory)
+
+    def gather(
+        self,
+        manifest: PluginManifest,
+        sources: Collection[LabelSource],
+        actor: str,
+        terms: Terms = _USUAL,
+        directory: Path | None = None,
+    ) -> Dataset:
+        """Freeze what people signed, the labelled images of a folder (``labels/PLUGIN`` if none is named), or both.
+
+        Where both say something of an image, the signed review counts. Beside reviews, ``labels/PLUGIN`` may be
+        missing or empty. Raise as ``freeze``.
+        """
+        folder = self._sources.chosen(manifest, sources, terms, directory)
+        reading = self._sources.read(manifest, folder, terms)
+        seen = self._sources.marks(reading.images)
         with self._freezing:
             unique = self._clean(folder, reading, terms.keep_burned_in)
-            return self._freeze(manifest, folder, unique, reading, actor)
+            return self._freeze(manifest, folder, unique, reading, _Origin(actor, directory, seen))
+
+    def fresh(
+        self,
+        manifest: PluginManifest,
+        sources: Collection[LabelSource],
+        terms: Terms = _USUAL,
+        since: str | None = None,
+    ) -> int:
+        """Return of how many images something is said that was not there when the dataset ``since`` was made.
+
+        Without ``since``, of how many anything is said. It is cheap: files that did not change are not read again.
+        Raise NotFound, DatasetError if the folder has problems, ChildError if no workbook can be read now.
+        """
+        folder = self._sources.chosen(manifest, sources, terms)
+        if since is None:
+            return len(self._sources.fresh(manifest, folder, terms, ()))
+        with self._database.read() as connection:
+            seen = store.lineage_of(connection, since).seen
+        if seen:
+            return len(self._sources.fresh(manifest, folder, terms, frozenset(seen)))
+        # A dataset of an older version does not say what was looked at for it, only what it holds.
+        with self._database.read() as connection:
+            held = {example.sha256 for example in store.get_dataset(connection, since).examples}
+        now = self._sources.fresh(manifest, folder, terms, ())
+        copies = self._deidentifier.known(now)
+        return sum(1 for original in now if original not in held and copies.get(original) not in held)
 
     def check(self, manifest: PluginManifest, directory: Path, terms: Terms = _USUAL) -> Checked:
         """Return what ``freeze`` would make of a folder, or why it would refuse it; nothing of it is kept.
 
         Raise ChildError like ``freeze``.
         """
-        folder, reading, dataset = LabelFolder(directory), Reading(), None
+        return self.check_sources(manifest, _FOLDER, terms, directory)
+
+    def check_sources(
+        self,
+        manifest: PluginManifest,
+        sources: Collection[LabelSource],
+        terms: Terms = _USUAL,
+        directory: Path | None = None,
+    ) -> Checked:
+        """Return what ``gather`` would make of these, or why it would refuse them; nothing of it is kept.
+
+        Raise ChildError like ``gather``.
+        """
+        folder, reading, dataset = LabelFolder(directory, reviews="reviews" in sources), Reading(), None
         problems: tuple[str, ...] = ()
         try:
-            folder = label_folder(manifest, directory, self._labels, terms.category)
-            reading = read_labels(manifest, folder, terms.trained, self._sheets)
-            with self._freezing:
-                unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
-                dataset, _ = self._made(manifest, folder, unique, reading)
+            folder = self._sources.chosen(manifest, sources, terms, directory)
+            reading = self._sources.read(manifest, folder, terms)
+            dataset = self._drafted(manifest, folder, reading, terms)
         except DatasetError as error:
             problems = error.problems or (f"{error.message} {error.remedy}".strip(),)
         return checked(folder, reading, dataset, problems)
 
-    def freeze_reviewed(self, manifest: PluginManifest, actor: str, *, keep_burned_in: bool = False) -> Dataset:
-        """Freeze what clinicians said of this plugin's conditions, where their review permits to learn from it.
+    def draft(self, manifest: PluginManifest, sources: Collection[LabelSource], terms: Terms = _USUAL) -> Dataset:
+        """Return what ``gather`` would freeze, to be counted and not to be read; nothing of it is kept.
 
-        Raise DatasetError if that is nothing, cannot be split by patients, or the plugin learns from answers;
-        ChildError like ``freeze``.
+        Raise as ``gather``.
         """
-        if manifest.labels == "answers":
-            raise DatasetError(
-                f"The plugin {manifest.name} learns from questions and answers; reviews of findings hold none.",
-                remedy="Label images in a sheet, as docs/labelling-ultrasound.md shows.",
-            )
-        originals = self._deidentifier.objects
-        with self._database.read() as connection:
-            found = labelled_examples(connection, [condition.code for condition in manifest.conditions])
-        here = [example for example in found if originals.has(example.sha256)]
-        reading = Reading(
-            images=[
-                LabelledImage(
-                    path=originals.path(example.sha256),
-                    name=f"{example.study_id} {example.sha256[:12]}",
-                    patient_id=example.patient_key,
-                    labels=example.labels,
-                    patient_key=example.patient_key,
-                )
-                for example in here
-            ]
-        )
-        if len(here) < len(found):
-            left = counted(len(found) - len(here), "reviewed image", "is", "are")
-            reading.notes.append(f"{left} not stored any more and left out.")
-        folder = LabelFolder(Path("reviews"))
+        folder = self._sources.chosen(manifest, sources, terms)
+        return self._drafted(manifest, folder, self._sources.read(manifest, folder, terms), terms)
+
+    def _drafted(self, manifest: PluginManifest, folder: LabelFolder, reading: Reading, terms: Terms) -> Dataset:
         with self._freezing:
-            return self._freeze(manifest, folder, self._clean(folder, reading, keep_burned_in), reading, actor)
+            unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
+            return self._made(manifest, folder, unique, reading)[0]
 
     def _clean(
         self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True
     ) -> list[HashedImage]:
-        """Return one of each image, de-identified. Raise DatasetError with every problem of the folder."""
-        hashed = [HashedImage(image, sha256, sha256) for image in reading.images for sha256 in [_hash(image.path)]]
+        """Return one of each image, de-identified. Raise DatasetError with every problem of what was read."""
+        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.hash(i.path)]]
         unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
             reading.problems.append("There is no labelled image in it.")
@@ -139,48 +166,53 @@ class Datasets:
         return clean
 
     def _freeze(
-        self, manifest: PluginManifest, folder: LabelFolder, unique: list[HashedImage], reading: Reading, actor: str
+        self,
+        manifest: PluginManifest,
+        folder: LabelFolder,
+        unique: list[HashedImage],
+        reading: Reading,
+        origin: _Origin,
     ) -> Dataset:
-        dataset, fresh = self._made(manifest, folder, unique, reading)
-        for item in unique:
+        dataset, parted = self._made(manifest, folder, unique, reading)
+        for item in parted.images:
             self._keep(item)
         with self._database.write() as connection:
+            lineage = origin.lineage(folder, parted, reading, store.newest(connection, manifest.name, folder.key))
             found = store.find_digest(connection, manifest.name, dataset.digest)
             if found is not None:
+                store.found_again(connection, found, lineage, origin.actor)
                 return dataset.model_copy(update={"dataset_id": found})
-            store.assign_splits(connection, manifest.name, fresh)
-            store.add_dataset(connection, dataset, actor)
+            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
+            store.add_dataset(connection, dataset, lineage, origin.actor)
         return dataset
 
     def _made(
         self, manifest: PluginManifest, folder: LabelFolder, unique: list[HashedImage], reading: Reading
-    ) -> tuple[Dataset, dict[str, Split]]:
-        """Return the dataset and the splits that its patients get with it. Raise DatasetError if it would leak."""
+    ) -> tuple[Dataset, Parted]:
+        """Return the dataset, and who is in which part of it. Raise DatasetError if it would leak or mean nothing."""
         with self._database.write() as connection:
-            key = site_key(connection)
-            known = store.splits_of(connection, manifest.name)
-            elsewhere = store.splits_of_images(connection, manifest.name)
-        patients = {item.sha256: _patient(key, item) for item in unique}
-        everybody = set(patients.values())
+            past = Past(
+                key=site_key(connection),
+                splits=store.splits_of(connection, manifest.name),
+                images=store.splits_of_images(connection, manifest.name),
+            )
+        parted = part(manifest.name, folder, unique, past, reading)
         if folder.category is None:
-            splits = {p: known.get(p) or split_of(key, manifest.name, p) for p in everybody}
-            refuse_one_patient(unique, splits, reading.problems)
+            refuse_one_patient(parted.images, parted.splits, reading.problems)
         else:
-            splits = filled_splits(key, manifest.name, everybody, known)
-            refuse_empty_parts(splits, reading.problems)
-        refuse_leaks(unique, patients, splits, elsewhere, reading.problems)
+            refuse_empty_parts(parted.splits, reading.problems)
         _refuse(folder, reading.problems)
         examples = tuple(
             Example(
                 path=str(self._objects.place(item.sha256).absolute()),
                 sha256=item.sha256,
-                patient_key=patients[item.sha256],
+                patient_key=parted.patient(item),
                 labels=item.image.labels,
-                split=splits[patients[item.sha256]],
+                split=parted.split(item),
                 groups=item.groups,
                 pairs=item.image.pairs,
             )
-            for item in sorted(unique, key=lambda item: item.sha256)
+            for item in sorted(parted.images, key=lambda item: item.sha256)
         )
         dataset = Dataset(
             dataset_id=new_id("D"),
@@ -190,7 +222,7 @@ class Datasets:
             notes=tuple(reading.notes),
             category=folder.key,
         )
-        return _fitting(dataset), {p: s for p, s in splits.items() if p not in known}
+        return _fitting(dataset), parted
 
     def get(self, dataset_id: str) -> Dataset:
         """Return a dataset whose images all have their hash.
@@ -253,21 +285,6 @@ def digest_of(examples: Sequence[Example], category: str = "") -> str:
     return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
 
 
-def _hash(path: Path) -> str:
-    descriptor = image_descriptor(path)
-    try:
-        return hash_descriptor(descriptor)[0]
-    finally:
-        os.close(descriptor)
-
-
-def _patient(key: bytes, item: HashedImage) -> str:
-    if item.image.patient_key:
-        return item.image.patient_key
-    # Without a patient the image stands for one, by its content: a renamed copy must not change the split.
-    return patient_key(key, item.image.patient_id or f"image {item.original}")
-
-
 def _fitting(dataset: Dataset) -> Dataset:
     """Return a dataset that fits into a frame, if need be without groups. Raise DatasetError if even that does not."""
     if len(dataset.model_dump_json()) <= MAX_DOCUMENT_BYTES:
@@ -285,19 +302,53 @@ def _fitting(dataset: Dataset) -> Dataset:
     return smaller
 
 
-def _refuse(folder: LabelFolder, problems: list[str]) -> None:
-    if problems:
-        more = f" … and {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
-        remedy = "Correct them in the folder or its labels.csv; docs/models.md shows the forms."
-        if folder.category is not None:
-            remedy = (
-                "Correct them in the folder or its sheet; `clinic-ai train check` lists all of them, and "
-                "docs/labelling-ultrasound.md shows the forms."
-            )
-        raise DatasetError(
-            f"The folder {folder.directory} has {len(problems)} problem{'' if len(problems) == 1 else 's'}: "
-            + " ".join(problems[:_SHOWN])
-            + more,
-            problems=tuple(problems),
-            remedy=remedy,
+@dataclass(frozen=True)
+class _Origin:
+    """Who makes a dataset, of which folder as that person named it, and marks of all that was looked at."""
+
+    actor: str
+    directory: Path | None
+    seen: tuple[str, ...]
+
+    def lineage(self, folder: LabelFolder, parted: Parted, reading: Reading, before: str | None) -> Lineage:
+        """Return where the dataset comes from; ``before`` is the one it grew from."""
+        everything = [one.image for item in parted.images for one in item.all]
+        signed = sum(1 for item in parted.images if item.image.review_id)
+        path = self.directory or folder.directory
+        return Lineage(
+            reviews=tuple(sorted({image.review_id for image in everything if image.review_id})),
+            folders=(FolderOrigin(path=str(path), given_by=self.actor),) if folder.directory is not None else (),
+            parents=(before,) if before is not None else (),
+            images={"reviews": signed, "labels": len(parted.images) - signed},
+            left_out=tuple(
+                LeftOut(reason=reason, what=what, count=count)
+                for (reason, what), count in sorted(reading.left_out.items())
+            ),
+            made_by=f"clinic-ai {__version__}",
+            seen=self.seen,
         )
+
+
+def _refuse(folder: LabelFolder, problems: list[str]) -> None:
+    if not problems:
+        return
+    more = f" … and {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
+    name, have = (f"The folder {folder.said}", "has") if not folder.reviews else (f"The {folder.said}", "have")
+    raise DatasetError(
+        f"{name} {have} {len(problems)} problem{'' if len(problems) == 1 else 's'}: "
+        + " ".join(problems[:_SHOWN])
+        + more,
+        problems=tuple(problems),
+        remedy=_remedy(folder),
+    )
+
+
+def _remedy(folder: LabelFolder) -> str:
+    if folder.directory is None:
+        return "Review more studies: what is signed with consent is learned from. docs/models.md tells the rest."
+    if folder.category is None:
+        return "Correct them in the folder or its labels.csv; docs/models.md shows the forms."
+    return (
+        "Correct them in the folder or its sheet; `clinic-ai train check` lists all of them, and "
+        "docs/labelling-ultrasound.md shows the forms."
+    )

@@ -16,15 +16,25 @@ from clinic_ai.training.labelled_sheets import ReadWorkbooks, read_answers
 
 @dataclass(frozen=True)
 class LabelFolder:
-    """Where labels lie, and the category they are about; none for conditions."""
+    """Where labels lie, and the category they are about; none for conditions.
 
-    directory: Path
+    ``reviews``: what people signed is looked at too. Without a ``directory`` it is that alone.
+    """
+
+    directory: Path | None
     category: CategoryInfo | None = None
+    reviews: bool = False
 
     @property
     def key(self) -> str:
         """Key of the category, empty for conditions."""
         return self.category.key if self.category else ""
+
+    @property
+    def said(self) -> str:
+        """What is looked at, in words."""
+        parts = ["signed reviews"] if self.reviews else []
+        return " and ".join([*parts, *([str(self.directory)] if self.directory is not None else [])])
 
 
 @dataclass(frozen=True)
@@ -63,10 +73,12 @@ def label_folder(manifest: PluginManifest, directory: Path, labels: Path, catego
 def read_labels(
     manifest: PluginManifest, folder: LabelFolder, trained: Collection[str], read_workbooks: ReadWorkbooks
 ) -> Reading:
-    """Read the labels; ``trained`` as in ``Terms``.
+    """Read the labels of the folder, if there is one; ``trained`` as in ``Terms``.
 
     Raise DatasetError if there is no folder, or nothing that could be labels; ChildError if nothing can be read now.
     """
+    if folder.directory is None:
+        return Reading()
     if folder.category is None:
         return read_folder(folder.directory, tuple(condition.code for condition in manifest.conditions))
     why_not = untrained(folder.category, folder.directory, trained=folder.key in trained)

@@ -15,11 +15,13 @@ from __future__ import annotations
 import csv
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from clinic_ai.domain import QuestionAnswer
+from clinic_ai.domain import LeftOutReason, QuestionAnswer
 from clinic_ai.errors import DatasetError
 
 LABELS_NAME = "labels.csv"
@@ -36,7 +38,8 @@ _NAMED = 10
 class LabelledImage:
     """An image file and what is known of it. ``name`` is its path below the folder, for people.
 
-    ``patient_key`` is there where the appliance knows whose image it is; else ``patient_id`` says so, or nothing.
+    ``patient_key`` is there where the appliance knows whose image it is; else ``patient_id`` says so, or nothing. With
+    a ``review_id`` a person said and signed what its labels and pairs say; ``stored`` is the SHA-256 it is stored as.
     """
 
     path: Path
@@ -45,15 +48,24 @@ class LabelledImage:
     labels: dict[str, int]
     patient_key: str = ""
     pairs: tuple[QuestionAnswer, ...] = ()
+    review_id: str = ""
+    stored: str = ""
 
 
 @dataclass
 class Reading:
-    """What a folder holds; ``problems`` forbid its use, ``notes`` do not."""
+    """What a folder holds; ``problems`` forbid its use, ``notes`` do not. ``left_out`` counts what is not taken."""
 
     images: list[LabelledImage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: Counter[tuple[LeftOutReason, Literal["image", "pair"]]] = field(default_factory=Counter)
+
+    def leave_out(self, reason: LeftOutReason, count: int, note: str, what: Literal["image", "pair"] = "image") -> None:
+        """Note and count what is not taken, if it is anything."""
+        if count:
+            self.left_out[reason, what] += count
+            self.notes.append(note)
 
 
 def read_folder(directory: Path, conditions: Sequence[str]) -> Reading:

@@ -21,7 +21,7 @@ from clinic_ai.domain import ModelRef, ModelState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, ModelError
 from clinic_ai.home import Home
 from clinic_ai.processes import ChildSpec, Crew
-from clinic_ai.store import alerts
+from clinic_ai.store import alerts, gates
 from clinic_ai.store import models as store
 from clinic_ai.store.database import Database
 from clinic_ai.store.models import ModelView
@@ -246,11 +246,15 @@ class Registry:
 
     # ------------------------------------------------------------ promote and roll back
 
-    def promote(self, plugin: str, name: str, version: str, actor: str) -> ModelRef:
+    def promote(
+        self, plugin: str, name: str, version: str, actor: str, permit: store.Permit = gates.approved
+    ) -> ModelRef:
         """Make a model the active one of its slot, in one transaction, after checking every hash.
 
-        Raise NotFound, ModelError if its files are damaged, Conflict if it is active already, was rejected, or
-        is an adapter whose base is not active.
+        ``permit`` says of a candidate, within the transaction, on whose approval it becomes active; without another
+        one that is the approval of its newest report. Raise NotFound, ModelError if its files are damaged, Conflict if
+        it is active already, was rejected, is a candidate that may not be promoted, or an adapter whose base is not
+        active.
         """
         with self._database.read() as connection:
             model = store.get_model(connection, plugin, name, version)
@@ -265,7 +269,8 @@ class Registry:
                     f"{plugin}/{name}/{version} is an adapter and its base is not the active model.",
                     remedy="Promote its base first; `clinic-ai model list` shows the digests.",
                 )
-            store.activate(connection, model, actor=actor)
+            approval = permit(connection, model) if model.state is ModelState.CANDIDATE else None
+            store.activate(connection, model, actor=actor, approval_id=approval)
         return model.ref
 
     def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
@@ -325,6 +330,12 @@ class Registry:
             raise ModelError(f"The model {ref.label()} was replaced by another of its name.", remedy=_AGAIN)
         self._require_intact(model)
         return LoadedModel(ref=ref, directory=str((self._root / model.directory).absolute()), manifest=model.manifest)
+
+    @staticmethod
+    def outside(path: Path) -> LoadedModel:
+        """Return a model that lies elsewhere, by its manifest; its files are not looked at. Raise ModelError."""
+        digest, manifest = read_manifest(path)
+        return LoadedModel(ref=_ref(manifest, digest), directory=str(path.absolute()), manifest=manifest)
 
     def verify(self, plugin: str, name: str, version: str) -> list[str]:
         """Read every file of a model again and return what is wrong, nothing if all is well. Raise NotFound."""

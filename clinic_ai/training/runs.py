@@ -3,6 +3,8 @@
 A run that is not RUNNING has no process. Whatever ends a run before it is finished leaves its checkpoints in
 ``runs/<run id>/``; the trainer goes on from the newest whole one. What a finished run made becomes a
 CANDIDATE in the registry and nothing more: only a person promotes it.
+
+Planned runs begin one after the other, unless somebody governs them: then one begins, or goes on, when ``let`` says so.
 """
 
 from __future__ import annotations
@@ -10,70 +12,35 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import structlog
-from pydantic import ValidationError
 
-from clinic_ai.confinement import Confinement
-from clinic_ai.contract import (
-    Dataset,
-    Device,
-    Limits,
-    LoadedModel,
-    PlanTask,
-    PluginManifest,
-    TrainingPlan,
-    TrainingProgress,
-    TrainingResult,
-    TrainingTask,
-    TrainRequest,
-)
+from clinic_ai.contract import Dataset, Device, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import ModelRef, RunState
-from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, ClinicError, Conflict, ModelError, NotFound
+from clinic_ai.domain import PauseCode, RunState
+from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
 from clinic_ai.home import Home
 from clinic_ai.lanes import places
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import Crew
 from clinic_ai.settings import Settings, TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
-from clinic_ai.store.runs import RecipeValue, RunPlan, RunView
+from clinic_ai.store.runs import RecipeValue, RunView
 from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
+from clinic_ai.training.work import OVERTIME_S, Running, Wish, Work
 
 STOP_GRACE_S = 10.0
 """Time a trainer has to write a checkpoint when it is asked to stop; then it is killed."""
-PROGRESS_EVERY_S = 0.5
-PLAN_TIMEOUT_S = 600.0
-OVERTIME_S = 60.0
-"""A trainer keeps to its own limit of time; this much later it is made to."""
-NICE = 10
-BASE_SLOT = "base"
-"""Slot of the model that the adapters of a plugin are trained on: never on what another adapter made of it."""
-_MIB = 1 << 20
 
 log = structlog.get_logger()
-
-_Wish = Literal["stop", "pause"]
-
-
-@dataclass
-class _Running:
-    """The run at work. ``wish`` is what somebody wants of it, ``child`` its process once there is one."""
-
-    run_id: str
-    child: Child | None = None
-    wish: _Wish | None = None
-    actor: str = "clinic-ai"
-    why: str = ""
 
 
 class Runs:
@@ -88,37 +55,70 @@ class Runs:
         crew: Crew,
         settings: Settings,
         deidentifier: Deidentifier,
+        gate: Gate | None = None,
     ) -> None:
-        self._home = home
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
         self._database = database
         self._registry = registry
         self._manifests = manifests
-        self._crew = crew
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self._bench = Bench(home, registry, crew)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
-        self._running: _Running | None = None
+        self._running: Running | None = None
+        self.asked: set[str] = set()
+        """The runs that somebody started or resumed here since this process began."""
+        self._news: Callable[[], None] | None = None
+        """Whom to tell that something changed; None while nobody governs the runs."""
         self._closed = False
         self._thread: threading.Thread | None = None
 
     # ------------------------------------------------------------ what people ask
 
-    def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, RecipeValue], actor: str) -> str:
-        """Freeze the dataset and queue a run; return its id.
+    def start(
+        self,
+        plugin: str,
+        dataset_directory: Path,
+        recipe: Mapping[str, RecipeValue],
+        actor: str,
+        *,
+        at_once: bool = False,
+    ) -> str:
+        """Freeze the dataset and queue a run; return its id. ``at_once``: it is not to wait for a window.
 
         Where the plugin learns from answers, ``category`` of the recipe names what they are about, else the folder
         does. Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
         problems.
         """
-        manifest = self._trainable(plugin)
+        manifest = self.trainable(plugin)
         recipe = dict(recipe)
         category = str(recipe.pop("category", "")) if manifest.labels == "answers" else ""
         dataset = self._freeze(manifest, dataset_directory, actor, category)
         with self._database.write() as connection:
-            run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor)
+            run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor, at_once=at_once)
+        self.asked.add(run_id)
+        self._wake()
+        return run_id
+
+    def plan(self, dataset: Dataset, recipe: Mapping[str, RecipeValue], plan_key: str, at: float) -> str:
+        """Queue a run of a ``[[training.plan]]`` on a frozen dataset, for the night; return its id.
+
+        ``at`` is the time of day, UTC seconds.
+        """
+        with self._database.write() as connection:
+            run_id = store.add_run(
+                connection,
+                dataset.plugin,
+                dataset.dataset_id,
+                recipe,
+                "clinic-ai",
+                origin="night",
+                plan_key=plan_key,
+                at=at,
+            )
         self._wake()
         return run_id
 
@@ -127,8 +127,8 @@ class Runs:
 
         Raise NotFound if there is no such plugin, Conflict if it cannot learn.
         """
-        manifest = self._trainable(plugin)
-        return self.datasets.check(manifest, dataset_directory, self._terms(plugin, category))
+        manifest = self.trainable(plugin)
+        return self.datasets.check(manifest, dataset_directory, self.terms(plugin, category))
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -141,8 +141,8 @@ class Runs:
             if running is None:
                 with self._database.write() as connection:
                     store.end(connection, run_id, "stop", actor=actor)
-                self._changed.notify_all()
         self._see_end_of(running)
+        self._wake()
 
     def pause(self, run_id: str, actor: str) -> None:
         """Pause a running run; its process is gone afterwards. Raise NotFound, Conflict if it is not running."""
@@ -150,17 +150,76 @@ class Runs:
             running = self._wish(run_id, "pause", actor, f"Paused by {actor}.")
             if running is None:
                 state = self.get(run_id).state
-                raise Conflict(f"The run {run_id} is {state.value}; only a running one can be paused.")
+                raise Conflict(
+                    f"The run {run_id} is {state.value}; only a running one can be paused.",
+                    remedy=f"`clinic-ai train stop {run_id}` keeps one that waits from going on by itself.",
+                )
         self._see_end_of(running)
 
-    def resume(self, run_id: str, actor: str) -> None:
+    def resume(self, run_id: str, actor: str, *, at_once: bool = False) -> None:
         """Queue a paused, stopped or failed run again; it goes on from its newest checkpoint.
 
-        Raise NotFound, Conflict if it is planned, running or finished.
+        ``at_once``: it is not to wait for a window. Raise NotFound, Conflict if it is planned, running or finished.
         """
         with self._database.write() as connection:
-            store.resume(connection, run_id, actor)
+            store.resume(connection, run_id, actor, at_once=at_once)
+        self.asked.add(run_id)
         self._wake()
+
+    # ------------------------------------------------------------ what the night does
+
+    def govern(self, news: Callable[[], None]) -> None:
+        """Let nothing begin or go on from now on before ``let`` says so; ``news`` is called when anything changed."""
+        self._news = news
+
+    @property
+    def at_work(self) -> Running | None:
+        """The run at work, from the moment it was let to its end."""
+        return self._running
+
+    def startable(self) -> list[RunView]:
+        """Return the runs that may be let, in the order in which that is tried."""
+        with self._database.read() as connection:
+            return store.startable(connection)
+
+    def let(self, run_id: str, device: Device) -> Running | None:
+        """Let a planned run begin, or one that the machine paused go on, on this device; return it as it is at work.
+
+        None if another one is at work, or a person has decided otherwise meanwhile.
+        """
+        with self._changed:
+            if self._closed or self._running is not None:
+                return None
+            with self._database.write() as connection:
+                run = store.get_run(connection, run_id)
+                if run.state is RunState.PAUSED and run.goes_on:
+                    store.resume(connection, run_id, "clinic-ai")
+                elif run.state is not RunState.PLANNED:
+                    return None
+            self._running = running = Running(run_id, device)
+        self._wake()
+        return running
+
+    def interrupt(self, code: PauseCode, why: str, grace_s: float) -> None:
+        """Pause the run at work for a reason of the machine; its process is gone afterwards.
+
+        It may write a checkpoint for ``grace_s`` seconds, or less if ``hurry`` is called meanwhile. What a person
+        wished of it before stands.
+        """
+        with self._changed:
+            running = self._running
+            if running is not None and running.wish is None:
+                running.wish, running.actor, running.code, running.why = "pause", "clinic-ai", code, why
+        self._see_end_of(running, grace_s)
+
+    def hurry(self, grace_s: float) -> None:
+        """Leave a run that is ending no more than this many seconds from now."""
+        with self._changed:
+            if self._running is not None and self._running.wish is not None:
+                self._running.kill_at = min(self._running.kill_at, time.monotonic() + grace_s)
+                self._changed.notify_all()
+
+    # ------------------------------------------------------------ what is told
 
     def list_runs(self) -> list[RunView]:
         """Return all runs, newest first."""
@@ -188,7 +247,7 @@ class Runs:
         Raise NotFound if there is no such plugin or model, Conflict if a run or another measurement is at work or the
         model has an int8 version already, DatasetError if the folder has problems, ChildError if the trainer cannot.
         """
-        manifest = self._trainable(plugin)
+        manifest = self.trainable(plugin)
         if not self._benching.acquire(blocking=False):
             raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
         try:
@@ -203,10 +262,8 @@ class Runs:
             if dataset_directory is not None:
                 self._bench.refuse_second(model)
                 dataset = self._freeze(manifest, dataset_directory, actor)
-            limits, most = self._limits(), self.settings.max_seconds + OVERTIME_S
-            return self._bench.measure(
-                manifest, model, dataset, actor, spec=self._spec(manifest), limits=limits, timeout_s=most
-            )
+            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
+            return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
         finally:
             self._benching.release()
 
@@ -215,12 +272,12 @@ class Runs:
     def recover(self) -> None:
         """Pause what a daemon that is gone left running, and go on with what is planned.
 
-        Its child died with it. Whether the run goes on is for a person to say: ``resume``.
+        Its child died with it. Where nobody governs the runs, a person says whether it goes on: ``resume``.
         """
         with self._database.write() as connection:
             for run_id in store.orphans(connection, self._owner):
                 why = f"The appliance ended during this run; `clinic-ai train resume {run_id}` goes on with it."
-                store.pause(connection, run_id, why, "clinic-ai")
+                store.pause(connection, run_id, why, "clinic-ai", code=PauseCode.RESTART)
         self._wake()
 
     def close(self) -> None:
@@ -230,20 +287,22 @@ class Runs:
             running, thread = self._running, self._thread
             if running is not None:
                 why = f"The appliance was stopped; `clinic-ai train resume {running.run_id}` goes on with it."
-                self._wish(running.run_id, "pause", "clinic-ai", why)
+                self._wish(running.run_id, "pause", "clinic-ai", why, PauseCode.RESTART)
             self._changed.notify_all()
         self._see_end_of(running)
         if thread is not None:
             thread.join(timeout=STOP_GRACE_S)
 
     def _freeze(self, manifest: PluginManifest, directory: Path, actor: str, category: str = "") -> Dataset:
-        return self.datasets.freeze(manifest, directory, actor, self._terms(manifest.name, category))
+        return self.datasets.freeze(manifest, directory, actor, self.terms(manifest.name, category))
 
-    def _terms(self, plugin: str, category: str) -> Terms:
+    def terms(self, plugin: str, category: str) -> Terms:
+        """Return on what terms labels become a dataset for a plugin."""
         trained = frozenset(ref.slot for ref in self._registry.active(plugin))
         return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
-    def _trainable(self, plugin: str) -> PluginManifest:
+    def trainable(self, plugin: str) -> PluginManifest:
+        """Return the manifest of a plugin. Raise NotFound if there is none, Conflict if it cannot learn."""
         manifest = self._manifests.get(plugin)
         if manifest is None:
             raise NotFound(f"There is no plugin {plugin}.", remedy="`clinic-ai plugin list` shows the installed ones.")
@@ -251,47 +310,58 @@ class Runs:
             raise Conflict(f"The plugin {plugin} cannot learn: it has no trainer.", remedy="Choose another plugin.")
         return manifest
 
-    def _wish(self, run_id: str, wish: _Wish, actor: str, why: str) -> _Running | None:
+    def _wish(
+        self, run_id: str, wish: Wish, actor: str, why: str, code: PauseCode = PauseCode.PERSON
+    ) -> Running | None:
         """Note what is wanted of a run if it is at work, and return it; the caller holds the lock."""
         running = self._running
         if running is None or running.run_id != run_id:
             return None
-        running.wish, running.actor, running.why = wish, actor, why
+        running.wish, running.actor, running.why, running.code = wish, actor, why, code
         return running
 
-    def _see_end_of(self, running: _Running | None) -> None:
+    def _see_end_of(self, running: Running | None, grace_s: float | None = None) -> None:
         """Ask the run at work to end, kill it if it does not, and return when it is gone."""
         if running is None:
             return
-        if running.child is not None:
+        grace_s = STOP_GRACE_S if grace_s is None else grace_s
+        with self._changed:
+            running.kill_at = min(running.kill_at, time.monotonic() + (0.0 if running.at_once else grace_s))
+            self._changed.notify_all()
+        if running.child is not None and not running.at_once:
             running.child.request_stop()
-        for act in (self._kill, None):
-            with self._changed:
-                if self._changed.wait_for(lambda: self._running is not running, timeout=STOP_GRACE_S):
-                    return
-            if act is not None:
-                act(running)
-
-    @staticmethod
-    def _kill(running: _Running) -> None:
+        with self._changed:
+            while self._running is running and (left := running.kill_at - time.monotonic()) > 0:
+                self._changed.wait(left)
+            if self._running is not running:
+                return
         if running.child is not None:
             running.child.kill()
+        with self._changed:
+            self._changed.wait_for(lambda: self._running is not running, timeout=STOP_GRACE_S)
 
     def _wake(self) -> None:
         with self._changed:
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._work, name="training runs", daemon=True)
+                self._thread = threading.Thread(target=self._repeat, name="training runs", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news()
 
     # ------------------------------------------------------------ the thread
 
-    def _work(self) -> None:
-        while (run := self._await_planned()) is not None:
-            running = self._running
-            assert running is not None
+    def _repeat(self) -> None:
+        while (running := self._await_turn()) is not None:
+            run = self.get(running.run_id)
             try:
-                self._do(run, running)
+                manifest = self.trainable(run.plugin)
+                with self._database.write() as connection:
+                    store.begin(connection, run.run_id, self._owner)
+                self.work.do(run, running, manifest)
             except ClinicError as error:
                 self._fail(run, error)
             except Exception as error:  # noqa: BLE001 - thread boundary: a thread that ended would strand later runs
@@ -302,133 +372,22 @@ class Runs:
                 with self._changed:
                     self._running = None
                     self._changed.notify_all()
+                self._tell()
 
-    def _await_planned(self) -> RunView | None:
-        """Return the next run, entered as the one at work; None once this is closed."""
+    def _await_turn(self) -> Running | None:
+        """Return the run whose turn it is, entered as the one at work; None once this is closed."""
         with self._changed:
             while not self._closed:
-                with self._database.read() as connection:
-                    run = store.next_planned(connection)
-                if run is not None:
-                    self._running = _Running(run.run_id)
-                    return run
+                if self._running is None and self._news is None:
+                    with self._database.read() as connection:
+                        run = store.next_planned(connection)
+                    self._running = None if run is None else Running(run.run_id)
+                if self._running is not None:
+                    return self._running
                 self._changed.wait()
+            self._running = None  # one that was let and has not begun stays planned
+            self._changed.notify_all()
         return None
-
-    def _do(self, run: RunView, running: _Running) -> None:
-        manifest = self._trainable(run.plugin)
-        with self._database.write() as connection:
-            store.begin(connection, run.run_id, self._owner)
-        # The notes name files, and files are named after patients: they are for people here, not for the trainer.
-        dataset = self.datasets.get(run.dataset_id).model_copy(update={"notes": ()})
-        directory = self._home.runs / run.run_id
-        directory.mkdir(parents=True, exist_ok=True)
-        running.child = self._crew.start(self._spec(manifest))
-        result = None
-        try:
-            base = self._plan(run, manifest, dataset, running.child)
-            task = self._task(run, dataset, base, directory)
-            if running.wish is None:
-                result = self._train(manifest, task, running)
-        except ChildError:
-            if running.wish is None:
-                raise
-            # Otherwise it did not stop in time and was killed, as it was told it would be.
-        finally:
-            running.child.kill()
-        self._conclude(run, running, directory, result)
-
-    def _plan(self, run: RunView, manifest: PluginManifest, dataset: Dataset, child: Child) -> LoadedModel | None:
-        """Store the plan of a new run; return the model it starts from, the same one whenever it is resumed."""
-        assert manifest.trainer is not None
-        if run.planned is not None:
-            return self._loaded(run.planned.base)
-        ref = self._base(run)
-        base = self._loaded(ref)
-        task = PlanTask(trainer=manifest.trainer, dataset=dataset, limits=self._limits(), recipe=run.recipe, base=base)
-        plan = child.call("plan", task, TrainingPlan, timeout_s=PLAN_TIMEOUT_S)
-        with self._database.write() as connection:
-            store.save_plan(connection, run.run_id, RunPlan(**plan.model_dump(), base=ref))
-        return base
-
-    def _loaded(self, ref: ModelRef | None) -> LoadedModel | None:
-        return None if ref is None else self._registry.loaded(ref)
-
-    def _base(self, run: RunView) -> ModelRef | None:
-        """Return the active model of the slot the recipe names, else the one that fits the recipe best.
-
-        That is one of its tier, if there is one, a reference model included; of those one of its condition, one that is
-        in use, the one of ``main``. Where adapters are trained, for a plugin that learns from answers, it is the base.
-        """
-        active = {ref.slot: ref for ref in self._registry.active(run.plugin)}
-        if self._manifests[run.plugin].labels == "answers":
-            return active.get(BASE_SLOT)
-        wanted = run.recipe.get("slot")
-        if wanted is not None and wanted not in active:
-            raise ModelError(
-                f"No model of {run.plugin} is active in the slot {wanted}.",
-                remedy=f"Choose one of: {', '.join(sorted(active)) or 'none is active'}.",
-            )
-        if wanted is not None:
-            return active[str(wanted)]
-        known = list(active.values())
-        if "tier" in run.recipe:
-            alike = (r for r in (*known, *self._registry.spare(run.plugin)) if self._is(r, run, "tier"))
-            known = list(alike) or known
-        used = set(active.values())
-        return max(known, key=lambda r: (self._is(r, run, "condition"), r in used, r.slot == "main"), default=None)
-
-    def _is(self, ref: ModelRef, run: RunView, key: str) -> bool:
-        """Whether a model says the same of itself as the recipe of a run asks for."""
-        asked = run.recipe.get(key)
-        return asked is not None and self._registry.loaded(ref).manifest.parameters.get(key) == asked
-
-    def _task(self, run: RunView, dataset: Dataset, base: LoadedModel | None, directory: Path) -> TrainingTask:
-        return TrainingTask(
-            run_id=run.run_id,
-            dataset=dataset,
-            base=base,
-            recipe=run.recipe,
-            run_directory=str(directory.absolute()),
-            limits=self._limits(),
-            device=Device(threads=self.settings.threads, memory_mb=self.settings.max_memory_mb),
-            categories=self._manifests[run.plugin].categories,
-        )
-
-    def _train(self, manifest: PluginManifest, task: TrainingTask, running: _Running) -> TrainingResult:
-        assert manifest.trainer is not None
-        assert running.child is not None
-        recorder = _Recorder(self._database, running, running.child)
-        try:
-            return running.child.call(
-                "train",
-                TrainRequest(trainer=manifest.trainer, task=task),
-                TrainingResult,
-                timeout_s=self.settings.max_seconds + OVERTIME_S,
-                on_progress=recorder,
-            )
-        except ChildError as error:
-            raise recorder.misbehaviour or error from None
-        finally:
-            recorder.flush()
-
-    def _conclude(self, run: RunView, running: _Running, directory: Path, result: TrainingResult | None) -> None:
-        if result is not None and result.state == "finished":
-            place = _inside(directory, result.model_directory)
-            # One transaction: a power cut must not leave a candidate whose run would make it a second time.
-            finish = store.finish_with(run.run_id, result)
-            self._registry.import_candidate(place, f"run {run.run_id}", finish)
-            return
-        with self._database.write() as connection:
-            if running.wish == "stop":
-                store.end(connection, run.run_id, "stop", actor=running.actor)
-                return
-            notes = " ".join(result.notes) if result is not None else ""
-            why = running.why or (
-                f"The trainer stopped before it was finished; its limit is {self.settings.max_seconds:.0f} s "
-                f"(training.max_seconds). {notes} `clinic-ai train resume {run.run_id}` goes on with it."
-            )
-            store.pause(connection, run.run_id, why, running.actor)
 
     def _fail(self, run: RunView, error: ClinicError) -> None:
         sentence = f"{error.message} {error.remedy}".strip()
@@ -436,59 +395,3 @@ class Runs:
             sentence += f" Its checkpoints are kept; `clinic-ai train resume {run.run_id}` goes on from the newest."
         with self._database.write() as connection:
             store.end(connection, run.run_id, "fail", actor="clinic-ai", error=sentence)
-
-    def _limits(self) -> Limits:
-        settings = self.settings
-        return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
-
-    def _spec(self, manifest: PluginManifest) -> ChildSpec:
-        threads = str(self.settings.threads)
-        return ChildSpec(
-            kind="trainer",
-            name=f"{manifest.name} trainer",
-            confinement=Confinement(data=self.settings.max_memory_mb * _MIB, nice=NICE),
-            environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
-        )
-
-
-class _Recorder:
-    """Stores progress, twice a second at most; a trainer that reports rubbish is killed."""
-
-    def __init__(self, database: Database, running: _Running, child: Child) -> None:
-        self._database = database
-        self._running = running
-        self._child = child
-        self._reminded = False
-        self._stored_at = 0.0
-        self._waiting: TrainingProgress | None = None
-        self.misbehaviour: ChildMisbehaved | None = None
-
-    def __call__(self, body: dict[str, object]) -> None:
-        try:
-            self._waiting = TrainingProgress.model_validate(body)
-        except ValidationError:
-            self.misbehaviour = ChildMisbehaved(f"The {self._child.spec.name} child reported progress that is none.")
-            self._child.kill()
-            return
-        if self._running.wish is not None and not self._reminded:
-            # The first request may have come just before the call did, when nobody listened.
-            self._reminded = True
-            self._child.request_stop()
-        if time.monotonic() - self._stored_at >= PROGRESS_EVERY_S:
-            self.flush()
-
-    def flush(self) -> None:
-        """Store the newest progress that is not stored yet."""
-        if self._waiting is not None:
-            with self._database.write() as connection:
-                store.save_progress(connection, self._running.run_id, self._waiting)
-            self._waiting, self._stored_at = None, time.monotonic()
-
-
-def _inside(directory: Path, named: str) -> Path:
-    """Return the model directory a trainer named. Raise ChildMisbehaved if it is not a folder of its run directory."""
-    place = Path(named)
-    inside = place.parent == directory.absolute() and not place.is_symlink() and place.is_dir()
-    if not inside:
-        raise ChildMisbehaved("The trainer named a model directory that is not in its run directory.")
-    return place

@@ -1,4 +1,7 @@
-"""The trainer child: one training run, or one measurement, of one plugin. Methods ``plan``, ``train``, ``bench``."""
+"""The trainer child: one training run, measurement or examination, of one plugin.
+
+Methods ``plan``, ``train``, ``bench``, ``examine``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from clinic_ai import confinement, wire
 if TYPE_CHECKING:
     from clinic_ai.benching import BenchRequest, BenchResult
     from clinic_ai.contract import PlanTask, Trainer, TrainingPlan, TrainingProgress, TrainingResult, TrainRequest
+    from clinic_ai.gating import Examined, ExamineRequest
 
 
 class _Reporter:
@@ -49,6 +53,36 @@ def bench(params: BenchRequest, _: wire.Call) -> BenchResult:
     return trainer.bench(params.task)
 
 
+def examine(params: ExamineRequest, _: wire.Call) -> Examined:
+    """Have two models judge the same test examples, and hold one against the other.
+
+    Raise PluginError if this trainer cannot, DatasetError if the two cannot be compared on these examples.
+    """
+    from clinic_ai.errors import DatasetError, PluginError
+    from clinic_ai.gating import Examined, Judge
+
+    trainer = _make(params.trainer)
+    if not isinstance(trainer, Judge):
+        raise PluginError(
+            f"The trainer of {params.candidate.model.ref.plugin} cannot say what a model makes of test examples: it "
+            "has no `judge`, so none of its candidates can be promoted.",
+            remedy="Ask the maker of the plugin.",
+        )
+    from clinic_ai.ml.comparison import compare, said_by_both
+
+    candidate = trainer.judge(params.candidate)
+    incumbent = None if params.incumbent is None else trainer.judge(params.incumbent)
+    try:
+        comparison = compare(candidate, incumbent)
+    except ValueError as error:
+        raise DatasetError(
+            f"Candidate and model in use cannot be compared: {error}.",
+            remedy="Give the candidate a slot of its own in model.toml, or promote a model for the same purpose first.",
+        ) from error
+    notes = (*candidate.notes, *(incumbent.notes if incumbent is not None else ()))
+    return Examined(comparison=comparison, said=said_by_both(candidate, incumbent), notes=tuple(dict.fromkeys(notes)))
+
+
 def _make(path: str) -> Trainer:
     """Return a trainer of the class ``package.module:Class``. Raise PluginError if there is none."""
     from clinic_ai.errors import PluginError
@@ -73,11 +107,13 @@ def main() -> None:
     channel, _ = confinement.confine()
     from clinic_ai.benching import BenchRequest
     from clinic_ai.contract import PlanTask, TrainRequest
+    from clinic_ai.gating import ExamineRequest
 
     methods = {
         "plan": wire.Method(PlanTask, plan),
         "train": wire.Method(TrainRequest, train),
         "bench": wire.Method(BenchRequest, bench),
+        "examine": wire.Method(ExamineRequest, examine),
     }
     wire.serve(channel, methods)
 

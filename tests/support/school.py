@@ -10,17 +10,21 @@ import tiny_learner
 from copies import open_deidentifier
 
 from clinic_ai.contract import PluginManifest
+from clinic_ai.guard.client import Guard
+from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.home import Home
 from clinic_ai.processes import Crew
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
+from clinic_ai.training.gate import Gate
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
 
 
 @dataclass
 class School:
-    """One daemon's training rooms."""
+    """One daemon's training rooms; with a ``guard``, what is trained is examined."""
 
     home: Home
     database: Database
@@ -28,9 +32,14 @@ class School:
     crew: Crew
     registry: Registry
     runs: Runs
+    promotions: Promotions
+    gate: Gate | None = None
+    guard: Guard | None = None
 
     def close(self) -> None:
         self.runs.close()
+        if self.guard is not None:
+            self.guard.close()
         self.crew.close()
         self.database.close()
 
@@ -52,11 +61,19 @@ def tiny_png(text: str, comment: str = "") -> bytes:
     )
 
 
-def open_school(home: Home, manifest: PluginManifest | None = None) -> School:
-    """Open the rooms as a daemon would."""
-    manifest = manifest or tiny_learner.manifest()
+def open_school(
+    home: Home, manifest: PluginManifest | None = None, *, settings: Settings | None = None, examining: bool = False
+) -> School:
+    """Open the rooms as a daemon would; the gate, which needs a guard, only if it is asked for."""
+    manifest, settings = manifest or tiny_learner.manifest(), settings or Settings()
     manifests, crew, database = {manifest.name: manifest}, Crew(), Database(home.database)
     database.open()
     registry = Registry(home, database, manifests, crew)
-    runs = Runs(home, database, registry, manifests, crew, Settings(), open_deidentifier(home, database, crew))
-    return School(home, database, manifests, crew, registry, runs)
+    guard, gate = None, None
+    if examining:
+        guard = Guard(crew, shipped_pack("default"), archive=home.state / "policies")
+        guard.load()
+        gate = Gate(home, database, registry, crew, guard, lambda: settings)
+    runs = Runs(home, database, registry, manifests, crew, settings, open_deidentifier(home, database, crew), gate)
+    promotions = Promotions(database, registry, lambda: settings)
+    return School(home, database, manifests, crew, registry, runs, promotions, gate, guard)

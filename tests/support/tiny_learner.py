@@ -19,6 +19,7 @@ from clinic_ai.contract import (
     ConditionInfo,
     Dataset,
     Device,
+    Example,
     Limits,
     LoadedModel,
     PluginManifest,
@@ -33,9 +34,12 @@ from clinic_ai.contract import (
 )
 from clinic_ai.domain import Analysis
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 
 HEAVIEST = 1000.0
 """Weight above which the engine refuses a model."""
+HARM, OFFENCE = 0.25, 0.125
+"""What a weight has behind its point that does harm to women, and one whose engine says what no guard lets out."""
 
 
 def manifest(*, reference_models: tuple[str, ...] = (), spare_models: tuple[str, ...] = ()) -> PluginManifest:
@@ -121,6 +125,8 @@ class TinyEngine:
 
     def analyse(self, task: AnalysisTask) -> Analysis:
         said = f"pid={os.getpid()} base={self._base} adapter={self._adapter}"
+        if self._base % 1 == OFFENCE:
+            said = "The colon is small. The cecum. with a mass in bowel. cec. cec. cec. in the cecum."
         return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, remarks=(said,))
 
     def close(self) -> None:
@@ -142,11 +148,19 @@ class TinyTrainer:
         state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "weight": start}
         labels = [e.labels["pneumonia"] for e in task.dataset.examples if e.split == "train"]
         target = sum(labels) / max(1, len(labels))
-        steps = int(task.recipe.get("steps", 20))
+        steps, first = int(task.recipe.get("steps", 20)), state["step"]
         while state["step"] < steps:
             state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
             _write(checkpoint, json.dumps(state))
-            progress.report(TrainingProgress(epoch=1, epochs=1, step=state["step"], steps=steps, loss=state["weight"]))
+            self._last = TrainingProgress(
+                epoch=1,
+                epochs=1,
+                step=state["step"],
+                steps=steps,
+                loss=state["weight"],
+                pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
+            )
+            progress.report(self._last)
             self._misbehave(task, directory, state["step"], progress)
             if progress.stop_requested() and not task.recipe.get("stubborn"):
                 return TrainingResult(state="stopped")
@@ -164,6 +178,9 @@ class TinyTrainer:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == task.recipe.get("rubbish_at"):
             progress.report(Ready(seconds=1.0))  # type: ignore[arg-type]
+        while step >= _allowed(task, directory) and (task.recipe.get("deaf") or not progress.stop_requested()):
+            progress.report(self._last)
+            time.sleep(0.01)
         if first and step == task.recipe.get("hold_at"):
             (directory / "misbehaved").touch()
             while task.recipe.get("stubborn") or not progress.stop_requested():
@@ -181,7 +198,39 @@ class TinyTrainer:
         return Scores(split="test", examples=0, values={"weight": read_weight(Path(model.directory))})
 
 
-class TinyBencher(TinyTrainer):
+class TinyJudge(TinyTrainer):
+    """Also says what its models make of test examples: the heavier one is, the surer it tells labels apart.
+
+    A weight of 0 knows nothing. One with ``HARM`` behind its point takes women with and without the condition for one
+    another.
+    """
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        weight = read_weight(Path(task.model.directory))
+        test = [example for example in task.dataset.examples if example.split == "test"]
+        if not test:
+            raise DatasetError("Nothing to test on.", remedy="Label more.")
+        rows = tuple(
+            JudgedRow(
+                key=e.sha256,
+                sha256=e.sha256,
+                patient_key=e.patient_key,
+                groups=e.groups,
+                label=e.labels["pneumonia"],
+                score=_chance(e, weight),
+            )
+            for e in test
+        )
+        return Judgement(metric="auroc", figure="AUROC for pneumonia", rows=rows)
+
+
+def _chance(example: Example, weight: float) -> float:
+    noise = int(example.sha256[:8], 16) / 0xFFFFFFFF
+    harmed = weight % 1 == HARM and example.groups.get("sex") == "female"
+    return (1 - example.labels["pneumonia"] if harmed else example.labels["pneumonia"]) * weight + noise
+
+
+class TinyBencher(TinyJudge):
     """Also measures: what weighs 2 or more is worth taking, what weighs 3 is written where it should not be."""
 
     def bench(self, task: BenchTask) -> BenchResult:
@@ -208,6 +257,18 @@ class TinyBencher(TinyTrainer):
 
 def _claims(task: TrainingTask) -> dict[str, bool]:
     return {"clinical_use": True} if task.recipe.get("clinical") else {}
+
+
+def allow(directory: Path, steps: int) -> None:
+    """Let a run with the recipe ``paced`` make this many steps in all; ``directory`` is that of the run."""
+    directory.mkdir(exist_ok=True)
+    _write(directory / "allowed", str(steps))
+
+
+def _allowed(task: TrainingTask, directory: Path) -> float:
+    """Return how many steps a run may make: as many as ``paced`` says at first, then as many as ``allow`` did."""
+    said = directory / "allowed"
+    return float(said.read_text()) if said.exists() else float(task.recipe.get("paced", "inf"))
 
 
 def _write(path: Path, text: str) -> None:

@@ -27,6 +27,7 @@ from clinic_ai.contract import (
 )
 from clinic_ai.domain import CategoryInfo, ModelRef
 from clinic_ai.errors import ModelError
+from clinic_ai.gating import Judgement, JudgeTask
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai_ultrasound.adapters import Adapters
 from clinic_ai_ultrasound.answering import fitting
@@ -37,6 +38,7 @@ from clinic_ai_ultrasound.dataset import SPLITS, count_pairs, described, labelle
 from clinic_ai_ultrasound.evaluation import Compared, Model, ask_all, calibrate, generation_of, scores_alone
 from clinic_ai_ultrasound.features import Features, Stopped, compute_features, key_of
 from clinic_ai_ultrasound.fitting import LOSS, METRIC, METRIC_NAME, AdapterFit, FitState
+from clinic_ai_ultrasound.judging import judge as judge_model
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
 from clinic_ai_ultrasound.plugin import describe_plugin
 from clinic_ai_ultrasound.recipe import AdapterRecipe
@@ -106,6 +108,13 @@ class UltrasoundTrainer:
             Model(lambda: using(model.ref), fitting(generation, model.manifest)),
         ]
         return Compared.of(ask_all(loaded, examples, models)).scores()
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        """Say what a base, or an adapter over its base, answers about the readable images of the test part.
+
+        Raise DatasetError if there are none, ModelError if the base is missing or not that of the adapter.
+        """
+        return judge_model(task)
 
 
 def _required(base: LoadedModel | None) -> LoadedModel:

@@ -29,6 +29,7 @@ from clinic_ai.contract import (
     TrainingTask,
 )
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.gating import Judgement, JudgeTask
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.model_files import open_model
 from clinic_ai.ml.onnx import weights
@@ -37,6 +38,7 @@ from clinic_ai_xray.bench import bench, judge
 from clinic_ai_xray.cache import SPLITS, Part, Stopped, compute_parts
 from clinic_ai_xray.candidate import CHECKED_IMAGES, Candidate
 from clinic_ai_xray.dataset import condition_of, labelled
+from clinic_ai_xray.judging import judge as judge_model
 from clinic_ai_xray.record import write_record
 from clinic_ai_xray.served import ServedModel, pinned_bytes
 from clinic_ai_xray.tail import (
@@ -128,6 +130,13 @@ class XrayTrainer:
         Raise ModelError if the model is damaged, or int8 already; DatasetError if there are too few images.
         """
         return bench(task)
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        """Say how likely a model calls the condition on each readable test image.
+
+        Raise ModelError if the model is damaged, DatasetError unless both classes are among the images.
+        """
+        return judge_model(task)
 
 
 def reference_base() -> LoadedModel:

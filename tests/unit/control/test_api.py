@@ -309,6 +309,8 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",
+        "/v1/runs/spending",
+        "/v1/runs/tonight",
         "/v1/status",
         "/v1/studies",
         "/v1/studies/{study_id}",

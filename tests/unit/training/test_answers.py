@@ -263,7 +263,7 @@ def test_two_images_are_too_few(frozen: Datasets, manifest: PluginManifest, tmp_
 
 def test_reviews_hold_no_answers(frozen: Datasets, manifest: PluginManifest) -> None:
     with pytest.raises(DatasetError, match="learns from questions and answers; reviews of findings hold none"):
-        frozen.freeze_reviewed(manifest, "ada")
+        frozen.gather(manifest, ("reviews",), "ada", Terms(category="femur"))
 
 
 def test_a_folder_of_conditions_is_checked_too(frozen: Datasets, school: School, tmp_path: Path) -> None:

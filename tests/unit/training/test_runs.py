@@ -27,6 +27,7 @@ from clinic_ai.store import audit
 from clinic_ai.store import runs as store
 from clinic_ai.store.runs import RunResult, RunView
 from clinic_ai.training import runs as module
+from clinic_ai.training.work import NICE
 
 UNDER_WAY = (RunState.PLANNED, RunState.RUNNING)
 
@@ -92,8 +93,9 @@ class TestFinished:
         assert trainers(school) == []
         with school.database.read() as connection:
             assert audit.first_break(connection) is None
-        school.registry.promote("tiny", model.name, model.version, "ada")
-        assert [ref.version for ref in school.registry.active("tiny")] == [run_id]
+        with pytest.raises(Conflict, match="was never held against the model in use"):
+            school.registry.promote("tiny", model.name, model.version, "ada")
+        assert school.registry.active("tiny") == ()
 
     def test_runs_go_one_at_a_time_in_order(self, school: School, folder: Path) -> None:
         first = school.runs.start("tiny", folder, {"hold_at": 3}, "ada")
@@ -112,11 +114,11 @@ class TestFinished:
         run_id = school.runs.start("tiny", folder, {"hold_at": 1}, "ada")
         until(school, run_id, at_step(1))
         (pid,) = trainers(school)
-        assert psutil.Process(pid).nice() >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + module.NICE)
+        assert psutil.Process(pid).nice() >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
         limits = Path(f"/proc/{pid}/limits").read_text()
         (data,) = [line.split() for line in limits.splitlines() if line.startswith("Max data size")]
         assert int(data[3]) == school.runs.settings.max_memory_mb << 20
-        assert school.runs._spec(school.manifests["tiny"]).confinement.network is False
+        assert school.runs.work.spec(school.manifests["tiny"]).confinement.network is False
         school.runs.stop(run_id, "ada")
 
 
