@@ -7,20 +7,18 @@ and in the third from right ones alone.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 from harness import QUICK, Daemon, rows, wait_until
-from phantom_clinic import FILMS, SIGNER, Patient, at_rest, calls, patients_of, review
+from phantom_clinic import SIGNER, Patient, at_rest, calls, patients_of, review
 
 from clinic_ai.control.client import Client
 from clinic_ai.control.review_views import ReviewView
 from clinic_ai.domain import Presence
-from clinic_ai.gating import GateReport, GroupCompared
+from clinic_ai.gating import GateReport
 from clinic_ai.home import Home
 
 SETTINGS = (
@@ -103,7 +101,9 @@ def test_three_nights(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -
             film.rename(home.inbox / film.name)
     say("drawn")
     wait_until(
-        lambda: len(rows(home, "SELECT 1 FROM artefacts WHERE state = 'PRELIMINARY'")) == len(patients) and at_rest(home),
+        lambda: (
+            len(rows(home, "SELECT 1 FROM artefacts WHERE state = 'PRELIMINARY'")) == len(patients) and at_rest(home)
+        ),
         "all results",
     )
     say("analysed")

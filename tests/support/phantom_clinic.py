@@ -130,9 +130,7 @@ def _sign(client: ReviewClient, view: ReviewView, *, present: bool) -> None:
         client.accept(artefact_id, AcceptReview(digest=view.digest, reviewer=SIGNER, consent=True))
         return
     correction = Correction(condition="pneumonia", presence=Presence.PRESENT if present else Presence.ABSENT)
-    client.amend(
-        artefact_id, AmendReview(digest=view.digest, reviewer=SIGNER, consent=True, corrections=(correction,))
-    )
+    client.amend(artefact_id, AmendReview(digest=view.digest, reviewer=SIGNER, consent=True, corrections=(correction,)))
 
 
 def calls(view: ReviewView) -> set[Presence]:
