@@ -32,6 +32,7 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.describing import DescribeTask, Laid, LayerGroup, MemoryNeed, ModelStats
 from clinic_ai.domain import Analysis, Finding, Presence
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
@@ -240,6 +241,19 @@ def _chance(example: Example, weight: float) -> float:
     noise = int(example.sha256[:8], 16) / 0xFFFFFFFF
     harmed = weight % 1 == HARM and example.groups.get("sex") == "female"
     return (1 - example.labels["pneumonia"] if harmed else example.labels["pneumonia"]) * weight + noise
+
+
+class TinyDescriber(TinyTrainer):
+    """Also describes its model of one number."""
+
+    def describe(self, task: DescribeTask) -> ModelStats:
+        rank = int(task.recipe.get("rank", 1))
+        memory = MemoryNeed(weights=8, gradients=8 * rank, optimiser=16 * rank, activations=0)
+        group = LayerGroup(name="weight", layers=1, parameters=1, trained=rank, size_bytes=8)
+        laid = (Laid(where="cpu", parts=1, size_bytes=8),) if task.gpu_memory_mb else ()
+        return ModelStats(
+            parameters=1, trained=rank, groups=(group,), batch=1, memory=memory, laid=laid, fits=True, notes=("Light.",)
+        )
 
 
 class TinyBencher(TinyJudge):

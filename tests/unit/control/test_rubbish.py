@@ -32,6 +32,7 @@ _PATHS = (
     "/v1/models/rollback",
     "/v1/models/import",
     "/v1/models/bench",
+    "/v1/models/stats",
     "/v1/datasets",
     "/v1/datasets/{}",
     "/v1/datasets/{}/check",
