@@ -387,8 +387,7 @@ class Appliance:
             log.error("policy.refused", problem=error.message)
             return (error.message,)  # the guard itself raised the alert
         self.settings = fresh
-        self.guard.timeout_s = fresh.guard.timeout_s
-        self.guard.max_restarts = fresh.execution.max_restarts
+        self.guard.timeout_s, self.guard.max_restarts = fresh.guard.timeout_s, fresh.execution.max_restarts
         self.guard.restart_window_s = fresh.execution.restart_window_s
         self.runs.settings = fresh.training
         self.execution.follow_settings()

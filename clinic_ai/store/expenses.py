@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, upd
 
 from clinic_ai.contract import TrainingPlan
 from clinic_ai.domain import Key, RunState, Spent, Word
+from clinic_ai.store.runs import RunPlan
 from clinic_ai.store.tables import expenses, runs
 
 Kind = Literal["work", "pause", "fail", "finish", "refuse"]
@@ -105,7 +106,7 @@ def _experience(connection: Connection, run_id: str, plan: str) -> Experience:
     rows = [_view(row) for row in connection.execute(query)]
     return Experience(
         run_id=run_id,
-        plan=TrainingPlan.model_validate_json(plan),
+        plan=RunPlan.model_validate_json(plan),
         spent=of_run(connection, run_id),
         peaks=_most([row.peaks for row in rows]),
         device=rows[-1].device,

@@ -8,6 +8,7 @@ checkpoint; it goes on by itself when all of it is so again. What a person pause
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from pathlib import Path
@@ -41,6 +42,8 @@ log = structlog.get_logger()
 
 SAMPLE_S = 1.0
 """A run at work is looked at this often, and one that may not begin is tried."""
+MOST_LATE_S = 1.0
+"""So much of its grace a run loses at most because a study was seen late: it needs the rest for its checkpoint."""
 TELL_S = 60.0
 """The figures in the sentence why a run waits are renewed this often."""
 LASTING = frozenset(
@@ -106,6 +109,8 @@ class Night:
         """Whether there may be a run that could begin or go on."""
         self._tried_at = -math.inf
         self._tick_s = SAMPLE_S
+        self._called_at: float | None = None
+        """When a study or question came for which a run is to make way, monotonic seconds of this process."""
         self._told: dict[str, tuple[PauseCode, float]] = {}
         runs.govern(self._news)
 
@@ -114,10 +119,18 @@ class Night:
         self._tried_at = -math.inf
         self._wake()
 
-    def make_way(self) -> None:
-        """Let training make way now: a study or a question has come."""
-        self._runs.hurry(self._settings().grace_s)
+    def make_way(self, late_s: float = 0.0) -> None:
+        """Let training make way now: a study or a question has come, this many seconds ago."""
+        if self._called_at is None:
+            self._called_at = time.monotonic() - min(late_s, MOST_LATE_S)
+        self._runs.hurry(self._grace_s())
         self._wake()
+
+    def _grace_s(self) -> float:
+        """Return the seconds a run may have for its checkpoint: its grace counts from when the study came."""
+        called_at = self._called_at
+        late_s = 0.0 if called_at is None else min(time.monotonic() - called_at, MOST_LATE_S)
+        return max(0.0, self._settings().grace_s - late_s)
 
     def tonight(self) -> Tonight:
         """Return what will be trained in the next window, why or why not, and what it will cost."""
@@ -143,6 +156,7 @@ class Night:
         if running is not None:
             self._watch(running)
             return False
+        self._called_at = None
         return self._start() or self._plan()
 
     def _watch(self, running: Running) -> None:
@@ -188,7 +202,7 @@ class Night:
         study = code is PauseCode.STUDY
         self._ended_for = verdict
         log.info("run.pauses", run=stretch.run.run_id, code=code.value, sentence=verdict.sentence)
-        grace_s = self._settings().grace_s if study else STOP_GRACE_S
+        grace_s = self._grace_s() if study else STOP_GRACE_S
         self._runs.interrupt(code, f"{verdict.sentence} {verdict.remedy}".strip(), grace_s)
         if self._runs.at_work is not stretch.running:
             self._close(stretch, reading)
