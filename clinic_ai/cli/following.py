@@ -58,7 +58,7 @@ class Lines:
 
     def show(self, row: RunRow) -> None:
         """Print where the run stands if that is news."""
-        line = f"{row.run_id}  {row.state}  {words_of(row.progress)}".rstrip()
+        line = f"{row.run_id}  {row.state}  {row.error or words_of(row.progress)}".rstrip()
         if line != self._last:
             typer.echo(line)
             self._last = line
@@ -107,7 +107,7 @@ class Bar:
             figures.append(f"{age(progress['eta_s'] - (self._clock() - self._since))} left")
         self._bar.update(
             self._task,
-            description=progress.get("message") or (_epoch(progress) if progress else _WAITS[row.state]),
+            description=_description(row, progress),
             total=progress.get("steps") or None,
             completed=progress.get("step", 0),
             figures=", ".join(figures),
@@ -119,7 +119,13 @@ class Bar:
         self._bar.console.print(text, markup=False, highlight=False)
 
 
-_WAITS = {"PLANNED": "waits for its turn", "RUNNING": "starts"}
+_WAITS = {"PLANNED": "waits for its turn", "RUNNING": "starts", "PAUSED": "is paused"}
+
+
+def _description(row: RunRow, progress: dict[str, Any]) -> str:
+    if row.state != "RUNNING" and row.error:
+        return row.error
+    return str(progress.get("message") or (_epoch(progress) if progress else _WAITS[row.state]))
 
 
 def words_of(progress: dict[str, Any] | None) -> str:
@@ -146,4 +152,7 @@ def _figures(progress: dict[str, Any]) -> list[str]:
         parts.append(f"loss {progress['loss']:.4f}")
     if progress.get("metric") is not None:
         parts.append(f"{progress.get('metric_name') or 'metric'} {progress['metric']:.3f}")
+    for key, form in (("memory_mb", "{} MiB"), ("temperature_c", "{:.0f} °C"), ("power_w", "{:.0f} W")):
+        if progress.get(key) is not None:
+            parts.append(form.format(progress[key]))
     return parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
+from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of, order_of
 
 if TYPE_CHECKING:
     from clinic_ai.cli.offline import Training
@@ -23,41 +23,54 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, 
 FolderArgument = Annotated[
     Path | None, typer.Argument(metavar="[DIR]", help="Labelled images; else labels/PLUGIN of the home.")
 ]
+FromOption = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="SOURCES",
+        help="What is learned: reviews (signed, with consent), labels (a folder), or reviews,labels.",
+    ),
+]
 CategoryOption = Annotated[
     str, typer.Option(help="Where a plugin learns answers: what they are about; else the folder's name says it.")
 ]
-LIVING = {"PLANNED", "RUNNING"}
+NowOption = Annotated[bool, typer.Option("--now", help="Do not wait for a training window.")]
 _POLL_S = 1.0
+LASTING = {"window", "night_energy", "year_energy", "year_compute", "year_money"}
+"""Reasons to wait that last for hours."""
 
 
 @train.command("run", epilog=example("train run xray /srv/labelled-chest --set epochs=5"))
 def run(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that learns.")],
     dataset: FolderArgument = None,
+    sources: FromOption = "labels",
     category: CategoryOption = "",
     condition: Annotated[
         str, typer.Option(help="What to learn, as `plugin conditions` lists it; else the only one that is labelled.")
     ] = "",
     tier: Annotated[str, typer.Option(help="fast or intensive, where the plugin has both.")] = "",
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Recipe of the run.")] = None,
+    now: NowOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a plugin on labelled images and follow the run to its end.
+    """Train a plugin on labelled images, or on what people signed, and follow the run to its end.
 
     What comes of it is a candidate: nothing is in use before `clinic-ai model promote`. Ctrl-C leaves a run of the
-    daemon alone; without a daemon it pauses the run.
+    daemon alone; without a daemon it pauses the run. Where clinic.toml has training windows, it waits for one.
     """
-    from clinic_ai.cli.offline import absolute, training
+    from clinic_ai.cli.offline import training
     from clinic_ai.cli.output import Exit, say
     from clinic_ai.control.views import RunOrder
 
     place = home_of(home)
-    folder = dataset or place.labels / plugin
     named = (("category", category), ("condition", condition), ("tier", tier))
     chosen = {key: value for key, value in named if value}
-    order = RunOrder(plugin=plugin, dataset=absolute(folder), recipe={**dict(map(pair_of, setting or [])), **chosen})
+    recipe = {**dict(map(pair_of, setting or [])), **chosen}
+    asked = _asked(sources, dataset, place, plugin)
+    order = order_of(RunOrder, plugin=plugin, **asked, recipe=recipe, at_once=now)
     with training(place) as desk:
         row = desk.start_run(order)
         notes = row.dataset_notes
@@ -75,20 +88,22 @@ def run(
 def check(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that would learn.")],
     dataset: FolderArgument = None,
+    sources: FromOption = "labels",
     category: CategoryOption = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run would learn from labelled images, and everything that is wrong with them; nothing is started.
+    """Say what a run would learn, and everything that is wrong with the labels; nothing is started.
 
     Exit code 1: there are problems, and `train run` would refuse the folder.
     """
-    from clinic_ai.cli.offline import absolute, training
+    from clinic_ai.cli.offline import training
     from clinic_ai.cli.output import Exit, print_json
     from clinic_ai.control.training_views import CheckOrder
 
     place = home_of(home)
-    order = CheckOrder(plugin=plugin, dataset=absolute(dataset or place.labels / plugin), category=category)
+    asked = _asked(sources, dataset, place, plugin)
+    order = order_of(CheckOrder, plugin=plugin, **asked, category=category)
     with training(place) as desk:
         found = desk.check_labels(order)
     if as_json:
@@ -152,6 +167,7 @@ def pause(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = Fa
 @train.command("resume", epilog=example("train resume R-20261121-7F3K9QXB"))
 def resume(
     run_id: RunArgument,
+    now: NowOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="With a daemon: do not wait for the end.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -162,7 +178,7 @@ def resume(
 
     place = home_of(home)
     with training(place) as desk:
-        desk.resume_run(run_id)
+        desk.resume_run(run_id, at_once=now)
         row = desk.run(run_id) if detach and desk.outlives_us else _follow(desk, run_id, quiet=as_json)
     _tell(row, as_json, place)
     if row.state == "FAILED":
@@ -173,13 +189,18 @@ def resume(
 
 
 def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
-    """Show progress until the run is over or the person has seen enough; return where it stands."""
+    """Show progress until the run is over or the person has seen enough; return where it stands.
+
+    One of the daemon is left alone where it waits for hours, for a window or another night.
+    """
     from clinic_ai.cli.following import follower
 
     try:
         with nullcontext() if quiet else follower() as shown:
             planned = desk.run(run_id).plan is not None  # a resumed run has told it before
-            while (row := desk.run(run_id)).state in LIVING:
+            while (row := desk.run(run_id)).state == "RUNNING" or row.goes_on:
+                if desk.outlives_us and row.pause_code in LASTING:
+                    break
                 if shown is not None:
                     if row.plan is not None and not planned:
                         planned = True
@@ -233,7 +254,7 @@ def _tell(row: RunRow, as_json: bool, home: Home) -> None:
     if candidate:
         say(f"What it measured is in {home.runs / row.run_id}.")
         words = f"{candidate['plugin']} {candidate['name']} {candidate['version']}"
-        say(f"Candidate {words}; `clinic-ai model promote {words}` makes it the active model.")
+        say(f"Candidate {words}; `clinic-ai model record {words}` shows how it compares with the model in use.")
 
 
 def _where(row: RunRow) -> str:
@@ -247,21 +268,25 @@ def _where(row: RunRow) -> str:
     return words_of(row.progress)
 
 
+def _asked(sources: str, dataset: Path | None, home: Home, plugin: str) -> dict[str, object]:
+    """Return what an order says of its labels. Raise typer.BadParameter if the options contradict each other."""
+    from clinic_ai.cli.offline import absolute
+
+    named = tuple(dict.fromkeys(word.strip() for word in sources.split(",") if word.strip()))
+    if not named or not set(named) <= {"reviews", "labels"}:
+        raise typer.BadParameter(f"{sources!r} is not reviews, labels or reviews,labels.", param_hint="--from")
+    if dataset is not None and "labels" not in named:
+        raise typer.BadParameter("A folder was named, but --from does not name labels.", param_hint="--from")
+    if named == ("labels",):
+        dataset = dataset or home.labels / plugin
+    return {"dataset": None if dataset is None else absolute(dataset), "sources": named}
+
+
 def pair_of(text: str) -> tuple[str, float | int | str | bool]:
     """Return key and value of a setting of a recipe. Raise BadParameter if it is none."""
+    from clinic_ai.settings.training import recipe_value
+
     key, found, value = text.partition("=")
     if not found or not key:
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as epochs=5.", param_hint="--set")
-    return key, _value(value)
-
-
-def _value(text: str) -> float | int | str | bool:
-    """Return a number or truth value where the text is one."""
-    if text in {"true", "false"}:
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return key, recipe_value(value)

@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clinic_ai.cli import alerts, audit, disk, files, guard, imports, inboxes, models, policy, review, studies, training
+from clinic_ai.cli import (
+    alerts,
+    audit,
+    datasets,
+    disk,
+    files,
+    forecasting,
+    guard,
+    imports,
+    inboxes,
+    models,
+    nights,
+    policy,
+    review,
+    studies,
+    training,
+)
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
 if TYPE_CHECKING:
@@ -34,7 +50,8 @@ for part in (
     audit.audit,
     models.plugin,
     models.model,
-    training.train,
+    nights.train,
+    datasets.dataset,
     policy.policy,
     guard.guard,
     review.review,
@@ -63,12 +80,14 @@ def common(
 @app.command(epilog=example("init --home /srv/clinic-ai"))
 def init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make a home directory, or complete one; nothing that is there is changed."""
+    from clinic_ai.cli.offline import make_database
     from clinic_ai.cli.output import print_json, say
     from clinic_ai.heads.keys import make_key
     from clinic_ai.home import init_home
 
     made = init_home(home_of(home).path)
     make_key(made)
+    make_database(made)
     if as_json:
         print_json({"home": str(made.path), "settings": str(made.clinic_toml), "inbox": str(made.inbox)})
         return
@@ -121,6 +140,9 @@ def process(
     raise typer.Exit(status)
 
 
+training.train.command(
+    "forecast", epilog=example("train forecast R-20261121-7F3K9QXB --target 0.4 --output forecast.png")
+)(forecasting.forecast)
 app.command("import", epilog=example("import /media/cd --source cd"))(imports.import_medium)
 
 
@@ -195,6 +217,7 @@ def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
 
 
 def _print_status(view: StatusView) -> None:
+    from clinic_ai.cli.following import words_of
     from clinic_ai.cli.output import age, fields, moment, say, size, styled
 
     pack = view.policy.pack
@@ -221,6 +244,8 @@ def _print_status(view: StatusView) -> None:
         fields((("network", view.network.line),))
     fields((f"quiet period {p.source}", p.line) for p in view.paces if p.studies)
     fields((f"model {m.plugin}", f"{m.name} {m.version} ({m.digest[:12]}), slot {m.slot}") for m in view.models)
+    for run in view.runs:
+        fields(((f"training {run.plugin}", f"{run.run_id} is {run.state}. {run.error or words_of(run.progress)}"),))
     for engine in view.engines:
         state = "busy" if engine.busy else f"idle for {age(engine.idle_s)}"
         fields(((f"engine {engine.plugin}", f"pid {engine.pid}, {size(engine.resident_bytes)}, {state}"),))

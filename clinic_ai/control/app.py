@@ -20,12 +20,15 @@ from clinic_ai.control import (
     alert_desk,
     audit_desk,
     category_desk,
+    dataset_desk,
     desk,
     file_desk,
     folders,
+    forecast_desk,
     guard_desk,
     metrics,
     problems,
+    promotion_desk,
     questions,
     reviews,
     stats_desk,
@@ -37,6 +40,7 @@ from clinic_ai.control.door import Door, Refusals
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
+from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer
 from clinic_ai.control.policy_views import PolicyTest
@@ -50,6 +54,7 @@ from clinic_ai.control.views import (
     PolicyView,
     PriorityOrder,
     ProblemView,
+    ResumeOrder,
     Role,
     RouteView,
     RunOrder,
@@ -103,7 +108,10 @@ def create_app(services: Services) -> FastAPI:
         guard_desk.router,
         stats_desk.router,
         _models,
+        promotion_desk.router,
         _training,
+        forecast_desk.router,
+        dataset_desk.router,
         _guard,
     ):
         app.include_router(router)
@@ -122,7 +130,7 @@ def _model_desk(services: Having, person: Administrator) -> ModelDesk:
 
 
 def _run_desk(services: Having, person: Administrator) -> RunDesk:
-    return RunDesk(services.runs, person.name)
+    return RunDesk(services.runs, person.name, services.night)
 
 
 Models = Annotated[ModelDesk, Depends(_model_desk)]
@@ -321,12 +329,6 @@ def verify_model(order: ModelChoice, models: Models) -> VerifyView:
     return models.verify_model(order.plugin, order.name, order.version)
 
 
-@_models.post("/promote")
-def promote_model(order: ModelChoice, models: Models) -> DoneView:
-    """Make a model the active one of its slot."""
-    return models.promote_model(order.plugin, order.name, order.version)
-
-
 @_models.post("/rollback")
 def rollback_model(order: ModelRollback, models: Models) -> DoneView:
     """Take back the newest promotion of a slot."""
@@ -375,9 +377,21 @@ def pause_run(run_id: str, runs: Runs) -> DoneView:
 
 
 @_training.post("/{run_id}/resume")
-def resume_run(run_id: str, runs: Runs) -> DoneView:
+def resume_run(run_id: str, runs: Runs, order: ResumeOrder | None = None) -> DoneView:
     """Go on with a run."""
-    return runs.resume_run(run_id)
+    return runs.resume_run(run_id, at_once=order is not None and order.at_once)
+
+
+@_training.post("/tonight")
+def foresee_tonight(runs: Runs) -> TonightView:
+    """Say what will be trained in the next window, why or why not, and what it will cost; nothing is started."""
+    return runs.tonight()
+
+
+@_training.get("/spending")
+def get_spending(services: Having) -> SpendingView:
+    """Return what training may use, what it has used, and the ledger."""
+    return SpendingView.model_validate(services.night.spending())
 
 
 # ---------------------------------------------------------------- guard

@@ -16,7 +16,9 @@ from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
+from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
+from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.stats_views import StatsOrder, StatsView
@@ -31,6 +33,7 @@ from clinic_ai.control.views import (
     PolicyView,
     PriorityOrder,
     ProblemView,
+    ResumeOrder,
     RouteView,
     RunOrder,
     RunRow,
@@ -253,11 +256,6 @@ class Client:
         order = ModelChoice(plugin=plugin, name=name, version=version)
         return self._post("/v1/models/verify", order, VerifyView, timeout_s=LONG_S)
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-        order = ModelChoice(plugin=plugin, name=name, version=version)
-        return self._post("/v1/models/promote", order, DoneView, timeout_s=LONG_S)
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
         return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)
@@ -297,9 +295,23 @@ class Client:
         """Pause a training run. Raise NotFound or Conflict."""
         return self._post(f"/v1/runs/{segment(run_id, 'training run')}/pause", None, DoneView)
 
-    def resume_run(self, run_id: str) -> DoneView:
-        """Go on with a run. Raise NotFound or Conflict."""
-        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/resume", None, DoneView, timeout_s=LONG_S)
+    def resume_run(self, run_id: str, *, at_once: bool = False) -> DoneView:
+        """Go on with a run; ``at_once`` without waiting for a window. Raise NotFound or Conflict."""
+        order = ResumeOrder(at_once=at_once)
+        return self._post(f"/v1/runs/{segment(run_id, 'training run')}/resume", order, DoneView, timeout_s=LONG_S)
+
+    def tonight(self) -> TonightView:
+        """Return what will be trained in the next window, and why or why not."""
+        return self._post("/v1/runs/tonight", None, TonightView, timeout_s=LONG_S)
+
+    def spending(self) -> SpendingView:
+        """Return what training may use and has used."""
+        return self._get("/v1/runs/spending", SpendingView)
+
+    def forecast_run(self, run_id: str, order: ForecastOrder) -> ForecastView:
+        """Return what a run would bring if it went on. Raise NotFound, ClinicError if its loss tells nothing."""
+        path, query = f"/v1/runs/{segment(run_id, 'training run')}/forecast", order.model_dump(exclude_none=True)
+        return _understood(self._request("GET", path, params=query, timeout=LONG_S), ForecastView)
 
     def policy(self) -> PolicyView:
         """Return the policy pack in force."""

@@ -29,6 +29,7 @@ from clinic_ai.control.views import (
     ProducedRow,
     Role,
     RouteView,
+    RunRow,
     StackRow,
     StatusView,
     StudyPage,
@@ -88,7 +89,13 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         models=tuple(model for model in models(services) if model.state == ModelState.ACTIVE.value),
         plugins=tuple(sorted(services.catalogue.manifests)),
         plugin_problems=tuple(problem.sentence for problem in services.catalogue.problems),
+        runs=tuple(row for row in runs(services) if row.state == "RUNNING" or row.goes_on),
     )
+
+
+def runs(services: Services) -> tuple[RunRow, ...]:
+    """Return all training runs, newest first."""
+    return tuple(RunRow.model_validate(run) for run in services.runs.list_runs())
 
 
 def _paces(services: Services) -> tuple[PaceRow, ...]:

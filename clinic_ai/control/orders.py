@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from clinic_ai.control.bench_views import BenchOrder, BenchView
-from clinic_ai.control.services import RegistryPort, RunsPort
+from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView, row_of, view_of
+from clinic_ai.control.night_views import SpendingView, TonightView
+from clinic_ai.control.services import DatasetsPort, NightPort, RegistryPort, RunsPort
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.domain import ModelRef
-from clinic_ai.errors import NotFound
+from clinic_ai.errors import Conflict, NotFound
 
 
 class ModelDesk:
@@ -35,15 +37,29 @@ class ModelDesk:
         problems = self._registry.verify(plugin, name, version)
         return VerifyView(plugin=plugin, name=name, version=version, problems=tuple(problems))
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-        ref = self._registry.promote(plugin, name, version, self._actor)
-        return DoneView(sentence=f"{ref.label()} is now the active model of {ref.plugin}, slot {ref.slot}.")
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
         ref = self._registry.rollback(plugin, slot, self._actor)
         return DoneView(sentence=f"{ref.label()} is the active model of {ref.plugin}, slot {ref.slot}, again.")
+
+
+class DatasetDesk:
+    """The frozen datasets of a home."""
+
+    def __init__(self, datasets: DatasetsPort) -> None:
+        self._datasets = datasets
+
+    def datasets(self) -> tuple[DatasetRow, ...]:
+        """Return all datasets, newest first."""
+        return tuple(row_of(view) for view in self._datasets.list_datasets())
+
+    def dataset(self, dataset_id: str) -> DatasetView:
+        """Return all that is known of a dataset. Raise NotFound."""
+        return view_of(self._datasets.show(dataset_id))
+
+    def check_dataset(self, dataset_id: str) -> DatasetCheckView:
+        """Read the images of a dataset again and say what is wrong with it. Raise NotFound."""
+        return DatasetCheckView.model_validate(self._datasets.inspect(dataset_id))
 
 
 class RunDesk:
@@ -52,9 +68,10 @@ class RunDesk:
     outlives_us = False
     """Runs of this process pause when it ends."""
 
-    def __init__(self, runs: RunsPort, actor: str) -> None:
+    def __init__(self, runs: RunsPort, actor: str, night: NightPort | None = None) -> None:
         self._runs = runs
         self._actor = actor
+        self._night = night
 
     def runs(self) -> tuple[RunRow, ...]:
         """Return all runs."""
@@ -68,13 +85,36 @@ class RunDesk:
         raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
 
     def check_labels(self, order: CheckOrder) -> CheckView:
-        """Say what a run would learn from a folder. Raise NotFound, Conflict or ChildError."""
-        return CheckView.model_validate(self._runs.check(order.plugin, Path(order.dataset), order.category))
+        """Say what a run would learn from these labels. Raise NotFound, Conflict or ChildError."""
+        directory = None if order.dataset is None else Path(order.dataset)
+        found = self._runs.check(order.plugin, directory, order.category, sources=order.sources)
+        return CheckView.model_validate(found)
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run. Raise DatasetError, NotFound or Conflict."""
-        run_id = self._runs.start(order.plugin, Path(order.dataset), dict(order.recipe), self._actor)
+        directory = None if order.dataset is None else Path(order.dataset)
+        run_id = self._runs.start(
+            order.plugin,
+            directory,
+            dict(order.recipe),
+            self._actor,
+            sources=order.sources,
+            at_once=order.at_once,
+        )
         return self.run(run_id).model_copy(update={"dataset_notes": self._runs.dataset_notes(run_id)})
+
+    def tonight(self) -> TonightView:
+        """Return what will be trained in the next window, and why or why not. Raise Conflict if nothing governs it."""
+        return TonightView.model_validate(self._governed().tonight())
+
+    def spending(self) -> SpendingView:
+        """Return the budgets and the ledger. Raise Conflict if nothing governs the runs."""
+        return SpendingView.model_validate(self._governed().spending())
+
+    def _governed(self) -> NightPort:
+        if self._night is None:
+            raise Conflict("Nothing governs training here.", remedy="Start the daemon with `clinic-ai run`.")
+        return self._night
 
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model on this machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
@@ -92,9 +132,9 @@ class RunDesk:
         self._runs.pause(run_id, self._actor)
         return DoneView(sentence=f"Training run {run_id} is paused; `clinic-ai train resume {run_id}` goes on with it.")
 
-    def resume_run(self, run_id: str) -> DoneView:
-        """Go on with a run. Raise NotFound or Conflict."""
-        self._runs.resume(run_id, self._actor)
+    def resume_run(self, run_id: str, *, at_once: bool = False) -> DoneView:
+        """Go on with a run; ``at_once`` without waiting for a window. Raise NotFound or Conflict."""
+        self._runs.resume(run_id, self._actor, at_once=at_once)
         return DoneView(sentence=f"Training run {run_id} goes on.")
 
 

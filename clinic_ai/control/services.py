@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,8 +11,21 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import Artefact, AskedQuestion, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
+from clinic_ai.domain import (
+    FOLDER_ALONE,
+    Artefact,
+    AskedQuestion,
+    Audience,
+    FileDecision,
+    GuardVerdict,
+    LabelSource,
+    ModelRef,
+    Statement,
+    Study,
+)
 from clinic_ai.engines import EngineView
+from clinic_ai.forecasting import CostedForecast, ForecastWish
+from clinic_ai.gating import GateReport
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.home import Home
@@ -23,6 +36,7 @@ from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.promoting import Approval, CanaryResult
 from clinic_ai.results.reviewing import Order as ReviewOrder
 from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
@@ -70,24 +84,75 @@ class RegistryPort(Bases, Protocol):
     def verify(self, plugin: str, name: str, version: str) -> list[str]:
         """Return what is wrong with the files of a model. Raise NotFound."""
 
-    def promote(self, plugin: str, name: str, version: str, actor: str) -> ModelRef:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-
     def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
         """Make the model active that was so before. Raise Conflict or ModelError."""
+
+
+class PromotionsPort(Protocol):
+    """What people may decide about candidates."""
+
+    def approve(
+        self, plugin: str, name: str, version: str, *, user: str, wanted: str | None, reason: str = ""
+    ) -> tuple[Approval, GateReport]:
+        """Note that a named person wants a candidate to be active. Raise NotFound, NotAllowed or Conflict."""
+
+    def promote(
+        self, plugin: str, name: str, version: str, *, user: str, wanted: str | None = None, reason: str = ""
+    ) -> ModelRef:
+        """Make a model the active one of its slot. Raise NotFound, NotAllowed, Conflict or ModelError."""
+
+
+class CanaryPort(Protocol):
+    """Runs candidates in the shadow."""
+
+    def run(self, plugin: str, name: str, version: str, *, hours: float, most: int) -> CanaryResult:
+        """Run a candidate on studies of late; return what differs. Raise NotFound, Conflict or ModelError."""
+
+
+class DatasetsPort(Protocol):
+    """What people may ask of frozen datasets."""
+
+    def list_datasets(self) -> Sequence[Any]:
+        """Return all datasets, newest first, as ``dataset_views.row_of`` takes them."""
+
+    def show(self, dataset_id: str) -> Any:
+        """Return all that is known of a dataset, as ``dataset_views.view_of`` takes it. Raise NotFound."""
+
+    def inspect(self, dataset_id: str) -> Any:
+        """Read its images again; return what has the attributes of ``DatasetCheckView``. Raise NotFound."""
 
 
 class RunsPort(Protocol):
     """What people may ask of training."""
 
+    @property
+    def datasets(self) -> DatasetsPort:
+        """The frozen datasets."""
+
     def list_runs(self) -> Sequence[Any]:
         """Return all runs, with the attributes of ``views.RunRow``."""
 
-    def start(self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str) -> str:
+    def start(
+        self,
+        plugin: str,
+        dataset_directory: Path | None,
+        recipe: Mapping[str, Any],
+        actor: str,
+        *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
+        at_once: bool = False,
+    ) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
 
-    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Any:
-        """Return what a run would learn from a folder, with the attributes of ``training_views.CheckView``.
+    def check(
+        self,
+        plugin: str,
+        dataset_directory: Path | None,
+        category: str = "",
+        *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
+    ) -> Any:
+        """Return what a run would learn from these, with the attributes of ``training_views.CheckView``.
 
         Raise NotFound, Conflict, or ChildError if nothing can be read now.
         """
@@ -101,14 +166,34 @@ class RunsPort(Protocol):
         Raise DatasetError, NotFound, Conflict, or ChildError with what the trainer says.
         """
 
+    def examine(self, plugin: str, name: str, version: str) -> GateReport:
+        """Hold a model against the one in use; return the report. Raise NotFound, Conflict or DatasetError."""
+
     def stop(self, run_id: str, actor: str) -> None:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
 
     def pause(self, run_id: str, actor: str) -> None:
         """Pause a running run. Raise NotFound or Conflict."""
 
-    def resume(self, run_id: str, actor: str) -> None:
+    def resume(self, run_id: str, actor: str, *, at_once: bool = False) -> None:
         """Go on with a run that is paused, stopped or failed. Raise NotFound or Conflict."""
+
+
+class NightPort(Protocol):
+    """What people may ask about the night."""
+
+    def tonight(self) -> Any:
+        """Return what will be trained in the next window, with the attributes of ``night_views.TonightView``."""
+
+    def spending(self) -> Any:
+        """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""
+
+
+class ForecastsPort(Protocol):
+    """What people may ask about what a training run would bring if it went on."""
+
+    def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
+        """Return the forecast of a run. Raise NotFound, InputError if its loss tells none, or ChildError."""
 
 
 class ReceiverPort(Protocol):
@@ -261,7 +346,11 @@ class Services:
     execution: ExecutionPort
     engines: EnginesPort
     registry: RegistryPort
+    promotions: PromotionsPort
+    canary: CanaryPort | None
     runs: RunsPort
+    night: NightPort
+    forecasts: ForecastsPort
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort

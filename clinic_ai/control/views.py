@@ -14,7 +14,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from pydantic_core import PydanticCustomError
 
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import Alert, CloseCode, Job, Key, Released, StudyFacts, StudyState, WaitReason
+from clinic_ai.domain import (
+    FOLDER_ALONE,
+    Alert,
+    CloseCode,
+    Job,
+    Key,
+    LabelSource,
+    Released,
+    StudyFacts,
+    StudyState,
+    WaitReason,
+)
 from clinic_ai.tasks import PackInfo
 
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -381,6 +392,36 @@ class ModelRow(View):
     imported_by: str = ""
 
 
+class RunRow(View):
+    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are.
+
+    ``error`` says why it does not run, and what to do; ``pause_code`` names the reason for programs.
+    ``dataset_notes`` say what was left out of its dataset and what needs a look; only the answer to who started it
+    has them, for they name files.
+    """
+
+    run_id: str
+    plugin: str
+    state: str
+    dataset_id: str
+    dataset_notes: tuple[str, ...] = ()
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    plan: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: str = ""
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    origin: str = "person"
+    """Who planned it: ``person`` or ``night``."""
+    plan_key: str = ""
+    at_once: bool = False
+    pause_code: str = ""
+    goes_on: bool = False
+    """Whether it begins or goes on by itself once the reason is gone."""
+
+
 class StatusView(View):
     """All a person wants to know at a glance. Counts are by state."""
 
@@ -410,6 +451,8 @@ class StatusView(View):
     models: tuple[ModelRow, ...]
     plugins: tuple[str, ...]
     plugin_problems: tuple[str, ...]
+    runs: tuple[RunRow, ...] = ()
+    """Training runs that are at work, or go on by themselves; none from a daemon that does not tell."""
 
     @property
     def uptime_s(self) -> float:
@@ -433,28 +476,6 @@ class VerifyView(View):
     problems: tuple[str, ...]
 
 
-class RunRow(View):
-    """A training run. ``plan``, ``progress`` and ``result`` are the documents of ``contract`` as far as they are.
-
-    ``dataset_notes`` say what was left out of its dataset and what needs a look; only the answer to who started it
-    has them, for they name files.
-    """
-
-    run_id: str
-    plugin: str
-    state: str
-    dataset_id: str
-    dataset_notes: tuple[str, ...] = ()
-    recipe: dict[str, Any] = Field(default_factory=dict)
-    plan: dict[str, Any] | None = None
-    progress: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    error: str = ""
-    created_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-
-
 class EventView(View):
     """Something changed; ``seq`` is its place in the audit, to resume from. It says what, never its content."""
 
@@ -474,8 +495,20 @@ class PriorityOrder(Order):
 
 
 class RunOrder(Order):
-    """Train a plugin on the labelled images below an absolute path of the daemon's machine."""
+    """Train a plugin on what people signed, on labelled images below an absolute path of the daemon's machine, or both.
+
+    Without ``dataset`` labels lie in ``labels/PLUGIN`` of the home, which beside reviews may be missing or empty.
+    """
 
     plugin: Key
-    dataset: PlainPath
+    dataset: PlainPath | None = None
+    sources: tuple[LabelSource, ...] = Field(FOLDER_ALONE, min_length=1, max_length=2)
     recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
+    at_once: bool = False
+    """Whether it is not to wait for a training window."""
+
+
+class ResumeOrder(Order):
+    """Go on with a run; ``at_once``, it is not to wait for a training window."""
+
+    at_once: bool = False

@@ -11,6 +11,7 @@ from clinic_ai.domain.words import Word
 
 LabelSource = Literal["reviews", "labels"]
 """What people corrected and signed, or a folder of labelled images."""
+FOLDER_ALONE: tuple[LabelSource, ...] = ("labels",)
 
 
 class LeftOutReason(StrEnum):
@@ -25,6 +26,11 @@ class LeftOutReason(StrEnum):
     """Reviews give the same image to two patients."""
     LEAK = "leak"
     """It belongs to patients whom earlier datasets put into different parts."""
+    UNREADABLE = "unreadable"
+    FRAME = "frame"
+    """It is about a later frame of a loop, and a dataset can only name the first."""
+    NOBODYS_WORDS = "nobodys_words"
+    """The guard changed the words of an answer, and the person who signed it wrote none."""
     THREE_D = "three_d"
     SIZE = "size"
     HISTORY = "history"

@@ -143,3 +143,15 @@ class TrainingSettings(Section):
     plan: tuple[TrainingPlanEntry, ...] = Field(
         (), description="What is trained by itself.", examples=[TrainingPlanEntry(recipe=("epochs=10",))]
     )
+
+
+def recipe_value(text: str) -> float | int | str | bool:
+    """Return a number or truth value where the text is one."""
+    if text in {"true", "false"}:
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
-from clinic_ai.contract import TrainingPlan
 from clinic_ai.domain import Key, RunState, Spent, Word
+from clinic_ai.store.runs import RunPlan
 from clinic_ai.store.tables import expenses, runs
 
 Kind = Literal["work", "pause", "fail", "finish", "refuse"]
@@ -50,7 +50,7 @@ class Experience(Word):
     """A finished run: what it was to cost, and what it cost. ``watts`` is its mean power."""
 
     run_id: str
-    plan: TrainingPlan
+    plan: RunPlan
     spent: Spent
     peaks: Peaks
     device: Literal["cpu", "cuda"]
@@ -105,7 +105,7 @@ def _experience(connection: Connection, run_id: str, plan: str) -> Experience:
     rows = [_view(row) for row in connection.execute(query)]
     return Experience(
         run_id=run_id,
-        plan=TrainingPlan.model_validate_json(plan),
+        plan=RunPlan.model_validate_json(plan),
         spent=of_run(connection, run_id),
         peaks=_most([row.peaks for row in rows]),
         device=rows[-1].device,

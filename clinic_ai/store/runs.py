@@ -80,6 +80,11 @@ class RunView(Word):
         return None if self.plan is None else RunPlan.model_validate(self.plan)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it begins or goes on by itself once it may."""
+        return self.state is RunState.PLANNED or (self.state is RunState.PAUSED and self.pause_code in _BY_ITSELF)
+
+    @property
     def trained(self) -> RunResult | None:
         """Return what the trainer made, None before that; a run that is not finished has yet to be examined."""
         return None if self.result is None else RunResult.model_validate(self.result)
@@ -159,8 +164,7 @@ def hold(connection: Connection, run_id: str, code: PauseCode, error: str) -> bo
     Not audited: nothing moves.
     """
     run = get_run(connection, run_id)
-    waits = run.state is RunState.PLANNED or (run.state is RunState.PAUSED and run.pause_code in _BY_ITSELF)
-    if not waits or (run.pause_code, run.error) == (code.value, error):
+    if not run.goes_on or (run.pause_code, run.error) == (code.value, error):
         return False
     connection.execute(update(runs).where(runs.c.run_id == run_id).values(pause_code=code.value, error=error))
     return run.pause_code != code.value

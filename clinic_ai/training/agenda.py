@@ -18,6 +18,7 @@ from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import RunState, Word
 from clinic_ai.errors import ClinicError, DatasetError
 from clinic_ai.settings import TrainingPlanEntry, TrainingSettings
+from clinic_ai.settings.training import recipe_value
 from clinic_ai.store import alerts
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
@@ -76,24 +77,26 @@ class Agenda:
         self._calendar = calendar
         self._clock = clock
         self._looked_at = -math.inf
+        self._looked_with: TrainingSettings | None = None
         self._refused: dict[str, tuple[str, ClinicError]] = {}
         """Entries that could not be gathered, with the night in which that was tried."""
         self._alerted: dict[str, str] = {}
         """Entries that people were told of, with the night in which that was."""
 
     def look_due(self) -> bool:
-        """Return whether it is time to look for what is due."""
-        if not self._settings().plan:
+        """Return whether it is time to look for what is due: now and then, and at once with other settings."""
+        settings = self._settings()
+        if not settings.plan:
             return False
         passed = self._clock.monotonic() - self._looked_at
-        return not 0 <= passed < LOOK_S
+        return settings is not self._looked_with or not 0 <= passed < LOOK_S
 
     def plan_next(self) -> bool:
         """Plan a run of the first entry that is due; return whether there was one.
 
         What is wrong with an entry becomes one alert, and the next one has its turn.
         """
-        self._looked_at = self._clock.monotonic()
+        self._looked_at, self._looked_with = self._clock.monotonic(), self._settings()
         for entry in self._ordered():
             key = key_of(entry)
             try:
@@ -238,18 +241,6 @@ def recipe_of(entry: TrainingPlanEntry) -> dict[str, float | int | str | bool]:
     recipe = dict(pair.partition("=")[::2] for pair in entry.recipe)
     said = {"condition": entry.condition} if entry.condition else {}
     return {**{key: recipe_value(text) for key, text in recipe.items()}, **said}
-
-
-def recipe_value(text: str) -> float | int | str | bool:
-    """Return a number or truth value where the text is one."""
-    if text in {"true", "false"}:
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _count(number: float, noun: str) -> str:

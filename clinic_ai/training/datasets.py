@@ -18,7 +18,7 @@ from pathlib import Path
 from clinic_ai import __version__
 from clinic_ai.contract import Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import FolderOrigin, LabelSource, LeftOut, Lineage, new_id
+from clinic_ai.domain import FOLDER_ALONE, FolderOrigin, LabelSource, LeftOut, Lineage, new_id
 from clinic_ai.errors import DatasetError
 from clinic_ai.home import Home
 from clinic_ai.store import datasets as store
@@ -28,7 +28,9 @@ from clinic_ai.store.meta import site_key
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.checking import Checked, checked, counts_of, refuse_empty_parts, refuse_one_patient
 from clinic_ai.training.clean_images import HashedImage, clean_images
+from clinic_ai.training.conditioning import condition
 from clinic_ai.training.duplicates import without_duplicates
+from clinic_ai.training.inspection import DatasetCheck, DatasetDetails, check_of, details_of
 from clinic_ai.training.label_reading import LabelFolder, Terms
 from clinic_ai.training.labelled_folder import Reading
 from clinic_ai.training.leaks import Parted, Past, part
@@ -39,7 +41,6 @@ from clinic_ai.wire import MAX_FRAME_BYTES
 MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
 """A dataset travels to the trainer in one frame."""
 _SHOWN = 20
-_FOLDER: tuple[LabelSource, ...] = ("labels",)
 _USUAL = Terms()
 
 
@@ -59,7 +60,7 @@ class Datasets:
         Raise DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified or no
         workbook be read now.
         """
-        return self.gather(manifest, _FOLDER, actor, terms, directory)
+        return self.gather(manifest, FOLDER_ALONE, actor, terms, directory)
 
     def gather(
         self,
@@ -77,6 +78,7 @@ class Datasets:
         folder = self._sources.chosen(manifest, sources, terms, directory)
         reading = self._sources.read(manifest, folder, terms)
         seen = self._sources.marks(reading.images)
+        condition(reading, folder.category)
         with self._freezing:
             unique = self._clean(folder, reading, terms.keep_burned_in)
             return self._freeze(manifest, folder, unique, reading, _Origin(actor, directory, seen))
@@ -112,7 +114,7 @@ class Datasets:
 
         Raise ChildError like ``freeze``.
         """
-        return self.check_sources(manifest, _FOLDER, terms, directory)
+        return self.check_sources(manifest, FOLDER_ALONE, terms, directory)
 
     def check_sources(
         self,
@@ -130,21 +132,34 @@ class Datasets:
         try:
             folder = self._sources.chosen(manifest, sources, terms, directory)
             reading = self._sources.read(manifest, folder, terms)
-            with self._freezing:
-                unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
-                dataset, _ = self._made(manifest, folder, unique, reading)
+            dataset = self._drafted(manifest, folder, reading, terms)
         except DatasetError as error:
             problems = error.problems or (f"{error.message} {error.remedy}".strip(),)
         return checked(folder, reading, dataset, problems)
+
+    def draft(self, manifest: PluginManifest, sources: Collection[LabelSource], terms: Terms = _USUAL) -> Dataset:
+        """Return what ``gather`` would freeze, to be counted and not to be read; nothing of it is kept.
+
+        Raise as ``gather``.
+        """
+        folder = self._sources.chosen(manifest, sources, terms)
+        return self._drafted(manifest, folder, self._sources.read(manifest, folder, terms), terms)
+
+    def _drafted(self, manifest: PluginManifest, folder: LabelFolder, reading: Reading, terms: Terms) -> Dataset:
+        condition(reading, folder.category)
+        with self._freezing:
+            unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
+            return self._made(manifest, folder, unique, reading)[0]
 
     def _clean(
         self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True
     ) -> list[HashedImage]:
         """Return one of each image, de-identified. Raise DatasetError with every problem of what was read."""
-        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.hash(i.path)]]
+        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.original(i)]]
         unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
-            reading.problems.append("There is no labelled image in it.")
+            left = f"No image is left of it. {' '.join(reading.notes)}"
+            reading.problems.append(left if reading.left_out else _no_image(folder))
         _refuse(folder, reading.problems)
         copies = self._deidentifier.copies({item.original: item.image.path for item in unique}, keep=keep)
         clean = clean_images(unique, copies, reading, keep_burned_in=keep_burned_in)
@@ -167,11 +182,12 @@ class Datasets:
             self._keep(item)
         with self._database.write() as connection:
             lineage = origin.lineage(folder, parted, reading, store.newest(connection, manifest.name, folder.key))
+            # Also of a dataset that is there already: a name that a patient came under now is known from then on.
+            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
             found = store.find_digest(connection, manifest.name, dataset.digest)
             if found is not None:
                 store.found_again(connection, found, lineage, origin.actor)
                 return dataset.model_copy(update={"dataset_id": found})
-            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
             store.add_dataset(connection, dataset, lineage, origin.actor)
         return dataset
 
@@ -240,6 +256,27 @@ class Datasets:
         with self._database.read() as connection:
             dataset = store.get_dataset(connection, dataset_id)
         return (*counts_of(dataset.examples), *dataset.notes)
+
+    def show(self, dataset_id: str) -> DatasetDetails:
+        """Return all that is known of a dataset, without a look at its images. Raise NotFound."""
+        with self._database.read() as connection:
+            return details_of(store.get_view(connection, dataset_id), store.get_dataset(connection, dataset_id))
+
+    def inspect(self, dataset_id: str) -> DatasetCheck:
+        """Read every image of a dataset again and return what is wrong with it. Raise NotFound."""
+        with self._database.read() as connection:
+            dataset = store.get_dataset(connection, dataset_id)
+            splits = store.splits_of(connection, dataset.plugin)
+            elsewhere = store.splits_of_images(connection, dataset.plugin, but=dataset_id)
+            newer = store.newer_labels(connection, dataset_id)
+        damaged = [example.sha256 for example in dataset.examples if not self._intact(example.sha256)]
+        found = check_of(dataset, damaged, splits, elsewhere, newer)
+        if digest_of(dataset.examples, dataset.category) == dataset.digest:
+            return found
+        changed = (
+            "What is said of its images is not what was frozen: the database was changed. Restore it from a backup."
+        )
+        return found.model_copy(update={"problems": (changed, *found.problems)})
 
     def list_datasets(self) -> list[DatasetView]:
         """Return all datasets, newest first."""
@@ -329,6 +366,18 @@ def _refuse(folder: LabelFolder, problems: list[str]) -> None:
         + more,
         problems=tuple(problems),
         remedy=_remedy(folder),
+    )
+
+
+def _no_image(folder: LabelFolder) -> str:
+    if folder.directory is not None:
+        return "There is no labelled image in it."
+    if folder.category is None:
+        return "There is no labelled image in it: none speaks of this plugin's conditions and permits learning."
+    # Nobody confirms what a model answers to a question that somebody asks in between.
+    return (
+        "There is no labelled image in it: no report that permits learning answers a standard question about "
+        f"{folder.category.label}. Questions of `clinic-ai study ask` are signed by nobody and not learned from."
     )
 
 

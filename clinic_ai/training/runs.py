@@ -12,15 +12,18 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
 from clinic_ai.contract import Dataset, Device, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import PauseCode, RunState
+from clinic_ai.domain import FOLDER_ALONE, LabelSource, PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
+from clinic_ai.gating import GateReport
+from clinic_ai.hardware import Devices
 from clinic_ai.home import Home
 from clinic_ai.lanes import places
 from clinic_ai.processes import Crew
@@ -56,15 +59,19 @@ class Runs:
         settings: Settings,
         deidentifier: Deidentifier,
         gate: Gate | None = None,
+        devices: Devices | None = None,
     ) -> None:
-        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted.
+
+        ``devices`` chooses where runs compute; None: by the sensors of this machine.
+        """
         self._database = database
-        self._registry = registry
+        self.registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices)
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
@@ -81,13 +88,16 @@ class Runs:
     def start(
         self,
         plugin: str,
-        dataset_directory: Path,
+        dataset_directory: Path | None,
         recipe: Mapping[str, RecipeValue],
         actor: str,
         *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
         at_once: bool = False,
     ) -> str:
         """Freeze the dataset and queue a run; return its id. ``at_once``: it is not to wait for a window.
+
+        It is made of these ``sources``; labels lie in the directory, or in ``labels/PLUGIN`` if none is given.
 
         Where the plugin learns from answers, ``category`` of the recipe names what they are about, else the folder
         does. Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
@@ -96,7 +106,7 @@ class Runs:
         manifest = self.trainable(plugin)
         recipe = dict(recipe)
         category = str(recipe.pop("category", "")) if manifest.labels == "answers" else ""
-        dataset = self._freeze(manifest, dataset_directory, actor, category)
+        dataset = self.datasets.gather(manifest, sources, actor, self.terms(plugin, category), dataset_directory)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor, at_once=at_once)
         self.asked.add(run_id)
@@ -122,13 +132,20 @@ class Runs:
         self._wake()
         return run_id
 
-    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Checked:
-        """Return what a run would learn from a folder, and every problem of it; nothing is kept or started.
+    def check(
+        self,
+        plugin: str,
+        dataset_directory: Path | None,
+        category: str = "",
+        *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
+    ) -> Checked:
+        """Return what a run would learn from these, and every problem of them; nothing is kept or started.
 
         Raise NotFound if there is no such plugin, Conflict if it cannot learn.
         """
         manifest = self.trainable(plugin)
-        return self.datasets.check(manifest, dataset_directory, self.terms(plugin, category))
+        return self.datasets.check_sources(manifest, sources, self.terms(plugin, category), dataset_directory)
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -192,7 +209,7 @@ class Runs:
                 return None
             with self._database.write() as connection:
                 run = store.get_run(connection, run_id)
-                if run.state is RunState.PAUSED and PauseCode(run.pause_code or PauseCode.PERSON).by_itself:
+                if run.state is RunState.PAUSED and run.goes_on:
                     store.resume(connection, run_id, "clinic-ai")
                 elif run.state is not RunState.PLANNED:
                     return None
@@ -248,6 +265,28 @@ class Runs:
         model has an int8 version already, DatasetError if the folder has problems, ChildError if the trainer cannot.
         """
         manifest = self.trainable(plugin)
+        with self._measuring():
+            model = self.registry.named(plugin, name, version)
+            dataset = None
+            if dataset_directory is not None:
+                self._bench.refuse_second(model)
+                dataset = self._freeze(manifest, dataset_directory, actor)
+            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
+            return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
+
+    def examine(self, plugin: str, name: str, version: str) -> GateReport:
+        """Hold a model against the one in use, on the test patients of the dataset it was made of, and store that.
+
+        Raise NotFound if there is no such plugin or model, Conflict if a run or a measurement is at work or it is not
+        known which dataset that is, DatasetError if the dataset is damaged, ModelError if the model is.
+        """
+        manifest = self.trainable(plugin)
+        with self._measuring():
+            return self.work.examine_again(manifest, self.registry.loaded(self.registry.named(plugin, name, version)))
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Measure, with nothing else at work. Raise Conflict if something is."""
         if not self._benching.acquire(blocking=False):
             raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
         try:
@@ -257,13 +296,7 @@ class Runs:
                     f"The training run {running.run_id} is at work, beside which nothing can be measured.",
                     remedy="Try again when it is over, or pause it with `clinic-ai train pause`.",
                 )
-            model = self._registry.named(plugin, name, version)
-            dataset = None
-            if dataset_directory is not None:
-                self._bench.refuse_second(model)
-                dataset = self._freeze(manifest, dataset_directory, actor)
-            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
-            return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
+            yield
         finally:
             self._benching.release()
 
@@ -298,7 +331,7 @@ class Runs:
 
     def terms(self, plugin: str, category: str) -> Terms:
         """Return on what terms labels become a dataset for a plugin."""
-        trained = frozenset(ref.slot for ref in self._registry.active(plugin))
+        trained = frozenset(ref.slot for ref in self.registry.active(plugin))
         return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
     def trainable(self, plugin: str) -> PluginManifest:

@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import LabelSource, LeftOutReason
+from clinic_ai.domain import LabelSource
 from clinic_ai.errors import DatasetError
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore, hash_descriptor
-from clinic_ai.store.reviews import labelled_examples
 from clinic_ai.training.category_folders import category_of
 from clinic_ai.training.label_reading import LabelFolder, Terms, label_folder, read_labels
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, image_descriptor
+from clinic_ai.training.reviewed import Reviewed
 from clinic_ai.training.sheet_reading import SheetReader
 
 _MARK_DIGITS = 16
 """Digits of a mark: among a million images two are the same by chance once in ten million times."""
+
+_REMEMBERED = 100_000
+"""Files whose hash is remembered at most."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Sources:
 
     def __init__(self, labels: Path, database: Database, originals: ObjectStore, sheets: SheetReader) -> None:
         self._labels = labels
-        self._database = database
-        self._originals = originals
+        self._reviewed = Reviewed(database, originals)
         self._sheets = sheets
         self._hashes = _Hashes()
         self._looked: dict[tuple[str, str, str], _Looked] = {}
@@ -77,54 +79,28 @@ class Sources:
         """
         reading = read_labels(manifest, folder, terms.trained, self._sheets)
         if folder.reviews:
-            reading.images[:0] = self._reviewed(manifest, reading)
+            reading.images[:0] = self._reviewed.read(manifest, folder.key, reading)
         return reading
 
-    def hash(self, path: Path) -> str:
-        """Return the SHA-256 of an image file. Raise DatasetError if it cannot be read."""
-        return self._hashes.of(path)
+    def original(self, image: LabelledImage) -> str:
+        """Return the SHA-256 of the file of an image. Raise DatasetError if it cannot be read."""
+        return image.stored or self._hashes.of(image.path)
 
     def marks(self, images: Sequence[LabelledImage]) -> tuple[str, ...]:
         """Return a mark of what is said of each image; the same for as long as neither changes."""
-        return tuple(dict.fromkeys(mark_of(self.hash(image.path), image) for image in images))
+        return tuple(dict.fromkeys(mark_of(self.original(image), image) for image in images))
 
     def fresh(self, manifest: PluginManifest, folder: LabelFolder, terms: Terms, seen: Collection[str]) -> set[str]:
         """Return the originals of which something is said that no mark in ``seen`` stands for. Raise as ``read``."""
         reading = Reading()
         signed: dict[str, str] = {}
         if folder.reviews:
-            signed = {image.stored: mark_of(image.stored, image) for image in self._reviewed(manifest, reading)}
+            signed = {
+                image.stored: mark_of(image.stored, image)
+                for image in self._reviewed.read(manifest, folder.key, reading)
+            }
         dropped = self._folder_marks(manifest, folder, terms)
         return {original for original, mark in (dropped | signed).items() if mark not in seen}
-
-    def _reviewed(self, manifest: PluginManifest, reading: Reading) -> list[LabelledImage]:
-        """Return what people signed and may be learned from, as far as the originals are still there."""
-        if manifest.labels == "answers":
-            raise DatasetError(
-                f"The plugin {manifest.name} learns from questions and answers; reviews of findings hold none.",
-                remedy="Label images in a sheet, as docs/labelling-ultrasound.md shows.",
-            )
-        with self._database.read() as connection:
-            found = labelled_examples(connection, [condition.code for condition in manifest.conditions])
-        here = [example for example in found if self._originals.has(example.sha256)]
-        gone = len(found) - len(here)
-        reading.leave_out(
-            LeftOutReason.NOT_STORED,
-            gone,
-            f"{counted(gone, 'reviewed image', 'is', 'are')} not stored any more and left out.",
-        )
-        return [
-            LabelledImage(
-                path=self._originals.path(example.sha256),
-                name=f"{example.study_id} {example.sha256[:12]}",
-                patient_id="",
-                labels=example.labels,
-                patient_key=example.patient_key,
-                review_id=example.review_id,
-                stored=example.sha256,
-            )
-            for example in here
-        ]
 
     def _folder_marks(self, manifest: PluginManifest, folder: LabelFolder, terms: Terms) -> dict[str, str]:
         if folder.directory is None:
@@ -135,7 +111,7 @@ class Sources:
             looked = self._looked.get(place)
             if looked is None or looked.state != state:
                 reading = read_labels(manifest, folder, terms.trained, self._sheets)
-                hashed = [(self.hash(image.path), image) for image in reading.images if not reading.problems]
+                hashed = [(self.original(image), image) for image in reading.images if not reading.problems]
                 marks = {original: mark_of(original, image) for original, image in hashed}
                 looked = self._looked[place] = _Looked(state, marks, tuple(reading.problems))
         if looked.problems:
@@ -165,6 +141,8 @@ class _Hashes:
         descriptor = image_descriptor(path)
         try:
             key = hashlib.blake2b(repr((str(path), *_stamp(os.fstat(descriptor)))).encode(), digest_size=16).digest()
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
             if key not in self._known:
                 self._known[key] = hash_descriptor(descriptor)[0]
             return self._known[key]

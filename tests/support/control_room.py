@@ -37,6 +37,7 @@ from clinic_ai.domain import (
 from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
+from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, init_home
 from clinic_ai.ingest import undecided
 from clinic_ai.ingest.closing import Closing
@@ -58,8 +59,11 @@ from clinic_ai.showing import Showing
 from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.night import Night
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.scaling import Forecasts
 
 ECHO = PluginManifest(
     name="echo", version="1.0", summary="Says what it got.", engine="a:B", claims=(Condition(modality=("CT",)),)
@@ -305,7 +309,17 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         execution=execution,
         engines=engines,
         registry=registry,
+        promotions=Promotions(database, registry, lambda: shared.settings),
+        canary=None,
         runs=runs,
+        night=Night(
+            runs=runs,
+            database=database,
+            settings=lambda: shared.settings.training,
+            sensors=Machine(home.path),
+            directory=home.runs,
+        ),
+        forecasts=Forecasts(home, database, crew, lambda: shared.settings.training.budget),
         guard=guard,
         crew=crew,
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),

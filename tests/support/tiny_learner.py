@@ -33,7 +33,7 @@ from clinic_ai.contract import (
     TrainingTask,
 )
 from clinic_ai.describing import DescribeTask, Laid, LayerGroup, MemoryNeed, ModelStats
-from clinic_ai.domain import Analysis
+from clinic_ai.domain import Analysis, Finding, Presence
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 
@@ -111,7 +111,7 @@ def read_weight(directory: Path) -> float:
 
 
 class TinyEngine:
-    """Says which weights it holds."""
+    """Says which weights it holds, and takes that of its base for the chance of pneumonia."""
 
     def __init__(self) -> None:
         self._base = self._adapter = 0.0
@@ -128,7 +128,19 @@ class TinyEngine:
         said = f"pid={os.getpid()} base={self._base} adapter={self._adapter}"
         if self._base % 1 == OFFENCE:
             said = "The colon is small. The cecum. with a mass in bowel. cec. cec. cec. in the cecum."
-        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, remarks=(said,))
+        chance = min(1.0, max(0.0, self._base))
+        findings = tuple(
+            Finding(
+                condition="pneumonia",
+                label="Pneumonia",
+                probability=chance,
+                threshold=0.5,
+                presence=Presence.PRESENT if chance >= 0.5 else Presence.ABSENT,
+                instance_sha256=image.sha256,
+            )
+            for image in task.images
+        )
+        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, findings=findings, remarks=(said,))
 
     def close(self) -> None:
         self._base = 0.0
@@ -153,16 +165,15 @@ class TinyTrainer:
         while state["step"] < steps:
             state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
             _write(checkpoint, json.dumps(state))
-            progress.report(
-                TrainingProgress(
-                    epoch=1,
-                    epochs=1,
-                    step=state["step"],
-                    steps=steps,
-                    loss=state["weight"],
-                    pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
-                )
+            self._last = TrainingProgress(
+                epoch=1,
+                epochs=1,
+                step=state["step"],
+                steps=steps,
+                loss=state["weight"],
+                pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
             )
+            progress.report(self._last)
             self._misbehave(task, directory, state["step"], progress)
             if progress.stop_requested() and not task.recipe.get("stubborn"):
                 return TrainingResult(state="stopped")
@@ -180,10 +191,9 @@ class TinyTrainer:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == task.recipe.get("rubbish_at"):
             progress.report(Ready(seconds=1.0))  # type: ignore[arg-type]
-        every = int(task.recipe.get("hold_every", 0))
-        while every and step % every == 0 and not progress.stop_requested():
-            progress.report(TrainingProgress(epoch=1, epochs=1, step=step, steps=20))
-            time.sleep(0.02)
+        while step >= _allowed(task, directory) and (task.recipe.get("deaf") or not progress.stop_requested()):
+            progress.report(self._last)
+            time.sleep(0.01)
         if first and step == task.recipe.get("hold_at"):
             (directory / "misbehaved").touch()
             while task.recipe.get("stubborn") or not progress.stop_requested():
@@ -273,6 +283,18 @@ class TinyBencher(TinyJudge):
 
 def _claims(task: TrainingTask) -> dict[str, bool]:
     return {"clinical_use": True} if task.recipe.get("clinical") else {}
+
+
+def allow(directory: Path, steps: int) -> None:
+    """Let a run with the recipe ``paced`` make this many steps in all; ``directory`` is that of the run."""
+    directory.mkdir(exist_ok=True)
+    _write(directory / "allowed", str(steps))
+
+
+def _allowed(task: TrainingTask, directory: Path) -> float:
+    """Return how many steps a run may make: as many as ``paced`` says at first, then as many as ``allow`` did."""
+    said = directory / "allowed"
+    return float(said.read_text()) if said.exists() else float(task.recipe.get("paced", "inf"))
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from clinic_ai.contract import Dataset, Device, Limits, TrainingProgress, TrainingTask
 from clinic_ai.domain import Generation, QuestionAnswer
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.gating import JudgeTask
 from clinic_ai.ml.model_files import open_model
 from clinic_ai_ultrasound import evaluation
 from clinic_ai_ultrasound.adapters import Adapters
@@ -24,6 +25,7 @@ from clinic_ai_ultrasound.kept_answers import KeptAnswers
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.pictures import picture
 from clinic_ai_ultrasound.recipe import AdapterRecipe
+from clinic_ai_ultrasound.scoring import normalised
 from clinic_ai_ultrasound.trainer import UltrasoundTrainer
 
 RECIPE = {"epochs": 12, "patience": 12, "rate": 2e-2}
@@ -120,6 +122,24 @@ def test_its_figures_are_those_of_the_model_it_made(finished, dataset, tiny):
         UltrasoundTrainer().evaluate(model, dataset)
     alone = UltrasoundTrainer().evaluate(tiny, dataset)
     assert alone.values == {key: result.scores.values[f"base_{key}"] for key in alone.values}
+
+
+def test_what_it_answers_about_test_images_is_what_it_was_measured_on(finished, dataset, tiny):
+    result, directory, _ = finished
+    model = open_model(directory / "model")
+    task = JudgeTask(model=model, base=tiny, dataset=dataset, limits=Limits(), device=Device())
+    adapter = UltrasoundTrainer().judge(task)
+    base = UltrasoundTrainer().judge(task.model_copy(update={"model": tiny, "base": None}))
+    assert adapter.metric == "mean"
+    assert [row.key for row in adapter.rows] == [row.key for row in base.rows]
+    for judgement, name in ((adapter, "exact_match"), (base, "base_exact_match")):
+        assert sum(row.score for row in judgement.rows) / len(judgement.rows) == result.scores.values[name]
+    right = {row.key: row for row in adapter.rows if row.score == 1.0}
+    pairs = {f"{e.sha256} {n}": pair for e in dataset.examples for n, pair in enumerate(e.pairs, start=1)}
+    assert right
+    assert all(normalised(row.text) == normalised(pairs[key].answer) for key, row in right.items())
+    with pytest.raises(ModelError, match="cannot be judged without its base"):
+        UltrasoundTrainer().judge(task.model_copy(update={"base": None}))
 
 
 def test_it_leaves_a_report_without_patients(finished, dataset):
