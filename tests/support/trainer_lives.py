@@ -95,7 +95,10 @@ class Lives:
             often, stop = dice.random() < 0.7, dice.random() < 0.25
             if stop:
                 self.live(directory, stop_at=dice.randint(0, steps // 2), often=often)
-            ended.append("killed" if not self.live(directory, kill_at=dice.randint(1, steps), often=often) else "ended")
+            told = self.live(directory, kill_at=dice.randint(1, steps), often=often)
+            ended.append("ended" if told else "killed")
+            if told:  # before it came to the step it was to die at
+                break
         return {"ended": ended, **self.last(directory)}
 
     def last(self, directory: Path) -> dict[str, Any]:

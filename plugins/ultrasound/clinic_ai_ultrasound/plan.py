@@ -54,7 +54,7 @@ def plan_of(
     memory_mb = INTERPRETER_MB + memory.total // _MIB
     # While a checkpoint is written there is one more than is kept, and that of the best epoch.
     kept = (recipe.keep + 2) * _NUMBERS_OF_ADAPTER * 4 * lora
-    disk = images * sizes.kept_bytes(_dtype_bytes(base)) + kept + 4 * lora + _RECORD_BYTES
+    disk = _looks_kept(examples, base) * sizes.kept_bytes(_dtype_bytes(base)) + kept + 4 * lora + _RECORD_BYTES
     disk_mb = -(-disk // _MIB)
     notes = [
         *described(examples),
@@ -83,6 +83,13 @@ def memory_of(examples: Sequence[Example], recipe: AdapterRecipe, sizes: Sizes, 
     lora = sizes.lora(recipe.rank, recipe.target_names)
     longest = _tokens(max(_lengths(examples)))
     return sizes.training(base.manifest.quantisation, _dtype_bytes(base), lora, recipe.batch, longest)
+
+
+def _looks_kept(examples: Sequence[Example], base: LoadedModel) -> int:
+    """Return how many features are kept: one for each image, or for each question about it where the base reads it."""
+    if base.manifest.parameters.get("family") == "blip2":
+        return len({example.sha256 for example in examples})
+    return len({(example.sha256, pair.question) for example in examples for pair in example.pairs})
 
 
 def _dtype_bytes(base: LoadedModel) -> int:

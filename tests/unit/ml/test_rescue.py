@@ -139,3 +139,26 @@ def test_fewer_digits_are_used_in_the_forward_pass_alone(monkeypatch):
     assert computing.state() == {}
     with Computing("auto", CPU).forward():
         assert (weights @ weights).dtype is torch.float32
+
+
+def test_a_scaled_loss_that_overflows_leaves_a_step_out_and_lowers_its_scale(monkeypatch):
+    """On a processor, where a recipe would be refused; the scaling is the same as on a GPU."""
+    monkeypatch.setattr("clinic_ai.ml.precision.refuse_precision", lambda *_: None)
+    computing, weights = Computing("float16", CPU), torch.ones(2, requires_grad=True)
+    optimiser = torch.optim.SGD([weights], lr=0.5)
+
+    def step(factor: float) -> None:
+        optimiser.zero_grad()
+        computing.backward((weights * factor).sum())
+        assert not computing.unscale(optimiser)
+        computing.step(optimiser)
+
+    step(1.0)
+    assert torch.equal(weights, torch.full((2,), 0.5))
+    scale = computing.state()["scale"]
+    step(float("inf"))
+    assert torch.equal(weights, torch.full((2,), 0.5))
+    assert computing.state()["scale"] == scale / 2
+    resumed = Computing("float16", CPU)
+    resumed.load(computing.state())
+    assert resumed.state() == computing.state()
