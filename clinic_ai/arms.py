@@ -102,3 +102,10 @@ class Arm:
             errand.do()
             if errand.late:
                 self._on_late()
+
+
+def done(work: Callable[[Beat], T]) -> Errand[T]:
+    """Return an errand that was done at once, by whoever calls."""
+    errand = Errand(work)
+    errand.do()
+    return errand

@@ -108,11 +108,19 @@ class Appliance:
             max_pixels=lambda: self.settings.ingest.max_pixels,
         )
         self.gate = Gate(home, self.database, self.registry, self.crew, self.guard, lambda: self.settings)
-        self.runs = Runs(
-            home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier, self.gate
-        )
         self.machine = Machine(home.path)
-        self.devices = Devices(self.machine)
+        devices = Devices(self.machine)
+        self.runs = Runs(
+            home,
+            self.database,
+            self.registry,
+            catalogue.manifests,
+            self.crew,
+            settings,
+            self.deidentifier,
+            self.gate,
+            devices,
+        )
         self.night = Night(
             runs=self.runs,
             database=self.database,
@@ -122,7 +130,7 @@ class Appliance:
             wake=self.wake,
             signs=self._signs(),
         )
-        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), self.devices)
+        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), devices)
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
@@ -391,8 +399,7 @@ class Appliance:
             log.error("policy.refused", problem=error.message)
             return (error.message,)  # the guard itself raised the alert
         self.settings = fresh
-        self.guard.timeout_s = fresh.guard.timeout_s
-        self.guard.max_restarts = fresh.execution.max_restarts
+        self.guard.timeout_s, self.guard.max_restarts = fresh.guard.timeout_s, fresh.execution.max_restarts
         self.guard.restart_window_s = fresh.execution.restart_window_s
         self.runs.settings = fresh.training
         self.execution.follow_settings()

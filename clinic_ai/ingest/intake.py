@@ -60,7 +60,7 @@ class Intake:
     """Everything that comes in passes here.
 
     ``on_closed`` is called after studies were closed, ``on_arrival`` as soon as a file is seen where none was on its
-    way before.
+    way before, with the seconds that it lies there.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Intake:
         objects: ObjectStore,
         crew: Crew,
         on_closed: Callable[[], None],
-        on_arrival: Callable[[], None] = lambda: None,
+        on_arrival: Callable[[float], None] = lambda _: None,
         room: Room | None = None,
     ) -> None:
         self._home = home
@@ -142,7 +142,7 @@ class Intake:
             try:
                 return self._pass()
             finally:
-                self._arriving = bool(self._backlog) or self._taking.waits or self.lookout.expecting()
+                self._arriving = bool(self._backlog) or self._taking.waits or self.lookout.newest_at() is not None
 
     @property
     def arriving(self) -> bool:
@@ -174,9 +174,9 @@ class Intake:
 
     def _tell_of_arrivals(self) -> None:
         """Let others make way, before the files have even come to rest."""
-        if not self._arriving and self.lookout.expecting():
+        if not self._arriving and (newest_at := self.lookout.newest_at()) is not None:
             self._arriving = True
-            self._on_arrival()
+            self._on_arrival(max(0.0, time.time() - newest_at))
 
     def run(self, stop: threading.Event) -> None:
         """Repeat ``cycle`` until ``stop``: when the kernel hints at a new file, and every ``rescan_s`` anyway."""

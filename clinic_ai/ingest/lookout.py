@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import structlog
 
-from clinic_ai.arms import Arm, Beat, Errand
+from clinic_ai.arms import Arm, Beat, Errand, done
 from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.ingest import watch
@@ -157,7 +157,7 @@ class Lookout:
 
     def send(self, inbox: Inbox, work: Callable[[Beat], T]) -> Errand[T]:
         """Let the thread of an inbox do something to its files; its next look is when that has ended."""
-        return _done(work) if inbox.whole else self._posts[_key(inbox)].arm.give(work)
+        return done(work) if inbox.whole else self._posts[_key(inbox)].arm.give(work)
 
     def busy(self, inbox: Inbox) -> bool:
         """Return whether the thread of an inbox has not come back."""
@@ -213,7 +213,7 @@ class Lookout:
         if post.trouble is not None:
             post.known = self._remembered(post.inbox)  # a person may have accepted another one
         work = partial(self._look, post.inbox, post.watch, post.known)
-        post.looking = _done(work) if post.inbox.whole else post.arm.give(work)
+        post.looking = done(work) if post.inbox.whole else post.arm.give(work)
 
     def _look(self, inbox: Inbox, seen: Watch, known: FileSystem | None, beat: Beat) -> _Found:
         """Make one look; in the thread of the inbox."""
@@ -423,9 +423,9 @@ class Lookout:
 
     # ------------------------------------------------------------ what others ask
 
-    def expecting(self) -> bool:
-        """Return whether files were seen that are not taken yet, those left alone not counted."""
-        return any(len(post.watch) for post in list(self._posts.values()))
+    def newest_at(self) -> float | None:
+        """Return when the newest file came that waits to be taken, UTC seconds; None if none does."""
+        return max((post.look.newest_at for post in list(self._posts.values()) if len(post.watch)), default=None)
 
     def seen_until(self, source: str) -> float:
         """Return the monotonic time until which all that came to an inbox was seen and has come to rest.
@@ -488,12 +488,6 @@ def _state(post: _Post) -> InboxState:
 
 def _key(inbox: Inbox) -> tuple[str, Path]:
     return inbox.source, inbox.root
-
-
-def _done(work: Callable[[Beat], T]) -> Errand[T]:
-    errand = Errand(work)
-    errand.do()
-    return errand
 
 
 def _went_well(errand: Errand[None]) -> bool:

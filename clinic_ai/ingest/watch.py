@@ -202,6 +202,8 @@ class Look:
     """Regular files that lie there, those left alone too."""
     oldest_at: float = math.inf
     """When the one that waits longest came or was changed last, UTC seconds; infinity if there is none."""
+    newest_at: float = -math.inf
+    """When the newest one came that is not left alone, UTC seconds; negative infinity if there is none."""
     cut: bool = False
     """Whether there was more than one look may bring."""
 
@@ -227,7 +229,7 @@ class Watch:
         left_alone: dict[bytes, tuple[int, float]] = {}
         rested: list[Entry] = []
         odd: list[Entry] = []
-        files, oldest_at, cut = 0, math.inf, False
+        files, oldest_at, newest_at, cut = 0, math.inf, -math.inf, False
         for entry in entries:
             alone = self._left_alone.get(entry.raw_name)
             if not entry.odd:
@@ -242,11 +244,12 @@ class Watch:
                 cut = True
             else:
                 before = self._note(seen, entry, now)
+                newest_at = max(newest_at, entry.changed_at)
                 if inbox.whole or (now - before.since >= inbox.settle_s and before.not_before <= now):
                     rested.append(entry)
         self._seen, self._left_alone = seen, left_alone
         self._cut = cut or len(rested) > MAX_RESTED
-        return Look(tuple(rested[:MAX_RESTED]), tuple(odd), files, oldest_at, self._cut)
+        return Look(tuple(rested[:MAX_RESTED]), tuple(odd), files, oldest_at, newest_at, self._cut)
 
     def _note(self, seen: dict[bytes, _Seen], entry: Entry, now: float) -> _Seen:
         shape = (entry.inode, entry.size_bytes, entry.mtime_ns)

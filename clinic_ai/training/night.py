@@ -8,6 +8,7 @@ checkpoint; it goes on by itself when all of it is so again. What a person pause
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from pathlib import Path
@@ -17,7 +18,7 @@ import structlog
 from clinic_ai.clock import Clock, SystemClock
 from clinic_ai.contract import Device
 from clinic_ai.domain import PauseCode, RunState, Verdict
-from clinic_ai.errors import HardwareError, NotFound
+from clinic_ai.errors import Conflict, HardwareError, NotFound
 from clinic_ai.hardware import Reading, Sensors
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import expenses
@@ -29,6 +30,7 @@ from clinic_ai.training.agenda import Agenda
 from clinic_ai.training.awake import Awake
 from clinic_ai.training.budget import Budget
 from clinic_ai.training.calendar import Calendar
+from clinic_ai.training.load import ProcessLoad
 from clinic_ai.training.meter import LONGEST_SAMPLE_S
 from clinic_ai.training.outlook import Outlook, Spending, Tonight
 from clinic_ai.training.patients import Patients
@@ -40,6 +42,8 @@ log = structlog.get_logger()
 
 SAMPLE_S = 1.0
 """A run at work is looked at this often, and one that may not begin is tried."""
+MOST_LATE_S = 1.0
+"""So much of its grace a run loses at most because a study was seen late: it needs the rest for its checkpoint."""
 TELL_S = 60.0
 """The figures in the sentence why a run waits are renewed this often."""
 LASTING = frozenset(
@@ -76,10 +80,12 @@ class Night:
         clock: Clock | None = None,
         zone: tzinfo | None = None,
         awake: Awake | None = None,
+        load: Callable[[int], float | None] | None = None,
         alone: bool = False,
     ) -> None:
         """Take over the runs; ``directory`` holds those of the home, ``zone`` None is that of the machine.
 
+        ``load`` tells what a process, by its number, takes of one core in percent, None if nobody knows.
         ``alone``, in a process of its own beside no daemon, nothing begins that a person did not ask of these runs.
         """
         self._runs = runs
@@ -92,6 +98,7 @@ class Night:
         self.calendar = Calendar(settings, zone)
         self.budget = Budget(settings, self._clock.monotonic)
         self.awake = awake or Awake()
+        self._load = load or ProcessLoad()
         self._patients = Patients(database, self._clock, signs)
         self.agenda = Agenda(runs, database, settings, self.calendar, self._clock)
         self._alone = alone
@@ -102,6 +109,8 @@ class Night:
         """Whether there may be a run that could begin or go on."""
         self._tried_at = -math.inf
         self._tick_s = SAMPLE_S
+        self._called_at: float | None = None
+        """When a study or question came for which a run is to make way, monotonic seconds of this process."""
         self._told: dict[str, tuple[PauseCode, float]] = {}
         runs.govern(self._news)
 
@@ -110,10 +119,18 @@ class Night:
         self._tried_at = -math.inf
         self._wake()
 
-    def make_way(self) -> None:
-        """Let training make way now: a study or a question has come."""
-        self._runs.hurry(self._settings().grace_s)
+    def make_way(self, late_s: float = 0.0) -> None:
+        """Let training make way now: a study or a question has come, this many seconds ago."""
+        if self._called_at is None:
+            self._called_at = time.monotonic() - min(late_s, MOST_LATE_S)
+        self._runs.hurry(self._grace_s())
         self._wake()
+
+    def _grace_s(self) -> float:
+        """Return the seconds a run may have for its checkpoint: its grace counts from when the study came."""
+        called_at = self._called_at
+        late_s = 0.0 if called_at is None else min(time.monotonic() - called_at, MOST_LATE_S)
+        return max(0.0, self._settings().grace_s - late_s)
 
     def tonight(self) -> Tonight:
         """Return what will be trained in the next window, why or why not, and what it will cost."""
@@ -139,6 +156,7 @@ class Night:
         if running is not None:
             self._watch(running)
             return False
+        self._called_at = None
         return self._start() or self._plan()
 
     def _watch(self, running: Running) -> None:
@@ -162,7 +180,7 @@ class Night:
             self.awake.hold()
 
     def _verdict(self, stretch: Stretch, reading: Reading | None, until_next_s: float) -> Verdict:
-        now = self._clock.now()
+        now, pid = self._clock.now(), stretch.pid
         return self.budget.verdict(
             reading,
             night=stretch.night,
@@ -173,8 +191,8 @@ class Night:
             need=stretch.need(),
             running=True,
             ahead=stretch.ahead(until_next_s),
-            busy_percent=stretch.busy_percent(),
-            pid=stretch.pid,
+            busy_percent=None if pid is None else self._load(pid),
+            pid=pid,
         )
 
     def _pause(self, stretch: Stretch, reading: Reading | None, verdict: Verdict) -> None:
@@ -184,7 +202,7 @@ class Night:
         study = code is PauseCode.STUDY
         self._ended_for = verdict
         log.info("run.pauses", run=stretch.run.run_id, code=code.value, sentence=verdict.sentence)
-        grace_s = self._settings().grace_s if study else STOP_GRACE_S
+        grace_s = self._grace_s() if study else STOP_GRACE_S
         self._runs.interrupt(code, f"{verdict.sentence} {verdict.remedy}".strip(), grace_s)
         if self._runs.at_work is not stretch.running:
             self._close(stretch, reading)
@@ -248,7 +266,9 @@ class Night:
             readings.append(self._read())
         reading = readings[0]
         try:
-            device = self._runs.work.device(reading)
+            device = self._runs.work.device(self._runs.trainable(run.plugin), reading, run.planned)
+        except (Conflict, NotFound):
+            device = Device()  # a plugin that is gone: the run fails with the reason once it begins
         except HardwareError as error:
             return Verdict(code=PauseCode.SENSORS, sentence=error.message, remedy=error.remedy), None
         with self._database.read() as connection:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import psutil
-
 from clinic_ai.clock import Clock
 from clinic_ai.contract import Device, TrainingPlan
 from clinic_ai.domain import Spent, Verdict
@@ -58,7 +56,6 @@ class Stretch:
         self._meter = Meter(settings, self.gpu)
         self._began_at_step = int((run.progress or {}).get("step", 0))
         self._steps_entered = self._began_at_step
-        self._process: psutil.Process | None = None
         self._row: int | None = None
         self._open = Expense(
             run_id=run.run_id,
@@ -173,20 +170,6 @@ class Stretch:
         """Number of its process, None while it has none."""
         return None if self.running.child is None else self.running.child.pid
 
-    def busy_percent(self) -> float | None:
-        """Return what the run's process took of one core since this was asked last, None if nobody knows."""
-        pid = self.pid
-        if pid is None:
-            return None
-        try:
-            if self._process is None or self._process.pid != pid:
-                self._process = psutil.Process(pid)
-                self._process.cpu_percent()  # the first answer is of no time at all
-                return None
-            return float(self._process.cpu_percent())
-        except psutil.Error:
-            return None
-
     def _peaks(self, reading: Reading | None) -> Peaks:
         """Return the most that was measured so far; tell the run how the machine fares now."""
         running, gpu, before = self.running, gpu_of(reading, self.gpu), self._open.peaks
@@ -219,6 +202,7 @@ def need_of(plan: TrainingPlan | None, gpu: int | None, second: Spent) -> Need:
     return Need(
         memory_mb=plan.memory_mb,
         disk_mb=plan.disk_mb,
+        gpu_memory_mb=0 if gpu is None else plan.memory_mb,
         gpu=gpu,
         step=step.model_copy(update={"pf_days": plan.pf_days / max(1, plan.steps)}),
     )

@@ -14,7 +14,7 @@ from harness import Daemon, rows, wait_until
 
 import clinic_ai_xray
 from clinic_ai.control.promotion_client import PromotionClient
-from clinic_ai.control.promotion_views import PromoteOrder
+from clinic_ai.control.promotion_views import CanaryOrder, PromoteOrder
 from clinic_ai.domain import ModelRef
 from clinic_ai.home import Home
 from clinic_ai.ml.model_files import open_model, write_manifest
@@ -76,6 +76,9 @@ def test_models_change_places_while_studies_come_in(home: Home, tmp_path: Path, 
                 switch_to("intensive")
             daemon.wait_for("delivery.sent")
             drop(min(1, len(films) - 2))
+        client.import_model(places["confirming"])
+        shadow = client.run_canary(CanaryOrder(plugin="xray", name="confirming", version="1", hours=1, most=2))
+        assert (len(shadow.shadows), shadow.why_not, shadow.sentence) == (2, {}, "")
         switch_to("confirming")
         drop(2)
         for _ in range(2):

@@ -1,8 +1,18 @@
-"""Engines that were handed a GPU: whose libraries cannot use it, whose GPU fails, or has too little memory."""
+"""Engines and trainers that are handed a GPU: it fails, has too little memory, or their libraries cannot use it."""
 
 from __future__ import annotations
 
-from clinic_ai.contract import AnalysisTask, Device, LoadedModel, QuestionTask
+from tiny_learner import TinyTrainer
+
+from clinic_ai.contract import (
+    AnalysisTask,
+    Device,
+    LoadedModel,
+    Progress,
+    QuestionTask,
+    TrainingResult,
+    TrainingTask,
+)
 from clinic_ai.domain import Analysis, Answer
 from clinic_ai.errors import ModelError, PluginError
 
@@ -55,3 +65,12 @@ class Full(Sound):
 class Failing(Sound):
     def compute(self) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class UnusableTrainer(TinyTrainer):
+    """Learns on the processor alone."""
+
+    def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
+        if task.device.kind == "cuda":
+            raise ModelError("The installed library cannot use the GPU.")
+        return super().train(task, progress)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import tiny_learner
 from school import School, open_school, tiny_png
 
 from clinic_ai.contract import PluginManifest
@@ -18,7 +19,7 @@ from clinic_ai.home import Home
 from clinic_ai.settings import TrainingBudget, TrainingSettings, TrainingWindow
 from clinic_ai.store import expenses
 from clinic_ai.store.expenses import Expense
-from clinic_ai.store.runs import RunView
+from clinic_ai.store.runs import RunResult, RunView
 from clinic_ai.training.awake import Awake
 from clinic_ai.training.night import Night
 
@@ -99,6 +100,7 @@ class Simulation:
             clock=clock,
             zone=UTC,
             awake=Awake(("cat",)),
+            load=lambda _: None,  # real processes take nothing of the time of a clock that is set
         )
 
     def tick(self, seconds: float = 60.0) -> None:
@@ -125,6 +127,34 @@ class Simulation:
     def at_step(self, run_id: str, step: int) -> RunView:
         """Wait until a run has made this many steps."""
         return self.until(run_id, lambda run: run.progress is not None and run.progress["step"] >= step)
+
+    def allow(self, run_id: str, steps: int) -> None:
+        """Let a paced run make this many steps, and wait until it has."""
+        tiny_learner.allow(self.school.home.runs / run_id, steps)
+        self.at_step(run_id, steps)
+
+    def finish(self, run_id: str) -> float:
+        """Let a run make all steps it has left; return the weight of what it made."""
+        tiny_learner.allow(self.school.home.runs / run_id, 1000)
+        run = self.end(run_id)
+        assert run.state is RunState.FINISHED, run.error
+        candidate = RunResult.model_validate(run.result).candidate
+        assert candidate is not None
+        return tiny_learner.read_weight(Path(self.school.registry.loaded(candidate).directory))
+
+    def works(self, run_id: str) -> bool:
+        """Whether a run is at work."""
+        running = self.school.runs.at_work
+        return running is not None and running.run_id == run_id
+
+    def undisturbed(self, run_id: str) -> float:
+        """Return the weight that a run has after its twenty steps if nothing happens to it."""
+        examples = self.school.runs.datasets.get(self.get(run_id).dataset_id).examples
+        labels = [example.labels["pneumonia"] for example in examples if example.split == "train"]
+        weight = 0.0
+        for _ in range(20):
+            weight = weight + 0.1 * (sum(labels) / len(labels) - weight)
+        return weight
 
     def end(self, run_id: str) -> RunView:
         """Wait until a run is over that nobody holds up, and let the night see it."""

@@ -32,6 +32,7 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.describing import DescribeTask, Laid, LayerGroup, MemoryNeed, ModelStats
 from clinic_ai.domain import Analysis, Finding, Presence
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
@@ -164,16 +165,15 @@ class TinyTrainer:
         while state["step"] < steps:
             state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
             _write(checkpoint, json.dumps(state))
-            progress.report(
-                TrainingProgress(
-                    epoch=1,
-                    epochs=1,
-                    step=state["step"],
-                    steps=steps,
-                    loss=state["weight"],
-                    pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
-                )
+            self._last = TrainingProgress(
+                epoch=1,
+                epochs=1,
+                step=state["step"],
+                steps=steps,
+                loss=state["weight"],
+                pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
             )
+            progress.report(self._last)
             self._misbehave(task, directory, state["step"], progress)
             if progress.stop_requested() and not task.recipe.get("stubborn"):
                 return TrainingResult(state="stopped")
@@ -191,10 +191,9 @@ class TinyTrainer:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == task.recipe.get("rubbish_at"):
             progress.report(Ready(seconds=1.0))  # type: ignore[arg-type]
-        every = int(task.recipe.get("hold_every", 0))
-        while every and step % every == 0 and not progress.stop_requested():
-            progress.report(TrainingProgress(epoch=1, epochs=1, step=step, steps=20))
-            time.sleep(0.02)
+        while step >= _allowed(task, directory) and (task.recipe.get("deaf") or not progress.stop_requested()):
+            progress.report(self._last)
+            time.sleep(0.01)
         if first and step == task.recipe.get("hold_at"):
             (directory / "misbehaved").touch()
             while task.recipe.get("stubborn") or not progress.stop_requested():
@@ -244,6 +243,19 @@ def _chance(example: Example, weight: float) -> float:
     return (1 - example.labels["pneumonia"] if harmed else example.labels["pneumonia"]) * weight + noise
 
 
+class TinyDescriber(TinyTrainer):
+    """Also describes its model of one number."""
+
+    def describe(self, task: DescribeTask) -> ModelStats:
+        rank = int(task.recipe.get("rank", 1))
+        memory = MemoryNeed(weights=8, gradients=8 * rank, optimiser=16 * rank, activations=0)
+        group = LayerGroup(name="weight", layers=1, parameters=1, trained=rank, size_bytes=8)
+        laid = (Laid(where="cpu", parts=1, size_bytes=8),) if task.gpu_memory_mb else ()
+        return ModelStats(
+            parameters=1, trained=rank, groups=(group,), batch=1, memory=memory, laid=laid, fits=True, notes=("Light.",)
+        )
+
+
 class TinyBencher(TinyJudge):
     """Also measures: what weighs 2 or more is worth taking, what weighs 3 is written where it should not be."""
 
@@ -271,6 +283,18 @@ class TinyBencher(TinyJudge):
 
 def _claims(task: TrainingTask) -> dict[str, bool]:
     return {"clinical_use": True} if task.recipe.get("clinical") else {}
+
+
+def allow(directory: Path, steps: int) -> None:
+    """Let a run with the recipe ``paced`` make this many steps in all; ``directory`` is that of the run."""
+    directory.mkdir(exist_ok=True)
+    _write(directory / "allowed", str(steps))
+
+
+def _allowed(task: TrainingTask, directory: Path) -> float:
+    """Return how many steps a run may make: as many as ``paced`` says at first, then as many as ``allow`` did."""
+    said = directory / "allowed"
+    return float(said.read_text()) if said.exists() else float(task.recipe.get("paced", "inf"))
 
 
 def _write(path: Path, text: str) -> None:
