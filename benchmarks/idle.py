@@ -5,8 +5,8 @@
 - floor: a fresh interpreter that imports the libraries any such daemon needs (FastAPI, uvicorn, SQLAlchemy,
   pydantic, psutil) and nothing of ours
 - import: a fresh interpreter that imports ``clinic_ai.daemon``; median of the rounds, floor and ours by turns
-- idle: a real ``clinic-ai run`` in a fresh home, measured once it has answered and its lanes have slept; RSS counts
-  shared pages in full, PSS in parts. Children are listed by themselves.
+- idle: a real ``clinic-ai run`` in a home that ``clinic-ai init`` has just made, measured once it has answered and its
+  lanes have slept; RSS counts shared pages in full, PSS in parts. Children are listed by themselves.
 
 Budgets: at most 2.5 times the import time of the floor, less than 120 MB of RSS for the daemon itself.
 """
@@ -28,7 +28,7 @@ import psutil
 
 from clinic_ai.control.client import Client
 from clinic_ai.control.sockets import answers
-from clinic_ai.home import Home, init_home
+from clinic_ai.home import Home
 
 FLOOR = "import fastapi, uvicorn, sqlalchemy, pydantic, psutil"
 OURS = "import clinic_ai.daemon"
@@ -76,7 +76,10 @@ def idle(home: Home) -> tuple[psutil.Process, subprocess.Popen[bytes]]:
 def report_idle(floor_rss: float) -> None:
     """Print the memory of an idle daemon and of each of its children."""
     with tempfile.TemporaryDirectory(prefix="clinic-ai-idle-") as folder:
-        process, daemon = idle(init_home(Path(folder) / "home"))
+        home = Home(Path(folder) / "home")
+        command = [sys.executable, "-m", "clinic_ai", "init", "--home", str(home.path)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        process, daemon = idle(home)
         try:
             memory, before = process.memory_full_info(), process.cpu_times()
             time.sleep(SETTLE_S)

@@ -88,7 +88,7 @@ def measure_epochs(images: int, rounds: int, device: Device, verdicts: Verdicts)
 def measure_full(rounds: int, verdicts: Verdicts) -> None:
     """Look at the model of the document in full size."""
     sizes = Sizes.of("blip2", full_blip2.config())
-    learned = sizes.lora(rank=8)
+    learned = sizes.lora(8)
     verdicts.say("BLIP-2 OPT-2.7B, parameters", f"{sizes.total:,}")
     verdicts.say("numbers learned at rank 8", f"{learned:,}, must be {TRAINABLE:,}", learned == TRAINABLE)
     gigabytes = sizes.weight_bytes("int8", dtype_bytes=2) / 1e9

@@ -6,12 +6,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection
 
-from clinic_ai.categories import categorise, with_categories
+from clinic_ai.categories import CategoryFound, categorise, with_categories
 from clinic_ai.contract import (
     AnalysisTask,
     LoadedModel,
@@ -30,7 +31,9 @@ from clinic_ai.domain import (
     Job,
     JobKind,
     ModelRef,
+    Sha256,
     StoredFile,
+    Study,
     WaitReason,
 )
 from clinic_ai.engines import Engines
@@ -40,7 +43,7 @@ from clinic_ai.ingest.geometry import NoVolume, regular_volume
 from clinic_ai.ingest.stacks import Stack, stacks_of
 from clinic_ai.processes import open_produced
 from clinic_ai.settings import CategoryRule, CriticalSettings, QuestionSettings
-from clinic_ai.showing import Showing, guarded_refusal
+from clinic_ai.showing import Showing, Shown, guarded_refusal
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.categories import Told, told_of
 from clinic_ai.store.critical import raise_alerts
@@ -61,6 +64,77 @@ class Models(Protocol):
 
     def loaded(self, ref: ModelRef) -> LoadedModel:
         """Return the verified directory of a model. Raise ModelError if its files are not what they were."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study version as an engine of one plugin is asked about it."""
+
+    manifest: PluginManifest
+    study: Study
+    instances: tuple[Instance, ...]
+    shown: Shown
+    categories: Mapping[Sha256, CategoryFound]
+    questions: QuestionSettings
+
+    def task(self, job_id: str, models: tuple[ModelRef, ...], directory: Path) -> AnalysisTask:
+        """Return what an engine with these models is asked; its files go into ``directory``."""
+        return AnalysisTask(
+            job_id=job_id,
+            facts=self.shown.facts,
+            images=with_categories(self.shown.images, self.categories),
+            output_directory=str(directory),
+            models=models,
+            volumes=volumes_of(self.shown.instances),
+            conditions=self.manifest.conditions,
+            categories=self.manifest.categories,
+            base_answers=self.questions.base_answers,
+            answer_timeout_s=self.questions.answer_timeout_s,
+        )
+
+    def completed(self, analysis: Analysis) -> Analysis:
+        """Return an engine's analysis with what is said in its name."""
+        return analysis.model_copy(
+            update={
+                "answers": saying_which_image(analysis.answers, self.instances),
+                "refusals": (*analysis.refusals, *self.shown.refusals),
+                "remarks": (*analysis.remarks, *self.shown.remarks),
+            }
+        )
+
+
+class Tasks:
+    """Makes what engines are asked about studies."""
+
+    def __init__(
+        self,
+        database: Database,
+        showing: Showing,
+        rules: Callable[[], Sequence[CategoryRule]],
+        questions: Callable[[], QuestionSettings],
+    ) -> None:
+        self._database = database
+        self._showing = showing
+        self._rules = rules
+        self._questions = questions
+
+    def prepare(self, manifest: PluginManifest, study_id: str, version: int) -> Prepared:
+        """Return a study version as the engine of a plugin is asked about it.
+
+        Raise NotFound, InputError if nothing of it can be shown, ChildError or HomeError if copies cannot be made now.
+        """
+        with self._database.read() as connection:
+            study = studies.get_study(connection, study_id, version)
+            instances = studies.instances_of(connection, study_id, version)
+            told = told_of(connection, study_id, version, manifest.name) if manifest.categories else Told()
+        return Prepared(
+            manifest=manifest,
+            study=study,
+            instances=instances,
+            categories=categorise(manifest, self._rules(), study, instances, told),
+            questions=self._questions(),
+            shown=self._showing.of(manifest, study, instances),
+        )
 
 
 class AnalyseRunner:
@@ -92,10 +166,8 @@ class AnalyseRunner:
         self._manifests = manifests
         self._guard = guard
         self._policy_hash = policy_hash
-        self._showing = Showing(objects, deidentifier)
+        self.tasks = Tasks(database, Showing(objects, deidentifier), rules, questions)
         self._critical = critical
-        self._rules = rules
-        self._questions = questions
 
     def obstacles(self, plugins: Collection[str], at_work: Collection[str]) -> Mapping[str, WaitReason]:
         """Return the plugins that cannot work beside those ``at_work``, and why."""
@@ -140,31 +212,14 @@ class AnalyseRunner:
         manifest = self._manifests().get(job.plugin)
         if manifest is None:
             raise PluginError(f"The plugin {job.plugin} is not installed any more.", remedy="Install it again.")
-        with self._database.read() as connection:
-            study = studies.get_study(connection, job.study_id, job.version)
-            instances = studies.instances_of(connection, job.study_id, job.version)
-            told = told_of(connection, job.study_id, job.version, job.plugin) if manifest.categories else Told()
-        found_categories = categorise(manifest, self._rules(), study, instances, told)
-        questions = self._questions()
-        shown = self._showing.of(manifest, study, instances)
+        prepared = self.tasks.prepare(manifest, job.study_id, job.version)
         with JobDirectory(self._directories, job.job_id) as directory:
-            task = AnalysisTask(
-                job_id=job.job_id,
-                facts=shown.facts,
-                images=with_categories(shown.images, found_categories),
-                output_directory=str(directory),
-                models=job.models,
-                volumes=volumes_of(shown.instances),
-                conditions=manifest.conditions,
-                categories=manifest.categories,
-                base_answers=questions.base_answers,
-                answer_timeout_s=questions.answer_timeout_s,
-            )
+            task = prepared.task(job.job_id, job.models, directory)
             models = tuple(self._models.loaded(ref) for ref in job.models)
             try:
                 analysis = self._engines.analyse(manifest, models, task)
             except ChildRefused as error:
-                raise guarded_refusal(self._guard, error, study) from None
+                raise guarded_refusal(self._guard, error, prepared.study) from None
             try:
                 check_analysis(analysis, manifest, task, models)
                 named = [(f.name, f.media_type) for f in analysis.files]
@@ -172,14 +227,7 @@ class AnalyseRunner:
             except ChildMisbehaved:
                 self._engines.distrust(job.plugin)
                 raise
-        analysis = analysis.model_copy(
-            update={
-                "answers": saying_which_image(analysis.answers, instances),
-                "refusals": (*analysis.refusals, *shown.refusals),
-                "remarks": (*analysis.remarks, *shown.remarks),
-            }
-        )
-
+        analysis = prepared.completed(analysis)
         found = hits(self._critical(), analysis)
 
         def commit(connection: Connection) -> None:

@@ -99,6 +99,8 @@ class PluginManifest(Word):
     memory_mb: int = Field(default=512, gt=0)
     """Resident memory its warm engine needs, in MiB; also the limit the child is given, times two. A model that needs
     more says so in its own manifest; see ``memory_needed``."""
+    devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu",)
+    """Where its engine and trainer can compute; a ``Device`` of another kind is never handed to them."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Longest time one analysis may take."""
     deidentified: bool = False
@@ -165,7 +167,10 @@ def memory_needed(plugin: PluginManifest, models: Iterable[ModelManifest]) -> in
 
 
 class Device(Word):
-    """Where an engine computes; ``threads`` is the number of CPU threads it may use."""
+    """Where an engine or trainer computes; ``threads`` is the number of CPU threads it may use.
+
+    ``index`` of a GPU counts by place on the PCI bus, as CUDA does in children of the appliance.
+    """
 
     kind: Literal["cpu", "cuda"] = "cpu"
     index: int = 0

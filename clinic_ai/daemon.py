@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import threading
@@ -16,6 +15,7 @@ from clinic_ai import __version__
 from clinic_ai.analyses import AnalyseRunner, sweep_job_directories
 from clinic_ai.category_files import FOLDER as CATEGORIES
 from clinic_ai.category_files import add_categories
+from clinic_ai.clock import SystemClock
 from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.confinement import keep_capabilities
@@ -28,13 +28,13 @@ from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB, Room
-from clinic_ai.engines import Engines, EngineSettings
+from clinic_ai.engines import Engines, engine_settings
 from clinic_ai.errors import HomeError, PolicyError, SettingsError
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.guard.intents import HealthyExample
-from clinic_ai.hardware import Machine
+from clinic_ai.hardware import Devices, Machine
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.heap import give_back, share_one_heap
 from clinic_ai.home import Home, add_new_folders, check_home, lock_home
@@ -60,17 +60,21 @@ from clinic_ai.store import alerts
 from clinic_ai.store.audit import record
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.training.canary import Canary
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.night import Night
+from clinic_ai.training.patients import Patients
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.scaling import Forecasts
 
 log = structlog.get_logger()
 
 STOP_GRACE_S = 20.0
 """How long running jobs may go on after SIGTERM before they are re-queued."""
 RENDERER_IDLE_S = 60.0
-REST_S = GIVE_BACK_S = 60.0
-"""How long a plugin rests whose engine died too often, and between two times memory is given back."""
+GIVE_BACK_S = 60.0
+"""How often free memory is given back to the machine."""
 
 
 class Appliance:
@@ -103,19 +107,30 @@ class Appliance:
             directory=home.jobs,
             max_pixels=lambda: self.settings.ingest.max_pixels,
         )
+        self.gate = Gate(home, self.database, self.registry, self.crew, self.guard, lambda: self.settings)
+        self.machine = Machine(home.path)
+        devices = Devices(self.machine)
         self.runs = Runs(
-            home, self.database, self.registry, catalogue.manifests, self.crew, settings, self.deidentifier
+            home,
+            self.database,
+            self.registry,
+            catalogue.manifests,
+            self.crew,
+            settings,
+            self.deidentifier,
+            self.gate,
+            devices,
         )
         self.night = Night(
             runs=self.runs,
             database=self.database,
             settings=lambda: self.settings.training,
-            sensors=Machine(home.path),
+            sensors=self.machine,
             directory=home.runs,
             wake=self.wake,
-            signs=(lambda: self.intake.arriving, lambda: self.questions.being_asked),
+            signs=self._signs(),
         )
-        self.engines = Engines(self.crew, lambda: _engine_settings(self.settings))
+        self.engines = Engines(self.crew, lambda: engine_settings(self.settings.execution), devices)
         self.reports = ReportRunner(
             database=self.database,
             objects=self.objects,
@@ -139,6 +154,17 @@ class Appliance:
             critical=self._critical,
             rules=lambda: self.settings.category,
             questions=lambda: self.settings.questions,
+        )
+        self.canary = Canary(
+            directories=home.jobs,
+            database=self.database,
+            registry=self.registry,
+            manifests=self._manifests,
+            tasks=analyses.tasks,
+            crew=self.crew,
+            guard=self.guard,
+            settings=lambda: self.settings,
+            waiting=Patients(self.database, SystemClock(), self._signs()).waiting,
         )
         self.execution = Execution(
             database=self.database,
@@ -222,6 +248,10 @@ class Appliance:
         self._reloading = threading.Lock()
         self._stop_intake = threading.Event()
         self._intake = threading.Thread(target=self.intake.run, args=(self._stop_intake,), name="ingest", daemon=True)
+
+    def _signs(self) -> tuple[Callable[[], bool], ...]:
+        """Return what tells of patients that the database does not know yet."""
+        return (lambda: self.intake.arriving, lambda: self.questions.being_asked)
 
     def _manifests(self) -> Mapping[str, PluginManifest]:
         return self.catalogue.manifests
@@ -319,6 +349,7 @@ class Appliance:
             steps.callback(self.database.close)
             if self._opened:
                 steps.callback(self._note_stop)
+            steps.callback(self.machine.close)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
@@ -410,8 +441,11 @@ class Appliance:
             execution=self.execution,
             engines=self.engines,
             registry=self.registry,
+            promotions=self.gate.promotions,
+            canary=self.canary,
             runs=self.runs,
             night=self.night,
+            forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),
             guard=self.guard,
             crew=self.crew,
             receiver=self.receiver,
@@ -429,19 +463,6 @@ class Appliance:
             started_at=self.started_at,
             reload=self.reload,
         )
-
-
-def _engine_settings(settings: Settings) -> EngineSettings:
-    execution = settings.execution
-    cores = len(os.sched_getaffinity(0))
-    return EngineSettings(
-        memory_mb=execution.memory_mb,
-        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
-        idle_s=execution.engine_idle_s,
-        restart_cap=execution.max_restarts,
-        restart_window_s=execution.restart_window_s,
-        rest_s=REST_S,
-    )
 
 
 def run(home: Home, *, on_ready: Callable[[Appliance], None] | None = None) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import psutil
+import structlog
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.contract import (
@@ -23,16 +26,25 @@ from clinic_ai.contract import (
     memory_needed,
 )
 from clinic_ai.domain import Analysis, Answer, ModelRef, WaitReason
-from clinic_ai.errors import ChildError, ChildRefused, Conflict
+from clinic_ai.errors import ChildError, ChildRefused, Conflict, HardwareError
+from clinic_ai.hardware import CUDA_HOST_MB, Devices
 from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.settings import ExecutionSettings
 from clinic_ai.waiting import crashing, memory_in_use, no_memory
+from clinic_ai.wire import GPU_EXIT, MEMORY_EXIT
 
 LOAD_TIMEOUT_S = 300.0
 ANSWER_GRACE_S = 15.0
 """What an engine may take beyond ``answer_timeout_s``, to read the image and choose a frame, before it is killed."""
+REST_S = 60.0
+"""How long a plugin rests whose engine died too often."""
 TURN_S = 30.0
 """How long a question waits for an engine that is at work on something else."""
 _MIB = 1 << 20
+_OF_THE_GPU = frozenset({GPU_EXIT, MEMORY_EXIT})
+"""How an engine ends whose GPU failed, or has too little memory."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,21 @@ class EngineSettings:
     restart_cap: int
     restart_window_s: float
     rest_s: float
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def engine_settings(execution: ExecutionSettings) -> EngineSettings:
+    """Return what ``[execution]`` gives to engines."""
+    cores = len(os.sched_getaffinity(0))
+    return EngineSettings(
+        memory_mb=execution.memory_mb,
+        threads=execution.threads or max(1, cores // execution.max_parallel_jobs),
+        idle_s=execution.engine_idle_s,
+        restart_cap=execution.max_restarts,
+        restart_window_s=execution.restart_window_s,
+        rest_s=REST_S,
+        device=execution.device,
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +90,9 @@ class EngineView:
 class _Warm:
     child: Child
     need_mb: int
-    models: tuple[ModelRef, ...] = ()
+    device: Device
+    models: tuple[ModelRef, ...] | None = None
+    """None until they are loaded."""
 
 
 @dataclass
@@ -77,9 +106,11 @@ class _Record:
 class Engines:
     """The warm engines of this appliance; different plugins run side by side, each at one task at a time."""
 
-    def __init__(self, crew: Crew, settings: Callable[[], EngineSettings]) -> None:
+    def __init__(self, crew: Crew, settings: Callable[[], EngineSettings], devices: Devices | None = None) -> None:
+        """``devices`` chooses where they compute; without it that is the processor."""
         self._crew = crew
         self._settings = settings
+        self._devices = devices
         self._warm: dict[str, _Warm] = {}
         self._in_use: set[str] = set()
         self._records: dict[str, _Record] = {}
@@ -158,7 +189,7 @@ class Engines:
                     pid=warm.child.pid,
                     busy=name in self._in_use,
                     resident_bytes=warm.child.resident_bytes(),
-                    models=tuple(model.label() for model in warm.models),
+                    models=tuple(model.label() for model in warm.models or ()),
                     idle_s=time.monotonic() - warm.child.last_used,
                 )
                 for name, warm in self._warm.items()
@@ -202,29 +233,60 @@ class Engines:
     def _ready(self, manifest: PluginManifest, models: tuple[LoadedModel, ...]) -> Child:
         refs = tuple(model.ref for model in models)
         need_mb = _need_mb(manifest, models)
-        with self._lock:
-            warm = self._warm.get(manifest.name)
-            # One with larger models than before needs a child with higher limits.
-            if warm is not None and not (warm.child.alive and warm.need_mb >= need_mb):
-                self._end(manifest.name)
-                warm = None
-            if warm is None:
-                self._make_room(need_mb)
-                warm = _Warm(self._crew.start(self._spec(manifest, need_mb)), need_mb)
-                self._warm[manifest.name] = warm
-                fresh = True
-            else:
-                fresh = False
-        if fresh or warm.models != refs:
-            device = Device(threads=self._settings().threads, memory_mb=warm.need_mb)
-            load = EngineLoad(engine=manifest.engine, models=models, device=device)
+        warm = self._large_enough(manifest.name, need_mb) or self._start(manifest, need_mb)
+        while warm.models != refs:
+            load = EngineLoad(engine=manifest.engine, models=models, device=warm.device)
             try:
                 warm.child.call("load", load, Ready, timeout_s=LOAD_TIMEOUT_S)
-            except ChildRefused:
-                self._bury(manifest.name)  # half a load is no state to work from
+                warm.models = refs
+            except ChildError as error:
+                if self._leave_gpu(manifest.name, warm):
+                    warm = self._start(manifest, need_mb)
+                    continue
+                if isinstance(error, ChildRefused):
+                    self._bury(manifest.name)  # half a load is no state to work from
                 raise
-            warm.models = refs
         return warm.child
+
+    def _large_enough(self, name: str, need_mb: int) -> _Warm | None:
+        """Return the plugin's engine if it lives; one with larger models than before needs higher limits, and ends."""
+        with self._lock:
+            warm = self._warm.get(name)
+            if warm is not None and not (warm.child.alive and warm.need_mb >= need_mb):
+                self._end(name)
+                return None
+            return warm
+
+    def _start(self, manifest: PluginManifest, need_mb: int) -> _Warm:
+        device = self._device(manifest, need_mb)
+        with self._lock:
+            self._make_room(need_mb)
+            warm = _Warm(self._crew.start(self._spec(manifest, need_mb, device)), need_mb, device)
+            self._warm[manifest.name] = warm
+        return warm
+
+    def _device(self, manifest: PluginManifest, need_mb: int) -> Device:
+        """Return where an engine computes; it is taken to need as much of a GPU's memory as of the machine's."""
+        settings = self._settings()
+        if self._devices is None:
+            return Device(threads=settings.threads, memory_mb=need_mb)
+        try:
+            return self._devices.choose(
+                manifest, settings.device, threads=settings.threads, memory_mb=need_mb, gpu_memory_mb=need_mb
+            )
+        except HardwareError as error:
+            raise ChildRefused("no_gpu", error.message, retryable=True, remedy=error.remedy) from error
+
+    def _leave_gpu(self, name: str, warm: _Warm) -> bool:
+        """End an engine that did not load on a GPU, if it may compute on the processor; return whether it may."""
+        if self._devices is None or warm.device.kind == "cpu" or self._settings().device != "auto":
+            return False
+        log.warning("engine.leaves_gpu", plugin=name)
+        self._devices.give_up(name)
+        with self._lock:
+            self._warm.pop(name, None)
+        warm.child.kill()
+        return True
 
     def _make_room(self, need_mb: int) -> None:
         """Evict engines that are not at work, the longest unused first, until the new one fits."""
@@ -250,14 +312,17 @@ class Engines:
                 record.failures.clear()
         if warm is not None:
             warm.child.kill()
+            if self._devices is not None and warm.device.kind == "cuda" and warm.child.exit_status in _OF_THE_GPU:
+                self._devices.give_up(name)
 
-    def _spec(self, manifest: PluginManifest, need_mb: int) -> ChildSpec:
+    def _spec(self, manifest: PluginManifest, need_mb: int, device: Device) -> ChildSpec:
         threads = str(self._settings().threads)
+        beside_mb = 512 + (CUDA_HOST_MB if device.kind == "cuda" else 0)
         return ChildSpec(
             kind="engine",
             name=f"{manifest.name} engine",
             # Twice the need: RLIMIT_DATA counts what is reserved, not what is touched.
-            confinement=Confinement(data=2 * need_mb * _MIB + 512 * _MIB, file_size=1 << 30),
+            confinement=Confinement(data=(2 * need_mb + beside_mb) * _MIB, file_size=1 << 30),
             environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
         )
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from clinic_ai.confinement import ENVIRONMENT_KEY, Confinement
 from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildRefused, ChildTimedOut, Conflict, InputError
 from clinic_ai.wire import (
+    GPU_EXIT,
     MAX_FRAME_BYTES,
     MEMORY_EXIT,
     Failure,
@@ -111,6 +112,11 @@ class Child:
     def alive(self) -> bool:
         """Whether the process is there."""
         return self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """How the process ended: its status, or the signal that ended it as a negative number; None while it lives."""
+        return self._process.poll()
 
     @property
     def busy(self) -> bool:
@@ -277,8 +283,8 @@ class Child:
             return ChildTimedOut(f"{name} did not answer within {timeout_s:g} s and was killed.")
         if isinstance(error, FrameError):
             return ChildMisbehaved(f"{name} broke the protocol: {error}.")
-        if status == MEMORY_EXIT:
-            return ChildDied(f"{name} ran out of the memory it was given.")
+        if status in _ENDS:
+            return ChildDied(f"{name} {_ENDS[status]}.")
         if status is not None and status < 0:
             return ChildDied(f"{name} was killed by {_signal_name(-status)}.")
         return ChildDied(f"{name} ended by itself with status {status}.")
@@ -296,6 +302,10 @@ class Child:
                     os.killpg(self.pid, signal.SIGKILL)
                 except ProcessLookupError:
                     return
+
+
+_ENDS = {MEMORY_EXIT: "ran out of the memory it was given", GPU_EXIT: "was ended by an error of its GPU"}
+"""What children say by the status with which they end."""
 
 
 def _signal_name(number: int) -> str:
@@ -366,6 +376,7 @@ def _environment(spec: ChildSpec, limits: Confinement) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as the daemon counts GPUs
         **dict(spec.environment),
         ENVIRONMENT_KEY: limits.model_dump_json(),
     }

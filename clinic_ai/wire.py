@@ -189,14 +189,29 @@ def _answer(request: Request, methods: Mapping[str, Method], call: Call) -> Resp
         # The heap may be fragmented or a native library half-way through: start a fresh process.
         os._exit(MEMORY_EXIT)
     except Exception as error:  # noqa: BLE001 - process boundary: the daemon turns this into one failed attempt
+        _end_if_beyond_help(error)
         return _raised(request.id, error)
     return Response(id=request.id, kind="result", body=result.model_dump(mode="json"))
 
 
 MEMORY_EXIT = 87
 """Exit status of a child that ran out of the memory it was given."""
+GPU_EXIT = 88
+"""Exit status of a child whose GPU failed."""
 DISK_FULL = "disk_full"
 """Code of the failure of a child that found no room for what it writes."""
+
+
+def _end_if_beyond_help(error: Exception) -> None:
+    """End this process if CUDA failed: its errors stick to a process, and every later call would fail too.
+
+    Memory of a GPU that ran out is like any other memory. Known by their words: torch is not imported here.
+    """
+    words = str(error).lower()
+    if type(error).__name__ == "OutOfMemoryError" or "cuda error: out of memory" in words:
+        os._exit(MEMORY_EXIT)
+    if type(error).__name__ == "AcceleratorError" or "cuda error" in words or "cuda failure" in words:
+        os._exit(GPU_EXIT)
 
 
 def _raised(request_id: int, error: Exception) -> Response:

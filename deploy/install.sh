@@ -77,7 +77,7 @@ for name in bin share; do
   mv -T "$prefix/.$name.new" "$prefix/$name"
 done
 mkdir -p "$release/share/doc/clinic-ai"
-cp "$root"/docs/*.md "$root/systemd/clinic-ai-network.conf" "$release/share/doc/clinic-ai/"
+cp "$root"/docs/*.md "$root"/systemd/clinic-ai-{network,gpu}.conf "$release/share/doc/clinic-ai/"
 ln -sf "$prefix/bin/clinic-ai" /usr/local/bin/clinic-ai
 
 # ---- the home: made once, completed later, never changed

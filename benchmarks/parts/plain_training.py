@@ -17,9 +17,11 @@ from clinic_ai.ml.onnx import weights
 from clinic_ai_xray.cache import Activations
 from clinic_ai_xray.network import Head
 from clinic_ai_xray.phantom import draw_chest
+from clinic_ai_xray.recipe import TailRecipe
 from clinic_ai_xray.served import ServedModel, pinned_bytes
-from clinic_ai_xray.tail import Labelled, Standardisation, TailRecipe, TailTraining, trained_names
+from clinic_ai_xray.tail import Standardisation, trained_names
 from clinic_ai_xray.tiers import FAST
+from clinic_ai_xray.training import Labelled, TailTraining
 
 BATCH = 64
 STEPS = 50
@@ -59,7 +61,7 @@ def compare(model: LoadedModel, folder: Path) -> Compared:
 
     initial = weights(pinned_bytes(model), trained_names(FAST))
     small = _head(features, labels, recipe, folder / "small", initial)
-    history = small.run(lambda _: None, lambda: False).history
+    history = small.run(lambda *_: None, lambda _: None, lambda: False).history
     began = time.process_time()
     losses = _plain(base, images, labels, recipe, Standardisation.of(features))
     per_step = (time.process_time() - began) / (EPOCHS * _TIMED)
@@ -68,7 +70,7 @@ def compare(model: LoadedModel, folder: Path) -> Compared:
     whole = _head(np.tile(features, (times, 1, 1)), np.tile(labels, times), recipe, folder / "whole", initial)
     assert whole.steps_per_epoch == STEPS
     began = time.process_time()
-    whole.run(lambda _: None, lambda: False)
+    whole.run(lambda *_: None, lambda _: None, lambda: False)
     return Compared(
         cached=time.process_time() - began,
         plain=per_step * EPOCHS * STEPS,

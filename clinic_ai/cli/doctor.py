@@ -9,19 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from clinic_ai import __version__
+from clinic_ai.cli.check import Check
+from clinic_ai.cli.doctor_training import training
 from clinic_ai.cli.offline import daemon_answers, model_desk, plugins_of
 from clinic_ai.cli.policy import check_pack
 from clinic_ai.control.people import group_id, user_exists
 from clinic_ai.critical.matching import unknown_conditions
 from clinic_ai.errors import ChildError, ClinicError, SettingsError
+from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, check_home
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.results.codes import table
@@ -31,16 +32,6 @@ ROOMY_BYTES = 5 << 30
 MIN_WATCHES = 8192
 PRIVILEGED = 1024
 _PROBE_TIMEOUT_S = 60
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: Literal["ok", "warn", "fail"]
-    sentence: str
-    remedy: str = ""
 
 
 def examine(home: Home) -> list[Check]:
@@ -55,6 +46,7 @@ def examine(home: Home) -> list[Check]:
     found.append(Check("settings", "ok", "clinic.toml is understood."))
     for look in (_people, _rules, _categories, _inboxes, _receiver, _critical, _memory):
         found += look(home, settings, catalogue)
+    found += training(settings, Machine(home.path))
     found += _told("policy", lambda: _policy(home, settings))
     found += _examples(home)
     found += _told("models", lambda: _models(home, catalogue))

@@ -9,6 +9,16 @@ import typer
 
 from clinic_ai.cli.categories import plugin_categories
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
+from clinic_ai.cli.promotions import (
+    Name,
+    Plugin,
+    Version,
+    approve_model,
+    check_model,
+    model_record,
+    promote_model,
+    run_canary,
+)
 
 if TYPE_CHECKING:
     from clinic_ai.control.bench_views import BenchView
@@ -17,10 +27,6 @@ if TYPE_CHECKING:
 
 plugin = group("plugin", "The plugins: what is installed and what it takes.")
 model = group("model", "The models: import, verify, make active, take back.")
-
-Plugin = Annotated[str, typer.Argument(metavar="PLUGIN", help="Name of the plugin.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version of the model.")]
 
 
 @plugin.command("list", epilog=example("plugin list"))
@@ -167,14 +173,11 @@ def bench(
         _tell_bench(found)
 
 
-@model.command("promote", epilog=example("model promote xray chest-fast 1.0"))
-def promote(plugin: Plugin, name: Name, version: Version, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Make a model the active one of its slot; jobs leased before keep the model they pinned."""
-    from clinic_ai.cli.offline import model_desk
-    from clinic_ai.cli.output import print_done
-
-    with model_desk(home_of(home)) as desk:
-        print_done(desk.promote_model(plugin, name, version), as_json=as_json)
+model.command("check", epilog=example("model check xray chest-fast R-20261121-7F3K9QXB"))(check_model)
+model.command("approve", epilog=example("model approve xray chest-fast R-20261121-7F3K9QXB"))(approve_model)
+model.command("promote", epilog=example("model promote xray chest-fast 1.0"))(promote_model)
+model.command("canary", epilog=example("model canary xray chest-fast R-20261121-7F3K9QXB"))(run_canary)
+model.command("record", epilog=example("model record xray chest-fast 1.0 --output record.md"))(model_record)
 
 
 @model.command("rollback", epilog=example("model rollback xray"))
@@ -224,7 +227,7 @@ def _tell_bench(found: BenchView) -> None:
         say(result.reason)
     if found.candidate:
         words = f"{found.candidate.plugin} {found.candidate.name} {found.candidate.version}"
-        say(f"Candidate {words}; `clinic-ai model promote {words}` makes it the active model.")
+        say(f"Candidate {words}; `clinic-ai model record {words}` shows how it compares with the model in use.")
 
 
 def _range(interval: tuple[float, float], sign: str = "") -> str:

@@ -14,29 +14,41 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
+from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
+from clinic_ai.control.promotion_client import PromotionClient
+from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
+from clinic_ai.control.promotions import PromotionDesk
 from clinic_ai.control.sockets import answers
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.errors import DatasetError, NotFound
+from clinic_ai.forecasting import Rates
+from clinic_ai.gating import GateReport
+from clinic_ai.guard.client import Guard
 from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.lanes import Lane, Wake
 from clinic_ai.logs import configure
 from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
+from clinic_ai.promoting import CanaryResult, PromotionRecord
 from clinic_ai.results.codes import table
 from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.category_folders import SHEET_SUFFIX, category_of
+from clinic_ai.training.gate import Gate
 from clinic_ai.training.labelled_sheets import form_of
+from clinic_ai.training.loss_curves import read_curve
 from clinic_ai.training.night import Night
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
+from clinic_ai.training.scaling import Forecasts, costed, rates_of
 from clinic_ai.training.sheet_reading import write_form
 
 
@@ -52,11 +64,27 @@ class Models(Protocol):
     def verify_model(self, plugin: str, name: str, version: str) -> VerifyView:
         """Check the files of a model."""
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot."""
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot."""
+
+
+class Promoting(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def check_model(self, plugin: str, name: str, version: str) -> GateReport:
+        """Hold a candidate against the model in use."""
+
+    def approve_model(self, order: ApproveOrder) -> DoneView:
+        """Approve a candidate in the name of a person."""
+
+    def promote_model(self, order: PromoteOrder) -> DoneView:
+        """Make a model the active one of its slot."""
+
+    def run_canary(self, order: CanaryOrder) -> CanaryResult:
+        """Run a candidate in the shadow."""
+
+    def model_record(self, plugin: str, name: str, version: str) -> PromotionRecord:
+        """Return what stands behind a model."""
 
 
 class Training(Protocol):
@@ -174,6 +202,51 @@ def benching(home: Home) -> Iterator[Benching]:
         yield RunDesk(_runs(home, *opened), actor())
 
 
+def forecast_run(home: Home, run_id: str, order: ForecastOrder) -> ForecastView:
+    """Return what a run would bring if it went on, by the daemon or, if none runs, by the home itself.
+
+    Raise NotFound, InputError if its loss tells nothing, or ChildError.
+    """
+    if daemon_answers(home):
+        with Client(home) as client:
+            return client.forecast_run(run_id, order)
+    with _opened(home) as (database, crew, settings):
+        forecasts = Forecasts(home, database, crew, lambda: settings.training.budget)
+        return ForecastView.model_validate(forecasts.of_run(run_id, order.wish()))
+
+
+def forecast_file(home: Home, file: Path, column: str, order: ForecastOrder) -> ForecastView:
+    """Return what a loss curve in a CSV file foretells; no daemon has a part in it, and there need be no home.
+
+    Where there is one, its prices count. Raise InputError if the file tells nothing, or ChildError.
+    """
+    found = read_curve(file, column)
+    wish = order.wish()
+    pace, known = found.seconds_per_step, None
+    if pace is not None and wish.seconds_per_step is None:
+        known = Rates(seconds=pace, basis=f"By the clock of the file: {pace:.3g} s a {found.curve.unit}.")
+    settings = load_settings(home.clinic_toml) if home.clinic_toml.exists() else Settings()
+    rates = rates_of(wish, settings.training.budget, known=known)
+    crew = Crew()
+    try:
+        return ForecastView.model_validate(costed(crew, found.curve, wish, rates))
+    finally:
+        crew.close()
+
+
+@contextmanager
+def promoting(home: Home) -> Iterator[Promoting]:
+    """Give what decides about candidates, of the daemon, or of the home if no daemon runs."""
+    if daemon_answers(home):
+        with PromotionClient(home) as client:
+            yield client
+        return
+    with _opened(home) as opened:
+        database, _, settings = opened
+        runs = _runs(home, *opened)
+        yield PromotionDesk(database, Promotions(database, runs.registry, lambda: settings), runs, None, actor())
+
+
 def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:
     """Write a sheet to fill in for the images of a folder. Raise NotFound, DatasetError or ChildError."""
     manifest = plugins_of(home).manifests.get(plugin)
@@ -204,7 +277,14 @@ def _runs(home: Home, database: Database, crew: Crew, settings: Settings) -> Run
         directory=home.jobs,
         max_pixels=lambda: settings.ingest.max_pixels,
     )
-    return Runs(home, database, registry, manifests, crew, settings, deidentifier)
+    guard = Guard(
+        crew,
+        home.policies / settings.guard.pack,
+        timeout_s=settings.guard.timeout_s,
+        archive=home.state / "policies",
+    )  # its child starts when it is first asked, and ends with the others
+    gate = Gate(home, database, registry, crew, guard, lambda: settings)
+    return Runs(home, database, registry, manifests, crew, settings, deidentifier, gate)
 
 
 @contextmanager
@@ -219,6 +299,21 @@ def _opened(home: Home) -> Iterator[tuple[Database, Crew, Settings]]:
             yield database, crew, settings
         finally:
             crew.close()
+            database.close()
+
+
+def make_database(home: Home) -> None:
+    """Make the database of a home that has none. Raise HomeError if the home is in use or cannot be written.
+
+    The daemon would make it too, and keep for the rest of its life the memory that making it takes.
+    """
+    if home.database.exists():
+        return
+    with lock_home(home):
+        database = Database(home.database)
+        try:
+            database.open()
+        finally:
             database.close()
 
 

@@ -244,7 +244,7 @@ def _tell(row: RunRow, as_json: bool, home: Home) -> None:
     if candidate:
         say(f"What it measured is in {home.runs / row.run_id}.")
         words = f"{candidate['plugin']} {candidate['name']} {candidate['version']}"
-        say(f"Candidate {words}; `clinic-ai model promote {words}` makes it the active model.")
+        say(f"Candidate {words}; `clinic-ai model record {words}` shows how it compares with the model in use.")
 
 
 def _where(row: RunRow) -> str:

@@ -13,6 +13,7 @@ from clinic_ai.cli import (
     audit,
     disk,
     files,
+    forecasting,
     guard,
     imports,
     inboxes,
@@ -21,6 +22,7 @@ from clinic_ai.cli import (
     policy,
     review,
     studies,
+    training,
 )
 from clinic_ai.cli.options import HomeOption, JsonOption, MonitorOption, client_of, example, home_of
 
@@ -76,12 +78,14 @@ def common(
 @app.command(epilog=example("init --home /srv/clinic-ai"))
 def init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make a home directory, or complete one; nothing that is there is changed."""
+    from clinic_ai.cli.offline import make_database
     from clinic_ai.cli.output import print_json, say
     from clinic_ai.heads.keys import make_key
     from clinic_ai.home import init_home
 
     made = init_home(home_of(home).path)
     make_key(made)
+    make_database(made)
     if as_json:
         print_json({"home": str(made.path), "settings": str(made.clinic_toml), "inbox": str(made.inbox)})
         return
@@ -134,6 +138,9 @@ def process(
     raise typer.Exit(status)
 
 
+training.train.command(
+    "forecast", epilog=example("train forecast R-20261121-7F3K9QXB --target 0.4 --output forecast.png")
+)(forecasting.forecast)
 app.command("import", epilog=example("import /media/cd --source cd"))(imports.import_medium)
 
 

@@ -23,9 +23,11 @@ from clinic_ai.control import (
     desk,
     file_desk,
     folders,
+    forecast_desk,
     guard_desk,
     metrics,
     problems,
+    promotion_desk,
     questions,
     reviews,
 )
@@ -103,7 +105,9 @@ def create_app(services: Services) -> FastAPI:
         audit_desk.router,
         guard_desk.router,
         _models,
+        promotion_desk.router,
         _training,
+        forecast_desk.router,
         _guard,
     ):
         app.include_router(router)
@@ -319,12 +323,6 @@ def import_model(order: ModelImport, models: Models) -> DoneView:
 def verify_model(order: ModelChoice, models: Models) -> VerifyView:
     """Check the files of a model against its manifest."""
     return models.verify_model(order.plugin, order.name, order.version)
-
-
-@_models.post("/promote")
-def promote_model(order: ModelChoice, models: Models) -> DoneView:
-    """Make a model the active one of its slot."""
-    return models.promote_model(order.plugin, order.name, order.version)
 
 
 @_models.post("/rollback")

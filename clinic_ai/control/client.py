@@ -16,6 +16,7 @@ from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
+from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.policy_views import PolicyTest
@@ -254,11 +255,6 @@ class Client:
         order = ModelChoice(plugin=plugin, name=name, version=version)
         return self._post("/v1/models/verify", order, VerifyView, timeout_s=LONG_S)
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-        order = ModelChoice(plugin=plugin, name=name, version=version)
-        return self._post("/v1/models/promote", order, DoneView, timeout_s=LONG_S)
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
         return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)
@@ -306,6 +302,11 @@ class Client:
     def spending(self) -> SpendingView:
         """Return what training may use and has used."""
         return self._get("/v1/runs/spending", SpendingView)
+
+    def forecast_run(self, run_id: str, order: ForecastOrder) -> ForecastView:
+        """Return what a run would bring if it went on. Raise NotFound, ClinicError if its loss tells nothing."""
+        path, query = f"/v1/runs/{segment(run_id, 'training run')}/forecast", order.model_dump(exclude_none=True)
+        return _understood(self._request("GET", path, params=query, timeout=LONG_S), ForecastView)
 
     def policy(self) -> PolicyView:
         """Return the policy pack in force."""

@@ -36,11 +36,6 @@ class ModelDesk:
         problems = self._registry.verify(plugin, name, version)
         return VerifyView(plugin=plugin, name=name, version=version, problems=tuple(problems))
 
-    def promote_model(self, plugin: str, name: str, version: str) -> DoneView:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-        ref = self._registry.promote(plugin, name, version, self._actor)
-        return DoneView(sentence=f"{ref.label()} is now the active model of {ref.plugin}, slot {ref.slot}.")
-
     def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
         ref = self._registry.rollback(plugin, slot, self._actor)

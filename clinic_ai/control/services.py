@@ -13,6 +13,8 @@ from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
 from clinic_ai.domain import Artefact, AskedQuestion, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
 from clinic_ai.engines import EngineView
+from clinic_ai.forecasting import CostedForecast, ForecastWish
+from clinic_ai.gating import GateReport
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.home import Home
@@ -23,6 +25,7 @@ from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
+from clinic_ai.promoting import Approval, CanaryResult
 from clinic_ai.results.reviewing import Order as ReviewOrder
 from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
@@ -69,11 +72,29 @@ class RegistryPort(Protocol):
     def verify(self, plugin: str, name: str, version: str) -> list[str]:
         """Return what is wrong with the files of a model. Raise NotFound."""
 
-    def promote(self, plugin: str, name: str, version: str, actor: str) -> ModelRef:
-        """Make a model the active one of its slot. Raise NotFound, Conflict or ModelError."""
-
     def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
         """Make the model active that was so before. Raise Conflict or ModelError."""
+
+
+class PromotionsPort(Protocol):
+    """What people may decide about candidates."""
+
+    def approve(
+        self, plugin: str, name: str, version: str, *, user: str, wanted: str | None, reason: str = ""
+    ) -> tuple[Approval, GateReport]:
+        """Note that a named person wants a candidate to be active. Raise NotFound, NotAllowed or Conflict."""
+
+    def promote(
+        self, plugin: str, name: str, version: str, *, user: str, wanted: str | None = None, reason: str = ""
+    ) -> ModelRef:
+        """Make a model the active one of its slot. Raise NotFound, NotAllowed, Conflict or ModelError."""
+
+
+class CanaryPort(Protocol):
+    """Runs candidates in the shadow."""
+
+    def run(self, plugin: str, name: str, version: str, *, hours: float, most: int) -> CanaryResult:
+        """Run a candidate on studies of late; return what differs. Raise NotFound, Conflict or ModelError."""
 
 
 class RunsPort(Protocol):
@@ -102,6 +123,9 @@ class RunsPort(Protocol):
         Raise DatasetError, NotFound, Conflict, or ChildError with what the trainer says.
         """
 
+    def examine(self, plugin: str, name: str, version: str) -> GateReport:
+        """Hold a model against the one in use; return the report. Raise NotFound, Conflict or DatasetError."""
+
     def stop(self, run_id: str, actor: str) -> None:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""
 
@@ -120,6 +144,13 @@ class NightPort(Protocol):
 
     def spending(self) -> Any:
         """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""
+
+
+class ForecastsPort(Protocol):
+    """What people may ask about what a training run would bring if it went on."""
+
+    def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
+        """Return the forecast of a run. Raise NotFound, InputError if its loss tells none, or ChildError."""
 
 
 class ReceiverPort(Protocol):
@@ -272,8 +303,11 @@ class Services:
     execution: ExecutionPort
     engines: EnginesPort
     registry: RegistryPort
+    promotions: PromotionsPort
+    canary: CanaryPort | None
     runs: RunsPort
     night: NightPort
+    forecasts: ForecastsPort
     guard: GuardPort
     crew: Crew
     receiver: ReceiverPort

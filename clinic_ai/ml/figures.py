@@ -1,4 +1,4 @@
-"""Figures of a training run as PNG files: loss, ROC curve, reliability diagram. Needs matplotlib, which trainers bring.
+"""Figures of a training run as PNG files: loss, its forecast, ROC curve, reliability diagram. Needs matplotlib.
 
 The same data give the same bytes. Colours are of Okabe and Ito (2008), which people of any colour vision tell apart;
 besides, no two lines differ in colour alone.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from clinic_ai.forecasting import Forecast, LawFit
 from clinic_ai.ml.metrics import OperatingPoint, calibration_bins, expected_calibration_error, wilson_interval
 
 
@@ -188,6 +189,47 @@ def reliability_figure(
         below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
         below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _png(figure)
+
+
+def forecast_figure(found: Forecast) -> bytes:
+    """Return a PNG of a loss curve over logarithmic steps with its law, the 95 % interval, and the fits of windows.
+
+    What lies behind the last step is foretold; a law that is not identifiable says so above it.
+    """
+    steps, losses = np.array(found.points).T
+    law = np.array([(place.step, place.fit, place.low, place.high) for place in found.law]).T
+    with _figure(_WIDE) as figure:
+        axes = figure.add_subplot()
+        axes.plot(steps, losses, color=_GREY, marker=".", markersize=3, linestyle="", alpha=0.6, label="loss")
+        axes.fill_between(law[0], law[2], law[3], color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval")
+        axes.plot(law[0], law[1], color=_BLUE, label=_law_words(found.fit))
+        styles = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
+        for window, style in zip(found.windows, styles, strict=False):
+            own = law[0][law[0] > window.dropped]
+            a, b, c = ((window.a.value or 0.0), (window.b.value or 0.0), (window.c.value or 0.0))
+            label = f"without the first {window.dropped:.0f}: c = {c:.3g}"
+            axes.plot(own, a * own**-b + c, color=_ORANGE, linewidth=1.3, linestyle=style, label=label)
+        axes.axvline(found.last_step, color=_GREY, linewidth=1.0, linestyle=":")
+        beside: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "textcoords": "offset points",
+            "fontsize": 9,
+            "color": _GREY,
+        }
+        axes.annotate("foretold", (found.last_step, 0), (5, 5), **beside)
+        axes.annotate("measured", (found.last_step, 0), (-5, 5), ha="right", **beside)
+        axes.set(xscale="log", xlabel=found.unit, ylabel="loss")
+        low, high = float(min(losses.min(), law[1].min())), float(max(losses.max(), law[1].max()))
+        axes.set_ylim(max(0.0, low - 0.1 * (high - low)), high + 0.05 * (high - low))
+        verdict = "identifiable" if found.identifiable else "NOT identifiable: do not read it as a prediction"
+        axes.set_title(f"{found.name}\n{verdict}")
+        axes.legend(loc="upper right", fontsize=8.5, frameon=True, framealpha=1.0, edgecolor="white")
+        return _png(figure)
+
+
+def _law_words(fit: LawFit) -> str:
+    a, b, c = ((span.value or 0.0) for span in (fit.a, fit.b, fit.c))
+    return f"{a:.4g} · t^(−{b:.3g}) + {c:.3g}"
 
 
 def roc_points(

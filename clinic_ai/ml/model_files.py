@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from clinic_ai.contract import LoadedModel, ModelFile, ModelManifest
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
+from clinic_ai.ml.checkpoints import write_durably
+
+MANIFEST = "model.toml"
 
 
 def write_manifest(directory: Path, manifest: ModelManifest, files: Iterable[Path]) -> ModelManifest:
@@ -26,7 +29,7 @@ def write_manifest(directory: Path, manifest: ModelManifest, files: Iterable[Pat
     document = tomlkit.document()
     document.add(tomlkit.comment("What this model is, what it may be used for, and the hash of each of its files."))
     document.update(manifest.model_dump(mode="json", exclude_none=True))
-    (directory / "model.toml").write_text(tomlkit.dumps(document))
+    write_durably(directory / MANIFEST, tomlkit.dumps(document).encode())
     return manifest
 
 
@@ -36,7 +39,7 @@ def open_model(directory: Path) -> LoadedModel:
     Raise ModelError if its ``model.toml`` cannot be read.
     """
     try:
-        content = (directory / "model.toml").read_bytes()
+        content = (directory / MANIFEST).read_bytes()
         manifest = ModelManifest.model_validate(tomllib.loads(content.decode()))
     except (OSError, ValueError, ValidationError) as error:
         raise ModelError(f"The model.toml of {directory.name} cannot be read.") from error

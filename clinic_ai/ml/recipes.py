@@ -37,3 +37,9 @@ def _like(default: Value, key: str, value: Value) -> Value:
         if not isinstance(value, str | bool) and math.isfinite(value) and type(default)(value) == value:
             return type(default)(value)
     raise DatasetError(f"The recipe's {key} is {value!r}; write {wanted}, such as {key}={str(default).lower()}.")
+
+
+def require(key: str, holds: bool, range_: str) -> None:
+    """Raise DatasetError, with the ``range_`` of a recipe's key in words, unless it ``holds``."""
+    if not holds:
+        raise DatasetError(f"The recipe's {key} is {range_}.")

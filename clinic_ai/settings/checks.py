@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
-from clinic_ai.settings.lines import KeyPath
+from clinic_ai.settings.lines import KeyPath, Mistake
 from clinic_ai.settings.model import Settings
+from clinic_ai.settings.training_checks import training_mistakes
 
 OWN_FOLDERS = (
     "labels",
@@ -26,9 +27,6 @@ OWN_FOLDERS = (
 )
 """Folders of the home directory that are neither inbox nor outbox: nothing else may use them."""
 
-Mistake = tuple[tuple[KeyPath, ...], str]
-"""The keys concerned, the last of them the one to blame, and the sentence."""
-
 
 def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
     """Yield every mistake that keys valid by themselves make together. Relative folders start at ``home``."""
@@ -39,6 +37,7 @@ def across_keys(settings: Settings, home: PurePath) -> Iterator[Mistake]:
     yield from _critical(settings)
     yield from _reviewers(settings)
     yield from _notify(settings)
+    yield from training_mistakes(settings.training)
     ingest = settings.ingest
     if ingest.quiet_period_s > ingest.deadline_s:
         yield (

@@ -9,6 +9,8 @@ from __future__ import annotations
 import tomllib
 
 KeyPath = tuple[str | int, ...]
+Mistake = tuple[tuple[KeyPath, ...], str]
+"""The keys concerned, the last of them the one to blame, and the sentence."""
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:

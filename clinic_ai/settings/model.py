@@ -268,6 +268,10 @@ class ExecutionSettings(Section):
     memory_mb: Mebibytes = Field(
         0, ge=0, description="Memory all engines together may use; 0: 60 % of the machine's memory."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where engines compute; auto: on a GPU that has room for the engine, else on the processor.",
+    )
     max_restarts: int = Field(
         5,
         ge=1,

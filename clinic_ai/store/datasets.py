@@ -170,6 +170,12 @@ def list_datasets(connection: Connection) -> list[DatasetView]:
     return [_view(row) for row in connection.execute(query)]
 
 
+def find_view(connection: Connection, dataset_id: str) -> DatasetView | None:
+    """Return a dataset as people see it, None if there is none of that id."""
+    row = connection.execute(select(datasets).where(datasets.c.dataset_id == dataset_id)).first()
+    return None if row is None else _view(row)
+
+
 def _view(row: Row[Any]) -> DatasetView:
     dataset = Dataset.model_validate_json(row.document)
     patients = {(example.split, example.patient_key) for example in dataset.examples}

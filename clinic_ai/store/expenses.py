@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
-from clinic_ai.contract import TrainingPlan
 from clinic_ai.domain import Key, RunState, Spent, Word
 from clinic_ai.store.runs import RunPlan
 from clinic_ai.store.tables import expenses, runs
@@ -51,7 +50,7 @@ class Experience(Word):
     """A finished run: what it was to cost, and what it cost. ``watts`` is its mean power."""
 
     run_id: str
-    plan: TrainingPlan
+    plan: RunPlan
     spent: Spent
     peaks: Peaks
     device: Literal["cpu", "cuda"]

@@ -10,33 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
-from clinic_ai.domain import ModelRef, ModelState, Word, new_id
+from clinic_ai.domain import ModelRef, ModelState, new_id
 from clinic_ai.errors import Conflict, ModelError
 from clinic_ai.gating import GateReport
+from clinic_ai.promoting import Activation, Approval
 from clinic_ai.store.audit import record
 from clinic_ai.store.models import ModelView, Then, active_models
 from clinic_ai.store.tables import activations, approvals, gate_reports
-
-
-class Approval(Word):
-    """A named person wants a candidate to be in use. ``actor`` is the Unix user who said so."""
-
-    approval_id: str
-    report_id: str
-    name: str
-    actor: str
-    reason: str = ""
-    at: float
-
-
-class Activation(Word):
-    """One promotion or rollback; ``approval_id`` is None where it rested on none."""
-
-    kind: str
-    at: float
-    by: str
-    approval_id: str | None = None
-
 
 # ---------------------------------------------------------------- reports
 

@@ -8,18 +8,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, select
 
 from clinic_ai.contract import ModelManifest
-from clinic_ai.domain import ModelRef, Word
+from clinic_ai.domain import ModelRef
+from clinic_ai.promoting import Origin
 from clinic_ai.store.models import ModelView
 from clinic_ai.store.tables import runs
-
-
-class Origin(Word):
-    """What a model that was trained here was made of: its run, the dataset, and the model it started from."""
-
-    run_id: str
-    dataset_id: str
-    recipe: dict[str, float | int | str | bool]
-    base: ModelRef | None = None
 
 
 def origin_of(connection: Connection, digest: str) -> Origin | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, Row, func, insert, literal_column, or_, select, update
 
-from clinic_ai.domain import Artefact, ArtefactState, JobState, Presence, Word, new_id
+from clinic_ai.domain import Artefact, ArtefactState, Audience, JobState, PatientIdentity, Presence, Word, new_id
 from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
 from clinic_ai.errors import NotFound
 from clinic_ai.store.artefacts import artefact_of_row
@@ -31,6 +31,14 @@ class LabelledExample(Word):
     patient_key: str
     labels: dict[str, int]
     """1 where the person says that a condition is present, 0 where absent."""
+
+
+class SignedStudy(Word):
+    """A signed review with whose study it is of."""
+
+    review: Review
+    patient_key: str
+    identity: PatientIdentity
 
 
 def add_review(connection: Connection, review: Review, labels: Iterable[ReviewLabel]) -> None:
@@ -168,6 +176,40 @@ def labelled_examples(connection: Connection, conditions: Collection[str]) -> li
             labels=labels,
         )
     return list(found.values())
+
+
+def answered_reviews(connection: Connection) -> list[SignedStudy]:
+    """Return the signed reviews of clinicians' reports that may be learned from, the oldest first.
+
+    Of a study the newest review of such a report counts, whichever version it is of; if that rejects it or does not
+    permit learning, there is none of the study. Studies whose originals retention removed are left out.
+    """
+    mine = (
+        select(_STORED.label("stored"), reviews.c.study_id)
+        .select_from(reviews.join(artefacts, artefacts.c.artefact_id == reviews.c.artefact_id))
+        .where(artefacts.c.audience == Audience.CLINICIAN.value)
+        .subquery()
+    )
+    newest = select(func.max(mine.c.stored)).group_by(mine.c.study_id)
+    query = (
+        select(reviews, studies.c.patient_key, studies.c.identity)
+        .join(studies, (studies.c.study_id == reviews.c.study_id) & (studies.c.version == reviews.c.version))
+        .where(
+            _STORED.in_(newest),
+            reviews.c.consent == 1,
+            reviews.c.decision.in_([decision.value for decision in ReviewDecision if decision.signs]),
+            studies.c.originals_removed_at.is_(None),
+        )
+        .order_by(_STORED)
+    )
+    return [
+        SignedStudy(
+            review=_review(row),
+            patient_key=row.patient_key,
+            identity=PatientIdentity.model_validate_json(row.identity),
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def new_review(

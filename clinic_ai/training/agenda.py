@@ -77,24 +77,26 @@ class Agenda:
         self._calendar = calendar
         self._clock = clock
         self._looked_at = -math.inf
+        self._looked_with: TrainingSettings | None = None
         self._refused: dict[str, tuple[str, ClinicError]] = {}
         """Entries that could not be gathered, with the night in which that was tried."""
         self._alerted: dict[str, str] = {}
         """Entries that people were told of, with the night in which that was."""
 
     def look_due(self) -> bool:
-        """Return whether it is time to look for what is due."""
-        if not self._settings().plan:
+        """Return whether it is time to look for what is due: now and then, and at once with other settings."""
+        settings = self._settings()
+        if not settings.plan:
             return False
         passed = self._clock.monotonic() - self._looked_at
-        return not 0 <= passed < LOOK_S
+        return settings is not self._looked_with or not 0 <= passed < LOOK_S
 
     def plan_next(self) -> bool:
         """Plan a run of the first entry that is due; return whether there was one.
 
         What is wrong with an entry becomes one alert, and the next one has its turn.
         """
-        self._looked_at = self._clock.monotonic()
+        self._looked_at, self._looked_with = self._clock.monotonic(), self._settings()
         for entry in self._ordered():
             key = key_of(entry)
             try:

@@ -16,7 +16,7 @@ class HashedImage:
     """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it.
 
     ``groups`` is what else the dataset says of it; see ``contract.Example``. ``twins`` are the equal images that it
-    stands for.
+    stands for, ``pseudonym`` what the copy calls the patient of its header.
     """
 
     image: LabelledImage
@@ -24,6 +24,7 @@ class HashedImage:
     sha256: str
     groups: dict[str, str] = field(default_factory=dict)
     twins: tuple[HashedImage, ...] = ()
+    pseudonym: str = ""
 
     @property
     def all(self) -> tuple[HashedImage, ...]:
@@ -37,10 +38,14 @@ def clean_images(
     """Return the images by their copies; say in ``reading`` which have none, were left out, or need a look."""
     clean: list[HashedImage] = []
     left_out: list[str] = []
+    unreadable: list[str] = []
     kept: list[str] = []
     possible: list[str] = []
     for image in images:
         copy = copies[image.original]
+        if copy.sha256 is None and image.image.review_id:
+            unreadable.append(image.image.name)  # what was signed cannot be corrected in a folder
+            continue
         if copy.sha256 is None:
             why = copy.problem.sentence if copy.problem else "It has no de-identified copy."
             reading.problems.append(f"{image.image.name}: {why}")
@@ -52,12 +57,19 @@ def clean_images(
                 continue
         elif BURNED_IN_POSSIBLE in codes:
             possible.append(image.image.name)
-        clean.append(replace(image, sha256=copy.sha256, groups=copy.groups))
+        pseudonym = copy.header.identity.patient_id if copy.header is not None else ""
+        clean.append(replace(image, sha256=copy.sha256, groups=copy.groups, pseudonym=pseudonym))
     reading.leave_out(
         LeftOutReason.BURNED_IN,
         len(left_out),
         f"{counted(len(left_out), 'image', 'was', 'were')} left out: the header says that text identifying the "
         f"patient is burnt in{named(left_out)}. training.burned_in in clinic.toml can keep such images.",
+    )
+    reading.leave_out(
+        LeftOutReason.UNREADABLE,
+        len(unreadable),
+        f"{counted(len(unreadable), 'reviewed image', 'was', 'were')} left out: no de-identified copy can be made"
+        f"{named(unreadable)}.",
     )
     if kept:
         reading.notes.append(

@@ -28,6 +28,7 @@ from clinic_ai.store.meta import site_key
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.checking import Checked, checked, counts_of, refuse_empty_parts, refuse_one_patient
 from clinic_ai.training.clean_images import HashedImage, clean_images
+from clinic_ai.training.conditioning import condition
 from clinic_ai.training.duplicates import without_duplicates
 from clinic_ai.training.label_reading import LabelFolder, Terms
 from clinic_ai.training.labelled_folder import Reading
@@ -77,6 +78,7 @@ class Datasets:
         folder = self._sources.chosen(manifest, sources, terms, directory)
         reading = self._sources.read(manifest, folder, terms)
         seen = self._sources.marks(reading.images)
+        condition(reading, folder.category)
         with self._freezing:
             unique = self._clean(folder, reading, terms.keep_burned_in)
             return self._freeze(manifest, folder, unique, reading, _Origin(actor, directory, seen))
@@ -144,6 +146,7 @@ class Datasets:
         return self._drafted(manifest, folder, self._sources.read(manifest, folder, terms), terms)
 
     def _drafted(self, manifest: PluginManifest, folder: LabelFolder, reading: Reading, terms: Terms) -> Dataset:
+        condition(reading, folder.category)
         with self._freezing:
             unique = self._clean(folder, reading, terms.keep_burned_in, keep=False)
             return self._made(manifest, folder, unique, reading)[0]
@@ -155,7 +158,8 @@ class Datasets:
         hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.hash(i.path)]]
         unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
-            reading.problems.append("There is no labelled image in it.")
+            left = f"No image is left of it. {' '.join(reading.notes)}"
+            reading.problems.append(left if reading.left_out else _no_image(folder))
         _refuse(folder, reading.problems)
         copies = self._deidentifier.copies({item.original: item.image.path for item in unique}, keep=keep)
         clean = clean_images(unique, copies, reading, keep_burned_in=keep_burned_in)
@@ -340,6 +344,18 @@ def _refuse(folder: LabelFolder, problems: list[str]) -> None:
         + more,
         problems=tuple(problems),
         remedy=_remedy(folder),
+    )
+
+
+def _no_image(folder: LabelFolder) -> str:
+    if folder.directory is not None:
+        return "There is no labelled image in it."
+    if folder.category is None:
+        return "There is no labelled image in it: none speaks of this plugin's conditions and permits learning."
+    # Nobody confirms what a model answers to a question that somebody asks in between.
+    return (
+        "There is no labelled image in it: no report that permits learning answers a standard question about "
+        f"{folder.category.label}. Questions of `clinic-ai study ask` are signed by nobody and not learned from."
     )
 
 

@@ -20,6 +20,7 @@ from clinic_ai.settings import Settings
 from clinic_ai.store import datasets, origins
 from clinic_ai.store.database import Database
 from clinic_ai.training.deciding import decide
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.spoken import Interrupted, Speakers, Watch, Words
 
@@ -29,7 +30,7 @@ _UNWATCHED = Watch()
 
 
 class Gate:
-    """Examines candidates, one at a time."""
+    """Examines candidates, one at a time; ``promotions`` makes those active that may be."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Gate:
         self._crew = crew
         self._settings = settings
         self._words = Words(home.runs, crew, guard, settings)
+        self.promotions = Promotions(database, registry, settings)
 
     def examine(
         self,
@@ -158,10 +160,7 @@ class Gate:
         """Return the models that would speak if the candidate were in use: itself, and those of the other slots."""
         if manifest.labels == "answers":
             return (candidate, base) if base is not None else (candidate,)
-        others = [ref for ref in self._registry.active(manifest.name) if ref.slot != candidate.manifest.slot]
-        models = [*(self._registry.loaded(ref) for ref in others), candidate]
-        bases = {model.ref.digest for model in models} | {None}
-        return tuple(model for model in models if model.manifest.base_digest in bases)
+        return self._registry.with_candidate(candidate)
 
     def _now(
         self, manifest: PluginManifest, incumbent: LoadedModel | None, base: LoadedModel | None

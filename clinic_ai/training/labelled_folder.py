@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from clinic_ai.domain import LeftOutReason, QuestionAnswer
+from clinic_ai.domain import LeftOutReason, PatientIdentity, QuestionAnswer
 from clinic_ai.errors import DatasetError
 
 LABELS_NAME = "labels.csv"
@@ -50,6 +50,8 @@ class LabelledImage:
     pairs: tuple[QuestionAnswer, ...] = ()
     review_id: str = ""
     stored: str = ""
+    identity: PatientIdentity = field(default_factory=PatientIdentity)
+    """What is known of the patient: no word of it may stand in a question or answer."""
 
 
 @dataclass

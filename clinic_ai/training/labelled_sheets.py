@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clinic_ai.domain import CategoryInfo, QuestionAnswer, plain_name
+from clinic_ai.domain import CategoryInfo, LeftOutReason, QuestionAnswer, plain_name
 from clinic_ai.errors import DatasetError
 from clinic_ai.tasks import Workbook
 from clinic_ai.training.category_folders import SHEET_SUFFIX
@@ -155,11 +155,13 @@ def _gather(rows: Iterable[ImageRow], images: ImageNames, directory: Path, readi
             )
         else:
             _add(row, gathered.setdefault(found[0], _Gathered()), reading, twice)
-    if twice:
-        reading.notes.append(
-            f"{counted(len(twice), 'question', 'stands', 'stand')} there twice for one image with the same answer, and "
-            f"{'was' if len(twice) == 1 else 'were'} taken once{named(twice)}."
-        )
+    reading.leave_out(
+        LeftOutReason.DUPLICATE,
+        len(twice),
+        f"{counted(len(twice), 'question', 'stands', 'stand')} there twice for one image with the same answer, and "
+        f"{'was' if len(twice) == 1 else 'were'} taken once{named(twice)}.",
+        "pair",
+    )
     return gathered
 
 

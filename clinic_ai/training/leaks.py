@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinic_ai.domain import LeftOutReason
@@ -54,22 +55,18 @@ class Parted:
 def part(plugin: str, folder: LabelFolder, images: Sequence[HashedImage], past: Past, reading: Reading) -> Parted:
     """Return who is in which part; whoever has one stays there.
 
-    A signed image that would leak is left out: nobody could change what was signed. In a folder it is a problem.
+    What would leak of patients with signed images is left out: nobody could change what was signed. In a folder alone
+    it is a problem.
     """
-    everybody = who_is_who((item.sha256, names_of(item, past)) for item in images)
-    torn = {key for key, parts in everybody.parts(past.splits).items() if len(parts) > 1}
-    kept, left = [], []
-    for item in images:
-        if everybody.key_of[item.sha256] not in torn:
-            kept.append(item)
-        elif _signed(item):
-            left.append(item.image.name)
-        else:
-            reading.problems.append(
-                f"{item.image.name} is of a patient whom earlier datasets know under two names, in different parts; "
-                "take the images of this patient away."
-            )
-    found = _placed(plugin, folder, kept, past)
+    names = _names(images, past)
+    kept = _without_torn(images, names, past, reading)
+    people = who_is_who((item.sha256, names[item.sha256]) for item in kept)
+    known = {key: next(iter(parts)) for key, parts in people.parts(past.splits).items() if len(parts) == 1}
+    if folder.category is None:
+        splits = {key: known.get(key) or split_of(past.key, plugin, key) for key in people.names_of}
+    else:
+        splits = filled_splits(past.key, plugin, people.names_of, known)
+    found = Parted(kept, people, splits)
     for item in kept:
         was = past.placed(item)
         if was is not None and was.split != found.split(item):
@@ -77,40 +74,74 @@ def part(plugin: str, folder: LabelFolder, images: Sequence[HashedImage], past: 
                 f"{item.image.name} would be in {found.split(item)}; with another patient it is in {was.split} "
                 f"of the dataset {was.dataset_id}."
             )
-    reading.leave_out(
-        LeftOutReason.LEAK,
-        len(left),
-        f"{counted(len(left), 'image', 'was', 'were')} left out: earlier datasets have the image or its patient in "
-        f"different parts{named(left)}.",
-    )
     return found
 
 
-def names_of(item: HashedImage, past: Past) -> list[Name]:
-    """Return the names of whose image it is, by all that equal images say; one at least."""
-    names = []
+def _without_torn(
+    images: Sequence[HashedImage], names: Mapping[str, Sequence[Name]], past: Past, reading: Reading
+) -> list[HashedImage]:
+    """Return the images of patients whom earlier datasets have in one part at most."""
+    people = who_is_who((item.sha256, names[item.sha256]) for item in images)
+    torn = {key for key, parts in people.parts(past.splits).items() if len(parts) > 1}
+    signed = {people.key_of[item.sha256] for item in images if item.image.review_id}
+    left = [item for item in images if people.key_of[item.sha256] in torn & signed]
+    reading.leave_out(
+        LeftOutReason.LEAK,
+        len(left),
+        f"{counted(len(left), 'image', 'was', 'were')} left out: earlier datasets know their patient under two names, "
+        f"in different parts{named([item.image.name for item in left])}.",
+    )
+    reading.problems += [
+        f"{item.image.name} is of a patient whom earlier datasets know under two names, in different parts; take the "
+        "images of this patient away."
+        for item in images
+        if people.key_of[item.sha256] in torn - signed
+    ]
+    return [item for item in images if people.key_of[item.sha256] not in torn]
+
+
+def _names(images: Sequence[HashedImage], past: Past) -> dict[str, list[Name]]:
+    """Return the names of whose image each is, one at least."""
+    tell = _telling_headers(images, past)
+    return {item.sha256: [*_names_given(item, past), *_names_of_headers(item, past, tell)] for item in images}
+
+
+def _names_given(item: HashedImage, past: Past) -> Iterator[Name]:
     for one in item.all:
         image = one.image
         if image.patient_key:
-            names.append(Name(Telling.STUDY, image.patient_key))
+            yield Name(Telling.STUDY, image.patient_key)
         elif image.patient_id:
-            names.append(Name(Telling.FOLDER, patient_key(past.key, image.patient_id)))
+            yield Name(Telling.FOLDER, patient_key(past.key, image.patient_id))
         if image.patient_key or not image.patient_id:
             # By its content: a renamed copy must not change the split.
-            names.append(Name(Telling.IMAGE, patient_key(past.key, f"image {one.original}")))
-    was = past.placed(item) if _signed(item) else None
-    return [*names, Name(Telling.EARLIER, was.patient_key)] if was else names
+            yield Name(Telling.IMAGE, patient_key(past.key, f"image {one.original}"))
+    was = past.placed(item) if item.image.review_id else None
+    if was is not None:
+        yield Name(Telling.EARLIER, was.patient_key)
 
 
-def _placed(plugin: str, folder: LabelFolder, images: Sequence[HashedImage], past: Past) -> Parted:
-    people = who_is_who((item.sha256, names_of(item, past)) for item in images)
-    known = {key: next(iter(parts)) for key, parts in people.parts(past.splits).items() if len(parts) == 1}
-    if folder.category is None:
-        splits = {key: known.get(key) or split_of(past.key, plugin, key) for key in people.names_of}
-    else:
-        splits = filled_splits(past.key, plugin, people.names_of, known)
-    return Parted(list(images), people, splits)
+def _names_of_headers(item: HashedImage, past: Past, tell: Collection[str]) -> Iterator[Name]:
+    for pseudonym in {one.pseudonym for one in item.all} & set(tell):
+        yield Name(Telling.HEADER, _header_key(past, pseudonym))
 
 
-def _signed(item: HashedImage) -> bool:
-    return bool(item.image.review_id)
+def _telling_headers(images: Sequence[HashedImage], past: Past) -> frozenset[str]:
+    """Return the pseudonyms of headers that tell a patient.
+
+    Those of reviewed studies do: the appliance knows the patients of its studies by them. In a folder it is one that a
+    single named patient bears, and of images without a name one that is known; else it may say no more than that
+    somebody removed the identity, and all such images would be one patient.
+    """
+    studies: set[str] = set()
+    folders: dict[str, set[str]] = defaultdict(set)
+    for one in (one for item in images for one in item.all if one.pseudonym):
+        if one.image.patient_key:
+            studies.add(one.pseudonym)
+        elif one.image.patient_id or _header_key(past, one.pseudonym) in past.splits:
+            folders[one.pseudonym].add(one.image.patient_id)
+    return frozenset(studies | {pseudonym for pseudonym, names in folders.items() if len(names - {""}) <= 1})
+
+
+def _header_key(past: Past, pseudonym: str) -> str:
+    return patient_key(past.key, f"header {pseudonym}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from clinic_ai.contract import TrainingPlan, TrainingProgress
 from clinic_ai.domain import Spent
 from clinic_ai.hardware import Reading
 from clinic_ai.settings import TrainingSettings
@@ -82,14 +81,3 @@ class Meter:
         self._recent.append((monotonic, spent))
         while abs(monotonic - self._recent[0][0]) > REMEMBERED_S:
             self._recent.popleft()
-
-
-def computed(progress: TrainingProgress | None, plan: TrainingPlan | None) -> float | None:
-    """Return the PF-days of a process so far: as it counts them, else its part of the plan; None if neither tells."""
-    if progress is None:
-        return None
-    if progress.pf_days is not None:
-        return progress.pf_days
-    if plan is None or progress.steps < 1:
-        return None
-    return plan.pf_days * progress.step / progress.steps

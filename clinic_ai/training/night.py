@@ -18,7 +18,7 @@ import structlog
 from clinic_ai.clock import Clock, SystemClock
 from clinic_ai.contract import Device
 from clinic_ai.domain import PauseCode, RunState, Verdict
-from clinic_ai.errors import HardwareError, NotFound
+from clinic_ai.errors import Conflict, HardwareError, NotFound
 from clinic_ai.hardware import Reading, Sensors
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import expenses
@@ -266,7 +266,9 @@ class Night:
             readings.append(self._read())
         reading = readings[0]
         try:
-            device = self._runs.work.device(reading)
+            device = self._runs.work.device(self._runs.trainable(run.plugin), reading, run.planned)
+        except (Conflict, NotFound):
+            device = Device()  # a plugin that is gone: the run fails with the reason once it begins
         except HardwareError as error:
             return Verdict(code=PauseCode.SENSORS, sentence=error.message, remedy=error.remedy), None
         with self._database.read() as connection:

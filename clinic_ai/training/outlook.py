@@ -183,7 +183,7 @@ class Outlook:
     def _estimate(self, plugin: str, plan: RunPlan) -> Estimate:
         """Return what a plan will cost by what earlier runs cost on the device that would be chosen now."""
         reading = self._reading()
-        device = self._runs.work.device(reading)
+        device = self._runs.work.device(self._runs.trainable(plugin), reading, plan)
         with self._database.read() as connection:
             known = expenses.experiences(connection, plugin, REMEMBERED_RUNS)
         alike = [run for run in known if run.device == device.kind]

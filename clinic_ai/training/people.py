@@ -1,7 +1,7 @@
 """Which images are of one person, whatever names they came under.
 
-A person may be known by the patient id of a reviewed study, by the name of a folder and by an image that has neither.
-Two names are of one person where the same image came under both.
+A person may be known by the patient id of a reviewed study, by the name of a folder, by the header of an image and by
+an image that has none of them. Two names are of one person where the same image came under both.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ class Telling(IntEnum):
     """The patient id of a study that the appliance has."""
     FOLDER = 2
     """What people called the patient: a folder, a cell of a sheet or table."""
-    EARLIER = 3
+    HEADER = 3
+    """The patient id of the image's own header, as its copy has it."""
+    EARLIER = 4
     """Whose it was in an earlier dataset."""
-    IMAGE = 4
+    IMAGE = 5
     """The image itself, which stands for a patient of its own."""
 
 

@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ClinicError, Conflict
 from clinic_ai.gating import GateReport
+from clinic_ai.promoting import Approval
 from clinic_ai.results.signatures import signing_name
 from clinic_ai.settings import Settings
 from clinic_ai.store import gates
 from clinic_ai.store.database import Database
-from clinic_ai.store.gates import Approval
 from clinic_ai.store.models import ModelView, get_model
 from clinic_ai.training.registry import Registry
 

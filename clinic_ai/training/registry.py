@@ -306,6 +306,20 @@ class Registry:
         digests = {model.digest for model in found} | {None}
         return tuple(model.ref for model in found if model.manifest.base_digest in digests)
 
+    def with_candidate(self, candidate: LoadedModel) -> tuple[LoadedModel, ...]:
+        """Return the active models as they would be with ``candidate`` in its slot, by slot; it comes with its base.
+
+        Raise ModelError if the files of one are damaged.
+        """
+        slot, digest = candidate.manifest.slot, candidate.manifest.base_digest
+        models = {ref.slot: self.loaded(ref) for ref in self.active(candidate.ref.plugin)} | {slot: candidate}
+        bases = {model.ref.digest for model in models.values()} | {None}
+        if digest is not None and digest not in bases:
+            known = {model.digest: model.ref for model in self.list_models()}
+            models[known[digest].slot] = self.loaded(known[digest])
+            bases.add(digest)
+        return tuple(models[key] for key in sorted(models) if models[key].manifest.base_digest in bases)
+
     def spare(self, plugin: str) -> tuple[ModelRef, ...]:
         """Return the reference models of a plugin that are not in use, newest first; training may start from them."""
         with self._database.read() as connection:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,8 @@ from clinic_ai.contract import Dataset, Device, PluginManifest
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
+from clinic_ai.gating import GateReport
+from clinic_ai.hardware import Devices
 from clinic_ai.home import Home
 from clinic_ai.lanes import places
 from clinic_ai.processes import Crew
@@ -56,15 +59,19 @@ class Runs:
         settings: Settings,
         deidentifier: Deidentifier,
         gate: Gate | None = None,
+        devices: Devices | None = None,
     ) -> None:
-        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted."""
+        """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted.
+
+        ``devices`` chooses where runs compute; None: by the sensors of this machine.
+        """
         self._database = database
-        self._registry = registry
+        self.registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate)
+        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices)
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
@@ -248,6 +255,28 @@ class Runs:
         model has an int8 version already, DatasetError if the folder has problems, ChildError if the trainer cannot.
         """
         manifest = self.trainable(plugin)
+        with self._measuring():
+            model = self.registry.named(plugin, name, version)
+            dataset = None
+            if dataset_directory is not None:
+                self._bench.refuse_second(model)
+                dataset = self._freeze(manifest, dataset_directory, actor)
+            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
+            return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
+
+    def examine(self, plugin: str, name: str, version: str) -> GateReport:
+        """Hold a model against the one in use, on the test patients of the dataset it was made of, and store that.
+
+        Raise NotFound if there is no such plugin or model, Conflict if a run or a measurement is at work or it is not
+        known which dataset that is, DatasetError if the dataset is damaged, ModelError if the model is.
+        """
+        manifest = self.trainable(plugin)
+        with self._measuring():
+            return self.work.examine_again(manifest, self.registry.loaded(self.registry.named(plugin, name, version)))
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Measure, with nothing else at work. Raise Conflict if something is."""
         if not self._benching.acquire(blocking=False):
             raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
         try:
@@ -257,13 +286,7 @@ class Runs:
                     f"The training run {running.run_id} is at work, beside which nothing can be measured.",
                     remedy="Try again when it is over, or pause it with `clinic-ai train pause`.",
                 )
-            model = self._registry.named(plugin, name, version)
-            dataset = None
-            if dataset_directory is not None:
-                self._bench.refuse_second(model)
-                dataset = self._freeze(manifest, dataset_directory, actor)
-            spec, limits, most = self.work.spec(manifest), self.work.limits(), self.settings.max_seconds + OVERTIME_S
-            return self._bench.measure(manifest, model, dataset, actor, spec=spec, limits=limits, timeout_s=most)
+            yield
         finally:
             self._benching.release()
 
@@ -298,7 +321,7 @@ class Runs:
 
     def terms(self, plugin: str, category: str) -> Terms:
         """Return on what terms labels become a dataset for a plugin."""
-        trained = frozenset(ref.slot for ref in self._registry.active(plugin))
+        trained = frozenset(ref.slot for ref in self.registry.active(plugin))
         return Terms(keep_burned_in=self.settings.burned_in == "keep", category=category, trained=trained)
 
     def trainable(self, plugin: str) -> PluginManifest:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import LabelSource, LeftOutReason
+from clinic_ai.domain import LabelSource
 from clinic_ai.errors import DatasetError
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore, hash_descriptor
-from clinic_ai.store.reviews import labelled_examples
 from clinic_ai.training.category_folders import category_of
 from clinic_ai.training.label_reading import LabelFolder, Terms, label_folder, read_labels
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, image_descriptor
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, image_descriptor
+from clinic_ai.training.reviewed import Reviewed
 from clinic_ai.training.sheet_reading import SheetReader
 
 _MARK_DIGITS = 16
@@ -43,8 +43,7 @@ class Sources:
 
     def __init__(self, labels: Path, database: Database, originals: ObjectStore, sheets: SheetReader) -> None:
         self._labels = labels
-        self._database = database
-        self._originals = originals
+        self._reviewed = Reviewed(database, originals)
         self._sheets = sheets
         self._hashes = _Hashes()
         self._looked: dict[tuple[str, str, str], _Looked] = {}
@@ -77,7 +76,7 @@ class Sources:
         """
         reading = read_labels(manifest, folder, terms.trained, self._sheets)
         if folder.reviews:
-            reading.images[:0] = self._reviewed(manifest, reading)
+            reading.images[:0] = self._reviewed.read(manifest, folder.key, reading)
         return reading
 
     def hash(self, path: Path) -> str:
@@ -93,38 +92,12 @@ class Sources:
         reading = Reading()
         signed: dict[str, str] = {}
         if folder.reviews:
-            signed = {image.stored: mark_of(image.stored, image) for image in self._reviewed(manifest, reading)}
+            signed = {
+                image.stored: mark_of(image.stored, image)
+                for image in self._reviewed.read(manifest, folder.key, reading)
+            }
         dropped = self._folder_marks(manifest, folder, terms)
         return {original for original, mark in (dropped | signed).items() if mark not in seen}
-
-    def _reviewed(self, manifest: PluginManifest, reading: Reading) -> list[LabelledImage]:
-        """Return what people signed and may be learned from, as far as the originals are still there."""
-        if manifest.labels == "answers":
-            raise DatasetError(
-                f"The plugin {manifest.name} learns from questions and answers; reviews of findings hold none.",
-                remedy="Label images in a sheet, as docs/labelling-ultrasound.md shows.",
-            )
-        with self._database.read() as connection:
-            found = labelled_examples(connection, [condition.code for condition in manifest.conditions])
-        here = [example for example in found if self._originals.has(example.sha256)]
-        gone = len(found) - len(here)
-        reading.leave_out(
-            LeftOutReason.NOT_STORED,
-            gone,
-            f"{counted(gone, 'reviewed image', 'is', 'are')} not stored any more and left out.",
-        )
-        return [
-            LabelledImage(
-                path=self._originals.path(example.sha256),
-                name=f"{example.study_id} {example.sha256[:12]}",
-                patient_id="",
-                labels=example.labels,
-                patient_key=example.patient_key,
-                review_id=example.review_id,
-                stored=example.sha256,
-            )
-            for example in here
-        ]
 
     def _folder_marks(self, manifest: PluginManifest, folder: LabelFolder, terms: Terms) -> dict[str, str]:
         if folder.directory is None:

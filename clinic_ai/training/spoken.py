@@ -203,7 +203,7 @@ class Words:
         need_mb = memory_needed(manifest, (model.manifest for model in models))
         found: dict[str, Kept] = {}
         with self._scratch() as folder:
-            child = self._crew.start(_spec(manifest, need_mb))
+            child = self._crew.start(engine_spec(manifest, need_mb, "examination"))
             try:
                 watch.begin(child)
                 device = Device(threads=self._settings().training.threads, memory_mb=need_mb)
@@ -340,10 +340,11 @@ def _instance(example: Example, header: InstanceHeader) -> Instance:
     return Instance(sha256=example.sha256, size_bytes=0, header=header)
 
 
-def _spec(manifest: PluginManifest, need_mb: int) -> ChildSpec:
+def engine_spec(manifest: PluginManifest, need_mb: int, purpose: str) -> ChildSpec:
+    """Return what to start for an engine that works beside the one in use, behind everything else."""
     return ChildSpec(
         kind="engine",
-        name=f"{manifest.name} examination",
+        name=f"{manifest.name} {purpose}",
         confinement=Confinement(data=(2 * need_mb + 512) * _MIB, file_size=1 << 30, nice=NICE),
         environment=(("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")),
     )

@@ -202,6 +202,7 @@ def need_of(plan: TrainingPlan | None, gpu: int | None, second: Spent) -> Need:
     return Need(
         memory_mb=plan.memory_mb,
         disk_mb=plan.disk_mb,
+        gpu_memory_mb=0 if gpu is None else plan.memory_mb,
         gpu=gpu,
         step=step.model_copy(update={"pf_days": plan.pf_days / max(1, plan.steps)}),
     )

@@ -27,13 +27,16 @@ from clinic_ai.contract import (
     TrainRequest,
 )
 from clinic_ai.domain import ModelRef, PauseCode
-from clinic_ai.errors import ChildError, ChildMisbehaved
-from clinic_ai.hardware import Reading, choose_device
+from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, Conflict
+from clinic_ai.gating import GateReport
+from clinic_ai.hardware import CUDA_HOST_MB, Devices, Machine, Reading
 from clinic_ai.home import Home
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
+from clinic_ai.store.gates import add_report, newest_report
+from clinic_ai.store.origins import origin_of
 from clinic_ai.store.runs import RunPlan, RunProgress, RunView
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.gate import Gate
@@ -73,6 +76,8 @@ class Running:
     progress: RunProgress | None = None
     temperature_c: float | None = None
     power_w: float | None = None
+    left_gpu: str = ""
+    """Why it is to go on on the processor, once its child is gone."""
     at_once: bool = False
     """Whether its process has nothing to write down before it ends: an examination begins anew."""
 
@@ -89,6 +94,7 @@ class Work:
         crew: Crew,
         settings: Callable[[], TrainingSettings],
         gate: Gate | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._home = home
         self._database = database
@@ -97,6 +103,7 @@ class Work:
         self._crew = crew
         self._settings = settings
         self._gate = gate
+        self._devices = devices or Devices(Machine(home.path))
 
     def do(self, run: RunView, running: Running, manifest: PluginManifest) -> None:
         """Work on a run that has begun until it is finished or somebody wishes otherwise, and note what came of it.
@@ -120,28 +127,86 @@ class Work:
         self, run: RunView, running: Running, manifest: PluginManifest, dataset: Dataset, directory: Path
     ) -> TrainingResult | None:
         """Return how the child of a run ended; None if somebody wished it to end before it could say so."""
-        running.child = self._crew.start(self.spec(manifest))
+        device = running.device or self.device(manifest)
+        running.child = self._crew.start(self.spec(manifest, device))
         try:
             # A wish that came before there was a child has found none to tell.
             base = self._plan(run, running, manifest, dataset) if running.wish is None else None
-            task = self._task(run, manifest, dataset, base, directory, running.device or self.device())
+            task = self._task(run, manifest, dataset, base, directory, device)
             return self._train(manifest, task, running) if running.wish is None else None
-        except ChildError:
-            if running.wish is None:
+        except ChildError as error:
+            # Otherwise it did not stop in time and was killed, as it was told it would be.
+            if running.wish is None and not self._leaves_gpu(manifest, running, device, error):
                 raise
-            return None  # it did not stop in time and was killed, as it was told it would be
+            return None
         finally:
             running.child.kill()
+
+    def examine_again(self, manifest: PluginManifest, model: LoadedModel) -> GateReport:
+        """Hold a model against the one in use, on the dataset it was made of or examined on before; store the report.
+
+        Raise Conflict if it is not known which dataset that is or there is no guard here, DatasetError if the dataset
+        is damaged.
+        """
+        ref = model.ref
+        with self._database.read() as connection:
+            earlier = newest_report(connection, ref.plugin, ref.name, ref.version)
+            origin = origin_of(connection, ref.digest)
+        known = earlier.dataset_id if earlier is not None else origin.dataset_id if origin is not None else ""
+        if not known or self._gate is None:
+            raise Conflict(
+                f"It is not known on which labelled images {ref.plugin}/{ref.name}/{ref.version} could be examined: it "
+                "was not made here.",
+                remedy="An administrator decides about it: `clinic-ai model promote` makes an imported model active.",
+            )
+        device = self.device(manifest)
+        report = self._gate.examine(
+            manifest,
+            model,
+            self._datasets.get(known),
+            spec=self.spec(manifest, device),
+            limits=self.limits(),
+            device=device,
+        )
+        with self._database.write() as connection:
+            add_report(connection, report, of=ref)
+        return report
 
     def limits(self) -> Limits:
         """Return what a run may use."""
         settings = self._settings()
         return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
 
-    def device(self, reading: Reading | None = None) -> Device:
-        """Return where a run would compute on the machine as it was read. Raise HardwareError if it has no such GPU."""
+    def device(
+        self, manifest: PluginManifest, reading: Reading | None = None, plan: TrainingPlan | None = None
+    ) -> Device:
+        """Return where a run of a plugin would compute on the machine as it was read, or as it is now.
+
+        By its plan it needs as much of a GPU's memory as of the machine's. Raise HardwareError if there is no such GPU.
+        """
         settings = self._settings()
-        return choose_device(settings.device, reading, settings.threads, settings.max_memory_mb)
+        return self._devices.choose(
+            manifest,
+            settings.device,
+            threads=settings.threads,
+            memory_mb=settings.max_memory_mb,
+            gpu_memory_mb=0 if plan is None else plan.memory_mb,
+            reading=reading,
+        )
+
+    def _leaves_gpu(self, manifest: PluginManifest, running: Running, device: Device, error: ChildError) -> bool:
+        """Return whether a run that was refused on a GPU before its first step is to go on on the processor.
+
+        A driver says nothing about what the installed libraries can do, so that has to be tried.
+        """
+        refused = isinstance(error, ChildRefused) and running.progress is None
+        if device.kind == "cpu" or self._settings().device != "auto" or not refused:
+            return False
+        self._devices.give_up(manifest.name)
+        running.left_gpu = (
+            f"It cannot compute on GPU {device.index} and goes on on the processor by itself. {error.message}"
+        )
+        return True
 
     def foresee(self, manifest: PluginManifest, dataset: Dataset, recipe: Recipe) -> RunPlan:
         """Return what a run would cost and start from, as its trainer says in a child of its own; none is started.
@@ -154,14 +219,15 @@ class Work:
         finally:
             child.kill()
 
-    def spec(self, manifest: PluginManifest) -> ChildSpec:
-        """Return what to start for a run of a plugin."""
+    def spec(self, manifest: PluginManifest, device: Device | None = None) -> ChildSpec:
+        """Return what to start for a run of a plugin; without a ``device`` it computes on the processor."""
         settings = self._settings()
+        beside_mb = CUDA_HOST_MB if device is not None and device.kind == "cuda" else 0
         threads = str(settings.threads)
         return ChildSpec(
             kind="trainer",
             name=f"{manifest.name} trainer",
-            confinement=Confinement(data=settings.max_memory_mb * _MIB, nice=NICE),
+            confinement=Confinement(data=(settings.max_memory_mb + beside_mb) * _MIB, nice=NICE),
             environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
         )
 
@@ -252,15 +318,16 @@ class Work:
         if self._gate is not None:
             self._begin_examination(run, result)
             running.at_once = True
+            device = running.device or self.device(manifest)
             watch = Watch(partial(setattr, running, "child"), lambda: running.wish is not None)
             try:
                 report = self._gate.examine(
                     manifest,
                     self._registry.outside(place),
                     dataset,
-                    spec=self.spec(manifest),
+                    spec=self.spec(manifest, device),
                     limits=self.limits(),
-                    device=running.device or self.device(),
+                    device=device,
                     watch=watch,
                 )
             except Interrupted:
@@ -269,7 +336,9 @@ class Work:
         # One transaction: a power cut must not leave a candidate whose run would make it a second time, or one that
         # nobody examined.
         finish = store.finish_with(run.run_id, result, report)
-        self._registry.import_candidate(place, f"run {run.run_id}", finish)
+        candidate = self._registry.import_candidate(place, f"run {run.run_id}", finish)
+        if self._gate is not None and run.origin == "night":
+            self._gate.promotions.by_itself(candidate)
 
     def _begin_examination(self, run: RunView, result: TrainingResult) -> None:
         with self._database.write() as connection:
@@ -288,6 +357,9 @@ class Work:
                 return
             if running.wish == "pause":
                 store.pause(connection, run.run_id, running.why, running.actor, code=running.code)
+                return
+            if running.left_gpu:
+                store.pause(connection, run.run_id, running.left_gpu, "clinic-ai", code=PauseCode.RESTART)
                 return
             notes = " ".join(result.notes) if result is not None else ""
             why = (

@@ -60,8 +60,10 @@ from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.night import Night
+from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import Runs
+from clinic_ai.training.scaling import Forecasts
 
 ECHO = PluginManifest(
     name="echo", version="1.0", summary="Says what it got.", engine="a:B", claims=(Condition(modality=("CT",)),)
@@ -307,6 +309,8 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         execution=execution,
         engines=engines,
         registry=registry,
+        promotions=Promotions(database, registry, lambda: shared.settings),
+        canary=None,
         runs=runs,
         night=Night(
             runs=runs,
@@ -315,6 +319,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
             sensors=Machine(home.path),
             directory=home.runs,
         ),
+        forecasts=Forecasts(home, database, crew, lambda: shared.settings.training.budget),
         guard=guard,
         crew=crew,
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from school import School, tiny_png
 from sqlalchemy import Connection
 
 from clinic_ai.domain import (
+    Analysis,
+    Answer,
     Audience,
     GuardAction,
     GuardVerdict,
@@ -14,7 +18,8 @@ from clinic_ai.domain import (
     Presence,
     StudyFacts,
 )
-from clinic_ai.domain.reviews import ReviewDecision, ReviewDocument, ReviewLabel
+from clinic_ai.domain.reviews import Passage, ReviewDecision, ReviewDocument, ReviewLabel
+from clinic_ai.results.statements import statements_of
 from clinic_ai.store import artefacts, jobs, reviews, studies
 
 EMPTY = ReviewDocument()
@@ -27,30 +32,90 @@ def reviewed(
     *,
     consent: bool = True,
     decision: ReviewDecision = ReviewDecision.ACCEPT,
+    image: bytes = b"",
+    patient_key: str = "",
 ) -> tuple[str, str]:
     """Store an image with a review of its result; return its hash and the review."""
     objects = school.runs.datasets._deidentifier.objects
-    sha256, _ = objects.write_bytes(tiny_png(f"reviewed {number}"))
+    sha256, _ = objects.write_bytes(image or tiny_png(f"reviewed {number}"))
     with school.database.write() as c:
-        study_id = studies.open_study(
-            c,
-            grouping_key=f"1.2.{number}",
-            study_instance_uid="1.2",
-            pseudonym="P-A",
-            patient_key=f"{number:064x}",
-            source="inbox",
-            facts=StudyFacts(),
-            identity=PatientIdentity(patient_id=f"P-{number}"),
-        )
+        study_id = _study(c, number, patient_key)
         return sha256, review_again(c, study_id, sha256, presence, consent, decision)
 
 
 def review_again(
     c: Connection, study_id: str, sha256: str, presence: Presence, consent: bool, decision: ReviewDecision
 ) -> str:
+    """Store a review of a study that says of an image whether pneumonia is present; return its id."""
+    label = ReviewLabel(instance_sha256=sha256, condition="pneumonia", presence=presence, corrected=False)
+    labels = [label, label.model_copy(update={"condition": "fracture"})]
+    return _decide(c, study_id, decision, EMPTY, labels, consent=consent)
+
+
+def answered(
+    school: School,
+    number: int,
+    answers: Sequence[Answer],
+    *,
+    written: dict[int, str] | None = None,
+    shown: dict[int, str] | None = None,
+    consent: bool = True,
+    decision: ReviewDecision = ReviewDecision.AMEND,
+    audience: Audience = Audience.CLINICIAN,
+) -> tuple[str, str]:
+    """Store an image, answers about it and a review of them; return the hash of the image and the study.
+
+    ``written`` has what the person wrote in place of an answer (by number, from 1), nothing to leave it out; ``shown``
+    what the guard made of one.
+    """
+    objects = school.runs.datasets._deidentifier.objects
+    sha256, _ = objects.write_bytes(tiny_png(f"answered {number}"))
+    about = tuple(answer.model_copy(update={"instance_sha256": sha256}) for answer in answers)
+    analysis = Analysis(plugin="tiny", plugin_version="1.0", models=(), answers=about)
+    texts = {s.statement_id: s.text for s in statements_of([analysis])} | _passages(shown or {})
+    said = {**texts, **_passages(written or {})}
+    document = ReviewDocument(
+        shown=tuple(Passage(statement_id=key, text=text) for key, text in texts.items()),
+        said=tuple(Passage(statement_id=key, text=text) for key, text in said.items() if text),
+    )
+    with school.database.write() as c:
+        study_id = _study(c, number)
+        job = jobs.get_job(c, jobs.add_job(c, kind=JobKind.ANALYSE, study_id=study_id, version=1, plugin="tiny"))
+        jobs.save_analysis(c, job, analysis, ())
+        _decide(c, study_id, decision, document, (), consent=consent, audience=audience)
+    return sha256, study_id
+
+
+def _passages(texts: dict[int, str]) -> dict[str, str]:
+    return {f"a_{number}": text for number, text in texts.items()}
+
+
+def _study(c: Connection, number: int, patient_key: str = "") -> str:
+    return studies.open_study(
+        c,
+        grouping_key=f"1.2.{number}",
+        study_instance_uid="1.2",
+        pseudonym="P-A",
+        patient_key=patient_key or f"{number:064x}",
+        source="inbox",
+        facts=StudyFacts(),
+        identity=PatientIdentity(patient_id=f"P-{number}", patient_name="Quellwasser^Hanna"),
+    )
+
+
+def _decide(
+    c: Connection,
+    study_id: str,
+    decision: ReviewDecision,
+    document: ReviewDocument,
+    labels: Sequence[ReviewLabel],
+    *,
+    consent: bool,
+    audience: Audience = Audience.CLINICIAN,
+) -> str:
     job = jobs.get_job(c, jobs.add_job(c, kind=JobKind.REPORT, study_id=study_id, version=1))
     verdict = GuardVerdict(
-        audience=Audience.CLINICIAN,
+        audience=audience,
         action=GuardAction.ALLOW,
         decisions=(),
         released=(),
@@ -65,10 +130,9 @@ def review_again(
         actor="tester",
         reason="",
         digest="0" * 64,
-        document=EMPTY,
+        document=document,
         consent=consent,
         job_id=None,
     )
-    label = ReviewLabel(instance_sha256=sha256, condition="pneumonia", presence=presence, corrected=False)
-    reviews.add_review(c, review, [label, label.model_copy(update={"condition": "fracture"})])
+    reviews.add_review(c, review, labels)
     return review.review_id

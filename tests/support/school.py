@@ -62,7 +62,7 @@ def tiny_png(text: str, comment: str = "") -> bytes:
 
 
 def open_school(
-    home: Home, manifest: PluginManifest | None = None, *, settings: Settings | None = None, examining: bool = False
+    home: Home, manifest: PluginManifest | None = None, settings: Settings | None = None, *, examining: bool = False
 ) -> School:
     """Open the rooms as a daemon would; the gate, which needs a guard, only if it is asked for."""
     manifest, settings = manifest or tiny_learner.manifest(), settings or Settings()
@@ -75,5 +75,5 @@ def open_school(
         guard.load()
         gate = Gate(home, database, registry, crew, guard, lambda: settings)
     runs = Runs(home, database, registry, manifests, crew, settings, open_deidentifier(home, database, crew), gate)
-    promotions = Promotions(database, registry, lambda: settings)
+    promotions = gate.promotions if gate is not None else Promotions(database, registry, lambda: settings)
     return School(home, database, manifests, crew, registry, runs, promotions, gate, guard)

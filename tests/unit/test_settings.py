@@ -180,6 +180,44 @@ def test_the_rule_in_the_docs_is_valid() -> None:
             "ingest.quiet_period_s = 60\ningest.deadline_s = 30",
             "line 2: ingest.deadline_s: 30 is shorter than ingest.quiet_period_s; write 60 or more",
         ),
+        (
+            "[[training.window]]\nstart = '22:00'\nend = '22:00'",
+            "line 3: training.window[1].end: a window from 22:00 to 22:00 has no length; write another end, and for "
+            "the whole day two windows, such as 00:00 to 12:00 and 12:00 to 00:00",
+        ),
+        (
+            "[[training.window]]\nstart = '24:00'",
+            "line 2: training.window[1].start: '24:00' is not a time of day from 00:00 to 23:59; "
+            'write for example "22:00"',
+        ),
+        (
+            "[[training.window]]\ndays = ['holiday']",
+            "line 2: training.window[1].days: the window never opens, for training.holidays has no day; "
+            "write weekdays here, or holidays there",
+        ),
+        (
+            "training.holidays = ['2026-12-25', '2026-02-30']",
+            "line 1: training.holidays[2]: no calendar has '2026-02-30'; write for example \"2026-12-25\"",
+        ),
+        (
+            "[training.budget]\nhottest_c = 70",
+            "line 1: training.budget.resume_below_c: 75 is not cooler than training.budget.hottest_c; "
+            "write less than 70, such as 60",
+        ),
+        (
+            "[training.budget]\nmoney_per_year = 100\nprice_per_kwh = 0",
+            "line 3: training.budget.price_per_kwh: energy that costs nothing never reaches "
+            "training.budget.money_per_year; write what a kilowatt-hour costs",
+        ),
+        (
+            "[[training.plan]]\nplugin = 'xray'\n[[training.plan]]\nplugin = 'xray'\nmin_new = 5",
+            "line 3: training.plan[2]: training.plan[1] trains the same already; take one out, "
+            "or name another condition or category",
+        ),
+        (
+            "[[training.plan]]\nrecipe = ['epochs=2', 'rank=8', 'epochs=3']",
+            "line 2: training.plan[1].recipe[3]: epochs stands in the recipe twice; take one out",
+        ),
     ],
 )
 def test_a_mistake_says_where_it_is_and_what_to_write(text: str, expected: str) -> None:

@@ -17,9 +17,11 @@ from clinic_ai.daemon import STOP_GRACE_S
 
 UNIT = Path(__file__).parents[2] / "systemd" / "clinic-ai.service"
 NETWORK = UNIT.with_name("clinic-ai-network.conf")
+GPU = UNIT.with_name("clinic-ai-gpu.conf")
 THRESHOLD = 9
 """Highest exposure accepted, in tenths of systemd's scale of 0 (locked) to 10 (open); a plain unit has 96."""
 THRESHOLD_WITH_NETWORK = 18
+THRESHOLD_WITH_GPU = 12
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
@@ -46,7 +48,9 @@ def test_systemd_finds_nothing_to_complain_about(tmp_path: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize(("drop_ins", "threshold"), [([], THRESHOLD), ([NETWORK], THRESHOLD_WITH_NETWORK)])
+@pytest.mark.parametrize(
+    ("drop_ins", "threshold"), [([], THRESHOLD), ([NETWORK], THRESHOLD_WITH_NETWORK), ([GPU], THRESHOLD_WITH_GPU)]
+)
 def test_the_unit_is_locked_down(tmp_path: Path, drop_ins: list[Path], threshold: int) -> None:
     installed = tmp_path / UNIT.name
     # Later lines win or add, as those of a drop-in do.

@@ -15,6 +15,7 @@ import torch
 
 from clinic_ai.domain import QuestionAnswer
 from clinic_ai.errors import DatasetError, InputError, ModelError
+from clinic_ai_ultrasound.curriculum import words_of
 from clinic_ai_ultrasound.loading import Base
 from clinic_ai_ultrasound.prompts import prompt
 from clinic_ai_ultrasound.sequences import prompt_tokens
@@ -27,12 +28,14 @@ IGNORED = -100
 class Row:
     """One question about one image, with its answer, as tokens.
 
-    ``features`` is the key of what the image says; see ``features.key_of``. ``begin`` is where the answer begins.
+    ``features`` is the key of what the image says; see ``features.key_of``. ``begin`` is where the answer begins,
+    ``words`` how many words it has.
     """
 
     features: str
     tokens: tuple[int, ...]
     begin: int
+    words: int = 1
 
     @property
     def learned(self) -> int:
@@ -89,7 +92,7 @@ def encode(base: Base, features: str, pair: QuestionAnswer) -> Row:
             f"tokens, those of the image among them; this model takes {room}.",
             remedy="Shorten it in the sheet.",
         )
-    return Row(features, tuple(tokens), len(asked))
+    return Row(features, tuple(tokens), len(asked), words_of(pair.answer))
 
 
 def shortest_answer(rows: Sequence[Row]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 
 from clinic_ai.contract import LoadedModel
 from clinic_ai.errors import ModelError
-from clinic_ai_ultrasound.loading import FAMILIES
+from clinic_ai_ultrasound.loading import FAMILIES, linear_layers
 
 _MEASURED = 768
 """Side of the matrices that tell how fast this machine computes."""
@@ -24,8 +25,6 @@ _UTILISATION = 0.5
 """Of that speed, what a network gets: it also reads its weights, normalises, waits for Python."""
 _LAYER_S = 2e-3
 """Seconds one layer takes beside its arithmetic, forward and back: a network of small layers waits for Python."""
-_ADAM = 16
-"""Bytes for one trained number: float32 weight, gradient and the two moments of Adam."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,16 @@ class Sizes:
     patches: int
     image_tokens: int
     width: int
+    linears: dict[str, list[tuple[int, int]]]
 
     @classmethod
     def of(cls, family: str, config: Any) -> Sizes:
         """Count the parameters of a config of the ``family``, a key of ``loading.FAMILIES``."""
-        with torch.device("meta"):
-            model = FAMILIES[family].model(config)
+        return cls.of_model(on_meta(family, config), config)
+
+    @classmethod
+    def of_model(cls, model: Any, config: Any) -> Sizes:
+        """Count the parameters of a model of ``config``, which needs no memory; see ``on_meta``."""
         total = sum(weights.numel() for weights in model.parameters())
         qformer = sum(weights.numel() for weights in model.qformer.parameters()) + model.query_tokens.numel()
         quantised = [
@@ -74,6 +77,7 @@ class Sizes:
             patches=(vision.image_size // vision.patch_size) ** 2 + 1,
             image_tokens=int(config.num_query_tokens),
             width=int(text.hidden_size),
+            linears=linear_layers(model),
         )
 
     @property
@@ -87,9 +91,13 @@ class Sizes:
             return self.linear + 4 * self.rows + 4 * self.qformer + dtype_bytes * self.rest
         return dtype_bytes * self.total
 
-    def lora(self, rank: int) -> int:
-        """Return how many numbers LoRA of the query and value projections trains."""
-        return self.layers * 2 * rank * 2 * self.width
+    def lora(self, rank: int, targets: Sequence[str] = ("q_proj", "v_proj")) -> int:
+        """Return how many numbers LoRA of the ``targets`` trains, the query and value projections if none are named."""
+        return sum(rank * (columns + rows) for name in targets for columns, rows in self.linears[name])
+
+    def kept_bytes(self, dtype_bytes: int) -> int:
+        """Return what the features of one image take on disk."""
+        return dtype_bytes * self.image_tokens * self.width
 
     def look_flops(self) -> float:
         """Return the operations of looking at one image; the Q-Former's are left out, they are few."""
@@ -100,19 +108,49 @@ class Sizes:
         activations alone, since the weights are frozen."""
         return 4.0 * self.language * (tokens + self.image_tokens)
 
-    def training_bytes(self, quantisation: str, dtype_bytes: int, rank: int, rows: int, tokens: int) -> int:
-        """Return what training takes: weights, adapter, optimiser, and what is kept of ``rows`` for the way back."""
+    def training(self, quantisation: str, dtype_bytes: int, lora: int, rows: int, tokens: int) -> TrainingMemory:
+        """Return what training takes; ``lora`` numbers are trained, ``rows`` of ``tokens`` go through at once."""
         # Per token and layer some 16 vectors of the width are kept, four of them four times as wide.
         kept = rows * (tokens + self.image_tokens) * self.layers * 28 * self.width * dtype_bytes
-        return self.weight_bytes(quantisation, dtype_bytes) + _ADAM * self.lora(rank) + kept
+        return TrainingMemory(self.weight_bytes(quantisation, dtype_bytes) + 4 * lora, 4 * lora, 8 * lora, kept)
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of training: weights (the adapter's too), gradients, moments of Adam, what is kept for the way back."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimiser + self.activations
+
+
+def on_meta(family: str, config: Any) -> Any:
+    """Return a model of a config of the ``family``, built without memory."""
+    with torch.device("meta"):
+        model = FAMILIES[family].model(config)
+    model.tie_weights()
+    return model
 
 
 def sizes_of(base: LoadedModel) -> Sizes:
     """Return the sizes of a base from its config.json. Raise ModelError if that is none of this plugin."""
+    model, config = unloaded(base)
+    return Sizes.of_model(model, config)
+
+
+def unloaded(base: LoadedModel) -> tuple[Any, Any]:
+    """Return the model of a base without its weights, and its config. Raise ModelError if it is none of this plugin."""
     family = str(base.manifest.parameters.get("family", ""))
     try:
         content = json.loads((Path(base.directory) / "config.json").read_text(encoding="utf-8"))
-        return Sizes.of(family, FAMILIES[family].config(**content))
+        config = FAMILIES[family].config(**content)
+        return on_meta(family, config), config
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(
             f"The config.json of {base.ref.label()} is not one of this plugin.", remedy="Import the base again."

@@ -14,9 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from clinic_ai.contract import Example, Scores
 from clinic_ai.domain import CategoryInfo, Generation, QuestionAnswer
 from clinic_ai.errors import DatasetError, InputError
+from clinic_ai.ml.checkpoints import fingerprint
 from clinic_ai_ultrasound.answering import Answered, Seen, answer, batches, look
 from clinic_ai_ultrasound.confidence import Calibration
 from clinic_ai_ultrasound.features import Stopped
+from clinic_ai_ultrasound.kept_answers import KeptAnswers
 from clinic_ai_ultrasound.loading import Base
 from clinic_ai_ultrasound.pictures import picture
 from clinic_ai_ultrasound.scoring import EXACT, Figures, Scored, by_type, mean_interval
@@ -31,10 +33,14 @@ _UNSAID = Answered("", math.nan, ())
 
 @dataclass(frozen=True)
 class Model:
-    """One that is asked: it answers while the context that ``use`` gives is entered, and generates so."""
+    """One that is asked: it answers while the context that ``use`` gives is entered, and generates so.
+
+    ``name`` tells it from others whose answers are kept beside its own.
+    """
 
     use: Callable[[], AbstractContextManager[Any]]
     generation: Generation
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,27 +71,45 @@ def ask_all(
     examples: Sequence[Example],
     models: Sequence[Model],
     stop: Callable[[], bool] = lambda: False,
+    kept: KeptAnswers | None = None,
+    answered: Callable[[int], None] = lambda _: None,
 ) -> Said:
     """Return what each of ``models`` answers to the questions of all images; images that cannot be read are left out.
 
-    Raise Stopped if ``stop`` says so, DatasetError if no image can be read.
+    What is ``kept`` is not asked again, and what is answered is kept. ``answered`` is told how many answers were
+    generated, after each image. Raise Stopped if ``stop`` says so, DatasetError if no image can be read.
     """
     said = Said([], [], [[] for _ in models])
     for example in examples:
-        if stop():
-            raise Stopped
-        try:
-            seen = look(base, picture(example.path))
-        except InputError:
-            continue
+        known = [kept.get(_key(model, example)) if kept else None for model in models]
+        if None in known:
+            if stop():
+                raise Stopped
+            try:
+                seen = look(base, picture(example.path))
+            except InputError:
+                continue
+        for model, before, answers in zip(models, known, said.answers, strict=True):
+            if before is None:
+                with model.use():
+                    before = _answers(base, seen, example, model.generation)  # noqa: PLW2901 - now it is known
+                if kept:
+                    kept.add(_key(model, example), before)
+                answered(len(before))
+            answers.extend(before)
         said.examples.extend([example] * len(example.pairs))
         said.pairs.extend(example.pairs)
-        for model, answers in zip(models, said.answers, strict=True):
-            with model.use():
-                answers.extend(_answers(base, seen, example, model.generation))
     if not said.pairs:
         raise DatasetError("None of the images to ask about can be read.")
     return said
+
+
+def _key(model: Model, example: Example) -> str:
+    """Return what an answer follows from, beside the weights of the models."""
+    questions = [pair.question for pair in example.pairs]
+    return fingerprint(
+        model=model.name, generation=model.generation.model_dump(), image=example.sha256, questions=questions
+    )
 
 
 def _answers(base: Base, seen: Seen, example: Example, generation: Generation) -> list[Answered]:

@@ -85,8 +85,11 @@ def compute_features(
     memory_mb: int,
     report: Callable[[int], None],
     stop: Callable[[], bool],
+    computed: Callable[[int], None] = lambda _: None,
 ) -> Features:
     """Return the features of all examples; ``report`` is told how many images are done.
+
+    ``computed`` is told how many images the base has looked at, each time it has.
 
     Raise Stopped if ``stop`` says so, DatasetError if no image can be read.
     """
@@ -96,7 +99,7 @@ def compute_features(
     shards = []
     for begin in range(0, len(images), _SHARD):
         some = images[begin : begin + _SHARD]
-        shards.append(_shard(base, some, cache, stop))
+        shards.append(_shard(base, some, cache, stop, computed))
         report(begin + len(some))
     features = Features(shards, memory_mb)
     if not features:
@@ -104,7 +107,13 @@ def compute_features(
     return features
 
 
-def _shard(base: Base, images: Sequence[Sequence[Example]], cache: Path, stop: Callable[[], bool]) -> Path:
+def _shard(
+    base: Base,
+    images: Sequence[Sequence[Example]],
+    cache: Path,
+    stop: Callable[[], bool],
+    computed: Callable[[int], None],
+) -> Path:
     asked = [(same[0], _questions(base, same)) for same in images]
     keys = " ".join(key_of(base, example.sha256, question) for example, questions in asked for question in questions)
     name = f"{_CACHE_VERSION} {base.ref.digest} {base.dtype} {base.quantisation} {PROMPT_VERSION} {keys}"
@@ -119,6 +128,7 @@ def _shard(base: Base, images: Sequence[Sequence[Example]], cache: Path, stop: C
         if stop():
             raise Stopped
         rows |= _features(base, example, questions)
+        computed(1)
     write_durably(path, save(rows))
     return path
 

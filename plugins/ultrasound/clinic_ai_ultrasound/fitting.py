@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,32 @@ from transformers import get_linear_schedule_with_warmup
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.blip_2.modeling_blip_2 import BaseModelOutputWithVisionQformerOutputs
 
-from clinic_ai.errors import ModelError
-from clinic_ai.ml.checkpoints import Checkpoint, Tensors, newest_checkpoint, save_checkpoint
+from clinic_ai.ml.checkpoints import Checkpoint, Checkpoints, Tensors, below
+from clinic_ai.ml.optimisers import moments_of, set_moments
+from clinic_ai.ml.precision import Computing
+from clinic_ai.ml.rescue import NotFinite, Portions, Rescue, require_finite
 from clinic_ai_ultrasound.collating import IGNORED, Batch, Row, collate
-from clinic_ai_ultrasound.faults import Portions, clear_cache, is_cuda_error
 from clinic_ai_ultrasound.features import Features
-from clinic_ai_ultrasound.loading import Base
+from clinic_ai_ultrasound.loading import Base, linear_layers
 from clinic_ai_ultrasound.recipe import AdapterRecipe
 
 LOSS, VALIDATION_LOSS = "loss", "validation_loss"
 METRIC, METRIC_NAME = "validation_exact", "validation answers foretold word for word"
 """Share of validation answers of which every token is the likeliest one after those before it."""
-TARGETS = r".*language_model.*\.(q_proj|v_proj)"
 _SAVED_EVERY_S = 60.0
 _JUDGED_AT_ONCE = 8
 """Validation rows at once, which need no gradients."""
 
 
 def add_adapter(base: Base, recipe: AdapterRecipe) -> PeftModel:
-    """Put a fresh adapter over the language model of ``base``, which it changes in nothing yet; return the whole."""
+    """Put a fresh adapter over the language model of ``base``, which it changes in nothing yet; return the whole.
+
+    Raise DatasetError if the recipe's targets are none of its layers.
+    """
+    recipe.check_targets(linear_layers(base.model).keys())
+    targets = rf".*language_model.*\.({'|'.join(recipe.target_names)})"
     config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=TARGETS, bias="none"
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=targets, bias="none"
     )
     torch.manual_seed(recipe.seed_of(0))
     return get_peft_model(base.model, config)
@@ -99,15 +105,23 @@ class AdapterFit:
         """A checkpoint of another ``fingerprint`` is not taken up."""
         self._base, self._validation, self._features = base, validation, features
         self.train = train
-        self._recipe, self._checkpoints, self._fingerprint = recipe, checkpoints, fingerprint
-        self.portions = Portions(recipe.batch)
-        self.notes: list[str] = []
+        self._recipe, self._curriculum = recipe, recipe.stages()
+        self._checkpoints = Checkpoints(checkpoints, fingerprint, recipe.keep)
+        self._computing = Computing(recipe.precision, base.device, base.dtype)
+        self.rescue = Rescue(recipe.batch)
+        self.rows_learned = 0
+        """Answers that this process has learned from, counted anew in each epoch."""
+        self.rows_judged = 0
+        """Answers of the validation part that it has judged, counted so too."""
+        answers = self._curriculum.counts([row.words for row in train], recipe.epochs)
+        self._steps_after = [0, *accumulate(math.ceil(count / recipe.effective_batch) for count in answers)]
         self.adapted = add_adapter(base, recipe)
         self._trained = [weights for weights in self.adapted.parameters() if weights.requires_grad]
         self._optimiser = torch.optim.AdamW(self._trained, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True)
         self._share_of_rate = self._schedule()
-        initial = self._weights()
-        self._state = self._initial = FitState(0, 0, 0.0, initial, 0, [], False)
+        self._saved: tuple[int, int] | None = None
+        """Epoch and step of the newest checkpoint."""
+        self._state = self._initial = FitState(0, 0, 0.0, self._weights(), 0, [], False)
         self._restore()
         self.resumed_from = self._state.epoch
 
@@ -117,14 +131,34 @@ class AdapterFit:
         return sum(weights.numel() for weights in self._trained)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Steps of the optimiser in one epoch."""
-        return math.ceil(len(self.train) / self._recipe.effective_batch)
+    def steps(self) -> int:
+        """Steps of the optimiser in all epochs."""
+        return self._steps_after[-1]
+
+    def steps_after(self, epoch: int) -> int:
+        """Return the steps of the optimiser in the first so many epochs."""
+        return self._steps_after[epoch]
 
     @property
     def state(self) -> FitState:
         """Where it stands."""
         return self._state
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What went wrong and was helped, and what the curriculum was, for people."""
+        epochs = [int(entry["epoch"]) for entry in self._state.history]
+        stages = dict.fromkeys(words for epoch in epochs if (words := self.stage_in_words(epoch)))
+        return (*self._checkpoints.notes, *self.rescue.notes, *(f"Curriculum, {words}." for words in stages))
+
+    def stage_in_words(self, epoch: int) -> str:
+        """Return which stage of the curriculum an epoch is in, for people; empty without a curriculum."""
+        stages, number = self._curriculum.stages, self._curriculum.number(epoch)
+        if len(stages) == 1:
+            return ""
+        began = 1 + (stages[number - 2].last_epoch or 0) if number > 1 else 1
+        taken = f"{len(self._rows(epoch))} of {len(self.train)}"
+        return f"stage {number} of {len(stages)} from epoch {began}: {stages[number - 1].in_words()} ({taken})"
 
     def run(
         self,
@@ -135,30 +169,14 @@ class AdapterFit:
         """Fit until the last epoch, until patience ends, or until ``stop`` says so, which is asked before every step.
 
         ``report_step`` is told epoch, step and loss, ``report_epoch`` the entry of the history. When it has finished
-        the weights are those of the best epoch. Raise ModelError if the GPU fails twice, or if memory does not suffice
-        for one answer at a time.
+        the weights are those of the best epoch. Raise ModelError if the GPU fails twice, if the loss stays without a
+        finite value, or if memory does not suffice for one answer at a time; HomeError if the disk is full.
         """
-        failed = False
         while not self._state.finished:
-            try:
-                entry = self._epoch(report_step, stop)
-            except RuntimeError as error:
-                if not is_cuda_error(error):
-                    raise
-                if failed:
-                    raise ModelError(
-                        "The GPU failed twice in this run.",
-                        remedy="Look at the log of its driver, then go on with `clinic-ai train resume`.",
-                    ) from error
-                failed = True
-            else:
-                if entry is None:
-                    return self._state
-                report_epoch(entry)
-                continue
-            clear_cache()
-            self._restore()
-            self.notes.append("The GPU failed; the run went on once more from its newest checkpoint.")
+            entry = self.rescue.attempt(lambda: self._epoch(report_step, stop), self._go_back)
+            if entry is None:
+                return self._state
+            report_epoch(entry)
         self._load(self._state.best)
         self._evaluating()
         return self._state
@@ -172,7 +190,7 @@ class AdapterFit:
         self._training()
         saved_at = time.monotonic()
         for step in range(self._state.step, len(batches)):
-            stopped = stop()
+            stopped, portion = stop(), self.rescue.portions.rows
             if stopped or time.monotonic() - saved_at > _SAVED_EVERY_S:
                 self._save()
                 saved_at = time.monotonic()
@@ -180,25 +198,37 @@ class AdapterFit:
                 return None
             loss = self._step(epoch, step, batches[step])
             self._state = replace(self._state, step=step + 1, total=self._state.total + loss)
+            if self.rescue.portions.rows < portion:
+                self._save()  # so that a run that dies of it does not have to learn it again
             report(epoch, step + 1, loss)
         loss, exact = self.judge(self._validation)
+        if not math.isfinite(loss):
+            raise NotFinite("the loss of the validation part after the last step", epoch, len(batches))
         entry = {
             "epoch": float(epoch),
             LOSS: self._state.total / len(batches),
             VALIDATION_LOSS: loss,
             METRIC: exact,
         }
+        if len(self._curriculum.stages) > 1:
+            entry |= {"stage": float(self._curriculum.number(epoch)), "answers": float(len(self._rows(epoch)))}
         self._advance(entry)
         self._save()
         return entry
 
+    def _rows(self, epoch: int) -> list[Row]:
+        """Return the rows that an epoch learns from."""
+        stage = self._curriculum.of(epoch)
+        return [row for row in self.train if stage.takes(row.words)]
+
     def _batches(self, epoch: int) -> list[list[Row]]:
         """Return the rows of each step of an epoch; those of one length are beside each other, to be padded least."""
+        rows = self._rows(epoch)
         generator = torch.Generator().manual_seed(self._recipe.seed_of(epoch))
-        order = torch.randperm(len(self.train), generator=generator).tolist()
+        order = torch.randperm(len(rows), generator=generator).tolist()
         size = self._recipe.effective_batch
         together = (order[at : at + size] for at in range(0, len(order), size))
-        return [sorted((self.train[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
+        return [sorted((rows[at] for at in some), key=lambda row: len(row.tokens)) for some in together]
 
     def _step(self, epoch: int, step: int, rows: Sequence[Row]) -> float:
         """Take one step of the optimiser; return the mean loss of the tokens that were learned."""
@@ -208,24 +238,30 @@ class AdapterFit:
             _seed(self._base.device, self._recipe.seed_of(epoch, step))
             self._optimiser.zero_grad()
 
-        losses = self.portions.each(rows, lambda some: self._backward(some, learned), begin)
-        taken = (epoch - 1) * self.steps_per_epoch + step
+        losses = self.rescue.portions.each(rows, lambda some: self._backward(some, learned), begin)
+        loss = float(torch.stack(losses).sum())
+        if self._computing.unscale(self._optimiser):
+            require_finite(loss, self._trained, epoch, step + 1)
+        elif not math.isfinite(loss):
+            raise NotFinite("the loss", epoch, step + 1)
+        taken = self.steps_after(epoch - 1) + step
         for group in self._optimiser.param_groups:
-            group["lr"] = self._recipe.rate * self._share_of_rate(taken)
-        self._optimiser.step()
-        return float(torch.stack(losses).sum())
+            group["lr"] = self._recipe.rate * self._share_of_rate(taken) * self.rescue.rate
+        self._computing.step(self._optimiser)
+        self.rows_learned += len(rows)
+        return loss
 
     def _backward(self, rows: Sequence[Row], learned: Tensor) -> Tensor:
         """Add the gradients of some rows of a step; return their share of its loss."""
         batch = collate(self._base, rows)
-        loss: Tensor = forward(self._base, batch, self._of(rows), num_items_in_batch=learned).loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self._computing.forward():
+            loss: Tensor = forward(self._base, batch, self._of(rows), num_items_in_batch=learned).loss
+        self._computing.backward(loss)
         return loss.detach()
 
     def _schedule(self) -> Callable[[int], float]:
-        steps = self._recipe.epochs * self.steps_per_epoch
-        warming = math.ceil(self._recipe.warm_up * steps)
-        schedule = get_linear_schedule_with_warmup(self._optimiser, warming, steps)
+        warming = math.ceil(self._recipe.warm_up * self.steps)
+        schedule = get_linear_schedule_with_warmup(self._optimiser, warming, self.steps)
         share: Callable[[int], float] = schedule.lr_lambdas[0]
         return share
 
@@ -239,9 +275,10 @@ class AdapterFit:
         """
         self._evaluating()
         by_length = sorted(rows, key=lambda row: len(row.tokens))
-        portions = Portions(max(_JUDGED_AT_ONCE, self.portions.rows))
+        portions = Portions(max(_JUDGED_AT_ONCE, self.rescue.portions.rows))
         found = torch.cat(portions.each(by_length, self._judged)).double()
         learned = sum(row.learned for row in rows)
+        self.rows_judged += len(rows)
         return float(found[:, 0].sum() / learned), float(found[:, 1].mean())
 
     def _judged(self, rows: Sequence[Row]) -> Tensor:
@@ -273,7 +310,9 @@ class AdapterFit:
         least = min((past[VALIDATION_LOSS] for past in state.history), default=math.inf)
         better = entry[VALIDATION_LOSS] < least
         best, best_epoch = (self._weights(), epoch) if better else (state.best, state.best_epoch)
-        finished = epoch >= recipe.epochs or epoch - best_epoch >= recipe.patience
+        # Epochs of short answers alone need not be the better ones for all; they try nobody's patience.
+        waited = epoch - max(best_epoch, self._curriculum.all_from - 1)
+        finished = epoch >= recipe.epochs or 0 < recipe.patience <= waited
         self._state = FitState(epoch, 0, 0.0, best, best_epoch, [*state.history, entry], finished)
 
     def _weights(self) -> Tensors:
@@ -284,53 +323,54 @@ class AdapterFit:
         set_peft_model_state_dict(self.adapted, {name: torch.tensor(value) for name, value in weights.items()})
 
     def _save(self) -> None:
-        """Write where it stands as the checkpoint of the last whole epoch, in place of what was written after that."""
+        """Write where it stands, unless that is where the newest checkpoint is."""
         state = self._state
+        if self._saved == (state.epoch, state.step):
+            return
         tensors = {f"now.{name}": value for name, value in self._weights().items()}
         tensors |= {f"best.{name}": value for name, value in state.best.items()}
-        for index, moments in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value.cpu().numpy() for name, value in moments.items()}
+        tensors |= moments_of(self._optimiser)
         plain: dict[str, Any] = {
-            "fingerprint": self._fingerprint,
-            "step": state.step,
             "total": state.total,
-            "portion": self.portions.rows,
             "best_epoch": state.best_epoch,
             "history": state.history,
             "finished": state.finished,
+            "scaling": self._computing.state(),
+            **self.rescue.state(),
         }
-        save_checkpoint(self._checkpoints, Checkpoint(state.epoch, tensors, plain))
+        checkpoint = Checkpoint(state.epoch, tensors, plain, state.step)
+        self._checkpoints.save(checkpoint, best_epoch=state.best_epoch)
+        self._saved = (state.epoch, state.step)
+
+    def _go_back(self) -> None:
+        """Take up the newest checkpoint, and write what was learned of a mishap since."""
+        self._restore()
+        self._saved = None
+        self._save()
 
     def _restore(self) -> None:
         """Take up the newest whole checkpoint of the same run, or begin anew if there is none."""
-        found = newest_checkpoint(self._checkpoints)
-        if found is None or found.state["fingerprint"] != self._fingerprint:
+        found = self._checkpoints.newest()
+        if found is None:
             self._state = self._initial
             self._load(self._initial.best)
-            self._set_optimiser({})
+            set_moments(self._optimiser, {})
             return
-        self._load(_below("now", found.tensors))
-        self._set_optimiser(found.tensors)
+        self._load(below("now", found.tensors))
+        set_moments(self._optimiser, found.tensors)
         state = found.state
-        self.portions.rows = min(self.portions.rows, int(state["portion"]))
+        self.rescue.load(state)
+        self._computing.load(state["scaling"])
         self._state = FitState(
             found.epoch,
-            state["step"],
+            found.step,
             state["total"],
-            _below("best", found.tensors),
+            below("best", found.tensors),
             state["best_epoch"],
             state["history"],
             state["finished"],
         )
-
-    def _set_optimiser(self, tensors: Tensors) -> None:
-        moments = {
-            index: {name: torch.tensor(value) for name, value in _below(f"optimiser.{index}", tensors).items()}
-            for index in range(len(self._trained))
-        }
-        saved = self._optimiser.state_dict()
-        saved["state"] = {index: values for index, values in moments.items() if values}
-        self._optimiser.load_state_dict(saved)
+        self._saved = (found.epoch, found.step)
 
 
 def _seed(device: torch.device, seed: int) -> None:
@@ -342,8 +382,3 @@ def _seed(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def _below(prefix: str, tensors: Tensors) -> Tensors:
-    """Return the tensors whose names begin with ``prefix`` and a dot, without it."""
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

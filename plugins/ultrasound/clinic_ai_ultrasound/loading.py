@@ -34,6 +34,7 @@ from clinic_ai.contract import Device, LoadedModel, ModelManifest
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
 from clinic_ai.heap import give_back
+from clinic_ai.ml.precision import has_bfloat16
 
 BASE_SLOT = "base"
 IMAGE_TOKEN = "<image>"  # noqa: S105 - the word that stands for a part of the image
@@ -118,6 +119,18 @@ def load_base(model: LoadedModel, device: Device) -> Base:
     return Base(loaded, processor, model.ref, model.manifest, place, dtype, checked.family)
 
 
+def linear_layers(model: Model) -> dict[str, list[tuple[int, int]]]:
+    """Return the linear layers of the language model that may get an adapter, by the last part of their names.
+
+    Of each, (columns, rows) of its weights. The one that turns what it says into words is none of them.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for name, module in model.language_model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
+            found.setdefault(name.rpartition(".")[2], []).append((module.in_features, module.out_features))
+    return found
+
+
 def served_dtype(declared: str, place: torch.device) -> torch.dtype:
     """Return what a base computes in: as its manifest declares, but float32 on a processor without bfloat16.
 
@@ -125,10 +138,7 @@ def served_dtype(declared: str, place: torch.device) -> torch.dtype:
     """
     if declared == "float32":
         return torch.float32
-    if place.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if has_bfloat16(place) else torch.float32
 
 
 def _hush() -> None:

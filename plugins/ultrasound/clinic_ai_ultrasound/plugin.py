@@ -33,6 +33,7 @@ def describe_plugin() -> PluginManifest:
         # The base first: an adapter can be active only where its base is.
         reference_models=tuple(f"clinic_ai_ultrasound:reference/{name}" for name in _REFERENCE),
         memory_mb=2048,
+        devices=("cpu", "cuda"),
         timeout_s=300.0,
         engine="clinic_ai_ultrasound.engine:UltrasoundEngine",
         trainer="clinic_ai_ultrasound.trainer:UltrasoundTrainer",

@@ -10,19 +10,19 @@ from typing import Any
 import jinja2
 
 from clinic_ai.ml.checkpoints import write_durably
-from clinic_ai.ml.figures import loss_figure, reliability_figure
+from clinic_ai.ml.figures import reliability_figure
+from clinic_ai.ml.records import BEST, FIGURES, HISTORY, LOSS_FIGURE, Record
 from clinic_ai_ultrasound.confidence import Calibration
 from clinic_ai_ultrasound.evaluation import Compared
-from clinic_ai_ultrasound.fitting import VALIDATION_LOSS, FitState
+from clinic_ai_ultrasound.fitting import FitState
 from clinic_ai_ultrasound.recipe import AdapterRecipe
 from clinic_ai_ultrasound.scoring import METRICS, Figures
 
 PAGE = "report.html"
-FIGURES = "figures"
 _WRONG = 20
 """Wrong answers that are shown."""
 _CAPTIONS = {
-    "loss.png": "Loss of the training and the validation part after each epoch; the best one is kept.",
+    LOSS_FIGURE: "Loss of the training and the validation part after each epoch; the best one is kept.",
     "reliability.png": "How often answers of the test part are exactly right, over the confidence they carry.",
 }
 
@@ -58,6 +58,8 @@ class Finished:
             "recipe": asdict(self.recipe),
             "best_epoch": self.state.best_epoch,
             "history": self.state.history,
+            "history_table": HISTORY,
+            "best_table": BEST,
             "trainable": self.trainable,
             "scores": compared.scores().model_dump(mode="json"),
             "by_question": {
@@ -71,10 +73,9 @@ class Finished:
         }
 
 
-def write_report(directory: Path, finished: Finished) -> None:
+def write_report(directory: Path, finished: Finished, record: Record) -> None:
     """Write ``report.html`` and the figures below ``directory``."""
-    drawn = _figures(finished)
-    (directory / FIGURES).mkdir(exist_ok=True)
+    drawn = {LOSS_FIGURE: record.draw(finished.state.history, finished.state.best_epoch), **_figures(finished)}
     for name, content in drawn.items():
         write_durably(directory / FIGURES / name, content)
     write_durably(directory / PAGE, page(finished, drawn).encode())
@@ -134,12 +135,8 @@ def _calibrated(calibration: Calibration | None, after: Figures) -> str:
 
 
 def _figures(finished: Finished) -> dict[str, bytes]:
-    state, compared = finished.state, finished.compared
-    drawn = {
-        "loss.png": loss_figure(
-            state.history, metric=VALIDATION_LOSS, metric_name="validation loss", best_epoch=state.best_epoch
-        )
-    }
+    compared = finished.compared
+    drawn = {}
     if finished.calibration is not None:
         chance = [
             finished.calibration.probability(one.mean_log_probability) if one.text else 0.0

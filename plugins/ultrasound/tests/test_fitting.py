@@ -10,9 +10,9 @@ from tiny import make_base
 
 from clinic_ai.contract import Device
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.ml.rescue import Portions, is_cuda_error, is_out_of_memory
 from clinic_ai_ultrasound import fitting
 from clinic_ai_ultrasound.collating import collate, encode
-from clinic_ai_ultrasound.faults import Portions, is_cuda_error, is_out_of_memory
 from clinic_ai_ultrasound.features import Stopped, compute_features, key_of
 from clinic_ai_ultrasound.fitting import AdapterFit, add_adapter, forward
 from clinic_ai_ultrasound.loading import load_base
@@ -217,7 +217,7 @@ def test_memory_that_does_not_suffice_halves_the_batch_and_keeps_the_step(tmp_pa
     fit = fit_in(tmp_path / "short", recipe)
     state = run(fit)
     assert seen[:10] == [2, 2] * 4 + [2] + [8]  # 18 answers: four steps of four, one of two; then validation
-    assert fit.portions.notes == ["Memory did not suffice for 4 answers at once; it went on with 2."]
+    assert fit.rescue.portions.notes == ["Memory did not suffice for 4 answers at once; it went on with 2."]
     assert state.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], rel=1e-5)
     for name, weights in whole.best.items():
         np.testing.assert_allclose(state.best[name], weights, atol=1e-4)
@@ -240,7 +240,7 @@ def test_a_gpu_that_fails_once_goes_on_from_the_newest_checkpoint(tmp_path, fit_
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     state = fit.run(fail, lambda _: None, lambda: False)
-    assert fit.notes == ["The GPU failed; the run went on once more from its newest checkpoint."]
+    assert fit.notes == ("The GPU failed; the run went on once more from its newest checkpoint.",)
     assert same(state, whole)
     failing(monkeypatch, *[torch.AcceleratorError("CUDA error: unspecified launch failure")] * 2)
     with pytest.raises(ModelError, match="failed twice"):

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from clinic_ai.domain import PatientIdentity
+from clinic_ai.training.conditioning import why_not
 from clinic_ai_ultrasound.pictures import picture
 from clinic_ai_ultrasound.plugin import describe_plugin
 from clinic_ai_ultrasound.prompts import prompt
@@ -43,6 +45,15 @@ def test_what_is_doubtful_is_left_out():
     assert not {"side", "level", "axis", "fills"} & set(true)
     assert "whole" not in facts(Ellipse(80, 135, 82, 80, 0.0))  # just cut
     assert "axis" not in facts(Ellipse(200, 135, 80, 60, math.radians(25)))
+
+
+def test_no_pair_of_the_reference_is_left_out_of_a_dataset():
+    for category, subject in SUBJECTS.items():
+        for topic in subject.topics:
+            for choice in TOPICS[topic].answers:
+                for wording in range(3):
+                    pairs = [asked.pair for asked in ask(category, 0, {topic: choice}, wording)]
+                    assert [why_not(pair, PatientIdentity()) for pair in pairs] == [None] * len(pairs), pairs
 
 
 ellipses = st.builds(

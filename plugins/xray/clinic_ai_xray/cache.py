@@ -94,8 +94,11 @@ def compute_parts(
     views: int,
     report: Callable[[int], None],
     stop: Callable[[], bool],
+    computed: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Part], int]:
     """Return the parts of the split, and how many images could not be read; ``report`` is told how many are done.
+
+    ``computed`` is told how many views the network has looked at, each time it has.
 
     Shards below ``cache`` are not computed again; the name of a shard follows from the base, the preparation, the
     views and the images. Raise Stopped if ``stop`` says so, DatasetError if no image can be read.
@@ -113,7 +116,7 @@ def compute_parts(
         looks = [np.zeros((0, count, distance.LOOK), dtype=np.float32)]
         for begin in range(0, len(chosen), tier.shard):
             of_shard = chosen[begin : begin + tier.shard]
-            opened = _shard(base, of_shard, cache, count, stop)
+            opened = _shard(base, of_shard, cache, count, stop, computed)
             kept = np.flatnonzero(opened.get_tensor("readable"))
             features = opened.get_tensor("features")
             rows += [(len(shards), int(row)) for row in kept]
@@ -132,7 +135,14 @@ def compute_parts(
     return parts, len(examples) - found
 
 
-def _shard(base: ServedModel, examples: list[Example], cache: Path, views: int, stop: Callable[[], bool]) -> Any:
+def _shard(
+    base: ServedModel,
+    examples: list[Example],
+    cache: Path,
+    views: int,
+    stop: Callable[[], bool],
+    computed: Callable[[int], None],
+) -> Any:
     images = " ".join(example.sha256 for example in examples)
     key = f"{_CACHE_VERSION} {base.ref.digest} {PREPROCESSING_VERSION} {views} {images}"
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
@@ -148,6 +158,7 @@ def _shard(base: ServedModel, examples: list[Example], cache: Path, views: int, 
         # Each image goes its way alone: nothing depends on which others are beside it, or on the number of threads.
         some = examples[begin : begin + at_once]
         rows += in_threads(lambda example: _activations(base, example, views), some, base.threads)
+        computed(views * len(some))
     tier = base.training_tier
     blank = _kept(
         tier, np.zeros((views, distance.LOOK)), np.zeros((views, tier.features)), np.zeros((views, *tier.cached_shape))

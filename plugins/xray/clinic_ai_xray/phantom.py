@@ -89,15 +89,24 @@ def write_dx(
     body_part: str = "CHEST",
     series_description: str = "",
     patient: str | None = None,
+    study: int | None = None,
+    sex: str = "O",
+    age: str = "",
+    station: str = "PHANTOM",
 ) -> Dataset:
     """Wrap grey levels (rows, columns) in 0..1, bright = dense, as a DX file for presentation; return the dataset.
 
     ``bits`` of each sample are stored in 8 or 16. Identifiers follow from ``seed``; ``patient`` makes several
-    files belong to one patient. Everything says that it is a phantom.
+    files belong to one patient, ``study`` (a seed) to one study. ``age`` is as DICOM writes it, such as 045Y.
+    Everything says that it is a phantom.
     """
     dataset = Dataset()
     _patient_and_study(dataset, seed, patient if patient is not None else f"PHANTOM{seed:06d}")
+    if study is not None:
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _uid(study, "study"), _uid(study, "series")
+    dataset.PatientSex, dataset.PatientAge = sex, age
     _acquisition(dataset, view, body_part, series_description)
+    dataset.StationName = station
     _pixels(dataset, pixels, monochrome1, bits)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
@@ -124,7 +133,7 @@ def _patient_and_study(dataset: Dataset, seed: int, patient: str) -> None:
     dataset.ReferringPhysicianName = ""
     dataset.PatientName = f"PHANTOM^NUMBER {seed}"
     dataset.PatientID = patient
-    dataset.PatientBirthDate, dataset.PatientSex = "", "O"
+    dataset.PatientBirthDate = ""
     dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = "1", 1, 1
     dataset.StudyDescription = "Phantom, not a patient"
     dataset.PatientOrientation = ["L", "F"]
@@ -133,7 +142,6 @@ def _patient_and_study(dataset: Dataset, seed: int, patient: str) -> None:
 def _acquisition(dataset: Dataset, view: str, body_part: str, series_description: str) -> None:
     dataset.Modality = "DX"
     dataset.Manufacturer, dataset.ManufacturerModelName = "clinic-ai", "phantom generator"
-    dataset.StationName = "PHANTOM"
     dataset.PresentationIntentType = "FOR PRESENTATION"
     if series_description:
         dataset.SeriesDescription = series_description

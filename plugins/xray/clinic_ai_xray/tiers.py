@@ -38,6 +38,8 @@ class Tier:
     """Floating-point operations of one forward pass of the frozen part."""
     tail_flops: float
     """Those of one forward and backward pass of what is trained."""
+    tail_numbers: int
+    """Numbers that are trained."""
     seconds_per_view: float
     """One forward pass of the frozen part."""
     seconds_per_row: float
@@ -64,6 +66,7 @@ FAST = Tier(
     shard=128,
     base_flops=1.4e8,
     tail_flops=6 * 82_049,
+    tail_numbers=82_049,
     seconds_per_view=0.012,
     seconds_per_row=6e-5,
     memory_mb=900,
@@ -80,6 +83,7 @@ INTENSIVE = Tier(
     shard=32,
     base_flops=5.7e9,
     tail_flops=6 * 49 * 640_000,
+    tail_numbers=707_073,
     seconds_per_view=0.12,
     seconds_per_row=0.01,
     memory_mb=1500,

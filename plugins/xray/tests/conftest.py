@@ -106,7 +106,7 @@ def constant():
 @pytest.fixture(scope="session")
 def small():
     """The intensive tier with one or two dense layers where DenseNet121 has dozens, at 64 x 64: exported in seconds."""
-    from clinic_ai_xray import convert, network, tail, tiers
+    from clinic_ai_xray import convert, network, recipe, tiers
 
     tier = replace(tiers.INTENSIVE, name="small", side=64, features=228, cached_shape=(100, 2, 2), shard=16)
 
@@ -118,7 +118,7 @@ def small():
         patch.setitem(tiers.TIERS, tier.name, tier)
         patch.setitem(network.NETWORKS, tier, SmallNetwork)
         patch.setitem(convert.PLACE, tier, convert.PLACE[tiers.INTENSIVE])
-        patch.setitem(tail.DEFAULTS, tier, replace(tail.DEFAULTS[tiers.INTENSIVE], tier=tier.name))
+        patch.setitem(recipe.DEFAULTS, tier, replace(recipe.DEFAULTS[tiers.INTENSIVE], tier=tier.name))
         yield tier
 
 

@@ -13,9 +13,9 @@ from clinic_ai.contract import Device
 from clinic_ai.errors import ModelError
 from clinic_ai_xray.convert import PLACE
 from clinic_ai_xray.network import NETWORKS, PARAMETERS, FastNetwork, accept, describe, export
+from clinic_ai_xray.run import reference_base
 from clinic_ai_xray.served import ServedModel
 from clinic_ai_xray.tiers import FAST
-from clinic_ai_xray.trainer import reference_base
 
 
 def lively_network() -> FastNetwork:

@@ -10,6 +10,9 @@ import pytest
 
 from clinic_ai.ml.images import load_grey
 from clinic_ai_xray.phantom import draw_chest, main, write_dx
+from clinic_ai_xray.phantom_clinic import draw_film, write_film
+
+SCANNERS = ("sharp", "soft")
 
 
 def test_the_seed_decides():
@@ -41,6 +44,33 @@ def test_the_command_writes_files_that_call_themselves_phantoms(tmp_path, capsys
     datasets = [pydicom.dcmread(path) for path in files]
     assert all(str(dataset.PatientName).startswith("PHANTOM") for dataset in datasets)
     assert len({dataset.SOPInstanceUID for dataset in datasets}) == 3
+
+
+def test_the_films_of_a_study_say_whose_they_are_and_where_they_were_taken(tmp_path):
+    import pydicom
+
+    for seed in (20, 21):
+        write_film(tmp_path / f"{seed}.dcm", "soft", seed=seed, ill=True, patient="P7", study=2, sex="F", age="067Y")
+    first, second = (pydicom.dcmread(tmp_path / f"{seed}.dcm") for seed in (20, 21))
+    assert first.StudyInstanceUID == second.StudyInstanceUID
+    assert first.SeriesInstanceUID == second.SeriesInstanceUID
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    said = (first.PatientID, first.PatientSex, first.PatientAge, first.StationName)
+    assert said == ("P7", "F", "067Y", "SOFT1")
+
+
+@pytest.mark.parametrize("scanner", SCANNERS)
+def test_an_ill_phantom_of_the_clinic_is_dense_at_both_lung_bases(scanner):
+    ill, well = (draw_film(scanner, seed=4, ill=ill) for ill in (True, False))
+    denser = ill - well
+    bases, tops = denser[90:115], denser[20:45]
+    assert all(bases[:, columns].mean() > 0.1 for columns in (slice(25, 60), slice(85, 120)))
+    assert np.abs(tops).mean() < 0.01
+
+
+def test_the_soft_scanner_shows_less_of_the_ribs():
+    sharp, soft = (np.abs(np.diff(draw_film(scanner, seed=4, ill=False), axis=0)).mean() for scanner in SCANNERS)
+    assert soft < 0.8 * sharp
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools' dciodvfy is not installed")

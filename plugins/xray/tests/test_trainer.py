@@ -31,11 +31,11 @@ from clinic_ai.ml.calibration import conformal_band
 from clinic_ai.ml.model_files import open_model
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.workers import trainer as workers_trainer
-from clinic_ai_xray import trainer
+from clinic_ai_xray import run
 from clinic_ai_xray.candidate import choose_band
 from clinic_ai_xray.dataset import labelled
 from clinic_ai_xray.plugin import describe_plugin
-from clinic_ai_xray.tail import TailRecipe
+from clinic_ai_xray.recipe import TailRecipe
 from clinic_ai_xray.trainer import XrayTrainer
 
 RECIPE = {"epochs": 8, "batch": 16, "patience": 8, "rate": 5e-3, "error": 0.2}
@@ -74,7 +74,7 @@ def task_in(directory: Path, corpus, recipe=RECIPE) -> TrainingTask:
 def _a_second_passes_with_each_look_at_the_clock():
     ticks = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+        patch.setattr(run, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
         yield
 
 
@@ -103,14 +103,14 @@ def test_it_learns_the_phantoms_and_exports_a_model(finished, corpus):
 
 def left_after(seen: list[TrainingProgress]) -> dict[int, float | None]:
     """Return the seconds that were said to be left after each epoch."""
-    return {progress.epoch: progress.eta_s for progress in seen if progress.loss is not None}
+    return {progress.epoch: progress.eta_s for progress in seen if progress.metric is not None}
 
 
 def test_it_says_how_long_it_takes_still(finished):
     left = left_after(finished[2])
     assert list(left) == list(range(1, 9))
     assert left[1] - left[8] == pytest.approx(7 * (left[7] - left[8]), rel=0.25)
-    ending = [progress for progress in finished[2] if progress.epoch == 8 and progress.loss is None]
+    ending = [progress for progress in finished[2] if progress.epoch == 8 and progress.metric is None]
     assert [progress.message for progress in ending] == ["measures the model", "exports the model", "draws the figures"]
     assert left[8] > ending[0].eta_s > ending[2].eta_s > 0
 
@@ -201,7 +201,7 @@ def test_in_a_child_it_reports_and_stops(tmp_path, corpus):
 
 
 def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
-    for module in ("clinic_ai_xray.trainer", "clinic_ai_xray.record", "clinic_ai.ml.figures"):
+    for module in ("clinic_ai_xray.trainer", "clinic_ai_xray.run", "clinic_ai_xray.record", "clinic_ai.ml.figures"):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(PluginError, match="needs the Python package matplotlib, which is not installed"):
@@ -222,8 +222,8 @@ def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
         ({"error": 10}, "error is 10; it is a share from 0.01 to 0.4"),
         ({"error": 0.001}, "error is 0.001"),
         ({"weight_decay": -1}, "weight_decay is at least 0"),
-        ({"seed": -1}, "its seed from 0 to"),
-        ({"seed": 2**64}, "its seed from 0 to"),
+        ({"seed": -1}, "seed is from 0 to"),
+        ({"seed": 2**64}, "seed is from 0 to"),
     ],
 )
 def test_a_recipe_of_another_kind_is_named(values, says):

@@ -191,11 +191,29 @@ def test_init_makes_a_home_and_again_changes_nothing(tmp_path: Path, run: Run) -
     assert code == Exit.DONE
     settings = Path(json.loads(out)["settings"])
     settings.write_text("# mine\n")
-    assert run("init", "--home", str(tmp_path / "new"))[0] == Exit.DONE
+    made = Home(tmp_path / "new")
+    before = made.database.read_bytes()
+    with lock_home(made):  # as beside a daemon
+        assert run("init", "--home", str(tmp_path / "new"))[0] == Exit.DONE
     assert settings.read_text() == "# mine\n"
+    assert made.database.read_bytes() == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     assert run("init", "--home", str(tmp_path / "other"))[0] == Exit.UNUSABLE
+
+
+def test_init_makes_the_database_so_that_the_daemon_needs_no_migrations(tmp_path: Path, run: Run) -> None:
+    made = Home(tmp_path / "new")
+    assert run("init", "--home", str(made.path))[0] == Exit.DONE
+    start = f"""
+import sys
+from clinic_ai.daemon import Database
+database = Database({str(made.database)!r})
+database.open()
+print("alembic" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_models_and_training_work_without_a_daemon_unless_somebody_holds_the_home(home: Home, run: Run) -> None:

@@ -87,7 +87,7 @@ def test_a_model_is_measured_and_its_int8_version_becomes_a_candidate(
     code, out = run("model", "bench", "tiny", "scalar", "2", str(labelled))
     assert code == Exit.DONE
     assert "int8 1.0 ms 8 B 0.750 (0.500 to 1.000)" in out
-    assert "It is heavy enough. Candidate tiny scalar 2-int8; `clinic-ai model promote tiny scalar 2-int8`" in out
+    assert "It is heavy enough. Candidate tiny scalar 2-int8; `clinic-ai model record tiny scalar 2-int8`" in out
     assert _active(run) == []
     assert run("model", "bench", "tiny", "scalar", "2", str(labelled))[0] == Exit.CONFLICT
 
@@ -103,13 +103,65 @@ def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, ru
     assert run("train", "resume", row["run_id"])[0] == Exit.CONFLICT
 
 
+def test_a_candidate_is_examined_approved_by_name_promoted_and_on_record(
+    home: Home, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyJudge"})
+    monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
+    (home.clinic_toml).write_text(home.clinic_toml.read_text() + '\n[review]\nreviewers = ["Dr. A. Example"]\n')
+    tiny_learner.write_model(tmp_path / "m", 0.0, version="1")
+    assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
+    assert run("model", "promote", "tiny", "scalar", "1")[0] == Exit.DONE
+    folder = tmp_path / "many"
+    for number in range(200):
+        kind = ("normal", "pneumonia")[number % 2]
+        (folder / kind / f"patient{number}").mkdir(parents=True)
+        Image.new("L", (8, 8), number).save(folder / kind / f"patient{number}" / "a.png")
+    version = json.loads(run("train", "run", "tiny", str(folder), "--set", "steps=60", "--json")[1])["run_id"]
+    words = ("tiny", "trained", version)
+    code, out = run("model", "promote", *words)
+    assert (code, "Nobody has approved the candidate" in out) == (Exit.CONFLICT, True)
+    assert run("model", "promote", *words, "--as", "Dr. Nobody")[0] == Exit.NOT_ALLOWED
+    code, out = run("model", "check", *words)
+    assert (code, f"tiny trained {version} passed." in out) == (Exit.DONE, True)
+    assert "AUROC for pneumonia" in out
+    assert f"# Change plan: tiny trained {version}" in run("model", "record", *words)[1]
+    code, out = run("model", "approve", *words, "--as", "Dr. A. Example", "--reason", "Looked at the figures.")
+    assert (code, "Dr. A. Example has approved" in out) == (Exit.DONE, True)
+    assert run("model", "promote", *words)[0] == Exit.DONE
+    assert _active(run) == [version]
+
+    assert run("model", "record", *words, "--output", str(tmp_path / "record.md"))[0] == Exit.DONE
+    page = (tmp_path / "record.md").read_text()
+    for line in (
+        f"# Record of a model: tiny trained {version}",
+        "It takes the place of tiny/scalar/1",
+        "- Rules: improvement proven, largest loss 0, in a subgroup 0.05",
+        "Approved by Dr. A. Example",
+        "Looked at the figures.",
+        "`clinic-ai model rollback tiny --slot main`",
+        f"- Run {version} from tiny/scalar/1",
+        "| train |",
+        "It was not run on studies of the day.",
+    ):
+        assert line in page
+    assert run("model", "record", *words, "--output", str(tmp_path / "record.json"))[0] == Exit.DONE
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["state"], record["report"]["passed"]) == ("ACTIVE", True)
+    assert record["approval"]["name"] == "Dr. A. Example"
+    assert run("model", "record", *words, "--output", str(tmp_path / "no" / "where.md"))[0] == Exit.CONFLICT
+    assert run("model", "canary", *words)[0] == Exit.CONFLICT
+    code, out = run("model", "rollback", "tiny")
+    assert (code, _active(run)) == (Exit.DONE, ["1"])
+
+
 def test_training_that_fails_says_so_and_can_be_resumed(home: Home, run: Run, labelled: Path) -> None:
     code, out = run("train", "run", "tiny", str(labelled), "--set", "die_at=5")
     assert re.search(r"train: \d+ images? of \d+ patients?; pneumonia in \d+ images?", out)
     assert (code, "FAILED" in out, "train resume" in out) == (Exit.FAILED, True, True)
     run_id = json.loads(run("train", "list", "--json")[1])[0]["run_id"]
     code, out = run("train", "resume", run_id)
-    assert (code, "FINISHED" in out, "model promote tiny trained" in out) == (Exit.DONE, True, True)
+    assert (code, "FINISHED" in out, "model record tiny trained" in out) == (Exit.DONE, True, True)
     assert "It took 20 steps." in out
     assert f"What it measured is in {home.runs / run_id}." in out
 

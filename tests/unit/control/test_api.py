@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import curves
 import httpx
 import pytest
 from control_room import SECRET, Room
@@ -17,7 +18,10 @@ from clinic_ai import errors
 from clinic_ai.control import events as stream
 from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
+from clinic_ai.control.forecast_views import ForecastOrder
 from clinic_ai.control.problems import error_of, problem_of
+from clinic_ai.control.promotion_client import PromotionClient
+from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.training_views import CheckOrder
 from clinic_ai.control.views import RunOrder
 from clinic_ai.domain import GuardAction, StudyState
@@ -186,8 +190,19 @@ def test_models_and_training_answer_through_the_real_rooms(room: Room, client: C
     assert client.runs() == ()
     with pytest.raises(ClinicError):
         client.import_model(str(tmp_path / "nothing"))
-    with pytest.raises(NotFound):
-        client.promote_model("echo", "m", "1")
+    with PromotionClient(room.home) as promotions:
+        unknown = {"plugin": "echo", "name": "m", "version": "1"}
+        for ask in (
+            lambda: promotions.promote_model(PromoteOrder(**unknown)),
+            lambda: promotions.approve_model(ApproveOrder(**unknown)),
+            lambda: promotions.model_record("echo", "m", "1"),
+        ):
+            with pytest.raises(NotFound, match="no model echo/m/1"):
+                ask()
+        with pytest.raises(Conflict, match="has no trainer"):
+            promotions.check_model("echo", "m", "1")
+        with pytest.raises(Conflict, match="no daemon runs"):
+            promotions.run_canary(CanaryOrder(**unknown))
     with pytest.raises((NotFound, Conflict, DatasetError)):
         client.start_run(RunOrder(plugin="echo", dataset=str(tmp_path)))
     with pytest.raises(Conflict, match="has no trainer"):
@@ -277,9 +292,13 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/comparison",
         "/v1/models",
+        "/v1/models/approve",
         "/v1/models/bench",
+        "/v1/models/canary",
+        "/v1/models/check",
         "/v1/models/import",
         "/v1/models/promote",
+        "/v1/models/record",
         "/v1/models/rollback",
         "/v1/models/verify",
         "/v1/imports",
@@ -303,6 +322,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/reviews/{review_id}/consent",
         "/v1/runs",
         "/v1/runs/check",
+        "/v1/runs/{run_id}/forecast",
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",
@@ -326,6 +346,19 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
     }
     assert set(found["paths"]) == expected
     assert "ProblemView" in found["components"]["schemas"]
+
+
+def test_a_forecast_is_told_to_whoever_may_read(room: Room) -> None:
+    known = curves.add_run(room.database, curves.losses(60))
+    with room.client(monitor=True) as monitor:
+        found = monitor.forecast_run(known, ForecastOrder(target=0.34, watts=50.0))
+        assert found.forecast.fit.points == 60
+        assert found.rates.currency == "EUR"
+        assert [bought.what for bought in found.purchases][1] == "a loss of 0.34"
+        with pytest.raises(NotFound):
+            monitor.forecast_run("R-20261121-7F3K9QXB", ForecastOrder())
+        with pytest.raises(ClinicError, match="The loss curve has 0 points"):
+            monitor.forecast_run(known, ForecastOrder(drop=1e6))
 
 
 def test_every_error_survives_the_way_to_the_client() -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from clinic_ai.domain import Presence
 from clinic_ai.ml.calibration import Band, abstention_band, conformal_band, fit_temperature, probabilities, sigmoid
-from clinic_ai.ml.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from clinic_ai.ml.metrics import (
     at_threshold,
     auroc,
@@ -179,35 +178,3 @@ def test_the_best_threshold_separates_what_can_be_separated():
     assert threshold == pytest.approx(0.5)
     point = at_threshold(labels, values, threshold)
     assert (point.sensitivity, point.specificity) == (1.0, 1.0)
-
-
-def checkpoint(epoch: int) -> Checkpoint:
-    return Checkpoint(epoch, {"w": np.full((3, 2), epoch, dtype=np.float32)}, {"loss": [0.1 * epoch], "epoch": epoch})
-
-
-def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path):
-    for epoch in (1, 2, 3):
-        save_checkpoint(tmp_path, checkpoint(epoch))
-    found = newest_checkpoint(tmp_path)
-    assert found.epoch == 3
-    np.testing.assert_array_equal(found.tensors["w"], checkpoint(3).tensors["w"])
-    assert found.state == checkpoint(3).state
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00002", "epoch-00003"]
-
-
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "complete.json"])
-@pytest.mark.parametrize("how", ["gone", "cut", "changed"])
-def test_a_checkpoint_that_is_not_whole_does_not_count(tmp_path, name, how):
-    for epoch in (1, 2):
-        save_checkpoint(tmp_path, checkpoint(epoch))
-    path = tmp_path / "epoch-00002" / name
-    content = path.read_bytes()
-    if how == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(content[:-1] if how == "cut" else content[:-2] + bytes([content[-2] ^ 0xFF]) + content[-1:])
-    assert newest_checkpoint(tmp_path).epoch == 1
-
-
-def test_no_checkpoint_at_all(tmp_path):
-    assert newest_checkpoint(tmp_path / "absent") is None

@@ -261,11 +261,6 @@ def test_two_images_are_too_few(frozen: Datasets, manifest: PluginManifest, tmp_
     assert (checked.images, checked.pairs, checked.parts) == (2, 16, ())
 
 
-def test_reviews_hold_no_answers(frozen: Datasets, manifest: PluginManifest) -> None:
-    with pytest.raises(DatasetError, match="learns from questions and answers; reviews of findings hold none"):
-        frozen.gather(manifest, ("reviews",), "ada", Terms(category="femur"))
-
-
 def test_a_folder_of_conditions_is_checked_too(frozen: Datasets, school: School, tmp_path: Path) -> None:
     conditions = tiny_learner.manifest()
     images(tmp_path / "d", *(f"{kind}/{n}.png" for kind in ("normal", "pneumonia") for n in range(6)))

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import tiny_learner
 from reviewed import reviewed
+from scans import write_ct_slice
 from school import School, tiny_png
 
 from clinic_ai.domain import Presence
 from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.store import datasets as store
+from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.training import sources as module
 from clinic_ai.training.datasets import Datasets
 
@@ -165,3 +167,30 @@ class TestFresh:
         (path.parent / "link.png").symlink_to(path)
         with pytest.raises(DatasetError, match=r"has problems, the first of them: link\.png"):
             frozen.fresh(TINY, ("labels",))
+
+
+def test_the_patient_id_in_a_header_tells_that_a_folder_is_of_a_reviewed_patient(
+    school: School, frozen: Datasets, tmp_path: Path
+) -> None:
+    for number in range(1, 7):
+        folder = school.home.labels / "tiny" / "pneumonia" / "positive" / f"visit {number}"
+        folder.mkdir(parents=True)
+        write_ct_slice(folder / "a.dcm", seed=number, instance=1, side=8)
+        write_ct_slice(tmp_path / "b.dcm", seed=number, instance=2, side=9)
+        reviewed(school, number, image=(tmp_path / "b.dcm").read_bytes())
+    dataset = frozen.gather(TINY, BOTH, "ada")
+    assert len(dataset.examples) == 12
+    assert {example.patient_key for example in dataset.examples} == {f"{number:064x}" for number in range(1, 7)}
+
+
+def test_a_folder_called_by_the_patient_id_is_of_that_patient(
+    school: School, frozen: Datasets, drop: Callable[..., Path]
+) -> None:
+    with school.database.write() as c:
+        keys = {number: patient_key(site_key(c), f"PAT-{number}") for number in range(4)}
+    for number, key in keys.items():
+        reviewed(school, number, patient_key=key)
+        drop(f"other {number}", True, f"PAT-{number}")
+    dataset = frozen.gather(TINY, BOTH, "ada")
+    assert len(dataset.examples) == 8
+    assert {example.patient_key for example in dataset.examples} == set(keys.values())

@@ -1,0 +1,108 @@
+"""What people signed, as labelled images: findings they confirmed or corrected, and answers in their final words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from clinic_ai.contract import PluginManifest
+from clinic_ai.domain import LeftOutReason, QuestionAnswer
+from clinic_ai.results.answers import SignedAnswer, signed_answers
+from clinic_ai.store import jobs
+from clinic_ai.store.database import Database
+from clinic_ai.store.objects import ObjectStore
+from clinic_ai.store.reviews import SignedStudy, answered_reviews, labelled_examples
+from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted
+from clinic_ai.training.sheet_layout import same_question
+
+_WHY = {
+    LeftOutReason.FRAME: "are about a later frame of a loop, and a dataset can only name the first",
+    LeftOutReason.NOBODYS_WORDS: "were signed in words of the guard, which nobody gave as an answer",
+}
+
+
+class Reviewed:
+    """Reads what was signed and may be learned from. Safe to call from several threads."""
+
+    def __init__(self, database: Database, originals: ObjectStore) -> None:
+        self._database = database
+        self._originals = originals
+        self._answers: dict[str, tuple[tuple[SignedAnswer, ...], int]] = {}
+        """By the id of their review; a review is never changed but for its consent."""
+
+    def read(self, manifest: PluginManifest, category: str, reading: Reading) -> list[LabelledImage]:
+        """Return the images with what was signed of them, the oldest review first; say in ``reading`` what is missing.
+
+        ``category`` is that of the answers, for a plugin that learns from answers.
+        """
+        images = self._pairs(category, reading) if manifest.labels == "answers" else self._labels(manifest)
+        here = [image for image in images if self._originals.has(image.stored)]
+        gone = len(images) - len(here)
+        reading.leave_out(
+            LeftOutReason.NOT_STORED,
+            gone,
+            f"{counted(gone, 'reviewed image', 'is', 'are')} not stored any more and left out.",
+        )
+        return here
+
+    def _labels(self, manifest: PluginManifest) -> list[LabelledImage]:
+        with self._database.read() as connection:
+            found = labelled_examples(connection, [condition.code for condition in manifest.conditions])
+        return [
+            LabelledImage(
+                path=self._originals.path(example.sha256),
+                name=f"{example.study_id} {example.sha256[:12]}",
+                patient_id="",
+                labels=example.labels,
+                patient_key=example.patient_key,
+                review_id=example.review_id,
+                stored=example.sha256,
+            )
+            for example in found
+        ]
+
+    def _pairs(self, category: str, reading: Reading) -> list[LabelledImage]:
+        with self._database.read() as connection:
+            signed = answered_reviews(connection)
+        left: Counter[LeftOutReason] = Counter()
+        images: list[LabelledImage] = []
+        for study in signed:
+            answers, changed = self._answers_of(study)
+            here = [answer for answer in answers if answer.category == category]
+            left[LeftOutReason.NOBODYS_WORDS] += changed if here else 0
+            left[LeftOutReason.FRAME] += sum(1 for answer in here if answer.frame)
+            images += self._images(study, [answer for answer in here if not answer.frame])
+        for reason, count in left.items():
+            note = f"{counted(count, 'answer', 'was', 'were')} left out of reviews: they {_WHY[reason]}."
+            reading.leave_out(reason, count, note, "pair")
+        return images
+
+    def _answers_of(self, study: SignedStudy) -> tuple[tuple[SignedAnswer, ...], int]:
+        review = study.review
+        known = self._answers.get(review.review_id)
+        if known is None:
+            with self._database.read() as connection:
+                analysed = jobs.analyses_of(connection, review.study_id, review.version)
+            answers, changed = signed_answers(review.document, [analysis for _, analysis in analysed])
+            known = self._answers[review.review_id] = (tuple(answers), changed)
+        return known
+
+    def _images(self, study: SignedStudy, answers: Sequence[SignedAnswer]) -> list[LabelledImage]:
+        pairs: dict[str, dict[str, QuestionAnswer]] = {}
+        for answer in answers:
+            asked = pairs.setdefault(answer.instance_sha256, {})
+            asked[same_question(answer.pair.question)] = answer.pair
+        return [
+            LabelledImage(
+                path=self._originals.path(sha256),
+                name=f"{study.review.study_id} {sha256[:12]}",
+                patient_id="",
+                labels={},
+                patient_key=study.patient_key,
+                pairs=tuple(asked.values()),
+                review_id=study.review.review_id,
+                stored=sha256,
+                identity=study.identity,
+            )
+            for sha256, asked in pairs.items()
+        ]
