@@ -333,6 +333,8 @@ class Limits(Word):
     memory_mb: int = 4096
     threads: int = 1
     max_seconds: float = 3600.0
+    gpu_memory_mb: int = 0
+    """Of a GPU, if it computes on one; 0: all that is free."""
 
 
 Recipe = dict[str, float | int | str | bool]

@@ -40,6 +40,8 @@ REST_S = 60.0
 """How long a plugin rests whose engine died too often."""
 TURN_S = 30.0
 """How long a question waits for an engine that is at work on something else."""
+REST_S = 60.0
+"""How long a plugin rests whose engine died too often."""
 _MIB = 1 << 20
 _OF_THE_GPU = frozenset({GPU_EXIT, MEMORY_EXIT})
 """How an engine ends whose GPU failed, or has too little memory."""

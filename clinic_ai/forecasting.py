@@ -84,10 +84,12 @@ class HoldOut(Word):
 class NoiseView(Word):
     """What the points scatter by: its standard deviation, the correlation of neighbours, and what the bootstrap drew.
 
+    The deviation goes with t to the power of ``trend``; 0: it stays the same along the curve.
     ``effective_points`` is how many independent points would be worth as much; ``block_length`` is in points.
     """
 
     deviation: float
+    trend: float
     autocorrelation: float
     effective_points: float
     block_length: int

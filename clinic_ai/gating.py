@@ -46,7 +46,10 @@ class JudgedRow(Word):
 
 
 class Judgement(Word):
-    """What one model made of all readable test examples. ``figure`` names the main figure for people."""
+    """What one model made of all readable test examples. ``figure`` names the main figure for people.
+
+    A model that says nothing yet, such as a base to train from, has no rows: who is held against it stands alone.
+    """
 
     metric: Metric
     figure: str
@@ -99,10 +102,14 @@ class GroupCompared(Compared):
 
 
 class Comparison(Word):
-    """Two models beside each other; ``judged_groups`` were large enough to tell."""
+    """Two models beside each other; ``judged_groups`` were large enough to tell.
+
+    ``alone`` if nothing is in use that says anything: there is a candidate only.
+    """
 
     metric: Metric
     figure: str
+    alone: bool = False
     overall: Compared
     groups: tuple[GroupCompared, ...] = ()
     judged_groups: int = 0

@@ -116,10 +116,11 @@ def _tell_fit(forecast: Forecast) -> None:
     table((f"{forecast.unit}s", "points", "a", "b", "c"), rows, empty="")
     if any(mark for _, mark in fits):
         say("* another law than that of the first line, by more than noise explains")
+    trend = f", as t^({noise.trend:.2f})" if noise.trend else ""
     say(
-        f"The points scatter by {noise.deviation:.3g} around it, neighbours correlated by {noise.autocorrelation:.2f}: "
-        f"{forecast.fit.points} are worth {noise.effective_points:.0f} independent ones. Intervals are of "
-        f"{noise.replicates} curves drawn in blocks of {noise.block_length}."
+        f"The points scatter by {noise.deviation:.3g} around it{trend}, neighbours correlated by "
+        f"{noise.autocorrelation:.2f}: {forecast.fit.points} are worth {noise.effective_points:.0f} independent ones. "
+        f"Intervals are of {noise.replicates} curves drawn in blocks of {noise.block_length}."
     )
     words = "so the curve does not tell the two apart" if plain.enough else "and the interval of c does not reach 0"
     say(

@@ -14,14 +14,18 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
+from clinic_ai.control.dataset_client import DatasetClient
+from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import SpendingView, TonightView
-from clinic_ai.control.orders import ModelDesk, RunDesk
+from clinic_ai.control.orders import DatasetDesk, ModelDesk, RunDesk
 from clinic_ai.control.people import user_name
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.promotions import PromotionDesk
 from clinic_ai.control.sockets import answers
+from clinic_ai.control.stats_desk import StatsDesk
+from clinic_ai.control.stats_views import StatsOrder, StatsView
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
@@ -50,6 +54,7 @@ from clinic_ai.training.registry import Registry
 from clinic_ai.training.runs import STOP_GRACE_S, Runs
 from clinic_ai.training.scaling import Forecasts, costed, rates_of
 from clinic_ai.training.sheet_reading import write_form
+from clinic_ai.training.stats import Stats
 
 
 class Models(Protocol):
@@ -120,11 +125,31 @@ class Training(Protocol):
         """Say what training may use and has used."""
 
 
+class FrozenDatasets(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def datasets(self) -> tuple[DatasetRow, ...]:
+        """Return all datasets."""
+
+    def dataset(self, dataset_id: str) -> DatasetView:
+        """Return one dataset."""
+
+    def check_dataset(self, dataset_id: str) -> DatasetCheckView:
+        """Read the images of a dataset again."""
+
+
 class Benching(Protocol):
     """What a daemon's client and a desk of one's own have in common."""
 
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model."""
+
+
+class Describing(Protocol):
+    """What a daemon's client and a desk of one's own have in common."""
+
+    def model_stats(self, order: StatsOrder) -> StatsView:
+        """Describe a model."""
 
 
 def actor() -> str:
@@ -192,6 +217,18 @@ def training(home: Home) -> Iterator[Training]:
 
 
 @contextmanager
+def describing(home: Home) -> Iterator[Describing]:
+    """Give what describes models, of the daemon, or of the home if no daemon runs."""
+    if daemon_answers(home):
+        with Client(home) as client:
+            yield client
+        return
+    with _opened(home) as (database, crew, settings):
+        manifests = plugins_of(home).manifests
+        yield StatsDesk(Stats(Registry(home, database, manifests, crew), manifests, crew, settings.training))
+
+
+@contextmanager
 def benching(home: Home) -> Iterator[Benching]:
     """Give what measures models, of the daemon, or of the home if no daemon runs; planned runs stay planned there."""
     if daemon_answers(home):
@@ -245,6 +282,17 @@ def promoting(home: Home) -> Iterator[Promoting]:
         database, _, settings = opened
         runs = _runs(home, *opened)
         yield PromotionDesk(database, Promotions(database, runs.registry, lambda: settings), runs, None, actor())
+
+
+@contextmanager
+def dataset_desk(home: Home) -> Iterator[FrozenDatasets]:
+    """Give the frozen datasets of the daemon, or of the home if no daemon runs. Raise HomeError if neither can be."""
+    if daemon_answers(home):
+        with DatasetClient(home) as client:
+            yield client
+        return
+    with _opened(home) as opened:
+        yield DatasetDesk(_runs(home, *opened).datasets)
 
 
 def write_sheet(home: Home, plugin: str, category: str, file: Path) -> DoneView:

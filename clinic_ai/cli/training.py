@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of
+from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of, order_of
 
 if TYPE_CHECKING:
     from clinic_ai.cli.offline import Training
@@ -22,6 +22,14 @@ train = group("train", "Training runs: start, follow, stop, resume.")
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `train list` shows it.")]
 FolderArgument = Annotated[
     Path | None, typer.Argument(metavar="[DIR]", help="Labelled images; else labels/PLUGIN of the home.")
+]
+FromOption = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="SOURCES",
+        help="What is learned: reviews (signed, with consent), labels (a folder), or reviews,labels.",
+    ),
 ]
 CategoryOption = Annotated[
     str, typer.Option(help="Where a plugin learns answers: what they are about; else the folder's name says it.")
@@ -36,6 +44,7 @@ LASTING = {"window", "night_energy", "year_energy", "year_compute", "year_money"
 def run(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that learns.")],
     dataset: FolderArgument = None,
+    sources: FromOption = "labels",
     category: CategoryOption = "",
     condition: Annotated[
         str, typer.Option(help="What to learn, as `plugin conditions` lists it; else the only one that is labelled.")
@@ -47,22 +56,21 @@ def run(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a plugin on labelled images and follow the run to its end.
+    """Train a plugin on labelled images, or on what people signed, and follow the run to its end.
 
     What comes of it is a candidate: nothing is in use before `clinic-ai model promote`. Ctrl-C leaves a run of the
     daemon alone; without a daemon it pauses the run. Where clinic.toml has training windows, it waits for one.
     """
-    from clinic_ai.cli.offline import absolute, training
+    from clinic_ai.cli.offline import training
     from clinic_ai.cli.output import Exit, say
     from clinic_ai.control.views import RunOrder
 
     place = home_of(home)
-    folder = dataset or place.labels / plugin
     named = (("category", category), ("condition", condition), ("tier", tier))
     chosen = {key: value for key, value in named if value}
-    order = RunOrder(
-        plugin=plugin, dataset=absolute(folder), recipe={**dict(map(_pair, setting or [])), **chosen}, at_once=now
-    )
+    recipe = {**dict(map(pair_of, setting or [])), **chosen}
+    asked = _asked(sources, dataset, place, plugin)
+    order = order_of(RunOrder, plugin=plugin, **asked, recipe=recipe, at_once=now)
     with training(place) as desk:
         row = desk.start_run(order)
         notes = row.dataset_notes
@@ -80,20 +88,22 @@ def run(
 def check(
     plugin: Annotated[str, typer.Argument(metavar="PLUGIN", help="Plugin that would learn.")],
     dataset: FolderArgument = None,
+    sources: FromOption = "labels",
     category: CategoryOption = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run would learn from labelled images, and everything that is wrong with them; nothing is started.
+    """Say what a run would learn, and everything that is wrong with the labels; nothing is started.
 
     Exit code 1: there are problems, and `train run` would refuse the folder.
     """
-    from clinic_ai.cli.offline import absolute, training
+    from clinic_ai.cli.offline import training
     from clinic_ai.cli.output import Exit, print_json
     from clinic_ai.control.training_views import CheckOrder
 
     place = home_of(home)
-    order = CheckOrder(plugin=plugin, dataset=absolute(dataset or place.labels / plugin), category=category)
+    asked = _asked(sources, dataset, place, plugin)
+    order = order_of(CheckOrder, plugin=plugin, **asked, category=category)
     with training(place) as desk:
         found = desk.check_labels(order)
     if as_json:
@@ -258,7 +268,22 @@ def _where(row: RunRow) -> str:
     return words_of(row.progress)
 
 
-def _pair(text: str) -> tuple[str, float | int | str | bool]:
+def _asked(sources: str, dataset: Path | None, home: Home, plugin: str) -> dict[str, object]:
+    """Return what an order says of its labels. Raise typer.BadParameter if the options contradict each other."""
+    from clinic_ai.cli.offline import absolute
+
+    named = tuple(dict.fromkeys(word.strip() for word in sources.split(",") if word.strip()))
+    if not named or not set(named) <= {"reviews", "labels"}:
+        raise typer.BadParameter(f"{sources!r} is not reviews, labels or reviews,labels.", param_hint="--from")
+    if dataset is not None and "labels" not in named:
+        raise typer.BadParameter("A folder was named, but --from does not name labels.", param_hint="--from")
+    if named == ("labels",):
+        dataset = dataset or home.labels / plugin
+    return {"dataset": None if dataset is None else absolute(dataset), "sources": named}
+
+
+def pair_of(text: str) -> tuple[str, float | int | str | bool]:
+    """Return key and value of a setting of a recipe. Raise BadParameter if it is none."""
     from clinic_ai.settings.training import recipe_value
 
     key, found, value = text.partition("=")

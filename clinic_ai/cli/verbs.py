@@ -11,6 +11,7 @@ import typer
 from clinic_ai.cli import (
     alerts,
     audit,
+    datasets,
     disk,
     files,
     forecasting,
@@ -50,6 +51,7 @@ for part in (
     models.plugin,
     models.model,
     nights.train,
+    datasets.dataset,
     policy.policy,
     guard.guard,
     review.review,

@@ -20,6 +20,7 @@ from clinic_ai.control import (
     alert_desk,
     audit_desk,
     category_desk,
+    dataset_desk,
     desk,
     file_desk,
     folders,
@@ -30,6 +31,7 @@ from clinic_ai.control import (
     promotion_desk,
     questions,
     reviews,
+    stats_desk,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
@@ -104,10 +106,12 @@ def create_app(services: Services) -> FastAPI:
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,
+        stats_desk.router,
         _models,
         promotion_desk.router,
         _training,
         forecast_desk.router,
+        dataset_desk.router,
         _guard,
     ):
         app.include_router(router)

@@ -21,6 +21,7 @@ from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollbac
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
+from clinic_ai.control.stats_views import StatsOrder, StatsView
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import (
     DoneView,
@@ -262,6 +263,10 @@ class Client:
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model on the daemon's machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
         return self._post("/v1/models/bench", order, BenchView, timeout_s=BENCH_S)
+
+    def model_stats(self, order: StatsOrder) -> StatsView:
+        """Return what a model is made of and what its training takes. Raise NotFound, Conflict, or ChildError."""
+        return self._post("/v1/models/stats", order, StatsView, timeout_s=LONG_S)
 
     def runs(self) -> tuple[RunRow, ...]:
         """Return all training runs."""

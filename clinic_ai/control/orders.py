@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clinic_ai.control.bench_views import BenchOrder, BenchView
+from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView, row_of, view_of
 from clinic_ai.control.night_views import SpendingView, TonightView
-from clinic_ai.control.services import NightPort, RegistryPort, RunsPort
+from clinic_ai.control.services import DatasetsPort, NightPort, RegistryPort, RunsPort
 from clinic_ai.control.training_views import CheckOrder, CheckView
 from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
 from clinic_ai.domain import ModelRef
@@ -42,6 +43,25 @@ class ModelDesk:
         return DoneView(sentence=f"{ref.label()} is the active model of {ref.plugin}, slot {ref.slot}, again.")
 
 
+class DatasetDesk:
+    """The frozen datasets of a home."""
+
+    def __init__(self, datasets: DatasetsPort) -> None:
+        self._datasets = datasets
+
+    def datasets(self) -> tuple[DatasetRow, ...]:
+        """Return all datasets, newest first."""
+        return tuple(row_of(view) for view in self._datasets.list_datasets())
+
+    def dataset(self, dataset_id: str) -> DatasetView:
+        """Return all that is known of a dataset. Raise NotFound."""
+        return view_of(self._datasets.show(dataset_id))
+
+    def check_dataset(self, dataset_id: str) -> DatasetCheckView:
+        """Read the images of a dataset again and say what is wrong with it. Raise NotFound."""
+        return DatasetCheckView.model_validate(self._datasets.inspect(dataset_id))
+
+
 class RunDesk:
     """Training for one person, by name in the audit."""
 
@@ -65,13 +85,21 @@ class RunDesk:
         raise NotFound(f"There is no training run {run_id}.", remedy="`clinic-ai train list` shows the runs there are.")
 
     def check_labels(self, order: CheckOrder) -> CheckView:
-        """Say what a run would learn from a folder. Raise NotFound, Conflict or ChildError."""
-        return CheckView.model_validate(self._runs.check(order.plugin, Path(order.dataset), order.category))
+        """Say what a run would learn from these labels. Raise NotFound, Conflict or ChildError."""
+        directory = None if order.dataset is None else Path(order.dataset)
+        found = self._runs.check(order.plugin, directory, order.category, sources=order.sources)
+        return CheckView.model_validate(found)
 
     def start_run(self, order: RunOrder) -> RunRow:
         """Start a run. Raise DatasetError, NotFound or Conflict."""
+        directory = None if order.dataset is None else Path(order.dataset)
         run_id = self._runs.start(
-            order.plugin, Path(order.dataset), dict(order.recipe), self._actor, at_once=order.at_once
+            order.plugin,
+            directory,
+            dict(order.recipe),
+            self._actor,
+            sources=order.sources,
+            at_once=order.at_once,
         )
         return self.run(run_id).model_copy(update={"dataset_notes": self._runs.dataset_notes(run_id)})
 

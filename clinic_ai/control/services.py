@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,18 @@ from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
 from clinic_ai.disk.verify import Verified
-from clinic_ai.domain import Artefact, AskedQuestion, Audience, FileDecision, GuardVerdict, ModelRef, Statement, Study
+from clinic_ai.domain import (
+    FOLDER_ALONE,
+    Artefact,
+    AskedQuestion,
+    Audience,
+    FileDecision,
+    GuardVerdict,
+    LabelSource,
+    ModelRef,
+    Statement,
+    Study,
+)
 from clinic_ai.engines import EngineView
 from clinic_ai.forecasting import CostedForecast, ForecastWish
 from clinic_ai.gating import GateReport
@@ -32,6 +43,7 @@ from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
 from clinic_ai.tasks import CaseReport, DeidentifiedFile, GuardSubject, PackInfo
+from clinic_ai.training.starting import Bases
 
 
 class ExecutionPort(Protocol):
@@ -60,7 +72,7 @@ class EnginesPort(Protocol):
         """Return the warm engines."""
 
 
-class RegistryPort(Protocol):
+class RegistryPort(Bases, Protocol):
     """What people may ask of the model registry."""
 
     def list_models(self) -> Sequence[Any]:
@@ -97,19 +109,50 @@ class CanaryPort(Protocol):
         """Run a candidate on studies of late; return what differs. Raise NotFound, Conflict or ModelError."""
 
 
+class DatasetsPort(Protocol):
+    """What people may ask of frozen datasets."""
+
+    def list_datasets(self) -> Sequence[Any]:
+        """Return all datasets, newest first, as ``dataset_views.row_of`` takes them."""
+
+    def show(self, dataset_id: str) -> Any:
+        """Return all that is known of a dataset, as ``dataset_views.view_of`` takes it. Raise NotFound."""
+
+    def inspect(self, dataset_id: str) -> Any:
+        """Read its images again; return what has the attributes of ``DatasetCheckView``. Raise NotFound."""
+
+
 class RunsPort(Protocol):
     """What people may ask of training."""
+
+    @property
+    def datasets(self) -> DatasetsPort:
+        """The frozen datasets."""
 
     def list_runs(self) -> Sequence[Any]:
         """Return all runs, with the attributes of ``views.RunRow``."""
 
     def start(
-        self, plugin: str, dataset_directory: Path, recipe: Mapping[str, Any], actor: str, *, at_once: bool = False
+        self,
+        plugin: str,
+        dataset_directory: Path | None,
+        recipe: Mapping[str, Any],
+        actor: str,
+        *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
+        at_once: bool = False,
     ) -> str:
         """Freeze the dataset, plan and start a run; return its id. Raise DatasetError, NotFound or Conflict."""
 
-    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Any:
-        """Return what a run would learn from a folder, with the attributes of ``training_views.CheckView``.
+    def check(
+        self,
+        plugin: str,
+        dataset_directory: Path | None,
+        category: str = "",
+        *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
+    ) -> Any:
+        """Return what a run would learn from these, with the attributes of ``training_views.CheckView``.
 
         Raise NotFound, Conflict, or ChildError if nothing can be read now.
         """

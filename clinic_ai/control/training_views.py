@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from clinic_ai.control.views import Order, PlainPath, View
-from clinic_ai.domain import Key
+from clinic_ai.domain import FOLDER_ALONE, Key, LabelSource
 
 
 class CheckOrder(Order):
-    """Look at the labelled images below an absolute path of the daemon's machine, as a run of the plugin would.
+    """Look at labelled images as a run of the plugin would: of these ``sources``, as in ``RunOrder``.
 
     ``category`` names what their answers are about, where the folder does not.
     """
 
     plugin: Key
-    dataset: PlainPath
+    dataset: PlainPath | None = None
     category: str = ""
+    sources: tuple[LabelSource, ...] = Field(FOLDER_ALONE, min_length=1, max_length=2)
 
 
 class AskedView(View):

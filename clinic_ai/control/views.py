@@ -14,7 +14,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from pydantic_core import PydanticCustomError
 
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import Alert, CloseCode, Job, Key, Released, StudyFacts, StudyState, WaitReason
+from clinic_ai.domain import (
+    FOLDER_ALONE,
+    Alert,
+    CloseCode,
+    Job,
+    Key,
+    LabelSource,
+    Released,
+    StudyFacts,
+    StudyState,
+    WaitReason,
+)
 from clinic_ai.tasks import PackInfo
 
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -484,10 +495,14 @@ class PriorityOrder(Order):
 
 
 class RunOrder(Order):
-    """Train a plugin on the labelled images below an absolute path of the daemon's machine."""
+    """Train a plugin on what people signed, on labelled images below an absolute path of the daemon's machine, or both.
+
+    Without ``dataset`` labels lie in ``labels/PLUGIN`` of the home, which beside reviews may be missing or empty.
+    """
 
     plugin: Key
-    dataset: PlainPath
+    dataset: PlainPath | None = None
+    sources: tuple[LabelSource, ...] = Field(FOLDER_ALONE, min_length=1, max_length=2)
     recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
     at_once: bool = False
     """Whether it is not to wait for a training window."""

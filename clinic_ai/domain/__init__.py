@@ -33,7 +33,7 @@ from clinic_ai.domain.instances import (
     PlaneGeometry,
     Vector,
 )
-from clinic_ai.domain.lineage import FolderOrigin, LabelSource, LeftOut, LeftOutReason, Lineage
+from clinic_ai.domain.lineage import FOLDER_ALONE, FolderOrigin, LabelSource, LeftOut, LeftOutReason, Lineage
 from clinic_ai.domain.nights import PauseCode, Spent, Verdict
 from clinic_ai.domain.questions import (
     CategoryInfo,
@@ -60,6 +60,7 @@ from clinic_ai.domain.work import (
 )
 
 __all__ = [
+    "FOLDER_ALONE",
     "AdapterRef",
     "Alert",
     "Analysis",

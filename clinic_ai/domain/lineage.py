@@ -11,6 +11,7 @@ from clinic_ai.domain.words import Word
 
 LabelSource = Literal["reviews", "labels"]
 """What people corrected and signed, or a folder of labelled images."""
+FOLDER_ALONE: tuple[LabelSource, ...] = ("labels",)
 
 
 class LeftOutReason(StrEnum):

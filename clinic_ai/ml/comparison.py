@@ -34,6 +34,7 @@ def compare(candidate: Judgement, incumbent: Judgement | None) -> Comparison:
 
     Raise ValueError if they are not judged by the same figure.
     """
+    incumbent = None if incumbent is None or not incumbent.rows else incumbent
     if incumbent is not None and (candidate.metric, candidate.figure) != (incumbent.metric, incumbent.figure):
         raise ValueError(f"one is judged by {candidate.figure}, the other by {incumbent.figure}")
     pairs = _pairs(candidate, incumbent)
@@ -47,7 +48,12 @@ def compare(candidate: Judgement, incumbent: Judgement | None) -> Comparison:
         for trait, group, rows in parts
     )
     return Comparison(
-        metric=candidate.metric, figure=candidate.figure, overall=overall, groups=groups, judged_groups=len(told)
+        metric=candidate.metric,
+        figure=candidate.figure,
+        alone=incumbent is None,
+        overall=overall,
+        groups=groups,
+        judged_groups=len(told),
     )
 
 
@@ -92,13 +98,16 @@ def _pairs(candidate: Judgement, incumbent: Judgement | None) -> _Pairs:
 
 
 def _groups(rows: Sequence[JudgedRow]) -> Iterator[tuple[str, str, list[int]]]:
-    """Give trait, group and row numbers; a trait that no row tells is left out, and so are rows that do not tell it."""
+    """Give trait, group and row numbers.
+
+    Rows that do not tell a trait are in no group of it, and one that all rows are in is none.
+    """
     for trait in dict.fromkeys(name for row in rows for name in row.groups):
         told: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
             told.setdefault(row.groups.get(trait, UNKNOWN), []).append(number)
         told.pop(UNKNOWN, None)
-        for group in sorted(told):
+        for group in sorted(group for group, members in told.items() if len(members) < len(rows)):
             yield trait, group, told[group]
 
 

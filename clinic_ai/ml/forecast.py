@@ -96,6 +96,7 @@ class _Forecaster:
             hold_out=self._hold_out,
             noise=NoiseView(
                 deviation=fit.deviation,
+                trend=fit.noise.trend,
                 autocorrelation=fit.noise.autocorrelation,
                 effective_points=fit.noise.effective_points,
                 block_length=fit.noise.block_length,

@@ -2,7 +2,8 @@
 
 Residuals of a training loss resemble those just before them. Their first-order autocorrelation is taken out, what is
 left is drawn in blocks, which keeps what correlation it still has, and the autocorrelation is put back in: the
-post-blackened block bootstrap (Davison and Hinkley 1997, section 8.2.3). Needs numpy and scipy.
+post-blackened block bootstrap (Davison and Hinkley 1997, section 8.2.3). Noise that gets smaller along the curve, as
+that of a loss often does, is brought to one size before, and to its own afterwards. Needs numpy and scipy.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ Floats = npt.NDArray[np.float64]
 
 _TRIALS = 200
 """Simulated series by which the bias of the autocorrelation is corrected."""
+_LEAST_KEPT = 0.05
+"""Share of the variance of a point that at least is taken to be in its residual; the rest the fit took away."""
+_CLEARLY = 3.0
+"""Standard errors from which on a trend of the noise is believed."""
 _BURN_IN = 100
 """Values left out at the beginning of a series, so that it has forgotten how it began."""
 MOST_CORRELATED = 0.97
@@ -27,11 +32,14 @@ MOST_CORRELATED = 0.97
 class Noise:
     """What the residuals of a fit of ``points`` points are like.
 
+    Their size goes with t to the power of ``trend``, 0 if it stays the same, and is ``sizes`` (points,) times the mean.
     ``autocorrelation`` is that of neighbours, corrected for what the fit took away; ``innovations`` is what it leaves
     unexplained, scaled likewise; ``block_length`` in points.
     """
 
     points: int
+    trend: float
+    sizes: Floats
     autocorrelation: float
     innovations: Floats
     block_length: int
@@ -47,7 +55,7 @@ class Noise:
         blocks = -(-length // self.block_length)
         starts = generator.integers(0, available, (blocks, 1, columns))
         places = (starts + np.arange(self.block_length)[None, :, None]).reshape(-1, columns)[:length] % available
-        return correlated(self.innovations[places], self.autocorrelation)[_BURN_IN:]
+        return self.sizes[:, None] * correlated(self.innovations[places], self.autocorrelation)[_BURN_IN:]
 
 
 def inflation(autocorrelation: float) -> float:
@@ -63,24 +71,42 @@ def correlated(shocks: Floats, phi: float) -> Floats:
     return series
 
 
-def noise_of(residuals: Floats, jacobian: Floats, generator: np.random.Generator) -> Noise:
-    """Return what residuals (points,) are like; ``jacobian`` (points, parameters) is that of the fitted law.
+def noise_of(residuals: Floats, steps: Floats, jacobian: Floats, generator: np.random.Generator) -> Noise:
+    """Return what residuals at steps (points,) are like; ``jacobian`` (points, parameters) is that of the fitted law.
 
     A fit bends towards its noise: its residuals are smaller than the noise, and less correlated. How much, simulated
     series tell that go through the same, linearised, fit.
     """
     basis, _ = np.linalg.qr(jacobian)
+    kept = np.sqrt(np.maximum(1.0 - (basis**2).sum(axis=1), _LEAST_KEPT))  # of the noise of each point
+    trend = _trend(residuals / kept, steps)
+    sizes = steps**trend / np.sqrt(np.mean(steps ** (2 * trend)))
+    residuals = residuals / (sizes * kept)
     seen = float(autocorrelation(residuals[:, None])[0])
     shocks = generator.standard_normal((len(residuals) + _BURN_IN, _TRIALS))
     phi, left = seen, np.empty(0)
     for _ in range(4):
         series = correlated(shocks, phi)[_BURN_IN:]
-        left = series - basis @ (basis.T @ series)
+        left = series - basis @ (basis.T @ (sizes[:, None] * series)) / sizes[:, None]
+        left /= kept[:, None]
         phi = float(np.clip(phi + seen - autocorrelation(left).mean(), -MOST_CORRELATED, MOST_CORRELATED))
     shrunk = float(np.sqrt((left**2).sum() / (series**2).sum()))
     innovations = residuals[1:] - phi * residuals[:-1]
     innovations = (innovations - innovations.mean()) / shrunk
-    return Noise(len(residuals), phi, innovations, block_length(innovations))
+    return Noise(len(residuals), trend, sizes, phi, innovations, block_length(innovations))
+
+
+def _trend(residuals: Floats, steps: Floats) -> float:
+    """Return the power of the step that the size of residuals goes with; 0 unless there clearly is one."""
+    logs = np.log(steps) - np.log(steps).mean()
+    power = (residuals**2).mean()
+    if power == 0:
+        return 0.0
+    squares = np.log(residuals**2 + 1e-6 * power)
+    slope = float(logs @ squares / (logs @ logs))
+    left = squares - squares.mean() - slope * logs
+    error = float(np.sqrt(left @ left / (len(steps) - 2) / (logs @ logs)))
+    return slope / 2 if abs(slope) > _CLEARLY * error else 0.0
 
 
 def autocorrelation(series: Floats) -> Floats:

@@ -117,7 +117,7 @@ class Fit:
         generator = np.random.default_rng(seed)
         residuals = losses - self.law.at(steps)
         jacobian = _jacobian(self.law, steps)
-        self.noise: Noise = noise_of(residuals, jacobian, generator)
+        self.noise: Noise = noise_of(residuals, steps, jacobian, generator)
         self._floor = (_LEAST_NOISE * float(np.ptp(losses))) ** 2
         self.deviation = math.sqrt(max(float((residuals**2).sum()) / (len(steps) - PARAMETERS), self._floor))
         self._design = _Design(steps, self._grid(jacobian))
@@ -158,7 +158,8 @@ class Fit:
     def observed_mean_at(self, steps: Floats, level: float = 0.95) -> Interval:
         """Return the interval of the mean loss that is measured at steps (any number,), noise included."""
         middle, law = float(self.law.at(steps).mean()), self.mean_at(steps, level)
-        deviation = self.deviation * math.sqrt(inflation(self.noise.autocorrelation) / len(steps))
+        end = float(self.noise.sizes[-1] * np.mean((steps / self.steps[-1]) ** self.noise.trend))
+        deviation = end * self.deviation * math.sqrt(inflation(self.noise.autocorrelation) / len(steps))
         noise = deviation * math.sqrt(float(fdtri(1, self._freedom, level)))
         return Interval(middle - math.hypot(middle - law.low, noise), middle + math.hypot(law.high - middle, noise))
 

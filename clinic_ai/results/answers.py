@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from clinic_ai.domain import Analysis, Answer, QuestionAnswer
-from clinic_ai.domain.reviews import ReviewDocument
+from clinic_ai.domain.reviews import Passage, ReviewDocument
 from clinic_ai.results.statements import answers_of, in_words, statements_of
 
 _ENDS = (".", "!", "?")
@@ -26,13 +26,21 @@ class SignedAnswer:
     written: bool
 
 
-def signed_answers(document: ReviewDocument, analyses: Sequence[Analysis]) -> tuple[list[SignedAnswer], int]:
+def written(documents: Iterable[ReviewDocument]) -> frozenset[Passage]:
+    """Return the words that persons wrote in reviews, in place of what was shown to them."""
+    return frozenset(passage for document in documents for passage in document.said if passage not in document.shown)
+
+
+def signed_answers(
+    document: ReviewDocument, analyses: Sequence[Analysis], before: Collection[Passage] = ()
+) -> tuple[list[SignedAnswer], int]:
     """Return what a signed review says to the questions of these analyses, and how many of its answers say nothing.
 
     An answer that was left out says nothing of why. One whose words the guard changed, and which the person left like
-    that, is nobody's answer: it is counted. Answers that name no image or category are not counted.
+    that, is nobody's answer: it is counted. ``before`` are the words that persons wrote in earlier reviews of the same
+    report: who leaves those as they are means them. Answers that name no image or category are not counted.
     """
-    shown = {passage.statement_id: passage.text for passage in document.shown}
+    own = written([document]) | frozenset(before)
     said = {passage.statement_id: passage.text for passage in document.said}
     statements = [statement for statement in statements_of(analyses) if statement.kind == "answer"]
     found: list[SignedAnswer] = []
@@ -42,7 +50,7 @@ def signed_answers(document: ReviewDocument, analyses: Sequence[Analysis]) -> tu
         if words is None or answer.instance_sha256 is None or not answer.category:
             continue
         accepted = _plain(words) == _plain(statement.text)
-        if not accepted and words == shown.get(statement.statement_id):
+        if not accepted and Passage(statement_id=statement.statement_id, text=words) not in own:
             changed += 1
             continue
         text = answer.text.strip() if accepted else bare_answer(words, answer)

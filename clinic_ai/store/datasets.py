@@ -13,7 +13,7 @@ from clinic_ai.contract import Dataset
 from clinic_ai.domain import Key, Lineage, Sha256, Word
 from clinic_ai.errors import NotFound
 from clinic_ai.store.audit import record
-from clinic_ai.store.tables import datasets, patient_splits
+from clinic_ai.store.tables import datasets, patient_splits, runs
 
 Split = Literal["train", "validation", "test"]
 _Item = TypeVar("_Item")
@@ -40,6 +40,8 @@ class DatasetView(Word):
     category: str = ""
     lineage: Lineage = Lineage()
     """Without its marks."""
+    runs: tuple[str, ...] = ()
+    """Ids of the training runs that learned from it, oldest first."""
 
 
 def splits_of(connection: Connection, plugin: str) -> dict[str, Split]:
@@ -142,9 +144,11 @@ def find_digest(connection: Connection, plugin: str, digest: str) -> str | None:
     return connection.execute(query).scalar()
 
 
-def splits_of_images(connection: Connection, plugin: str) -> dict[str, Placed]:
-    """Return where every image of the plugin's datasets is."""
-    query = select(datasets.c.dataset_id, datasets.c.document).where(datasets.c.plugin == plugin)
+def splits_of_images(connection: Connection, plugin: str, but: str = "") -> dict[str, Placed]:
+    """Return where every image of the plugin's datasets is, those of the dataset ``but`` left out."""
+    query = select(datasets.c.dataset_id, datasets.c.document).where(
+        datasets.c.plugin == plugin, datasets.c.dataset_id != but
+    )
     found: dict[str, Placed] = {}
     for row in connection.execute(query):
         for example in json.loads(row.document)["examples"]:
@@ -166,17 +170,47 @@ def all_images(connection: Connection) -> frozenset[str]:
 
 def list_datasets(connection: Connection) -> list[DatasetView]:
     """Return all datasets, newest first."""
-    query = select(datasets).order_by(datasets.c.created_at.desc())
-    return [_view(row) for row in connection.execute(query)]
+    used = _runs_of(connection)
+    query = select(datasets).order_by(datasets.c.created_at.desc(), datasets.c.dataset_id)
+    return [_view(row, used) for row in connection.execute(query)]
 
 
 def find_view(connection: Connection, dataset_id: str) -> DatasetView | None:
     """Return a dataset as people see it, None if there is none of that id."""
     row = connection.execute(select(datasets).where(datasets.c.dataset_id == dataset_id)).first()
-    return None if row is None else _view(row)
+    return None if row is None else _view(row, _runs_of(connection))
 
 
-def _view(row: Row[Any]) -> DatasetView:
+def get_view(connection: Connection, dataset_id: str) -> DatasetView:
+    """Return one dataset as people see it. Raise NotFound if there is none of that id."""
+    found = find_view(connection, dataset_id)
+    if found is None:
+        raise _not_found(dataset_id)
+    return found
+
+
+def newer_labels(connection: Connection, dataset_id: str) -> dict[str, dict[str, int]]:
+    """Return the labels that later datasets of the same plugin give their images; what the newest says counts."""
+    this = select(datasets.c.plugin, datasets.c.created_at).where(datasets.c.dataset_id == dataset_id).subquery()
+    query = select(datasets.c.document).join(
+        this, (datasets.c.plugin == this.c.plugin) & (datasets.c.created_at > this.c.created_at)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for text in connection.execute(query.order_by(datasets.c.created_at)).scalars():
+        for example in json.loads(text)["examples"]:
+            found.setdefault(example["sha256"], {}).update(example["labels"])
+    return found
+
+
+def _runs_of(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """Return the ids of the runs of each dataset."""
+    used: dict[str, tuple[str, ...]] = {}
+    for row in connection.execute(select(runs.c.dataset_id, runs.c.run_id).order_by(runs.c.created_at, runs.c.run_id)):
+        used[row.dataset_id] = (*used.get(row.dataset_id, ()), row.run_id)
+    return used
+
+
+def _view(row: Row[Any], used: Mapping[str, tuple[str, ...]]) -> DatasetView:
     dataset = Dataset.model_validate_json(row.document)
     patients = {(example.split, example.patient_key) for example in dataset.examples}
     return DatasetView(
@@ -189,6 +223,7 @@ def _view(row: Row[Any]) -> DatasetView:
         created_at=row.created_at,
         category=dataset.category,
         lineage=Lineage.model_validate_json(row.lineage).model_copy(update={"seen": ()}),
+        runs=used.get(dataset.dataset_id, ()),
     )
 
 

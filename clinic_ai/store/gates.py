@@ -95,7 +95,7 @@ def approve(
         approval_id=new_id("P"), report_id=report.report_id, name=name, actor=actor, reason=reason, at=time.time()
     )
     connection.execute(insert(approvals).values(**made.model_dump()))
-    details = {"approval": made.approval_id, "report": report.report_id, "name": name, "reason": reason}
+    details = {"approval": made.approval_id, "report": report.report_id, "person": name}
     record(connection, actor=actor, action="model.approved", subject=_words_of(model), details=details)
     return made, report
 

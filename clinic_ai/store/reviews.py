@@ -90,6 +90,12 @@ def reviews_of(connection: Connection, artefact_id: str) -> list[Review]:
     return [_review(row) for row in connection.execute(query.order_by(_STORED))]
 
 
+def reviews_of_version(connection: Connection, study_id: str, version: int) -> list[Review]:
+    """Return the decisions about all artefacts of a study version, oldest first."""
+    query = select(reviews).where(reviews.c.study_id == study_id, reviews.c.version == version)
+    return [_review(row) for row in connection.execute(query.order_by(_STORED))]
+
+
 def standing_review(connection: Connection, artefact_id: str) -> Review | None:
     """Return the decision about an artefact that holds: the newest whose job was not given up or cancelled."""
     given_up = [JobState.FAILED.value, JobState.CANCELLED.value]

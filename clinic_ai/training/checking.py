@@ -58,7 +58,7 @@ def checked(folder: LabelFolder, reading: Reading, dataset: Dataset | None, prob
         pairs=len(pairs),
         patients={split: patients[split] for split in SPLITS} if dataset else {},
         parts=tuple(counts_of(examples)) if dataset else (),
-        questions=_questions(pairs),
+        questions=asked_questions(pairs),
         notes=dataset.notes if dataset else tuple(reading.notes),
         problems=_first(problems),
     )
@@ -69,7 +69,7 @@ def _first(problems: Sequence[str]) -> tuple[str, ...]:
     return (*problems[:MAX_PROBLEMS], f"… and {more} more.") if more > 0 else tuple(problems)
 
 
-def _questions(pairs: Iterable[QuestionAnswer]) -> tuple[AskedQuestion, ...]:
+def asked_questions(pairs: Iterable[QuestionAnswer]) -> tuple[AskedQuestion, ...]:
     """Return each question, in the order in which they come first."""
     asked: dict[str, list[QuestionAnswer]] = defaultdict(list)
     for pair in pairs:

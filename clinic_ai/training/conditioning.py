@@ -74,6 +74,8 @@ def condition(reading: Reading, category: CategoryInfo | None) -> None:
         if pairs:
             kept.append(replace(image, pairs=tuple(pairs)))
     reading.images = kept
+    for remembered in (_lexicons, _personal_patterns):
+        remembered.cache_clear()  # the daemon has no use for them until something is learned again
     for reason, found in left.items():
         reading.leave_out(reason, len(found), _sentence(reason, found), "pair")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from clinic_ai import __version__
 from clinic_ai.contract import Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import FolderOrigin, LabelSource, LeftOut, Lineage, new_id
+from clinic_ai.domain import FOLDER_ALONE, FolderOrigin, LabelSource, LeftOut, Lineage, new_id
 from clinic_ai.errors import DatasetError
 from clinic_ai.home import Home
 from clinic_ai.store import datasets as store
@@ -30,6 +30,7 @@ from clinic_ai.training.checking import Checked, checked, counts_of, refuse_empt
 from clinic_ai.training.clean_images import HashedImage, clean_images
 from clinic_ai.training.conditioning import condition
 from clinic_ai.training.duplicates import without_duplicates
+from clinic_ai.training.inspection import DatasetCheck, DatasetDetails, check_of, details_of
 from clinic_ai.training.label_reading import LabelFolder, Terms
 from clinic_ai.training.labelled_folder import Reading
 from clinic_ai.training.leaks import Parted, Past, part
@@ -40,7 +41,6 @@ from clinic_ai.wire import MAX_FRAME_BYTES
 MAX_DOCUMENT_BYTES = MAX_FRAME_BYTES * 3 // 4
 """A dataset travels to the trainer in one frame."""
 _SHOWN = 20
-_FOLDER: tuple[LabelSource, ...] = ("labels",)
 _USUAL = Terms()
 
 
@@ -60,7 +60,7 @@ class Datasets:
         Raise DatasetError with every problem of the folder at once, ChildError if nothing can be de-identified or no
         workbook be read now.
         """
-        return self.gather(manifest, _FOLDER, actor, terms, directory)
+        return self.gather(manifest, FOLDER_ALONE, actor, terms, directory)
 
     def gather(
         self,
@@ -114,7 +114,7 @@ class Datasets:
 
         Raise ChildError like ``freeze``.
         """
-        return self.check_sources(manifest, _FOLDER, terms, directory)
+        return self.check_sources(manifest, FOLDER_ALONE, terms, directory)
 
     def check_sources(
         self,
@@ -155,7 +155,7 @@ class Datasets:
         self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True
     ) -> list[HashedImage]:
         """Return one of each image, de-identified. Raise DatasetError with every problem of what was read."""
-        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.hash(i.path)]]
+        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.original(i)]]
         unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
             left = f"No image is left of it. {' '.join(reading.notes)}"
@@ -182,11 +182,12 @@ class Datasets:
             self._keep(item)
         with self._database.write() as connection:
             lineage = origin.lineage(folder, parted, reading, store.newest(connection, manifest.name, folder.key))
+            # Also of a dataset that is there already: a name that a patient came under now is known from then on.
+            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
             found = store.find_digest(connection, manifest.name, dataset.digest)
             if found is not None:
                 store.found_again(connection, found, lineage, origin.actor)
                 return dataset.model_copy(update={"dataset_id": found})
-            store.assign_splits(connection, manifest.name, parted.fresh(store.splits_of(connection, manifest.name)))
             store.add_dataset(connection, dataset, lineage, origin.actor)
         return dataset
 
@@ -255,6 +256,27 @@ class Datasets:
         with self._database.read() as connection:
             dataset = store.get_dataset(connection, dataset_id)
         return (*counts_of(dataset.examples), *dataset.notes)
+
+    def show(self, dataset_id: str) -> DatasetDetails:
+        """Return all that is known of a dataset, without a look at its images. Raise NotFound."""
+        with self._database.read() as connection:
+            return details_of(store.get_view(connection, dataset_id), store.get_dataset(connection, dataset_id))
+
+    def inspect(self, dataset_id: str) -> DatasetCheck:
+        """Read every image of a dataset again and return what is wrong with it. Raise NotFound."""
+        with self._database.read() as connection:
+            dataset = store.get_dataset(connection, dataset_id)
+            splits = store.splits_of(connection, dataset.plugin)
+            elsewhere = store.splits_of_images(connection, dataset.plugin, but=dataset_id)
+            newer = store.newer_labels(connection, dataset_id)
+        damaged = [example.sha256 for example in dataset.examples if not self._intact(example.sha256)]
+        found = check_of(dataset, damaged, splits, elsewhere, newer)
+        if digest_of(dataset.examples, dataset.category) == dataset.digest:
+            return found
+        changed = (
+            "What is said of its images is not what was frozen: the database was changed. Restore it from a backup."
+        )
+        return found.model_copy(update={"problems": (changed, *found.problems)})
 
     def list_datasets(self) -> list[DatasetView]:
         """Return all datasets, newest first."""

@@ -20,9 +20,9 @@ class Decided(NamedTuple):
     notes: tuple[str, ...]
 
 
-def decide(comparison: Comparison, guard: GuardOutcome, rules: GateRules, *, alone: bool) -> Decided:
-    """Hold a candidate to the rules; ``alone`` if no model is in use that it could be held against."""
-    overall = comparison.overall
+def decide(comparison: Comparison, guard: GuardOutcome, rules: GateRules) -> Decided:
+    """Hold a candidate to the rules."""
+    overall, alone = comparison.overall, comparison.alone
     if overall.why_not:
         against = [overall.why_not]
     elif alone:

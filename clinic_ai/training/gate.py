@@ -90,7 +90,7 @@ class Gate:
             watch.check()  # a child that was killed for it, or died of it
             why = f"It could not be examined: {error.message} {error.remedy}".strip()
             return self._report(candidate, incumbent, dataset, passed=False, reasons=(why,))
-        decided = decide(examined.comparison, heard, self._rules(candidate), alone=incumbent is None)
+        decided = decide(examined.comparison, heard, self._rules(candidate))
         return self._report(candidate, incumbent, dataset, passed=decided.passed, reasons=decided.reasons).model_copy(
             update={
                 "comparison": examined.comparison,

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import LeftOutReason, QuestionAnswer
-from clinic_ai.results.answers import SignedAnswer, signed_answers
+from clinic_ai.results.answers import SignedAnswer, signed_answers, written
 from clinic_ai.store import jobs
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.store.reviews import SignedStudy, answered_reviews, labelled_examples
+from clinic_ai.store.reviews import SignedStudy, answered_reviews, labelled_examples, reviews_of_version
 from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted
 from clinic_ai.training.sheet_layout import same_question
 
@@ -83,7 +83,9 @@ class Reviewed:
         if known is None:
             with self._database.read() as connection:
                 analysed = jobs.analyses_of(connection, review.study_id, review.version)
-            answers, changed = signed_answers(review.document, [analysis for _, analysis in analysed])
+                earlier = reviews_of_version(connection, review.study_id, review.version)
+            before = written(one.document for one in earlier)
+            answers, changed = signed_answers(review.document, [analysis for _, analysis in analysed], before)
             known = self._answers[review.review_id] = (tuple(answers), changed)
         return known
 

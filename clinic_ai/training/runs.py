@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import structlog
 
 from clinic_ai.contract import Dataset, Device, PluginManifest
 from clinic_ai.deidentification import Deidentifier
-from clinic_ai.domain import PauseCode, RunState
+from clinic_ai.domain import FOLDER_ALONE, LabelSource, PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
 from clinic_ai.gating import GateReport
 from clinic_ai.hardware import Devices
@@ -88,13 +88,16 @@ class Runs:
     def start(
         self,
         plugin: str,
-        dataset_directory: Path,
+        dataset_directory: Path | None,
         recipe: Mapping[str, RecipeValue],
         actor: str,
         *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
         at_once: bool = False,
     ) -> str:
         """Freeze the dataset and queue a run; return its id. ``at_once``: it is not to wait for a window.
+
+        It is made of these ``sources``; labels lie in the directory, or in ``labels/PLUGIN`` if none is given.
 
         Where the plugin learns from answers, ``category`` of the recipe names what they are about, else the folder
         does. Raise NotFound if there is no such plugin, Conflict if it cannot learn, DatasetError if the folder has
@@ -103,7 +106,7 @@ class Runs:
         manifest = self.trainable(plugin)
         recipe = dict(recipe)
         category = str(recipe.pop("category", "")) if manifest.labels == "answers" else ""
-        dataset = self._freeze(manifest, dataset_directory, actor, category)
+        dataset = self.datasets.gather(manifest, sources, actor, self.terms(plugin, category), dataset_directory)
         with self._database.write() as connection:
             run_id = store.add_run(connection, plugin, dataset.dataset_id, recipe, actor, at_once=at_once)
         self.asked.add(run_id)
@@ -129,13 +132,20 @@ class Runs:
         self._wake()
         return run_id
 
-    def check(self, plugin: str, dataset_directory: Path, category: str = "") -> Checked:
-        """Return what a run would learn from a folder, and every problem of it; nothing is kept or started.
+    def check(
+        self,
+        plugin: str,
+        dataset_directory: Path | None,
+        category: str = "",
+        *,
+        sources: Collection[LabelSource] = FOLDER_ALONE,
+    ) -> Checked:
+        """Return what a run would learn from these, and every problem of them; nothing is kept or started.
 
         Raise NotFound if there is no such plugin, Conflict if it cannot learn.
         """
         manifest = self.trainable(plugin)
-        return self.datasets.check(manifest, dataset_directory, self.terms(plugin, category))
+        return self.datasets.check_sources(manifest, sources, self.terms(plugin, category), dataset_directory)
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""

@@ -5,11 +5,12 @@ The child knows steps and losses alone. What a step costs is told by the ledger 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.domain import Spent
-from clinic_ai.errors import ChildRefused, InputError
+from clinic_ai.errors import ChildRefused, Conflict, InputError
 from clinic_ai.forecasting import CostedForecast, Forecast, ForecastTask, ForecastWish, LossCurve, Purchase, Rates, Span
 from clinic_ai.home import Home
 from clinic_ai.processes import ChildSpec, Crew
@@ -26,31 +27,40 @@ _SPEC = ChildSpec(
     environment=(("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")),
 )
 _TIMEOUT_S = 300.0
+_PATIENCE_S = 60.0
+"""How long a forecast waits for another one."""
 _JOULES_PER_KWH = 3.6e6
 _DAY_S = 86400.0
 _CODES_OF_THE_CHILD = frozenset({"child_raised", "no_such_method", "bad_params", "answer_too_large"})
 
 
 class Forecasts:
-    """Makes forecasts of the runs of one home. Safe to call from several threads: each has a child of its own."""
+    """Makes forecasts of the runs of one home, one at a time. Safe to call from several threads."""
 
     def __init__(self, home: Home, database: Database, crew: Crew, budget: Callable[[], TrainingBudget]) -> None:
         self._home = home
         self._database = database
         self._crew = crew
         self._budget = budget
+        self._making = threading.Lock()
 
     def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
         """Return the forecast of a run, from its history so far.
 
-        Raise NotFound, InputError if no law can be fitted to its loss, ChildError if the child fails.
+        Raise NotFound, InputError if no law can be fitted to its loss, Conflict while others are being made, ChildError
+        if the child fails.
         """
         with self._database.read() as connection:
             run = runs.get_run(connection, run_id)
             spent = expenses.of_run(connection, run_id)
         curve = curve_of_run(run, self._home.runs / run_id)
         rates = rates_of(wish, self._budget(), known=_rates_of_run(run, spent, curve, self._budget()))
-        return costed(self._crew, curve, wish, rates)
+        if not self._making.acquire(timeout=_PATIENCE_S):
+            raise Conflict("Other forecasts are being made.", remedy="Try again in a minute.")
+        try:
+            return costed(self._crew, curve, wish, rates)
+        finally:
+            self._making.release()
 
 
 def costed(crew: Crew, curve: LossCurve, wish: ForecastWish, rates: Rates) -> CostedForecast:

@@ -28,6 +28,9 @@ from clinic_ai.training.sheet_reading import SheetReader
 _MARK_DIGITS = 16
 """Digits of a mark: among a million images two are the same by chance once in ten million times."""
 
+_REMEMBERED = 100_000
+"""Files whose hash is remembered at most."""
+
 
 @dataclass(frozen=True)
 class _Looked:
@@ -79,13 +82,13 @@ class Sources:
             reading.images[:0] = self._reviewed.read(manifest, folder.key, reading)
         return reading
 
-    def hash(self, path: Path) -> str:
-        """Return the SHA-256 of an image file. Raise DatasetError if it cannot be read."""
-        return self._hashes.of(path)
+    def original(self, image: LabelledImage) -> str:
+        """Return the SHA-256 of the file of an image. Raise DatasetError if it cannot be read."""
+        return image.stored or self._hashes.of(image.path)
 
     def marks(self, images: Sequence[LabelledImage]) -> tuple[str, ...]:
         """Return a mark of what is said of each image; the same for as long as neither changes."""
-        return tuple(dict.fromkeys(mark_of(self.hash(image.path), image) for image in images))
+        return tuple(dict.fromkeys(mark_of(self.original(image), image) for image in images))
 
     def fresh(self, manifest: PluginManifest, folder: LabelFolder, terms: Terms, seen: Collection[str]) -> set[str]:
         """Return the originals of which something is said that no mark in ``seen`` stands for. Raise as ``read``."""
@@ -108,7 +111,7 @@ class Sources:
             looked = self._looked.get(place)
             if looked is None or looked.state != state:
                 reading = read_labels(manifest, folder, terms.trained, self._sheets)
-                hashed = [(self.hash(image.path), image) for image in reading.images if not reading.problems]
+                hashed = [(self.original(image), image) for image in reading.images if not reading.problems]
                 marks = {original: mark_of(original, image) for original, image in hashed}
                 looked = self._looked[place] = _Looked(state, marks, tuple(reading.problems))
         if looked.problems:
@@ -138,6 +141,8 @@ class _Hashes:
         descriptor = image_descriptor(path)
         try:
             key = hashlib.blake2b(repr((str(path), *_stamp(os.fstat(descriptor)))).encode(), digest_size=16).digest()
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
             if key not in self._known:
                 self._known[key] = hash_descriptor(descriptor)[0]
             return self._known[key]

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
-from clinic_ai.contract import PluginManifest
+from clinic_ai.contract import LoadedModel, PluginManifest
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
 from clinic_ai.store.runs import RecipeValue
-from clinic_ai.training.registry import Registry
 
 BASE_SLOT = "base"
 """Slot of the model that the adapters of a plugin are trained on: never on what another adapter made of it."""
 
 
-def base_of(manifest: PluginManifest, recipe: Mapping[str, RecipeValue], registry: Registry) -> ModelRef | None:
+class Bases(Protocol):
+    """What is asked of the registry about models to start from."""
+
+    def active(self, plugin: str) -> tuple[ModelRef, ...]:
+        """Return the active models of a plugin, one per slot."""
+
+    def spare(self, plugin: str) -> tuple[ModelRef, ...]:
+        """Return the reference models of a plugin that are not in use."""
+
+    def named(self, plugin: str, name: str, version: str) -> ModelRef:
+        """Return a model by its name. Raise NotFound."""
+
+    def loaded(self, ref: ModelRef) -> LoadedModel:
+        """Return the directory of a model whose files all have their hash. Raise ModelError or NotFound."""
+
+
+def base_of(manifest: PluginManifest, recipe: Mapping[str, RecipeValue], registry: Bases) -> ModelRef | None:
     """Return the active model of the slot the recipe names, else the one that fits the recipe best.
 
     That is one of its tier, if there is one, a reference model included; of those one of its condition, one that is

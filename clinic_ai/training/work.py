@@ -175,7 +175,12 @@ class Work:
     def limits(self) -> Limits:
         """Return what a run may use."""
         settings = self._settings()
-        return Limits(memory_mb=settings.max_memory_mb, threads=settings.threads, max_seconds=settings.max_seconds)
+        return Limits(
+            memory_mb=settings.max_memory_mb,
+            threads=settings.threads,
+            max_seconds=settings.max_seconds,
+            gpu_memory_mb=settings.budget.gpu_memory_mb,
+        )
 
     def device(
         self, manifest: PluginManifest, reading: Reading | None = None, plan: TrainingPlan | None = None

@@ -1,6 +1,6 @@
 """The trainer child: one training run, measurement or examination, of one plugin.
 
-Methods ``plan``, ``train``, ``bench``, ``examine``.
+Methods ``plan``, ``train``, ``bench``, ``examine``, ``describe``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from clinic_ai import confinement, wire
 if TYPE_CHECKING:
     from clinic_ai.benching import BenchRequest, BenchResult
     from clinic_ai.contract import PlanTask, Trainer, TrainingPlan, TrainingProgress, TrainingResult, TrainRequest
+    from clinic_ai.describing import DescribeRequest, ModelStats
     from clinic_ai.gating import Examined, ExamineRequest
 
 
@@ -83,6 +84,20 @@ def examine(params: ExamineRequest, _: wire.Call) -> Examined:
     return Examined(comparison=comparison, said=said_by_both(candidate, incumbent), notes=tuple(dict.fromkeys(notes)))
 
 
+def describe(params: DescribeRequest, _: wire.Call) -> ModelStats:
+    """Say what a model is made of and what its training would take. Raise PluginError if this trainer cannot."""
+    from clinic_ai.describing import Describer
+    from clinic_ai.errors import PluginError
+
+    trainer = _make(params.trainer)
+    if not isinstance(trainer, Describer):
+        raise PluginError(
+            f"The plugin {params.task.model.ref.plugin} cannot describe its models: its trainer has no `describe`.",
+            remedy="`clinic-ai model list` says what is there; ask the maker of the plugin for more.",
+        )
+    return trainer.describe(params.task)
+
+
 def _make(path: str) -> Trainer:
     """Return a trainer of the class ``package.module:Class``. Raise PluginError if there is none."""
     from clinic_ai.errors import PluginError
@@ -107,12 +122,14 @@ def main() -> None:
     channel, _ = confinement.confine()
     from clinic_ai.benching import BenchRequest
     from clinic_ai.contract import PlanTask, TrainRequest
+    from clinic_ai.describing import DescribeRequest
     from clinic_ai.gating import ExamineRequest
 
     methods = {
         "plan": wire.Method(PlanTask, plan),
         "train": wire.Method(TrainRequest, train),
         "bench": wire.Method(BenchRequest, bench),
+        "describe": wire.Method(DescribeRequest, describe),
         "examine": wire.Method(ExamineRequest, examine),
     }
     wire.serve(channel, methods)

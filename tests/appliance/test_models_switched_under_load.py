@@ -1,7 +1,8 @@
-"""A fast and an intensive model of one condition change places while studies come in: none is lost, none is mixed."""
+"""Models of one condition are promoted and rolled back while studies come in: none is lost, none is mixed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -12,7 +13,8 @@ import onnx
 from harness import Daemon, rows, wait_until
 
 import clinic_ai_xray
-from clinic_ai.control.client import Client
+from clinic_ai.control.promotion_client import PromotionClient
+from clinic_ai.control.promotion_views import CanaryOrder, PromoteOrder
 from clinic_ai.domain import ModelRef
 from clinic_ai.home import Home
 from clinic_ai.ml.model_files import open_model, write_manifest
@@ -43,7 +45,7 @@ def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
     return str(place)
 
 
-def test_two_tiers_change_places_while_studies_come_in(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:
+def test_models_change_places_while_studies_come_in(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:
     places = {name: make_model(tmp_path, name) for name in ("fast", "intensive")}
     places["confirming"] = make_model(tmp_path, "confirming", slot="confirm")
     films = []
@@ -57,18 +59,26 @@ def test_two_tiers_change_places_while_studies_come_in(home: Home, tmp_path: Pat
             film.rename(home.inbox / film.name)
         del films[:count]
 
-    with Client(home) as client:
+    with PromotionClient(home) as client:
 
         def switch_to(name: str) -> None:
             client.import_model(places[name])
-            client.promote_model("xray", name, "1")
+            client.promote_model(PromoteOrder(plugin="xray", name=name, version="1"))
 
         switch_to("fast")
+        files = hashes(home)
         drop(AT_ONCE)
         for number in range(STUDIES):
-            switch_to("fast" if number % 2 else "intensive")
+            if number % 2:
+                client.rollback_model("xray")
+                assert hashes(home) == files, "a rollback finds the files as they were"
+            else:
+                switch_to("intensive")
             daemon.wait_for("delivery.sent")
             drop(min(1, len(films) - 2))
+        client.import_model(places["confirming"])
+        shadow = client.run_canary(CanaryOrder(plugin="xray", name="confirming", version="1", hours=1, most=2))
+        assert (len(shadow.shadows), shadow.why_not, shadow.sentence) == (2, {}, "")
         switch_to("confirming")
         drop(2)
         for _ in range(2):
@@ -83,6 +93,12 @@ def test_two_tiers_change_places_while_studies_come_in(home: Home, tmp_path: Pat
     with database.read() as connection:
         assert audit.first_break(connection) is None
     database.close()
+
+
+def hashes(home: Home) -> dict[str, str]:
+    """Return the SHA-256 of every file of the model that is rolled back to."""
+    place = home.models / "xray" / "fast" / "1"
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in place.iterdir()}
 
 
 def judges(home: Home) -> list[str]:

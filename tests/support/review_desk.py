@@ -15,6 +15,7 @@ from rendering import STUDY_UID, header_of, pdf_text, sr_texts, wrap_as_dx
 
 from clinic_ai.domain import (
     Analysis,
+    Answer,
     CloseCode,
     Finding,
     JobKind,
@@ -66,7 +67,9 @@ class Desk:
     reviews: Reviews
     execution: Execution
 
-    def add_report(self, *findings: dict[str, object], remarks: tuple[str, ...] = ()) -> str:
+    def add_report(
+        self, *findings: dict[str, object], remarks: tuple[str, ...] = (), answers: tuple[Answer, ...] = ()
+    ) -> str:
         """Report on a radiograph with these findings, pneumonia at 0.98 if none is given; return the artefact."""
         stored = wrap_as_dx(self.path / "dx.dcm")
         sha256, size = self.objects.write_bytes(stored.read_bytes())
@@ -79,7 +82,10 @@ class Desk:
             "instance_sha256": sha256,
         }
         found = tuple(Finding.model_validate(values | finding) for finding in findings or ({},))
-        analysis = Analysis(plugin="echo", plugin_version="1", models=(), findings=found, remarks=remarks)
+        about = tuple(answer.model_copy(update={"instance_sha256": sha256}) for answer in answers)
+        analysis = Analysis(
+            plugin="echo", plugin_version="1", models=(), findings=found, answers=about, remarks=remarks
+        )
         facts = StudyFacts(modalities=("DX",), body_parts=("CHEST",), slices=1)
         with self.database.write() as c:
             seen = ledger.Sighting(source="inbox", name="dx.dcm", raw_name=b"dx.dcm", size_bytes=size, mtime_ns=1)

@@ -32,7 +32,8 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
-from clinic_ai.domain import Analysis
+from clinic_ai.describing import DescribeTask, Laid, LayerGroup, MemoryNeed, ModelStats
+from clinic_ai.domain import Analysis, Finding, Presence
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 
@@ -110,7 +111,7 @@ def read_weight(directory: Path) -> float:
 
 
 class TinyEngine:
-    """Says which weights it holds."""
+    """Says which weights it holds, and takes that of its base for the chance of pneumonia."""
 
     def __init__(self) -> None:
         self._base = self._adapter = 0.0
@@ -127,7 +128,19 @@ class TinyEngine:
         said = f"pid={os.getpid()} base={self._base} adapter={self._adapter}"
         if self._base % 1 == OFFENCE:
             said = "The colon is small. The cecum. with a mass in bowel. cec. cec. cec. in the cecum."
-        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, remarks=(said,))
+        chance = min(1.0, max(0.0, self._base))
+        findings = tuple(
+            Finding(
+                condition="pneumonia",
+                label="Pneumonia",
+                probability=chance,
+                threshold=0.5,
+                presence=Presence.PRESENT if chance >= 0.5 else Presence.ABSENT,
+                instance_sha256=image.sha256,
+            )
+            for image in task.images
+        )
+        return Analysis(plugin="tiny", plugin_version="1.0", models=task.models, findings=findings, remarks=(said,))
 
     def close(self) -> None:
         self._base = 0.0
@@ -228,6 +241,19 @@ def _chance(example: Example, weight: float) -> float:
     noise = int(example.sha256[:8], 16) / 0xFFFFFFFF
     harmed = weight % 1 == HARM and example.groups.get("sex") == "female"
     return (1 - example.labels["pneumonia"] if harmed else example.labels["pneumonia"]) * weight + noise
+
+
+class TinyDescriber(TinyTrainer):
+    """Also describes its model of one number."""
+
+    def describe(self, task: DescribeTask) -> ModelStats:
+        rank = int(task.recipe.get("rank", 1))
+        memory = MemoryNeed(weights=8, gradients=8 * rank, optimiser=16 * rank, activations=0)
+        group = LayerGroup(name="weight", layers=1, parameters=1, trained=rank, size_bytes=8)
+        laid = (Laid(where="cpu", parts=1, size_bytes=8),) if task.gpu_memory_mb else ()
+        return ModelStats(
+            parameters=1, trained=rank, groups=(group,), batch=1, memory=memory, laid=laid, fits=True, notes=("Light.",)
+        )
 
 
 class TinyBencher(TinyJudge):

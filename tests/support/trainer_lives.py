@@ -1,10 +1,10 @@
 """Trains again and again in processes that are SIGKILLed or stopped at random steps; then tells what became of it.
 
-``python -m trainer_lives TRAINER MODULE TASK SEED KILLS`` where TRAINER is ``package.module:Class``, MODULE the one whose
-``_SAVED_EVERY_S`` says how often a checkpoint is written within an epoch, and TASK a file with a TrainingTask. Each life is
-a fork of this process, which has imported everything and computed nothing. A step is whatever lasts on the disk, a
-report, or a question whether to stop. Prints one JSON line: for each run, the SHA-256 of the files of its model, its
-history, and how its lives ended; the first run was left in peace.
+``python -m trainer_lives TRAINER MODULE TASK SEED KILLS`` where TRAINER is ``package.module:Class``, MODULE the one
+whose ``_SAVED_EVERY_S`` says how often a checkpoint is written within an epoch, and TASK a file with a TrainingTask.
+Each life is a fork of this process, which has imported everything and computed nothing. A step is whatever lasts on the
+disk, a report, or a question whether to stop. Prints one JSON line: for each run, the SHA-256 of the files of its
+model, its history, and how its lives ended; the first run was left in peace.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ class Lives:
             often, stop = dice.random() < 0.7, dice.random() < 0.25
             if stop:
                 self.live(directory, stop_at=dice.randint(0, steps // 2), often=often)
-            ended.append("killed" if not self.live(directory, kill_at=dice.randint(1, steps), often=often) else "ended")
+            told = self.live(directory, kill_at=dice.randint(1, steps), often=often)
+            ended.append("ended" if told else "killed")
+            if told:  # before it came to the step it was to die at
+                break
         return {"ended": ended, **self.last(directory)}
 
     def last(self, directory: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import typer.main
 
-from clinic_ai import benching, contract, hookspecs
+from clinic_ai import benching, contract, describing, hookspecs
 from clinic_ai.cli.verbs import app
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def promises() -> list[str]:
     ]
     methods = [
         name
-        for protocol in (contract.Engine, contract.Trainer, benching.Bencher)
+        for protocol in (contract.Engine, contract.Trainer, benching.Bencher, describing.Describer)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     ]

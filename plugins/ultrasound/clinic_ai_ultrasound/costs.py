@@ -17,8 +17,11 @@ from torch import nn
 
 from clinic_ai.contract import LoadedModel
 from clinic_ai.errors import ModelError
+from clinic_ai_ultrasound.laying import quantised_layers
 from clinic_ai_ultrasound.loading import FAMILIES, linear_layers
 
+INTERPRETER_MB = 900
+"""Memory of Python with torch and transformers, before any model."""
 _MEASURED = 768
 """Side of the matrices that tell how fast this machine computes."""
 _UTILISATION = 0.5
@@ -59,11 +62,7 @@ class Sizes:
         """Count the parameters of a model of ``config``, which needs no memory; see ``on_meta``."""
         total = sum(weights.numel() for weights in model.parameters())
         qformer = sum(weights.numel() for weights in model.qformer.parameters()) + model.query_tokens.numel()
-        quantised = [
-            module
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and not name.startswith("qformer") and not name.endswith("lm_head")
-        ]
+        quantised = quantised_layers(model).values()
         linear = sum(module.weight.numel() for module in quantised)
         vision, text = config.vision_config, config.text_config
         return cls(

@@ -29,6 +29,7 @@ from clinic_ai.ml.precision import Computing
 from clinic_ai.ml.rescue import NotFinite, Portions, Rescue, require_finite
 from clinic_ai_ultrasound.collating import IGNORED, Batch, Row, collate
 from clinic_ai_ultrasound.features import Features
+from clinic_ai_ultrasound.laying import bring_back, is_laid_aside
 from clinic_ai_ultrasound.loading import Base, linear_layers
 from clinic_ai_ultrasound.recipe import AdapterRecipe
 
@@ -51,7 +52,11 @@ def add_adapter(base: Base, recipe: AdapterRecipe) -> PeftModel:
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=targets, bias="none"
     )
     torch.manual_seed(recipe.seed_of(0))
-    return get_peft_model(base.model, config)
+    aside = is_laid_aside(base.model)
+    adapted = get_peft_model(base.model, config)
+    if aside:
+        bring_back(adapted, base.device)
+    return adapted
 
 
 def forward(base: Base, batch: Batch, features: Tensor, **loss: Any) -> Any:

@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +36,7 @@ from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
 from clinic_ai.heap import give_back
 from clinic_ai.ml.precision import has_bfloat16
+from clinic_ai_ultrasound.laying import Room
 
 BASE_SLOT = "base"
 IMAGE_TOKEN = "<image>"  # noqa: S105 - the word that stands for a part of the image
@@ -96,11 +98,11 @@ class Base:
         return self.processor.tokenizer
 
 
-def load_base(model: LoadedModel, device: Device) -> Base:
-    """Load ``model`` on ``device``.
+def load_base(model: LoadedModel, device: Device, room: Room | None = None) -> Base:
+    """Load ``model`` on ``device``; with a ``room``, what does not fit into it is laid aside.
 
     Raise ModelError if it is no base of this plugin, if a file is missing or not what its manifest says, if the
-    weights do not fit the config, or if it could not see the image.
+    weights do not fit the config, if it could not see the image, or if a quantised one does not fit into its room.
     """
     _hush()
     checked = _Checked(model)
@@ -110,7 +112,8 @@ def load_base(model: LoadedModel, device: Device) -> Base:
     torch.set_num_threads(max(1, device.threads))
     config = checked.config(family)
     processor = _processor(checked, config)
-    loaded = _weights(checked, family, config, dtype, place)
+    where = {"": place} if room is None else _map(checked, family, config, place, room)
+    loaded = _weights(checked, family, config, dtype, where, room)
     if checked.quantisation == "int8":
         _let_go_of_files(loaded)
     _require_sight(checked, loaded)
@@ -125,10 +128,20 @@ def linear_layers(model: Model) -> dict[str, list[tuple[int, int]]]:
     Of each, (columns, rows) of its weights. The one that turns what it says into words is none of them.
     """
     found: dict[str, list[tuple[int, int]]] = {}
-    for name, module in model.language_model.named_modules():
-        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
-            found.setdefault(name.rpartition(".")[2], []).append((module.in_features, module.out_features))
+    for name, shape in adapted_layers(model).items():
+        found.setdefault(name.rpartition(".")[2], []).append(shape)
     return found
+
+
+def adapted_layers(model: Model, targets: Sequence[str] | None = None) -> dict[str, tuple[int, int]]:
+    """Return (columns, rows) of those layers by their whole names; with ``targets``, of those whose names end so."""
+    return {
+        f"language_model.{name}": (module.in_features, module.out_features)
+        for name, module in model.language_model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and not name.endswith("lm_head")
+        and (targets is None or name.rpartition(".")[2] in targets)
+    }
 
 
 def served_dtype(declared: str, place: torch.device) -> torch.dtype:
@@ -168,7 +181,7 @@ class _Checked:
 
     def __init__(self, model: LoadedModel) -> None:
         manifest, values = model.manifest, model.manifest.parameters
-        self.label = model.ref.label()
+        self.label, self.manifest = model.ref.label(), manifest
         self.directory = Path(model.directory)
         self.quantisation = manifest.quantisation
         self.family = str(values.get("family", ""))
@@ -248,14 +261,32 @@ def _processor(checked: _Checked, config: Any) -> Processor:
     return processor
 
 
-def _weights(checked: _Checked, family: Family, config: Any, dtype: torch.dtype, place: torch.device) -> Any:
+def _map(checked: _Checked, family: Family, config: Any, place: torch.device, room: Room) -> dict[str, Any]:
+    with torch.device("meta"):
+        empty = family.model(config)
+    empty.tie_weights()
+    found = room.map_of(empty, checked.manifest, place)
+    if checked.quantisation != "none" and set(found.values()) != {str(place)}:
+        raise ModelError(
+            f"The base {checked.label} does not fit into the memory of the GPU, and weights of a quantised base cannot "
+            "be laid aside.",
+            remedy='Train on the processor (training.device = "cpu" in clinic.toml), on a larger GPU, or on a smaller '
+            "base.",
+        )
+    return found
+
+
+def _weights(
+    checked: _Checked, family: Family, config: Any, dtype: torch.dtype, where: dict[str, Any], room: Room | None
+) -> Any:
     quantised = BitsAndBytesConfig(load_in_8bit=True) if checked.quantisation == "int8" else None
     try:
         loaded, report = family.model.from_pretrained(
             str(checked.directory),
             config=config,
             dtype=dtype,
-            device_map={"": place},
+            device_map=where,
+            offload_folder=None if room is None else str(room.folder),
             quantization_config=quantised,
             use_safetensors=True,
             local_files_only=True,
@@ -293,7 +324,7 @@ def _let_go_of_files(model: Any) -> None:
 def _require_sight(checked: _Checked, model: Any) -> None:
     """Raise ModelError if a weight is not a number, or if nothing of the image could reach the language model."""
     for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
             checked.refuse(f"its weights {name} are not all finite numbers")
     # transformers begins with zeros: they are still there if nobody trained or loaded them, and all queries are one.
     if not model.query_tokens.any():

@@ -23,6 +23,7 @@ from clinic_ai.errors import ModelError
 from clinic_ai.ml.checkpoints import fingerprint, write_durably
 from clinic_ai.ml.finished import keep_result, kept_result
 from clinic_ai.ml.records import Record
+from clinic_ai.ml.rescue import NoMemoryLeft, clear_cache
 from clinic_ai_ultrasound.answering import fitting
 from clinic_ai_ultrasound.candidate import DIRECTORY, SUMMARY, Candidate
 from clinic_ai_ultrasound.collating import Row, encode, shortest_answer
@@ -31,9 +32,10 @@ from clinic_ai_ultrasound.dataset import described, labelled, refuse_empty
 from clinic_ai_ultrasound.evaluation import Compared, Model, Said, ask_all, calibrate, generation_of
 from clinic_ai_ultrasound.features import Features, Stopped, compute_features, key_of
 from clinic_ai_ultrasound.fitting import LOSS, METRIC, METRIC_NAME, VALIDATION_LOSS, AdapterFit, FitState
+from clinic_ai_ultrasound.gpu_room import GpuRoom
 from clinic_ai_ultrasound.kept_answers import KeptAnswers
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
-from clinic_ai_ultrasound.plan import BEAMS, PF_DAY, mean_tokens
+from clinic_ai_ultrasound.plan import BEAMS, PF_DAY, mean_tokens, memory_of
 from clinic_ai_ultrasound.plugin import describe_plugin
 from clinic_ai_ultrasound.recipe import AdapterRecipe
 from clinic_ai_ultrasound.report import Finished, write_report
@@ -81,10 +83,8 @@ class Run:
         before = kept_result(self._directory, whole_run)
         if before is not None:
             return before
-        self._base = load_base(self._base_model, self._task.device.model_copy(update={"threads": self._threads}))
         try:
-            fit = self._fit(self._features())
-            state = self._train(fit)
+            fit, state = self._fitted()
         except Stopped:
             return TrainingResult(state="stopped", notes=(*self._notes, "Stopped while images were looked at."))
         self._notes += fit.notes
@@ -113,9 +113,25 @@ class Run:
             "recipe": self._recipe.trained_by(),
         }
 
-    @property
-    def _threads(self) -> int:
-        return self._task.limits.threads
+    def _fitted(self) -> tuple[AdapterFit, FitState]:
+        """Load the base, look at the images and fit. Raise Stopped, or NoMemoryLeft if nothing helps."""
+        gpu = GpuRoom(self._task, memory_of(self._examples, self._recipe, self._sizes, self._base_model))
+        device = self._task.device.model_copy(update={"threads": self._task.limits.threads})
+        while True:
+            self._base = load_base(self._base_model, device, gpu.room())
+            try:
+                fit = self._fit(self._features())
+                return fit, self._train(fit)
+            except NoMemoryLeft:
+                if not gpu.shrink(self._base.quantisation):
+                    raise
+            # Only here is the error gone, and with it what its frames held of the base.
+            del self._base
+            clear_cache()
+            self._notes.append(
+                "The memory of the GPU did not suffice for one answer at a time; half of the base was laid aside, and "
+                "the run went on from its newest checkpoint."
+            )
 
     def _features(self) -> Features:
         learned = [example for example in self._examples if example.split != "test"]

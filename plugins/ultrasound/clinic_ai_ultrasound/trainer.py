@@ -17,12 +17,14 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.describing import DescribeTask, ModelStats
 from clinic_ai.domain import ModelRef
 from clinic_ai.gating import Judgement, JudgeTask
 from clinic_ai_ultrasound.adapters import Adapters
 from clinic_ai_ultrasound.answering import fitting
 from clinic_ai_ultrasound.costs import sizes_of
 from clinic_ai_ultrasound.dataset import labelled
+from clinic_ai_ultrasound.describing import describe
 from clinic_ai_ultrasound.evaluation import Compared, Model, ask_all, generation_of, scores_alone
 from clinic_ai_ultrasound.judging import judge as judge_model
 from clinic_ai_ultrasound.loading import load_base
@@ -91,3 +93,10 @@ class UltrasoundTrainer:
         Raise DatasetError if there are none, ModelError if the base is missing or not that of the adapter.
         """
         return judge_model(task)
+
+    def describe(self, task: DescribeTask) -> ModelStats:
+        """Say what a model is made of and what its training would take, before anything is loaded.
+
+        Raise ModelError if its files do not say, DatasetError if the recipe has a key or value that is not usable.
+        """
+        return describe(task)

@@ -11,10 +11,11 @@ from tiny import make_base
 from clinic_ai.contract import Device
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.ml.rescue import Portions, is_cuda_error, is_out_of_memory
-from clinic_ai_ultrasound import fitting
+from clinic_ai_ultrasound import fitting, laying
 from clinic_ai_ultrasound.collating import collate, encode
 from clinic_ai_ultrasound.features import Stopped, compute_features, key_of
 from clinic_ai_ultrasound.fitting import AdapterFit, add_adapter, forward
+from clinic_ai_ultrasound.laying import Room, is_laid_aside
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.pictures import picture
 from clinic_ai_ultrasound.recipe import AdapterRecipe
@@ -256,3 +257,108 @@ def test_other_errors_are_not_taken_for_these():
     assert not is_cuda_error(RuntimeError("size mismatch"))
     with pytest.raises(ValueError, match="out of memory"):
         Portions(4).each([1, 2], lambda _: (_ for _ in ()).throw(other))
+
+
+def test_a_portion_that_was_halved_stays_so_in_the_next_process(tmp_path, fit_in, monkeypatch):
+    recipe = AdapterRecipe(epochs=2, rate=1e-2, batch=4)
+    seen = failing(monkeypatch, MemoryError())
+
+    class Died(BaseException):
+        pass
+
+    def die(*_):
+        raise Died
+
+    with pytest.raises(Died):
+        fit_in(tmp_path, recipe).run(die, lambda _: None, lambda: False)
+    seen.clear()
+    resumed = fit_in(tmp_path, recipe)
+    assert (resumed.state.step, resumed.rescue.portions.rows) == (1, 2)
+    run(resumed)
+    assert max(seen[:6]) == 2
+
+
+class Diverging:
+    """Lets the loss of some steps be no number, by their order."""
+
+    def __init__(self, monkeypatch, *steps: int) -> None:
+        self._real, self._steps, self._asked = fitting.forward, steps, 0
+        monkeypatch.setattr(fitting, "forward", self)
+
+    def __call__(self, base, batch, given, **loss):
+        output = self._real(base, batch, given, **loss)
+        if loss:
+            self._asked += 1
+            if self._asked in self._steps:
+                output.loss = output.loss * float("nan")
+        return output
+
+
+def test_a_loss_that_is_no_number_goes_back_with_half_the_rate(tmp_path, fit_in, monkeypatch):
+    recipe = AdapterRecipe(epochs=2, rate=1e-2, batch=4, patience=0)
+    Diverging(monkeypatch, 7)
+    fit = fit_in(tmp_path, recipe)
+    state = run(fit)
+    assert fit.rescue.rate == 0.5
+    assert "the loss of step 2 of epoch 2 was no finite number" in fit.notes[0]
+    assert all(np.isfinite(weights).all() for weights in state.best.values())
+    assert fit_in(tmp_path, recipe).rescue.rate == 0.5
+    Diverging(monkeypatch, *range(1, 99))
+    with pytest.raises(ModelError, match="Training does not hold: the loss of step 1 of epoch 1"):
+        run(fit_in(tmp_path / "other", recipe))
+    again = fit_in(tmp_path / "other", recipe)
+    assert (again.rescue.lowered, again.state.step) == (2, 0)
+
+
+def test_a_curriculum_changes_what_an_epoch_learns_from(tmp_path, fit_in):
+    fit = fit_in(tmp_path, AdapterRecipe(epochs=4, rate=1e-2, batch=2, patience=1, curriculum="1:4,2:5"))
+    steps = []
+    state = fit.run(lambda *place: steps.append(place[:2]), lambda _: None, lambda: False)
+    # Of 18 answers 6 are "The image shows the femur.", 6 "In the left half.", 3 "Yes.", 3 "No, it is cut off."
+    assert [(entry["stage"], entry["answers"]) for entry in state.history[:3]] == [(1, 9), (2, 18), (3, 18)]
+    assert steps[:5] == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]
+    assert (fit.steps_after(1), fit.steps_after(2), fit.steps) == (5, 14, 32)
+    assert fit.notes[:2] == (
+        "Curriculum, stage 1 of 3 from epoch 1: answers of at most 4 words (9 of 18).",
+        "Curriculum, stage 2 of 3 from epoch 2: answers of at most 5 words (18 of 18).",
+    )
+
+
+def test_patience_of_zero_goes_to_the_last_epoch(tmp_path, fit_in):
+    state = run(fit_in(tmp_path, AdapterRecipe(epochs=5, rate=0.5, batch=6, patience=0)))
+    assert len(state.history) == 5
+
+
+def test_other_targets_are_trained(base):
+    with pytest.raises(DatasetError, match="targets name gate_proj; the language model of this base has fc1, fc2"):
+        add_adapter(base, AdapterRecipe(targets="gate_proj"))
+    adapted = add_adapter(base, AdapterRecipe(targets="out_proj,fc1"))
+    names = {name.split(".")[-4] for name, weights in adapted.named_parameters() if weights.requires_grad}
+    assert names == {"out_proj", "fc1"}
+
+
+def test_fewer_digits_change_little(tmp_path, fit_in, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    recipe = {"epochs": 2, "rate": 1e-2, "batch": 4, "dropout": 0.0}
+    whole = run(fit_in(tmp_path / "whole", AdapterRecipe(**recipe, precision="float32")))
+    fewer = run(fit_in(tmp_path / "fewer", AdapterRecipe(**recipe, precision="bfloat16")))
+    assert 0 < abs(fewer.history[-1]["loss"] - whole.history[-1]["loss"]) < 0.1
+    assert all(weights.dtype == np.float32 for weights in fewer.best.values())
+
+
+def test_a_base_that_is_laid_aside_learns_the_same(tmp_path, tiny, loaded, dataset, features, monkeypatch):
+    """accelerate brings the weights from the disk, layer by layer, forward and back."""
+    monkeypatch.setattr(laying, "_MIB", 1)
+    size = sum(weights.numel() * weights.element_size() for weights in loaded.model.parameters())
+    found = []
+    for room in (None, Room(size // 2, 0, tmp_path / "aside")):
+        base = load_base(tiny, Device(), room)
+        assert is_laid_aside(base.model) == (room is not None)
+        train, validation = (rows_of(base, dataset, split) for split in ("train", "validation"))
+        recipe = AdapterRecipe(epochs=1, rate=1e-2, batch=6, dropout=0.0)
+        fit = AdapterFit(base, train, validation, features, recipe, tmp_path / str(room is None), "one")
+        fit._load({name: np.full_like(value, 0.1) for name, value in fit.state.best.items()})
+        found.append(run(fit))
+    assert found[1].history[0]["loss"] == pytest.approx(found[0].history[0]["loss"], abs=1e-6)
+    for name, weights in found[0].best.items():
+        np.testing.assert_allclose(found[1].best[name], weights, atol=1e-6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,16 @@ from PIL import Image
 from clinic_ai.contract import Dataset, Device, Limits, TrainingProgress, TrainingTask
 from clinic_ai.domain import Generation, QuestionAnswer
 from clinic_ai.errors import DatasetError, ModelError
+from clinic_ai.gating import JudgeTask
 from clinic_ai.ml.model_files import open_model
+from clinic_ai_ultrasound import evaluation
 from clinic_ai_ultrasound.adapters import Adapters
-from clinic_ai_ultrasound.answering import SHORTEST, answer, fitting, look
+from clinic_ai_ultrasound.answering import SHORTEST, Answered, answer, fitting, look
+from clinic_ai_ultrasound.kept_answers import KeptAnswers
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.pictures import picture
 from clinic_ai_ultrasound.recipe import AdapterRecipe
+from clinic_ai_ultrasound.scoring import normalised
 from clinic_ai_ultrasound.trainer import UltrasoundTrainer
 
 RECIPE = {"epochs": 12, "patience": 12, "rate": 2e-2}
@@ -117,6 +124,24 @@ def test_its_figures_are_those_of_the_model_it_made(finished, dataset, tiny):
     assert alone.values == {key: result.scores.values[f"base_{key}"] for key in alone.values}
 
 
+def test_what_it_answers_about_test_images_is_what_it_was_measured_on(finished, dataset, tiny):
+    result, directory, _ = finished
+    model = open_model(directory / "model")
+    task = JudgeTask(model=model, base=tiny, dataset=dataset, limits=Limits(), device=Device())
+    adapter = UltrasoundTrainer().judge(task)
+    base = UltrasoundTrainer().judge(task.model_copy(update={"model": tiny, "base": None}))
+    assert adapter.metric == "mean"
+    assert [row.key for row in adapter.rows] == [row.key for row in base.rows]
+    for judgement, name in ((adapter, "exact_match"), (base, "base_exact_match")):
+        assert sum(row.score for row in judgement.rows) / len(judgement.rows) == result.scores.values[name]
+    right = {row.key: row for row in adapter.rows if row.score == 1.0}
+    pairs = {f"{e.sha256} {n}": pair for e in dataset.examples for n, pair in enumerate(e.pairs, start=1)}
+    assert right
+    assert all(normalised(row.text) == normalised(pairs[key].answer) for key, row in right.items())
+    with pytest.raises(ModelError, match="cannot be judged without its base"):
+        UltrasoundTrainer().judge(task.model_copy(update={"base": None}))
+
+
 def test_it_leaves_a_report_without_patients(finished, dataset):
     result, directory, _ = finished
     summary = json.loads((directory / "training_summary.json").read_text())
@@ -143,7 +168,72 @@ def test_it_says_how_far_it_is(finished):
     assert [progress.step for progress in epochs] == [18 * progress.epoch for progress in epochs]
     assert epochs[0].steps == 216
     assert all(progress.eta_s >= 0 for progress in epochs)
+    computed = [progress.pf_days for progress in seen]
+    assert computed == sorted(computed)
+    assert computed[-1] > 0
     assert [progress.message for progress in seen][-2:] == ["answers the validation part", "answers the test part"]
+
+
+def test_what_is_finished_is_told_again_and_not_done_again(tmp_path, finished, dataset, tiny, monkeypatch):
+    """The daemon may be killed between the end of a training and the entry of its candidate."""
+    shutil.copytree(finished[1], tmp_path / "run")
+    task = task_in(tmp_path / "run", dataset, tiny)
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())
+    kept["result"]["model_directory"] = str(tmp_path / "run" / "model")
+    (tmp_path / "run" / "result.json").write_text(json.dumps(kept))
+    with monkeypatch.context() as patch:
+        patch.setattr("clinic_ai_ultrasound.run.load_base", lambda *_: pytest.fail("loaded again"))
+        again = UltrasoundTrainer().train(task, Recorder())
+    assert again.model_copy(update={"model_directory": finished[0].model_directory}) == finished[0]
+    before = (finished[1] / "model" / "model.toml").read_bytes()
+    assert (tmp_path / "run" / "model" / "model.toml").read_bytes() == before
+    # Of a model that is not whole, another recipe or another run, nothing is told.
+    weights = tmp_path / "run" / "model" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    mended = UltrasoundTrainer().train(task, Recorder())
+    assert (mended.scores, weights.read_bytes()) == (finished[0].scores, whole)
+
+
+def test_answers_are_kept_line_by_line(tmp_path):
+    path, said = tmp_path / "answers.jsonl", [Answered("Yes.", -0.25, ()), Answered("", math.nan, ("cut_off",))]
+    kept = KeptAnswers(path, "this")
+    for key in ("one", "two"):
+        kept.add(key, said)
+    assert KeptAnswers(path, "this").get("two")[0] == said[0]
+    assert math.isnan(KeptAnswers(path, "this").get("two")[1].mean_log_probability)
+    path.write_bytes(path.read_bytes()[:-5])
+    torn = KeptAnswers(path, "this")
+    assert (torn.get("one")[0], torn.get("two")) == (said[0], None)
+    torn.add("three", said)
+    assert len(KeptAnswers(path, "this")) == 2
+    assert len(KeptAnswers(path, "other")) == 0
+    path.write_bytes(b"\xff")
+    assert len(KeptAnswers(path, "this")) == 0
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path, finished, dataset, tiny, monkeypatch):
+    task = task_in(tmp_path / "run", dataset, tiny)
+    # Ten images are looked at and there are twelve epochs of 18 steps; then it answers, four images of six.
+    UltrasoundTrainer().train(task, Recorder(10 + 12 * 18 + 5))
+    asked = []
+    real = evaluation._answers
+    monkeypatch.setattr(evaluation, "_answers", lambda *words: asked.append(words[2].sha256) or real(*words))
+    resumed = UltrasoundTrainer().train(task, Recorder())
+    assert len(asked) == 2  # of the last image of the test part, base and adapter
+    assert resumed.scores == finished[0].scores
+
+
+def test_history_and_best_epochs_are_tables_while_it_goes_on(tmp_path, finished, dataset, tiny):
+    task = task_in(tmp_path / "run", dataset, tiny)
+    stopped = UltrasoundTrainer().train(task, Recorder(10 + 18 * 2 + 9))
+    with (tmp_path / "run" / "training_history.csv").open(newline="") as stream:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    assert rows == list(stopped.history)
+    assert len(rows) == 2
+    with (finished[1] / "best_results.csv").open(newline="") as stream:
+        best = [int(row["epoch"]) for row in csv.DictReader(stream)]
+    assert best[-1] == json.loads((finished[1] / "training_summary.json").read_text())["best_epoch"]
 
 
 @pytest.mark.parametrize(("stop_at", "epochs"), [(40, 1), (10 + 12 * 18 + 5, 12)])
@@ -217,6 +307,9 @@ def test_the_plan_counts_and_follows_the_recipe(dataset, tiny):
     one, many = (trainer.plan(dataset, Limits(), {"epochs": epochs, "batch": 4}, tiny) for epochs in (1, 50))
     assert (one.steps, many.steps) == (5, 250)
     assert many.pf_days > one.pf_days > 0
+    more = trainer.plan(dataset, Limits(), {"rank": 64, "keep": 9, "targets": "q_proj,k_proj,v_proj,out_proj"}, tiny)
+    assert more.disk_mb > one.disk_mb > 0
+    assert trainer.plan(dataset, Limits(), {"curriculum": "9:4"}, tiny).steps == 9 * 9 + 18
     assert many.seconds > one.seconds
     assert one.notes[:3] == (
         "train: 6 images, 18 questions, 3 patients.",

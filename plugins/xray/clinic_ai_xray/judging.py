@@ -12,9 +12,12 @@ from clinic_ai_xray.served import ServedModel
 def judge(task: JudgeTask) -> Judgement:
     """Return the calibrated probability of each readable test image that is labelled for the model's condition.
 
-    Raise ModelError if the model is damaged or judges nothing, DatasetError unless both classes are among the images.
+    A base that has learned nothing says nothing. Raise ModelError if the model is damaged, DatasetError unless both
+    classes are among the images.
     """
     served = ServedModel(task.model, task.device)
+    if served.untrained:
+        return Judgement(metric="auroc", figure="nothing", rows=())
     examples = [e for e in task.dataset.examples if e.split == "test" and served.condition in e.labels]
     if not examples:
         raise DatasetError(

@@ -15,9 +15,11 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.describing import DescribeTask, ModelStats
 from clinic_ai.gating import Judgement, JudgeTask
 from clinic_ai_xray.bench import bench, judge
 from clinic_ai_xray.dataset import condition_of, labelled
+from clinic_ai_xray.describing import describe
 from clinic_ai_xray.judging import judge as judge_model
 from clinic_ai_xray.plan import plan_of
 from clinic_ai_xray.recipe import TailRecipe
@@ -74,3 +76,10 @@ class XrayTrainer:
         Raise ModelError if the model is damaged, DatasetError unless both classes are among the images.
         """
         return judge_model(task)
+
+    def describe(self, task: DescribeTask) -> ModelStats:
+        """Say what a model is made of and what its training would take, before anything is loaded.
+
+        Raise ModelError if its files do not say, DatasetError if the recipe has a key or value that is not usable.
+        """
+        return describe(task)

@@ -27,7 +27,9 @@ from clinic_ai.contract import (
     TrainRequest,
 )
 from clinic_ai.errors import ChildRefused, DatasetError, PluginError
+from clinic_ai.gating import JudgeTask
 from clinic_ai.ml.calibration import conformal_band
+from clinic_ai.ml.metrics import auroc
 from clinic_ai.ml.model_files import open_model
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.workers import trainer as workers_trainer
@@ -99,6 +101,24 @@ def test_it_learns_the_phantoms_and_exports_a_model(finished, corpus):
     assert summary["export_parity"] < 1e-4
     again = XrayTrainer().evaluate(model, corpus)
     assert again.values["auroc"] == pytest.approx(result.scores.values["auroc"])
+
+
+def test_what_it_makes_of_test_images_is_what_it_was_measured_on(finished, corpus):
+    result, _, _ = finished
+    model = open_model(Path(result.model_directory))
+    task = JudgeTask(model=model, dataset=corpus, limits=Limits(), device=Device())
+    found = XrayTrainer().judge(task)
+    assert (found.metric, found.figure) == ("auroc", "AUROC for pneumonia")
+    test = {example.sha256: example for example in corpus.examples if example.split == "test"}
+    assert {row.key for row in found.rows} == set(test)
+    assert all(row.label == test[row.key].labels["pneumonia"] for row in found.rows)
+    assert all(row.patient_key == test[row.key].patient_key for row in found.rows)
+    labels, scores = [row.label for row in found.rows], [row.score for row in found.rows]
+    assert auroc(labels, scores) == pytest.approx(result.scores.values["auroc"])
+    assert set(found.rows[0].groups) == {"sex", "age", "view", "station", "model"}
+    untested = corpus.model_copy(update={"examples": tuple(e for e in corpus.examples if e.split != "test")})
+    with pytest.raises(DatasetError, match="No test image of the dataset is labelled for pneumonia"):
+        XrayTrainer().judge(task.model_copy(update={"dataset": untested}))
 
 
 def left_after(seen: list[TrainingProgress]) -> dict[int, float | None]:

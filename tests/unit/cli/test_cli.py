@@ -254,9 +254,9 @@ def test_route_explain_of_a_path_reads_the_header_and_leaves_the_file(home: Home
 
 
 def test_train_recipe_is_read_as_numbers_and_words() -> None:
-    from clinic_ai.cli.training import _pair
+    from clinic_ai.cli.training import pair_of
 
-    assert [_pair(t) for t in ("a=1", "b=0.5", "c=true", "d=fast", "e=x=y")] == [
+    assert [pair_of(t) for t in ("a=1", "b=0.5", "c=true", "d=fast", "e=x=y")] == [
         ("a", 1),
         ("b", 0.5),
         ("c", True),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import curves
+import known_curves
 import pytest
 
 from clinic_ai.cli import main
@@ -42,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_file_is_told_in_words_a_plot_and_costs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLINIC_AI_HOME", str(tmp_path / "there is none"))
     file, figure = tmp_path / "loss.csv", tmp_path / "loss.png"
-    points = enumerate(curves.losses(120, middle=0), start=1)
+    points = enumerate(known_curves.losses(120, middle=0), start=1)
     file.write_text("step,loss\n" + "".join(f"{50 * number},{loss}\n" for number, loss in points))
     code, out = run("--csv", str(file), "--target", "0.34", "--output", str(figure), *COSTS)
     assert code == Exit.DONE, out
@@ -67,7 +67,7 @@ def test_a_file_is_told_in_words_a_plot_and_costs(run: Run, tmp_path: Path, monk
 def test_a_run_of_the_home_is_told_for_machines(home: Home, run: Run) -> None:
     database = Database(home.database)
     database.open()
-    run_id = curves.add_run(database, curves.losses(30, noise=0.2))
+    run_id = known_curves.add_run(database, known_curves.losses(30, noise=0.2))
     database.close()
     code, out = run(run_id, "--json")
     found = json.loads(out)

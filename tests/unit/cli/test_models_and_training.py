@@ -92,6 +92,28 @@ def test_a_model_is_measured_and_its_int8_version_becomes_a_candidate(
     assert run("model", "bench", "tiny", "scalar", "2", str(labelled))[0] == Exit.CONFLICT
 
 
+def test_a_model_is_described_before_it_is_loaded(
+    home: Home, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out = run("model", "stats", "tiny")
+    assert (code, "No model of tiny is active." in out) == (Exit.NOT_FOUND, True)
+    tiny_learner.write_model(tmp_path / "m", 2.0, version="2")
+    assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
+    code, out = run("model", "stats", "tiny", "scalar", "2")
+    assert (code, "cannot describe its models: its trainer has no `describe`" in out) == (Exit.FAILED, True)
+    manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyDescriber"})
+    monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
+    code, out = run("model", "stats", "tiny", "scalar", "2", "--set", "rank=3", "--gpu-memory", "10")
+    assert code == Exit.DONE
+    assert re.search(r"tiny/scalar/2 \(\w+\): 1 parameters, 3 numbers are trained\.", out)
+    assert "weight 1 1 3 8 B" in out
+    assert "in all 80 B" in out
+    assert "1 parts, 8 B of weights, would lie in the memory of the processor. Light." in out
+    code, out = run("model", "stats", "tiny", "scalar", "2", "--json")
+    assert json.loads(out)["stats"]["memory"]["optimiser"] == 16
+    assert run("model", "stats", "tiny", "scalar")[0] == Exit.USAGE
+
+
 def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, run: Run, labelled: Path) -> None:
     code, out = run("train", "run", "tiny", str(labelled), "--json")
     row = json.loads(out)
@@ -108,7 +130,7 @@ def test_a_candidate_is_examined_approved_by_name_promoted_and_on_record(
 ) -> None:
     manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyJudge"})
     monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
-    (home.clinic_toml).write_text(home.clinic_toml.read_text() + '\n[review]\nreviewers = ["Dr. A. Example"]\n')
+    home.clinic_toml.write_text('[review]\nreviewers = ["Dr. A. Example"]\n')
     tiny_learner.write_model(tmp_path / "m", 0.0, version="1")
     assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
     assert run("model", "promote", "tiny", "scalar", "1")[0] == Exit.DONE

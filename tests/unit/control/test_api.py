@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import curves
 import httpx
+import known_curves
 import pytest
 from control_room import SECRET, Room
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
 
 from clinic_ai import errors
@@ -22,6 +23,7 @@ from clinic_ai.control.forecast_views import ForecastOrder
 from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
+from clinic_ai.control.stats_views import StatsOrder
 from clinic_ai.control.training_views import CheckOrder
 from clinic_ai.control.views import RunOrder
 from clinic_ai.domain import GuardAction, StudyState
@@ -210,6 +212,10 @@ def test_models_and_training_answer_through_the_real_rooms(room: Room, client: C
     bench = BenchOrder(plugin="echo", name="none", version="1")
     with pytest.raises(Conflict, match="has no trainer"):
         client.bench_model(bench)
+    with pytest.raises(Conflict, match="has no trainer"):
+        client.model_stats(StatsOrder(plugin="echo"))
+    with pytest.raises(ValidationError, match="by its name and its version"):
+        StatsOrder(plugin="echo", name="alone")
 
 
 def test_policy_is_tested_in_a_child_beside_the_one_in_force(room: Room, client: Client, tmp_path: Path) -> None:
@@ -300,6 +306,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/models/promote",
         "/v1/models/record",
         "/v1/models/rollback",
+        "/v1/models/stats",
         "/v1/models/verify",
         "/v1/imports",
         "/v1/imports/{import_id}",
@@ -320,6 +327,9 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/reviews/{artefact_id}/amend",
         "/v1/reviews/{artefact_id}/reject",
         "/v1/reviews/{review_id}/consent",
+        "/v1/datasets",
+        "/v1/datasets/{dataset_id}",
+        "/v1/datasets/{dataset_id}/check",
         "/v1/runs",
         "/v1/runs/check",
         "/v1/runs/{run_id}/forecast",
@@ -349,7 +359,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
 
 
 def test_a_forecast_is_told_to_whoever_may_read(room: Room) -> None:
-    known = curves.add_run(room.database, curves.losses(60))
+    known = known_curves.add_run(room.database, known_curves.losses(60))
     with room.client(monitor=True) as monitor:
         found = monitor.forecast_run(known, ForecastOrder(target=0.34, watts=50.0))
         assert found.forecast.fit.points == 60

@@ -91,6 +91,10 @@ class TestFigures:
         assert alone.candidate is not None
         assert alone.candidate_interval is not None
         assert (alone.incumbent, alone.difference, alone.interval) == (None, None, None)
+        silent = Judgement(metric="mean", figure="nothing", rows=())
+        one_row = Judgement(metric="auroc", figure="it", rows=rows(labels, one, np.arange(60)))
+        assert compare(one_row, silent) == compare(one_row, None)
+        assert compare(one_row, silent).alone
 
     def test_two_different_figures_are_not_compared(self) -> None:
         row = rows([1], np.ones(1), [0])
@@ -129,11 +133,11 @@ class TestHonesty:
         generator = np.random.default_rng(12)
         for patients in (12, 40):
             proven = 0
-            for _ in range(200):
+            for _ in range(120):
                 labels, one, other = clinic(generator, patients, 0.0)
                 interval = compared(labels, one, other, np.arange(2 * patients) // 2).overall.interval
                 proven += interval is not None and interval[0] > 0
-            assert proven / 200 <= 0.05
+            assert proven / 120 <= 0.05
 
     def test_a_loss_in_one_group_is_found_there_and_in_no_other(self) -> None:
         generator = np.random.default_rng(13)
@@ -143,7 +147,8 @@ class TestHonesty:
         sex = {False: "male", True: "female"}
 
         def groups(row: int) -> dict[str, str]:
-            return {"sex": sex[bool(poisoned[row])], "station": f"s{row // 2 % 3}", "view": "unknown"}
+            station = f"s{row // 2 % 3}"
+            return {"sex": sex[bool(poisoned[row])], "station": station, "view": "unknown", "model": "the only one"}
 
         found = compared(labels, one, other, np.arange(400) // 2, groups)
         assert [(g.trait, g.group) for g in found.groups] == [
@@ -164,11 +169,11 @@ class TestHonesty:
     def test_many_groups_do_not_make_a_loss_of_chance(self) -> None:
         generator = np.random.default_rng(14)
         accused = 0
-        for _ in range(60):
+        for _ in range(40):
             labels, one, other = clinic(generator, 150, 0.0)
             found = compared(labels, one, other, np.arange(300) // 2, lambda row: {"station": f"s{row // 2 % 10}"})
             accused += any(group.interval is not None and group.interval[1] < 0 for group in found.groups)
-        assert accused / 60 <= 0.15
+        assert accused / 40 <= 0.15
 
     def test_small_groups_are_counted_and_not_judged(self) -> None:
         labels, one, other = clinic(np.random.default_rng(0), 40, 0.0)

@@ -107,11 +107,26 @@ def test_drawn_noise_is_like_the_noise_it_was_made_of():
     steps, losses = curve(9, points=800, phi=0.6, noise=0.3)
     law = fit_law(steps, losses)
     jacobian = np.stack([steps**-law.b, -law.a * np.log(steps) * steps**-law.b, np.ones_like(steps)], axis=1)
-    noise = noise_of(losses - law.at(steps), jacobian, np.random.default_rng(1))
+    noise = noise_of(losses - law.at(steps), steps, jacobian, np.random.default_rng(1))
     drawn = noise.draw(50, np.random.default_rng(2))
     assert drawn.shape == (800, 50)
     assert drawn.std() == pytest.approx(0.3, rel=0.15)
     assert (drawn[1:] * drawn[:-1]).sum() / (drawn**2).sum() == pytest.approx(0.6, abs=0.08)
+
+
+def test_noise_that_gets_smaller_is_drawn_so_and_makes_intervals_honest():
+    steps, even = curve(5, points=500, c=9, noise=1.0)
+    law = 10 * steps**-0.5 + 9
+    falling = law + (even - law) * 0.5 * (steps / steps[0]) ** -0.5
+    fit = Fit(steps, falling, replicates=199)
+    assert fit.noise.trend == pytest.approx(-0.5, abs=0.15)
+    drawn = fit.noise.draw(100, np.random.default_rng(0))
+    sizes = np.sqrt((drawn**2).mean(axis=1))
+    expected = steps**-0.5
+    assert sizes[1:50].mean() / sizes[-50:].mean() == pytest.approx(
+        expected[1:50].mean() / expected[-50:].mean(), rel=0.5
+    )
+    assert Fit(steps, even, replicates=199).noise.trend == 0
 
 
 def test_the_same_curve_gives_the_same_forecast():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import curves
+import known_curves
 import pytest
 
 from clinic_ai.domain import Spent
@@ -37,15 +37,15 @@ def forecasts(home: Home, database: Database) -> Iterator[Forecasts]:
 
 
 def test_what_more_would_cost_is_told_from_the_ledger_of_the_run(forecasts: Forecasts, database: Database) -> None:
-    curve = curves.losses(120)
-    steps = 120 * curves.STEPS_PER_EPOCH
+    curve = known_curves.losses(120)
+    steps = 120 * known_curves.STEPS_PER_EPOCH
     # 6,000 steps: 3 s each at 360 W
     spent = Spent(seconds=3.0 * steps, kwh=3.0 * steps * 360 / 3.6e6, pf_days=6e-4, money=9.0)
-    run_id = curves.add_run(database, curve, spent=spent)
+    run_id = known_curves.add_run(database, curve, spent=spent)
     found = forecasts.of_run(run_id, ForecastWish(target=0.34, larger=3.0))
     forecast, rates = found.forecast, found.rates
     assert (forecast.name, forecast.unit) == (f"run {run_id}", "step")
-    assert forecast.last_step == 119.5 * curves.STEPS_PER_EPOCH
+    assert forecast.last_step == 119.5 * known_curves.STEPS_PER_EPOCH
     assert forecast.identifiable, forecast.reasons
     assert forecast.fit.c.low < 0.3 < forecast.fit.c.high
     assert (rates.seconds, rates.kwh, rates.pf_days) == (pytest.approx(3), pytest.approx(3e-4), pytest.approx(1e-7))
@@ -70,31 +70,31 @@ def test_what_more_would_cost_is_told_from_the_ledger_of_the_run(forecasts: Fore
 def test_a_run_at_work_is_told_from_what_its_trainer_wrote_aside_and_its_plan(
     forecasts: Forecasts, database: Database, home: Home
 ) -> None:
-    curve = curves.losses(60)
-    run_id = curves.add_run(database, curve, finished=False, epochs=200)
+    curve = known_curves.losses(60)
+    run_id = known_curves.add_run(database, curve, finished=False, epochs=200)
     with pytest.raises(InputError, match="has no loss curve yet: it is RUNNING"):
         forecasts.of_run(run_id, ForecastWish())
     (home.runs / run_id).mkdir(parents=True)
-    (home.runs / run_id / HISTORY).write_text(curves.as_csv(curve))
+    (home.runs / run_id / HISTORY).write_text(known_curves.as_csv(curve))
     found = forecasts.of_run(run_id, ForecastWish())
     assert found.forecast.fit.points == 60
-    assert found.forecast.last_step == 59.5 * curves.STEPS_PER_EPOCH
+    assert found.forecast.last_step == 59.5 * known_curves.STEPS_PER_EPOCH
     assert "By the plan of this run, which the ledger does not confirm: 2 s a step at 100 W." in found.rates.basis
     assert found.rates.pf_days == pytest.approx(1e-6)
 
 
 def test_no_link_is_followed_to_a_history(forecasts: Forecasts, database: Database, home: Home, tmp_path: Path) -> None:
-    run_id = curves.add_run(database, curves.losses(60), finished=False)
+    run_id = known_curves.add_run(database, known_curves.losses(60), finished=False)
     (home.runs / run_id).mkdir(parents=True)
     elsewhere = tmp_path / "elsewhere.csv"
-    elsewhere.write_text(curves.as_csv(curves.losses(60)))
+    elsewhere.write_text(known_curves.as_csv(known_curves.losses(60)))
     (home.runs / run_id / HISTORY).symlink_to(elsewhere)
     with pytest.raises(InputError, match="cannot be read safely"):
         forecasts.of_run(run_id, ForecastWish())
 
 
 def test_what_a_curve_does_not_tell_is_a_sentence_of_the_child(forecasts: Forecasts, database: Database) -> None:
-    run_id = curves.add_run(database, curves.losses(12))
+    run_id = known_curves.add_run(database, known_curves.losses(12))
     with pytest.raises(InputError) as refused:
         forecasts.of_run(run_id, ForecastWish())
     assert refused.value.message == "The loss curve has 12 points; a forecast needs 20 at least."
@@ -103,7 +103,7 @@ def test_what_a_curve_does_not_tell_is_a_sentence_of_the_child(forecasts: Foreca
 
 
 def test_a_run_that_is_not_identifiable_gets_ranges_or_nothing(forecasts: Forecasts, database: Database) -> None:
-    run_id = curves.add_run(database, curves.losses(30, noise=0.2))
+    run_id = known_curves.add_run(database, known_curves.losses(30, noise=0.2))
     found = forecasts.of_run(run_id, ForecastWish(target=0.31))
     assert not found.forecast.identifiable
     half, target, twice, _ = found.purchases

@@ -101,6 +101,41 @@ def test_the_images_of_a_folder_go_with_the_patient_that_a_review_names(
     assert all(before[example.sha256] == example.split for example in (*folder.examples, *reviews.examples))
 
 
+def test_of_two_reviews_the_newest_counts_and_an_image_of_two_patients_is_left_out(
+    school: School, frozen: Datasets
+) -> None:
+    reviewed(school, 1, Presence.PRESENT, image=tiny_png("same"), patient_key="a" * 64)
+    reviewed(school, 2, Presence.ABSENT, image=tiny_png("same"), patient_key="a" * 64)
+    reviewed(school, 3, image=tiny_png("torn"))
+    reviewed(school, 4, image=tiny_png("torn"))
+    reviewed(school, 5)
+    dataset = frozen.gather(TINY, ("reviews",), "ada")
+    assert {e.patient_key: e.labels["pneumonia"] for e in dataset.examples} == {"a" * 64: 0, f"{5:064x}": 1}
+    assert any("reviewed studies give the same image to two patients" in note for note in dataset.notes)
+
+
+def test_a_name_that_adds_nothing_else_is_known_from_then_on(
+    school: School, frozen: Datasets, drop: Callable[..., Path]
+) -> None:
+    for number in range(1, 21):
+        reviewed(school, number)
+    first = frozen.gather(TINY, ("reviews",), "ada")
+    for number in range(1, 21):
+        drop(f"reviewed {number}", True, f"folder {number}")
+    assert frozen.gather(TINY, BOTH, "bert").dataset_id == first.dataset_id
+    with school.database.read() as c:
+        assert [folder.given_by for folder in store.lineage_of(c, first.dataset_id).folders] == ["bert"]
+    for number in range(1, 21):
+        drop(f"reviewed {number}", True, f"folder {number}").unlink()
+        drop(f"new {number}", True, f"folder {number}")
+    splits = {example.patient_key: example.split for example in first.examples}
+    later = frozen.gather(TINY, ("labels",), "ada")  # without the images that both names share
+    with school.database.write() as c:
+        names = {patient_key(site_key(c), f"folder {number}"): f"{number:064x}" for number in range(1, 21)}
+    assert len(later.examples) == 20
+    assert all(splits[names[example.patient_key]] == example.split for example in later.examples)
+
+
 def test_one_patient_is_said_in_a_sentence(school: School, frozen: Datasets) -> None:
     reviewed(school, 1)
     with pytest.raises(DatasetError, match="of one patient; nothing could be validated on another") as error:

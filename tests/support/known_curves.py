@@ -17,7 +17,7 @@ STEPS_PER_EPOCH = 50
 
 
 def losses(points: int, *, noise: float = 0.01, seed: int = 0, middle: float = 0.5) -> list[float]:
-    """Return losses of epochs by the law 4 · t^(−0.5) + 0.3 over steps, an epoch at its middle, or its end at 0."""
+    """Return losses of epochs, 4 · t^(−0.5) + 0.3 over steps; ``middle`` 0.5: of the middle of each, 0: of its end."""
     drawn = random.Random(seed)
     steps = ((epoch - middle) * STEPS_PER_EPOCH for epoch in range(1, points + 1))
     return [4 * t**-0.5 + 0.3 + drawn.gauss(0, noise) for t in steps]
