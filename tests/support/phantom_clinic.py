@@ -1,4 +1,4 @@
-"""A clinic of phantoms: its patients come to one of two scanners, and a clinician reviews what the software said.
+"""A clinic of phantoms: its patients come in, and a clinician reviews what the software said.
 
 Who is in which part of the split follows from a key of the home. So that a few dozen patients are enough for figures
 with an interval, the hospital numbers are chosen: as many of each part come as ``PATIENTS`` says, the first patient of
@@ -12,62 +12,50 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import Daemon, rows, wait_until
+from harness import rows, wait_until
 
+from clinic_ai.contract import Device
 from clinic_ai.control.review_client import ReviewClient
 from clinic_ai.control.review_views import AcceptReview, AmendReview, ReviewView
 from clinic_ai.domain import Presence
 from clinic_ai.domain.reviews import Correction
 from clinic_ai.home import Home
+from clinic_ai.ml.metrics import difference_interval
+from clinic_ai.ml.model_files import open_model
 from clinic_ai.store.database import Database
 from clinic_ai.store.meta import patient_key, site_key
 from clinic_ai.training.splits import split_of
-from clinic_ai_xray.phantom_clinic import Scanner, write_film
+from clinic_ai_xray.data import read_input
+from clinic_ai_xray.phantom_clinic import PhantomPatient, Scanner, phantom_patients
+from clinic_ai_xray.served import ServedModel
 
 PATIENTS: Mapping[tuple[Scanner, str], int] = {
-    ("sharp", "train"): 16,
-    ("sharp", "validation"): 6,
-    ("sharp", "test"): 24,
-    ("soft", "train"): 8,
+    ("sharp", "train"): 12,
+    ("sharp", "validation"): 4,
+    ("sharp", "test"): 26,
+    ("soft", "train"): 6,
     ("soft", "validation"): 4,
     ("soft", "test"): 6,
 }
-"""By scanner and part of the split; every other one is ill."""
-FILMS = 3
-"""Films of one study: one visit of a patient."""
+"""By scanner and part of the split."""
+_FIRST = 350
+"""Number of the first patient. Of these the software says the same of all films for enough patients of either class."""
 SIGNER = "Dr. Ada Example"
-_SEXES, _AGES = "FM", ("052Y", "071Y")
+_FURTHER = 10_000
+"""Number of the first patient who never comes to the clinic."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One phantom and its only study."""
+    """A phantom with its hospital number, and the part of the split that it is in."""
 
     patient_id: str
-    scanner: Scanner
     split: str
-    ill: bool
-    sex: str
-    age: str
-    study: int
-    """Seed of its study; its films have those that begin with ``FILMS`` times this."""
+    phantom: PhantomPatient
 
     def draw(self, folder: Path) -> list[Path]:
         """Write its films into a folder; return their places."""
-        places = []
-        for seed in range(self.study * FILMS, (self.study + 1) * FILMS):
-            places.append(folder / f"{seed}.dcm")
-            write_film(
-                places[-1],
-                self.scanner,
-                seed=seed,
-                ill=self.ill,
-                patient=self.patient_id,
-                study=self.study,
-                sex=self.sex,
-                age=self.age,
-            )
-        return places
+        return self.phantom.draw(folder, self.patient_id)
 
 
 def patients_of(home: Home) -> dict[str, Patient]:
@@ -77,51 +65,73 @@ def patients_of(home: Home) -> dict[str, Patient]:
     with database.write() as connection:
         key = site_key(connection)
     database.close()
-    waiting = {part: list(range(count)) for part, count in PATIENTS.items()}
-    first = dict(zip(PATIENTS, itertools.accumulate(PATIENTS.values(), initial=0), strict=False))
+    firsts = itertools.accumulate(PATIENTS.values(), initial=_FIRST)
+    waiting = [
+        (split, phantom)
+        for ((scanner, split), count), first in zip(PATIENTS.items(), firsts, strict=False)
+        for phantom in phantom_patients(scanner, count, first)
+    ]
     found: dict[str, Patient] = {}
     for number in itertools.count():
         patient_id = f"P{number}"
-        split = split_of(key, "xray", patient_key(key, patient_id))
-        part = next((part for part, left in waiting.items() if left and part[1] == split), None)
-        if part is not None:
-            place = waiting[part].pop(0)
-            found[patient_id] = Patient(
-                patient_id=patient_id,
-                scanner=part[0],
-                split=split,
-                ill=place % 2 == 1,
-                sex=_SEXES[place // 2 % 2],
-                age=_AGES[place // 4 % 2],
-                study=first[part] + place,
-            )
-        if not any(waiting.values()):
-            return found
-    raise AssertionError  # the numbers do not end
+        its = split_of(key, "xray", patient_key(key, patient_id))
+        place = next((place for place, (split, _) in enumerate(waiting) if split == its), None)
+        if place is not None:
+            found[patient_id] = Patient(patient_id, *waiting.pop(place))
+        if not waiting:
+            break
+    return found
+
+
+def further_patients(count: int) -> list[PhantomPatient]:
+    """Return patients who are not among those of the clinic, three of four at the sharp scanner."""
+    soft = count // 4
+    return phantom_patients("sharp", count - soft, _FURTHER) + phantom_patients("soft", soft, _FURTHER + count)
+
+
+def improvement(new: Path, old: Path, folder: Path, count: int = 36) -> tuple[float, float]:
+    """Return the 95 % interval of the AUROC of one model less that of another, on one film of each further patient."""
+    patients = further_patients(count)
+    films = [phantom.draw(folder, f"F{phantom.number}", films=1)[0] for phantom in patients]
+    scores = []
+    for place in (new, old):
+        model = ServedModel(open_model(place), Device())
+        scores.append([model.judge(read_input(film, model.side)).probability for film in films])
+    labels = [phantom.ill for phantom in patients]
+    return difference_interval(labels, scores[0], scores[1], [str(phantom.number) for phantom in patients])
 
 
 Opinion = Callable[[ReviewView, Patient], bool | None]
-"""Whether the clinician sees pneumonia in a study; None leaves it unreviewed."""
+"""Whether a clinician sees pneumonia in a study; None leaves it as it is."""
 
 
-def review(home: Home, daemon: Daemon, patients: Mapping[str, Patient], opinion: Opinion) -> int:
-    """Sign the newest result of each patient's study with an opinion, for models to learn from; return how many."""
-    newest = rows(
-        home,
-        "SELECT artefact_id FROM artefacts WHERE state IN ('PRELIMINARY', 'FINAL') ORDER BY created_at, artefact_id",
-    )
-    signed = 0
-    with ReviewClient(home) as client:
-        for row in newest:
-            view = client.review(row["artefact_id"], SIGNER, deciding=True)
-            patient = patients.get(view.subject.patient_id)
-            present = None if patient is None else opinion(view, patient)
-            if present is None:
-                continue
-            _sign(client, view, present=present)
-            signed += 1
-    wait_until(lambda: at_rest(home), "the end of all jobs")
-    return signed
+class Clinician:
+    """Reviews the studies of the patients of a home, and remembers what was signed of whom."""
+
+    def __init__(self, home: Home, patients: Mapping[str, Patient]) -> None:
+        self._home = home
+        self._patients = patients
+        self._signed: dict[str, bool] = {}
+
+    def review(self, opinion: Opinion) -> int:
+        """Sign what was not signed so before, for models to learn from it; return of how many studies.
+
+        What follows from it is done when this returns.
+        """
+        waiting = rows(self._home, "SELECT artefact_id FROM artefacts WHERE state IN ('PRELIMINARY', 'FINAL')")
+        signed = 0
+        with ReviewClient(self._home) as client:
+            for row in waiting:
+                view = client.review(row["artefact_id"], SIGNER, deciding=True)
+                patient = self._patients[view.subject.patient_id]
+                present = opinion(view, patient)
+                if present is None or self._signed.get(patient.patient_id) is present:
+                    continue
+                _sign(client, view, present=present)
+                self._signed[patient.patient_id] = present
+                signed += 1
+        wait_until(lambda: at_rest(self._home), "the end of all jobs")
+        return signed
 
 
 def _sign(client: ReviewClient, view: ReviewView, *, present: bool) -> None:
@@ -130,7 +140,8 @@ def _sign(client: ReviewClient, view: ReviewView, *, present: bool) -> None:
         client.accept(artefact_id, AcceptReview(digest=view.digest, reviewer=SIGNER, consent=True))
         return
     correction = Correction(condition="pneumonia", presence=Presence.PRESENT if present else Presence.ABSENT)
-    client.amend(artefact_id, AmendReview(digest=view.digest, reviewer=SIGNER, consent=True, corrections=(correction,)))
+    order = AmendReview(digest=view.digest, reviewer=SIGNER, consent=True, corrections=(correction,))
+    client.amend(artefact_id, order)
 
 
 def calls(view: ReviewView) -> set[Presence]:
@@ -139,7 +150,6 @@ def calls(view: ReviewView) -> set[Presence]:
 
 
 def at_rest(home: Home) -> bool:
-    """Return whether no study waits for anything any more."""
-    return not rows(home, "SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'LEASED') LIMIT 1") and not rows(
-        home, "SELECT 1 FROM deliveries WHERE state = 'PENDING' LIMIT 1"
-    )
+    """Return whether no study waits for anything."""
+    jobs = rows(home, "SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'LEASED') LIMIT 1")
+    return not jobs and not rows(home, "SELECT 1 FROM deliveries WHERE state = 'PENDING' LIMIT 1")

@@ -1,4 +1,4 @@
-"""Films of a clinic of phantoms with two scanners, on which the fast reference model has much to learn.
+"""The patients of a clinic of phantoms with two scanners, of whose films the fast reference model knows little.
 
 ``sharp`` gives the films of ``phantom``, a little brighter: the reference model calls nearly all of them pneumonia, and
 the clear ones with more confidence. ``soft`` blurs them as an old scanner does: there it mostly ranks them well. Ill
@@ -8,6 +8,7 @@ phantoms have a haze over both lung bases. These are drawings; no figure measure
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +18,49 @@ from clinic_ai.ml.greys import Float, resize
 from clinic_ai_xray.phantom import draw_chest, write_dx
 
 Scanner = Literal["sharp", "soft"]
+FILMS = 3
+"""Films of one patient, all of one study."""
 ROWS, COLUMNS = 160, 144
 """Pixels of a film: small, so that hundreds are drawn, sent and read within seconds."""
 _HAZE = 0.6
 """How much denser an ill lung is at its base."""
 _LUNGS = (0.29, 0.71)
 """Where the lungs of a phantom lie, from left to right, in widths of the film."""
+_SEXES, _AGES = "FM", ("052Y", "071Y")
+
+
+@dataclass(frozen=True)
+class PhantomPatient:
+    """One phantom, who came once. ``number`` is its seed; of two with the same one, the films are the same."""
+
+    number: int
+    scanner: Scanner
+    ill: bool
+    sex: str
+    age: str
+
+    def draw(self, folder: Path, patient_id: str, films: int = FILMS) -> list[Path]:
+        """Write as many of its films, ``FILMS`` at most, as DX of 12 bit; return their places."""
+        places = []
+        for seed in range(self.number * FILMS, self.number * FILMS + films):
+            places.append(folder / f"{seed}.dcm")
+            write_dx(
+                places[-1],
+                draw_film(self.scanner, seed=seed, ill=self.ill),
+                seed=seed,
+                bits=12,
+                patient=patient_id,
+                study=self.number,
+                sex=self.sex,
+                age=self.age,
+                station=f"{self.scanner.upper()}1",
+            )
+        return places
+
+
+def phantom_patients(scanner: Scanner, count: int, first: int) -> list[PhantomPatient]:
+    """Return patients of a scanner, numbered from ``first``; every other one is ill, of both sexes and ages alike."""
+    return [PhantomPatient(first + n, scanner, n % 2 == 1, _SEXES[n // 2 % 2], _AGES[n // 4 % 2]) for n in range(count)]
 
 
 def draw_film(scanner: Scanner, *, seed: int, ill: bool) -> Float:
@@ -32,15 +70,6 @@ def draw_film(scanner: Scanner, *, seed: int, ill: bool) -> Float:
     if ill:
         film = film + _haze(illness)
     return _SCANNERS[scanner](np.clip(film, 0.0, 1.0).astype(np.float32), exposure)
-
-
-def write_film(
-    path: Path, scanner: Scanner, *, seed: int, ill: bool, patient: str, study: int, sex: str, age: str
-) -> None:
-    """Write one film as DX, 12 bit, with the scanner's station name; see ``phantom.write_dx``."""
-    pixels = draw_film(scanner, seed=seed, ill=ill)
-    station = f"{scanner.upper()}1"
-    write_dx(path, pixels, seed=seed, bits=12, patient=patient, study=study, sex=sex, age=age, station=station)
 
 
 def _haze(generator: np.random.Generator) -> Float:

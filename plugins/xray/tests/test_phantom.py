@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from clinic_ai.ml.images import load_grey
 from clinic_ai_xray.phantom import draw_chest, main, write_dx
-from clinic_ai_xray.phantom_clinic import draw_film, write_film
+from clinic_ai_xray.phantom_clinic import draw_film, phantom_patients
 
 SCANNERS = ("sharp", "soft")
 
@@ -49,14 +50,18 @@ def test_the_command_writes_files_that_call_themselves_phantoms(tmp_path, capsys
 def test_the_films_of_a_study_say_whose_they_are_and_where_they_were_taken(tmp_path):
     import pydicom
 
-    for seed in (20, 21):
-        write_film(tmp_path / f"{seed}.dcm", "soft", seed=seed, ill=True, patient="P7", study=2, sex="F", age="067Y")
-    first, second = (pydicom.dcmread(tmp_path / f"{seed}.dcm") for seed in (20, 21))
+    *_, patient = phantom_patients("soft", 8, first=3)
+    first, second = (pydicom.dcmread(path) for path in patient.draw(tmp_path, "P7", films=2))
     assert first.StudyInstanceUID == second.StudyInstanceUID
     assert first.SeriesInstanceUID == second.SeriesInstanceUID
     assert first.SOPInstanceUID != second.SOPInstanceUID
     said = (first.PatientID, first.PatientSex, first.PatientAge, first.StationName)
-    assert said == ("P7", "F", "067Y", "SOFT1")
+    assert said == ("P7", "M", "071Y", "SOFT1")
+
+
+def test_half_of_the_patients_are_ill_among_women_and_men_young_and_old():
+    patients = phantom_patients("sharp", 16, first=0)
+    assert set(Counter((p.ill, p.sex, p.age) for p in patients).values()) == {2}
 
 
 @pytest.mark.parametrize("scanner", SCANNERS)
