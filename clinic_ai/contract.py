@@ -341,15 +341,21 @@ Recipe = dict[str, float | int | str | bool]
 """What a person chose of a training run; the keys are the trainer's own."""
 
 
+Count = Annotated[int, Field(ge=0, le=10**12)]
+"""A number of steps or MiB; no machine has more."""
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""Seconds, or PF-days: what is charged to budgets, so never less than nothing."""
+
+
 class TrainingPlan(Word):
     """What a run will cost, before it starts."""
 
-    steps: int
-    epochs: int
-    memory_mb: int
-    seconds: float
-    pf_days: float
-    disk_mb: int = 0
+    steps: Count
+    epochs: Count
+    memory_mb: Count
+    seconds: Amount
+    pf_days: Amount
+    disk_mb: Count = 0
     """What the run directory takes at most, checkpoints included."""
     notes: tuple[str, ...] = ()
 
@@ -371,16 +377,16 @@ class TrainingTask(Word):
 class TrainingProgress(Word):
     """Where a run stands; sent often, stored by the daemon."""
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
+    epoch: Count
+    epochs: Count
+    step: Count
+    steps: Count
     loss: float | None = None
     metric: float | None = None
-    metric_name: str = ""
+    metric_name: Words = ""
     eta_s: float | None = None
-    message: str = ""
-    pf_days: float | None = None
+    message: Words = ""
+    pf_days: Amount | None = None
     """Computation of this process so far, where the trainer counts it."""
 
 

@@ -37,7 +37,8 @@ def configure(level: Literal["debug", "info", "warning", "error"], form: Literal
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Standard error as it is when something is logged: tests, and whoever redirects it, put another in its place.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     warnings.showwarning = _library_warned

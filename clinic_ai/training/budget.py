@@ -59,13 +59,15 @@ class Budget:
         ahead: Spent,
         busy_percent: float | None = None,
         pid: int | None = None,
+        planned: bool = False,
     ) -> Verdict:
         """Return whether a run may work now, and if not the first reason why. Call it once a second while one does.
 
         ``reading`` is None if the sensors cannot be read. ``night`` and ``year`` were spent so far; ``ahead`` is what
         it will cost until the next call and until it has stopped, so that it is paused before a limit and not after.
         ``at_once``: a person did not want to wait for a window. ``busy_percent`` is what the run's own process takes
-        of one core, and ``pid`` its number, where they are known.
+        of one core, and ``pid`` its number, where they are known. ``planned``: it runs, and its plan came just now,
+        so that nobody has seen yet whether there is room for it.
         """
         settings, need = self._settings(), need or Need()
         found = list(_calendar(open_until, windows_configured=windows_configured, at_once=at_once))
@@ -76,8 +78,8 @@ class Budget:
         else:
             found += self._heat.judge(settings, reading)
             found += _power(settings, reading)
-            found += _room(settings, reading, need, running=running)
-            found += _gpu_room(settings, reading, need, running=running, pid=pid)
+            found += _room(settings, reading, need, running=running and not planned)
+            found += _gpu_room(settings, reading, need, running=running and not planned, pid=pid)
         if idle_s >= settings.budget.stalled_s:
             found.append(_stalled(settings, need.gpu, idle_s))
         return found[0] if found else Verdict()
@@ -269,7 +271,7 @@ def _gpu_room(
         yield _blind(f"GPU {need.gpu}, on which this run computes, cannot be found any more.")
         return
     most = settings.budget.gpu_memory_mb or gpu.memory_mb
-    used = gpu.used_by.get(pid, 0) if running and pid is not None else 0
+    used = 0 if pid is None else gpu.used_by.get(pid, 0)
     wanted = max(used, 0 if running else need.gpu_memory_mb)
     name = f"GPU {gpu.index} ({gpu.name})"
     if wanted > most:
@@ -278,7 +280,7 @@ def _gpu_room(
             f"The run needs {wanted} MiB of {name}, where training may use {most} MiB (training.budget.gpu_memory_mb).",
             "Raise the limit, or train with a smaller batch.",
         )
-    elif not running and gpu.memory_mb - gpu.memory_used_mb < wanted:
+    elif not running and gpu.memory_mb - gpu.memory_used_mb + used < wanted:
         yield _no(
             PauseCode.GPU_MEMORY,
             f"The run needs {wanted} MiB of {name}, which has {gpu.memory_mb - gpu.memory_used_mb} MiB free.",

@@ -161,9 +161,11 @@ class Night:
 
     def _watch(self, running: Running) -> None:
         """Pause the run at work if it may not go on."""
-        stretch = self._stretch
-        if stretch is None or running.wish is not None:
+        if running.wish is not None:
             return  # it is being ended already
+        if self._stretch is None:  # it was let, and its first row could not be entered
+            self._stretch = self._stretch_of(self._runs.get(running.run_id), running)
+        stretch = self._stretch
         if self._patients.waiting():
             self._pause(stretch, None, study_waits(self._settings()))
             return
@@ -180,16 +182,18 @@ class Night:
             self.awake.hold()
 
     def _verdict(self, stretch: Stretch, reading: Reading | None, until_next_s: float) -> Verdict:
-        now, pid = self._clock.now(), stretch.pid
+        now, pid, run = self._clock.now(), stretch.pid, stretch.run
+        planned = stretch.planned_just_now()
         return self.budget.verdict(
             reading,
             night=stretch.night,
             year=stretch.year,
             open_until=self.calendar.open_until(now),
-            windows_configured=self.calendar.windows.configured,
-            at_once=stretch.run.at_once,
-            need=stretch.need(),
+            windows_configured=self._needs_window(run),
+            at_once=run.at_once,
+            need=stretch.need(still=planned),
             running=True,
+            planned=planned,
             ahead=stretch.ahead(until_next_s),
             busy_percent=None if pid is None else self._load(pid),
             pid=pid,
@@ -260,7 +264,7 @@ class Night:
         if quiet_s < settings.quiet_s and run.pause_code == PauseCode.STUDY:
             return not_quiet_yet(settings), None
         open_until, windows = self.calendar.open_until(now), self.calendar.windows
-        if windows.configured and open_until is None and not run.at_once:
+        if self._needs_window(run) and open_until is None and not run.at_once:
             return self._in_words(Verdict(code=PauseCode.WINDOW)), None
         if not readings:
             readings.append(self._read())
@@ -280,7 +284,7 @@ class Night:
             night=night,
             year=year,
             open_until=open_until,
-            windows_configured=windows.configured,
+            windows_configured=self._needs_window(run),
             at_once=run.at_once,
             need=need_of(run.planned, device.index if device.kind == "cuda" else None, second),
             running=False,
@@ -288,25 +292,32 @@ class Night:
         )
         return verdict, device
 
+    def _needs_window(self, run: RunView) -> bool:
+        """Whether a run works in windows alone: with none left, what the night planned must not go on by day."""
+        return self.calendar.windows.configured or run.origin == "night"
+
     def _begin(self, run: RunView, device: Device, readings: list[Reading | None]) -> bool:
         running = self._runs.let(run.run_id, device)
         if running is None:
             return False
         self._told.pop(run.run_id, None)
-        self._stretch = Stretch(
+        self._stretch = self._stretch_of(run, running)
+        self._stretch.sample(readings[0])
+        self.awake.hold()
+        log.info("run.begins", run=run.run_id, plugin=run.plugin, device=device.kind)
+        return True
+
+    def _stretch_of(self, run: RunView, running: Running) -> Stretch:
+        return Stretch(
             run,
             running,
-            device,
+            running.device or Device(),
             database=self._database,
             settings=self._settings,
             clock=self._clock,
             windows=self.calendar.windows,
             directory=self._directory / run.run_id,
         )
-        self._stretch.sample(readings[0])
-        self.awake.hold()
-        log.info("run.begins", run=run.run_id, plugin=run.plugin, device=device.kind)
-        return True
 
     def _hold(self, run: RunView, verdict: Verdict) -> None:
         """Say why a run waits: at once if that is news, else now and then, for the figures in it change."""
@@ -360,7 +371,8 @@ class Night:
         if verdict.code is not PauseCode.WINDOW:
             return verdict
         opens = self.calendar.windows.next_opening(self._clock.now())
-        when = f"the next opens on {self.calendar.words(opens)}" if opens is not None else "none opens within 400 days"
+        never = "none opens within 400 days" if self.calendar.windows.configured else "there is none any more"
+        when = f"the next opens on {self.calendar.words(opens)}" if opens is not None else never
         return Verdict(
             code=PauseCode.WINDOW,
             sentence=f"No training window is open; {when} (training.window).",

@@ -361,6 +361,8 @@ class Runs:
         with self._changed:
             running.kill_at = min(running.kill_at, time.monotonic() + (0.0 if running.at_once else grace_s))
             self._changed.notify_all()
+        if running.child is not None:
+            running.child.hasten()
         if running.child is not None and not running.at_once:
             running.child.request_stop()
         with self._changed:

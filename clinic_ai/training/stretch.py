@@ -56,6 +56,7 @@ class Stretch:
         self._meter = Meter(settings, self.gpu)
         self._began_at_step = int((run.progress or {}).get("step", 0))
         self._steps_entered = self._began_at_step
+        self._plan_known = run.plan is not None
         self._row: int | None = None
         self._open = Expense(
             run_id=run.run_id,
@@ -144,9 +145,18 @@ class Stretch:
 
     # ------------------------------------------------------------ the run
 
-    def need(self) -> Need:
-        """Return what the run needs, as far as it is known by now."""
-        return need_of(self.running.plan or self.run.planned, self.gpu, self._meter.ahead(1.0))
+    def need(self, *, still: bool = False) -> Need:
+        """Return what the run needs, as far as it is known by now; ``still``: of memory, beside what it has."""
+        need = need_of(self.running.plan or self.run.planned, self.gpu, self._meter.ahead(1.0))
+        child = self.running.child
+        has_mb = child.resident_bytes() // _MIB if still and child is not None else 0
+        return need.model_copy(update={"memory_mb": max(0, need.memory_mb - has_mb)})
+
+    def planned_just_now(self) -> bool:
+        """Return, once, whether the run has got its plan since it began: what it needs was not known then."""
+        news = not self._plan_known and self.running.plan is not None
+        self._plan_known = self._plan_known or news
+        return news
 
     def _step(self) -> int:
         progress = self.running.progress

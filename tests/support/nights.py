@@ -27,7 +27,7 @@ EVENING = datetime(2026, 11, 23, 21, 0, tzinfo=UTC).timestamp()
 """A Monday, an hour before the window opens."""
 WINDOW = TrainingWindow(start="22:00", end="06:00")
 WATTS = 100.0
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 
 
 class SetClock:

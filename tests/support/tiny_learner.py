@@ -55,6 +55,7 @@ def manifest(*, reference_models: tuple[str, ...] = (), spare_models: tuple[str,
         ),
         model_formats=("safetensors",),
         memory_mb=256,
+        devices=("cpu", "cuda"),
         timeout_s=30.0,
         engine="tiny_learner:TinyEngine",
         trainer="tiny_learner:TinyTrainer",
@@ -152,7 +153,9 @@ class TinyTrainer:
     def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe, base: LoadedModel | None = None) -> TrainingPlan:
         if len(dataset.examples) < 3:
             raise DatasetError("Two images are too few.", remedy="Label more.")
-        return TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=1.0, pf_days=0.0)
+        plan = TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=1.0, pf_days=0.0)
+        lies = {key.removeprefix("plan_"): value for key, value in recipe.items() if key.startswith("plan_")}
+        return plan.model_copy(update=lies)
 
     def train(self, task: TrainingTask, progress: Progress) -> TrainingResult:
         directory = Path(task.run_directory)
@@ -165,14 +168,10 @@ class TinyTrainer:
         while state["step"] < steps:
             state = {"step": state["step"] + 1, "weight": state["weight"] + 0.1 * (target - state["weight"])}
             _write(checkpoint, json.dumps(state))
-            self._last = TrainingProgress(
-                epoch=1,
-                epochs=1,
-                step=state["step"],
-                steps=steps,
-                loss=state["weight"],
-                pf_days=(state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0)),
-            )
+            self._last = TrainingProgress(epoch=1, epochs=1, step=state["step"], steps=steps, loss=state["weight"])
+            pf_days = (state["step"] - first) * float(task.recipe.get("pf_days_a_step", 0.0))
+            # A copy is not checked: a trainer may be wrong about it.
+            self._last = self._last.model_copy(update={"pf_days": pf_days})
             progress.report(self._last)
             self._misbehave(task, directory, state["step"], progress)
             if progress.stop_requested() and not task.recipe.get("stubborn"):

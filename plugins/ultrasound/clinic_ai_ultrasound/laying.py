@@ -108,4 +108,4 @@ def bring_back(adapted: PeftModel, device: torch.device) -> None:
                     part.to_empty(device=device)
             layer.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
     model: Any = adapted.get_base_model()
-    model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.language_model.activation_checkpointing_enable({"use_reentrant": False})

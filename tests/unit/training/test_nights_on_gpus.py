@@ -47,7 +47,7 @@ def at_work(night: Simulation, run_id: str, step: int) -> None:
 def test_a_run_on_a_gpu_is_charged_its_power_and_paused_by_its_heat(home: Home, folder: Path) -> None:
     with simulated(home, manifest=learner()) as night:
         gpu(night.sensors)
-        run_id = night.start(folder, hold_every=10)
+        run_id = night.start(folder, paced=10)
         at_work(night, run_id, 10)
         (pid,) = night.processes()
         limit = night.settings.max_memory_mb + CUDA_HOST_MB

@@ -240,6 +240,11 @@ class TestFailure:
         ("recipe", "reason"),
         [
             ({"rubbish_at": 3}, "reported progress that is none"),
+            ({"pf_days_a_step": -1.0}, "reported progress that is none"),
+            ({"pf_days_a_step": 1e300}, "reported progress that is none"),
+            ({"plan_steps": 10**400}, "does not have the promised shape (steps:"),
+            ({"plan_seconds": -1.0}, "does not have the promised shape (seconds:"),
+            ({"plan_disk_mb": -1}, "does not have the promised shape (disk_mb:"),
             ({"elsewhere": True}, "not in its run directory"),
             ({"clinical": True}, "calls itself a reference model or fit for clinical use"),
             ({"slot": "none"}, "is active in the slot none"),
