@@ -424,10 +424,7 @@ class Lookout:
     # ------------------------------------------------------------ what others ask
 
     def newest_at(self) -> float | None:
-        """Return when the newest file came that waits to be taken, UTC seconds; None if none does.
-
-        What lies in an inbox that is offline cannot be taken, and nobody knows for how long.
-        """
+        """Return when the newest file came that waits in an inbox that is there, UTC seconds; None if none does."""
         there = [post.look.newest_at for post in list(self._posts.values()) if len(post.watch) and post.trouble is None]
         return max((newest_at for newest_at in there if newest_at > -math.inf), default=None)
 
