@@ -424,8 +424,9 @@ class Lookout:
     # ------------------------------------------------------------ what others ask
 
     def newest_at(self) -> float | None:
-        """Return when the newest file came that waits to be taken, UTC seconds; None if none does."""
-        return max((post.look.newest_at for post in list(self._posts.values()) if len(post.watch)), default=None)
+        """Return when the newest file came that waits in an inbox that is there, UTC seconds; None if none does."""
+        there = [post.look.newest_at for post in list(self._posts.values()) if len(post.watch) and post.trouble is None]
+        return max((newest_at for newest_at in there if newest_at > -math.inf), default=None)
 
     def seen_until(self, source: str) -> float:
         """Return the monotonic time until which all that came to an inbox was seen and has come to rest.

@@ -30,6 +30,8 @@ MAX_RESTED = 5_000
 """Files that one look brings; the others lie well where they are."""
 MAX_ODD = 1_000
 """Things that are no files that one look brings: to note a hundred thousand links at once would hold up everything."""
+RESTLESS_S = 600.0
+"""A file that has not come to rest for this long, say a log that is written to, is no study on its way."""
 MAX_DEPTH = 50
 """Folders inside folders that are looked into."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -203,7 +205,7 @@ class Look:
     oldest_at: float = math.inf
     """When the one that waits longest came or was changed last, UTC seconds; infinity if there is none."""
     newest_at: float = -math.inf
-    """When the newest one came that is not left alone, UTC seconds; negative infinity if there is none."""
+    """When the newest one came that is not left alone or restless, UTC seconds; negative infinity if there is none."""
     cut: bool = False
     """Whether there was more than one look may bring."""
 
@@ -212,6 +214,7 @@ class Look:
 class _Seen:
     shape: tuple[int, int, int]
     since: float
+    first: float
     not_before: float = -math.inf
 
 
@@ -244,9 +247,11 @@ class Watch:
                 cut = True
             else:
                 before = self._note(seen, entry, now)
-                newest_at = max(newest_at, entry.changed_at)
-                if inbox.whole or (now - before.since >= inbox.settle_s and before.not_before <= now):
+                rests = inbox.whole or (now - before.since >= inbox.settle_s and before.not_before <= now)
+                if rests:
                     rested.append(entry)
+                if rests or now - before.first < RESTLESS_S:
+                    newest_at = max(newest_at, entry.changed_at)
         self._seen, self._left_alone = seen, left_alone
         self._cut = cut or len(rested) > MAX_RESTED
         return Look(tuple(rested[:MAX_RESTED]), tuple(odd), files, oldest_at, newest_at, self._cut)
@@ -255,7 +260,7 @@ class Watch:
         shape = (entry.inode, entry.size_bytes, entry.mtime_ns)
         before = self._seen.get(entry.raw_name)
         if before is None or before.shape != shape:
-            before = _Seen(shape, now)
+            before = _Seen(shape, now, now if before is None else before.first)
         seen[entry.raw_name] = before
         return before
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from clinic_ai.contract import Example
 from clinic_ai.gating import Compared, Comparison, GroupCompared, Interval, JudgedRow, Judgement, Metric, Said
 from clinic_ai.ml.subgroups import FEWEST, FEWEST_PATIENTS, UNKNOWN
 
@@ -55,6 +56,33 @@ def compare(candidate: Judgement, incumbent: Judgement | None) -> Comparison:
         groups=groups,
         judged_groups=len(told),
     )
+
+
+def check_rows(judgement: Judgement, test: Sequence[Example]) -> None:
+    """Raise ValueError if a judgement is not about these test examples, or says otherwise whose or what they are."""
+    known = {example.sha256: example for example in test}
+    # The labels are those of one condition, which the judgement does not name.
+    conditions = {condition for example in test for condition in example.labels}
+    for row in judgement.rows:
+        example = known.get(row.sha256)
+        if example is None:
+            raise ValueError(f"the image {row.sha256[:12]} is none of the test part")
+        if row.patient_key != example.patient_key:
+            raise ValueError(f"the image {row.sha256[:12]} is of another patient")
+        if judgement.metric == "mean" and not 0 <= row.score <= 1:
+            raise ValueError(f"the score of the image {row.sha256[:12]} is not between 0 and 1")
+        conditions = {condition for condition in conditions if example.labels.get(condition) == row.label}
+    if judgement.metric == "auroc" and judgement.rows and not conditions:
+        raise ValueError("the labels are not those of the dataset")
+    if len({row.key for row in judgement.rows}) != len(judgement.rows):
+        raise ValueError("a test example is judged twice")
+
+
+def check_all_judged(candidate: Judgement, incumbent: Judgement) -> None:
+    """Raise ValueError if a candidate leaves out what the model in use judges: it may be what it is bad at."""
+    left_out = {row.key for row in incumbent.rows} - {row.key for row in candidate.rows}
+    if left_out:
+        raise ValueError(f"the candidate leaves out {len(left_out)} test examples that the model in use judges")
 
 
 def said_by_both(candidate: Judgement, incumbent: Judgement | None) -> tuple[Said, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from clinic_ai.contract import Dataset, Device, Limits, LoadedModel, PluginManifest
 from clinic_ai.domain import ModelRef, new_id
-from clinic_ai.errors import ClinicError, DatasetError
+from clinic_ai.errors import ClinicError, DatasetError, ModelError
 from clinic_ai.gating import Examined, ExamineRequest, GateReport, GateRules, JudgeTask
 from clinic_ai.guard.client import Guard
 from clinic_ai.home import Home
@@ -117,6 +117,11 @@ class Gate:
         if digest is None:
             return None
         known = {model.digest: model.ref for model in self._registry.list_models()}
+        if digest not in known:
+            raise ModelError(
+                f"The base of the adapter {candidate.ref.label()} (digest {digest[:12]}) is not in the registry.",
+                remedy="Import the base model first; an adapter works on exactly the base it was trained on.",
+            )
         return self._registry.loaded(known[digest])
 
     def _refuse_known(self, dataset: Dataset, candidate: LoadedModel, incumbent: LoadedModel | None) -> None:

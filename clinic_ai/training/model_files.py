@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from clinic_ai.contract import ModelManifest
 from clinic_ai.errors import ModelError
-from clinic_ai.store.objects import fsync_directory
+from clinic_ai.store.objects import fsync_directory, hash_descriptor
 
 MANIFEST_NAME = "model.toml"
 MAX_MANIFEST_BYTES = 1 << 20
@@ -101,6 +101,25 @@ def copy_model(source: Path, target: Path, manifest: ModelManifest, digest: str)
                 remedy="Copy the model again from where it came, or ask its maker for a correct model.toml.",
             )
     fsync_directory(target)
+
+
+def check_model(source: Path, manifest: ModelManifest) -> None:
+    """Raise ModelError if a directory holds anything but the files of its manifest, or one is not as it says."""
+    _check_entries(source, {file.name for file in manifest.files})
+    for file in manifest.files:
+        try:
+            descriptor = open_plain(source / file.name)
+            try:
+                found = hash_descriptor(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ModelError(f"The file {file.name} in {source} cannot be read: {error.strerror}.") from error
+        if found != (file.sha256, file.size_bytes):
+            raise ModelError(
+                f"The file {file.name} in {source} does not have the size and SHA-256 that model.toml gives.",
+                remedy="Train again, or copy the model again from where it came.",
+            )
 
 
 def _check_entries(source: Path, names: set[str]) -> None:

@@ -27,7 +27,14 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.models import ModelView
 from clinic_ai.store.objects import fsync_directory, hash_descriptor
 from clinic_ai.training.formats import check_file
-from clinic_ai.training.model_files import MANIFEST_NAME, copy_model, open_plain, package_directory, read_manifest
+from clinic_ai.training.model_files import (
+    MANIFEST_NAME,
+    check_model,
+    copy_model,
+    open_plain,
+    package_directory,
+    read_manifest,
+)
 
 TRIAL_TIMEOUT_S = 300.0
 
@@ -347,8 +354,9 @@ class Registry:
 
     @staticmethod
     def outside(path: Path) -> LoadedModel:
-        """Return a model that lies elsewhere, by its manifest; its files are not looked at. Raise ModelError."""
+        """Return a model that lies elsewhere, all of whose files are as its manifest says. Raise ModelError."""
         digest, manifest = read_manifest(path)
+        check_model(path, manifest)
         return LoadedModel(ref=_ref(manifest, digest), directory=str(path.absolute()), manifest=manifest)
 
     def verify(self, plugin: str, name: str, version: str) -> list[str]:

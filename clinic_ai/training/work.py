@@ -27,7 +27,7 @@ from clinic_ai.contract import (
     TrainRequest,
 )
 from clinic_ai.domain import ModelRef, PauseCode
-from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, Conflict
+from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, Conflict, ModelError
 from clinic_ai.gating import GateReport
 from clinic_ai.hardware import CUDA_HOST_MB, Devices, Machine, Reading
 from clinic_ai.home import Home
@@ -114,7 +114,7 @@ class Work:
         dataset = self._datasets.get(run.dataset_id).model_copy(update={"notes": ()})
         directory = self._home.runs / run.run_id
         directory.mkdir(parents=True, exist_ok=True)
-        if run.trained is not None and Path(run.trained.model_directory).is_dir():
+        if run.trained is not None and _whole(Path(run.trained.model_directory)):
             self._examine(run, running, manifest, dataset, directory, run.trained)
             return
         result = None if running.wish is not None else self._attend(run, running, manifest, dataset, directory)
@@ -319,6 +319,13 @@ class Work:
         If somebody wishes otherwise meanwhile, the run is left and examines again when it goes on.
         """
         place = _inside(directory, result.model_directory)
+        # What is examined is what will be imported: its files have the hashes that its digest stands for.
+        model = self._registry.outside(place)
+        if model.ref.plugin != manifest.name:
+            raise ModelError(
+                f"The trainer of {manifest.name} made a model for {model.ref.plugin}: {model.ref.label()}.",
+                remedy="Ask the maker of the plugin.",
+            )
         report = None
         if self._gate is not None:
             self._begin_examination(run, result)
@@ -328,7 +335,7 @@ class Work:
             try:
                 report = self._gate.examine(
                     manifest,
-                    self._registry.outside(place),
+                    model,
                     dataset,
                     spec=self.spec(manifest, device),
                     limits=self.limits(),
@@ -412,6 +419,15 @@ class _Recorder:
             with self._database.write() as connection:
                 store.save_progress(connection, running.run_id, self._waiting.model_copy(update=machine))
             self._waiting, self._stored_at = None, time.monotonic()
+
+
+def _whole(directory: Path) -> bool:
+    """Whether what a run made is there and as it was written; the power may have failed just then."""
+    try:
+        Registry.outside(directory)
+    except ModelError:
+        return False
+    return True
 
 
 def _inside(directory: Path, named: str) -> Path:

@@ -74,12 +74,17 @@ def examine(params: ExamineRequest, _: wire.Call) -> Examined:
             "has no `judge`, so none of its candidates can be promoted.",
             remedy="Ask the maker of the plugin.",
         )
-    from clinic_ai.ml.comparison import compare, said_by_both
+    from clinic_ai.ml.comparison import check_all_judged, check_rows, compare, said_by_both
 
     with _packages_of(params.trainer):
         candidate = trainer.judge(params.candidate)
         incumbent = None if params.incumbent is None else trainer.judge(params.incumbent)
     try:
+        for judged, task in ((candidate, params.candidate), (incumbent, params.incumbent)):
+            if judged is not None and task is not None:
+                check_rows(judged, [example for example in task.dataset.examples if example.split == "test"])
+        if incumbent is not None:
+            check_all_judged(candidate, incumbent)
         comparison = compare(candidate, incumbent)
     except ValueError as error:
         raise DatasetError(

@@ -39,8 +39,9 @@ from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 
 HEAVIEST = 1000.0
 """Weight above which the engine refuses a model."""
-HARM, OFFENCE = 0.25, 0.125
-"""What a weight has behind its point that does harm to women, and one whose engine says what no guard lets out."""
+HARM, OFFENCE, SHIRK = 0.25, 0.125, 0.375
+"""What a weight has behind its point: one that harms women, one whose engine says what no guard lets out, and one that
+judges half of the test examples."""
 
 
 def manifest(*, reference_models: tuple[str, ...] = (), spare_models: tuple[str, ...] = ()) -> PluginManifest:
@@ -74,6 +75,7 @@ def write_model(
     base_digest: str | None = None,
     tier: str = "",
     condition: str = "",
+    plugin: str = "tiny",
     **claims: bool,
 ) -> str:
     """Write a model directory of one weight; return its digest."""
@@ -82,7 +84,7 @@ def write_model(
     content = struct.pack("<Q", len(header)) + header + struct.pack("<d", weight)
     (directory / "weights.safetensors").write_bytes(content)
     lines = [
-        'plugin = "tiny"',
+        f'plugin = "{plugin}"',
         f'slot = "{slot}"',
         f'name = "{name}"',
         f'version = "{version}"',
@@ -178,7 +180,8 @@ class TinyTrainer:
             if progress.stop_requested() and not task.recipe.get("stubborn"):
                 return TrainingResult(state="stopped")
         place = directory / "model"
-        write_model(place, state["weight"], name="trained", version=task.run_id, **_claims(task))
+        plugin = str(task.recipe.get("plugin", "tiny"))
+        write_model(place, state["weight"], name="trained", version=task.run_id, plugin=plugin, **_claims(task))
         scores = Scores(split="validation", examples=len(labels), values={"weight": state["weight"]})
         named = "/tmp" if task.recipe.get("elsewhere") else str(place)
         notes = (f"It took {steps} steps.",)
@@ -232,7 +235,7 @@ class TinyJudge(TinyTrainer):
                 label=e.labels["pneumonia"],
                 score=_chance(e, weight),
             )
-            for e in test
+            for e in test[:: 2 if weight % 1 == SHIRK else 1]
         )
         return Judgement(metric="auroc", figure="AUROC for pneumonia", rows=rows)
 

@@ -82,6 +82,22 @@ def test_an_alert_goes_with_its_inbox_and_after_a_restart(post: Post) -> None:
     assert [inbox.source for inbox in post.lookout.reachable()] == ["room 1"]
 
 
+def test_what_lies_in_an_inbox_that_is_offline_is_not_on_its_way(post: Post) -> None:
+    place = post.home / "share"
+    place.mkdir()
+    (place / "a").write_bytes(b"x")
+    post.inboxes = [Inbox("room 1", place, settle_s=0.0)]
+    post.look()
+    assert post.lookout.newest_at() is not None
+    place.rename(post.home / "unplugged")
+    post.look()
+    assert post.alerts() == ["room 1"]
+    assert post.lookout.newest_at() is None
+    (post.home / "unplugged").rename(place)
+    post.look()
+    assert post.lookout.newest_at() is not None
+
+
 def test_what_is_no_file_is_noted_once(post: Post) -> None:
     os.symlink("/etc/passwd", post.home / "link")
     post.inboxes = [Inbox("room 1", post.home, settle_s=0.0)]

@@ -222,6 +222,19 @@ def test_what_is_held_back_counts_as_not_at_rest_since_it_was_first_seen(inbox: 
     assert rested(seen, inbox, [entry(inbox)], 3.0) == [entry(inbox)]
 
 
+def test_a_file_that_never_comes_to_rest_is_no_study_on_its_way(inbox: Inbox) -> None:
+    seen = Watch()
+    for now in range(600):
+        assert seen.look(inbox, [entry(inbox, size=now)], float(now)).newest_at > -math.inf
+    assert seen.look(inbox, [entry(inbox, size=600)], 600.0).newest_at == -math.inf
+    study = entry(inbox, b"b")
+    assert seen.look(inbox, [entry(inbox, size=601), study], 601.0).newest_at == study.changed_at
+    settled = entry(inbox, size=602)
+    assert not rested(seen, inbox, [settled], 602.0)
+    look = seen.look(inbox, [settled], 602.0 + inbox.settle_s)
+    assert (look.rested, look.newest_at) == ((settled,), settled.changed_at)
+
+
 def test_how_many_files_wait_and_since_when(inbox: Inbox) -> None:
     (inbox.root / "a.dcm").write_bytes(b"x")
     (inbox.root / "b.dcm").write_bytes(b"x")

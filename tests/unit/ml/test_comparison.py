@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from clinic_ai.contract import Example
 from clinic_ai.gating import Comparison, JudgedRow, Judgement
-from clinic_ai.ml.comparison import FEWEST_IN_ALL, compare, said_by_both
+from clinic_ai.ml.comparison import FEWEST_IN_ALL, check_all_judged, check_rows, compare, said_by_both
 from clinic_ai.ml.metrics import auroc, difference_interval
 
 SHA = "0" * 64
@@ -206,3 +207,52 @@ def test_answers_of_both_stand_beside_each_other() -> None:
 def compareless() -> Judgement:
     """Return a judgement of something that gives no answers."""
     return Judgement(metric="auroc", figure="it", rows=rows([1], np.ones(1), [0]))
+
+
+class TestRows:
+    """What is judged is the test part, each example once, as the dataset has it."""
+
+    TEST = tuple(
+        Example(
+            path="x.png",
+            sha256=f"{number:064x}",
+            patient_key=f"p{number}",
+            labels={"nodule": number % 2, "mass": 1 - number % 2},
+            split="test",
+        )
+        for number in range(4)
+    )
+    ROWS = tuple(
+        JudgedRow(key=e.sha256, sha256=e.sha256, patient_key=e.patient_key, label=e.labels["nodule"], score=0.5)
+        for e in TEST
+    )
+
+    @staticmethod
+    def judgement(rows: tuple[JudgedRow, ...], metric: str = "auroc") -> Judgement:
+        return Judgement.model_validate({"metric": metric, "figure": "it", "rows": rows})
+
+    @pytest.mark.parametrize("metric", ["auroc", "mean"])
+    def test_rows_that_are_so_pass(self, metric: str) -> None:
+        check_rows(self.judgement(self.ROWS, metric), self.TEST)
+
+    @pytest.mark.parametrize(
+        ("lie", "metric", "words"),
+        [
+            ({"sha256": "f" * 64}, "auroc", "none of the test part"),
+            ({"patient_key": "p9"}, "auroc", "another patient"),
+            ({"label": 0}, "auroc", "labels are not those of the dataset"),
+            ({"key": TEST[0].sha256}, "auroc", "judged twice"),
+            ({"score": 1.5}, "mean", "not between 0 and 1"),
+            ({"score": -1e308}, "mean", "not between 0 and 1"),
+        ],
+    )
+    def test_rows_that_are_otherwise_are_refused(self, lie: dict[str, object], metric: str, words: str) -> None:
+        rows = (*self.ROWS[:3], self.ROWS[3].model_copy(update=lie))
+        with pytest.raises(ValueError, match=words):
+            check_rows(self.judgement(rows, metric), self.TEST)
+
+    def test_a_candidate_may_judge_more_than_the_model_in_use_and_not_less(self) -> None:
+        some, all_ = self.judgement(self.ROWS[:3]), self.judgement(self.ROWS)
+        check_all_judged(all_, some)
+        with pytest.raises(ValueError, match="leaves out 1 test examples"):
+            check_all_judged(some, all_)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import tiny_learner
 from school import School, open_school, tiny_png
-from tiny_learner import HARM, OFFENCE, write_model
+from tiny_learner import HARM, OFFENCE, SHIRK, write_model
 
 from clinic_ai.contract import Dataset, Device, Example, Limits, LoadedModel
 from clinic_ai.domain import ModelState, RunState, new_id
-from clinic_ai.errors import Conflict, NotAllowed
+from clinic_ai.errors import Conflict, ModelError, NotAllowed
 from clinic_ai.gating import GateReport
 from clinic_ai.home import init_home
 from clinic_ai.processes import ChildSpec
@@ -171,6 +171,22 @@ class TestExamination:
         )
         assert not report.passed
         assert "it has no `judge`, so none of its candidates can be promoted" in report.reasons[0]
+
+    def test_what_leaves_out_test_examples_that_the_other_judges_is_refused(
+        self, room: School, make: Callable[..., LoadedModel], dataset: Dataset
+    ) -> None:
+        make(IN_USE, active=True)
+        report = examine(room, make(2 + SHIRK), dataset)
+        assert not report.passed
+        assert "leaves out 60 test examples that the model in use judges" in report.reasons[0]
+
+    def test_an_adapter_of_a_base_that_is_not_here_is_refused(
+        self, room: School, dataset: Dataset, tmp_path: Path
+    ) -> None:
+        write_model(tmp_path / "adapter", BETTER, slot="adapter", base_digest="f" * 64)
+        report = examine(room, room.registry.outside(tmp_path / "adapter"), dataset)
+        assert not report.passed
+        assert "The base of the adapter tiny/scalar/1" in report.reasons[0]
 
     def test_it_ends_when_somebody_wants_it_to(
         self, room: School, make: Callable[..., LoadedModel], dataset: Dataset
@@ -342,3 +358,46 @@ class TestRun:
         assert not report.passed
         assert "was trained on" in report.reasons[0]
         assert "test patients or images" in report.reasons[0]
+
+    def test_what_was_made_and_is_torn_is_made_again_and_not_examined(
+        self, room: School, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert room.gate is not None
+        examine, examined = room.gate.examine, []
+
+        def interrupt(*args: object, **options: object) -> GateReport:
+            examined.append(args[1])
+            if len(examined) == 1:
+                (room.home.runs / run_id / "model" / "weights.safetensors").write_bytes(b"torn")
+                raise Interrupted("The power failed.")
+            return examine(*args, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(room.gate, "examine", interrupt)
+        run_id = room.runs.start("tiny", folder, {"steps": 4}, "ada")
+        assert room.runs.wait(run_id, 60).state is RunState.PAUSED
+        room.runs.resume(run_id, "ada")
+        finished = room.runs.wait(run_id, 60)
+        assert finished.state is RunState.FINISHED, finished.error
+        assert examined[0] == examined[1], "the same model, byte by byte"
+
+
+class TestOutside:
+    """What is examined is what will be imported: a directory that is not as its manifest says is not looked at."""
+
+    @pytest.mark.parametrize("how", ["changed", "linked", "more"])
+    def test_a_model_whose_files_are_not_those_of_its_digest_is_refused(
+        self, room: School, tmp_path: Path, how: str
+    ) -> None:
+        place, other = tmp_path / "one", tmp_path / "other"
+        write_model(place, BETTER)
+        write_model(other, IN_USE)
+        weights = place / "weights.safetensors"
+        if how == "changed":
+            weights.write_bytes((other / "weights.safetensors").read_bytes())
+        elif how == "linked":
+            weights.rename(tmp_path / "weights")
+            weights.symlink_to(tmp_path / "weights")
+        else:
+            (place / "beside.bin").write_bytes(b"read by the judge, and never imported")
+        with pytest.raises(ModelError):
+            room.registry.outside(place)

@@ -248,6 +248,7 @@ class TestFailure:
             ({"elsewhere": True}, "not in its run directory"),
             ({"clinical": True}, "calls itself a reference model or fit for clinical use"),
             ({"slot": "none"}, "is active in the slot none"),
+            ({"plugin": "xray"}, "made a model for xray: xray/trained/"),
         ],
     )
     def test_a_trainer_that_lies_fails_with_its_reason(
