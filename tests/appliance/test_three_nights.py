@@ -8,6 +8,9 @@ the wrong way round, and in the third from right ones. What is promoted then is 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -222,3 +225,16 @@ def refused(client: PromotionClient, report: GateReport) -> None:
     with pytest.raises(Conflict):
         client.promote_model(PromoteOrder(plugin="xray", name=report.name, version=report.version, reviewer=SIGNER))
     assert in_use(client) == before
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+def test_nights_end_as_they_should_in_many_clinics() -> None:
+    benchmark = Path(__file__).parents[2] / "benchmarks" / "three_nights.py"
+    done = subprocess.run(
+        [sys.executable, str(benchmark), "--clinics", "40"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
