@@ -100,6 +100,11 @@ class GroupCompared(Compared):
     trait: str
     group: str
 
+    @property
+    def title(self) -> str:
+        """The group for people, such as ``sex female``."""
+        return self.group if self.group.startswith(f"{self.trait} ") else f"{self.trait} {self.group}"
+
 
 class Comparison(Word):
     """Two models beside each other; ``judged_groups`` were large enough to tell.

@@ -67,6 +67,7 @@ def _tell(found: StatsView) -> None:
     }
     table(("memory of training", "size"), ((what, size(taken)) for what, taken in needs.items()), empty="")
     for laid in stats.laid:
-        say(f"{laid.parts} parts, {size(laid.size_bytes)} of weights, would lie in {_PLACES[laid.where]}.")
+        parts = "1 part" if laid.parts == 1 else f"{laid.parts} parts"
+        say(f"{parts}, {size(laid.size_bytes)} of weights, would lie in {_PLACES[laid.where]}.")
     for note in stats.notes:
         say(note)

@@ -107,9 +107,9 @@ def _tell_spending(found: SpendingView) -> None:
         (row.run_id, row.plugin, row.state, age(row.planned_seconds), age(row.spent.seconds), f"{row.spent.kwh:.3g}")
         for row in found.compared
     )
-    table(("run", "plugin", "state", "planned", "took", "kWh"), compared, empty="No run has been planned yet.")
+    table(("run", "plugin", "state", "planned", "took", "kWh"), compared, empty="No run has told yet what it costs.")
     rows = map(_row, found.rows[:SHOWN_ROWS])
-    table(("when", "run", "what", "took", "kWh", "°C", "why"), rows, empty="The ledger is empty.")
+    table(("when", "run", "what", "took", "kWh", "°C"), rows, empty="The ledger is empty.")
 
 
 def _spent(spent: SpentView, currency: str) -> str:
@@ -123,7 +123,8 @@ def _row(row: ExpenseView) -> tuple[str, ...]:
 
     hottest = "" if row.peaks.hottest_c is None else f"{row.peaks.hottest_c:.0f}"
     took, kwh = (age(row.spent.seconds), f"{row.spent.kwh:.3g}") if row.kind == "work" else ("", "")
-    return (_when(row.ended_at), row.run_id, row.kind, took, kwh, hottest, row.sentence)
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.ended_at))
+    return (at, row.run_id, f"{row.kind} {row.code}".strip(), took, kwh, hottest)
 
 
 def _when(at: float) -> str:

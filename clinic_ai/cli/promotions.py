@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -166,18 +167,8 @@ def _tell(report: GateReport) -> None:
 def _tell_canary(found: CanaryResult) -> None:
     from clinic_ai.cli.output import say, table
 
-    rows = (
-        (
-            shadow.study_id,
-            _presences(shadow),
-            f"{shadow.document.largest_change:.3f}" if shadow.document.findings else "-",
-            f"{shadow.document.answers_changed} of {shadow.document.answers}" if shadow.document.answers else "-",
-            f"{shadow.document.guard_before.value} → {shadow.document.guard_after.value}",
-        )
-        for shadow in found.differing
-    )
-    headers = ("study", "presence", "largest change", "answers changed", "guard")
-    table(headers, rows, empty="Nobody would have read anything else.")
+    rows = ((shadow.study_id, _differences(shadow)) for shadow in found.differing)
+    table(("study", "what differs"), rows, empty="Nobody would have read anything else.")
     largest = max((shadow.document.largest_change for shadow in found.shadows), default=0.0)
     say(
         f"{len(found.differing)} of {len(found.shadows)} studies would read otherwise; the largest change of a "
@@ -189,13 +180,23 @@ def _tell_canary(found: CanaryResult) -> None:
         say(found.sentence)
 
 
-def _presences(shadow: Shadow) -> str:
-    changed = [
-        f"{finding.condition}: {_word(finding.before)} → {_word(finding.after)}"
-        for finding in shadow.document.findings
+def _differences(shadow: Shadow) -> str:
+    found = shadow.document
+    moves = Counter(
+        f"{finding.condition} {_word(finding.before)} → {_word(finding.after)}"
+        for finding in found.findings
         if finding.before is not finding.after
-    ]
-    return ", ".join(changed) or "same"
+    )
+    words = [f"{move} ({count} image{'' if count == 1 else 's'})" for move, count in moves.items()]
+    if found.findings:
+        words.append(f"largest change of a probability {found.largest_change:.3f}")
+    if found.answers_changed:
+        words.append(f"{found.answers_changed} of {found.answers} answers")
+    if found.refusals_before != found.refusals_after:
+        words.append(f"refusals {found.refusals_before} → {found.refusals_after}")
+    if found.guard_before is not found.guard_after:
+        words.append(f"guard {found.guard_before.value} → {found.guard_after.value}")
+    return "; ".join(words)
 
 
 def _word(presence: object) -> str:

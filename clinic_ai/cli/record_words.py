@@ -36,7 +36,7 @@ def figure_rows(comparison: Comparison) -> Iterator[tuple[str, str, str, str, st
     """Give a row for all test examples and one for each group: what, how many, both figures, the difference."""
     yield _row(comparison.figure, comparison.overall)
     for group in comparison.groups:
-        yield _row(f"{group.trait} {group.group}", group)
+        yield _row(group.title, group)
 
 
 def _row(what: str, compared: Compared) -> tuple[str, str, str, str, str, str]:

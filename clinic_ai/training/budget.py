@@ -71,7 +71,7 @@ class Budget:
         """
         settings, need = self._settings(), need or Need()
         found = list(_calendar(open_until, windows_configured=windows_configured, at_once=at_once))
-        found += _spending(settings, night, year, need, ahead, running=running)
+        found += spending(settings, night, year, need, ahead, running=running)
         idle_s = self._stall.idle_s(reading, need.gpu, busy_percent, running=running)
         if reading is None:
             found.append(_blind("The state of this machine cannot be read, so nobody knows whether it is too hot."))
@@ -105,9 +105,10 @@ def _calendar(open_until: float | None, *, windows_configured: bool, at_once: bo
         )
 
 
-def _spending(
+def spending(
     settings: TrainingSettings, night: Spent, year: Spent, need: Need, ahead: Spent, *, running: bool
 ) -> Iterator[Verdict]:
+    """Yield which budgets are used up, or too small for a run of this need."""
     budget, step = settings.budget, need.step
     money = budget.currency
     for code, key, limit, unit, spent, one, next_ in (
@@ -135,6 +136,13 @@ def _spending(
                 f"The budget of a {when}, {whole}, is smaller than one step of this run, {one:.3g} {unit}.",
                 f"{raise_it} to more than {one:.3g} {unit}, or train with a smaller recipe.",
                 own=True,
+            )
+        elif next_ > limit and not running:
+            yield _no(
+                code,
+                f"The budget of a {when}, {whole}, is smaller than what {ahead.seconds:.3g} s of work costs, "
+                f"{next_:.3g} {unit}.",
+                f"{raise_it}; nothing can be trained within it.",
             )
         elif spent + (next_ if running else max(one, next_)) > limit:
             yield _no(

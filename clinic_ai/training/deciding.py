@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clinic_ai.gating import Compared, Comparison, GateRules, GroupCompared, GuardOutcome, Interval, Metric
+from clinic_ai.gating import Compared, Comparison, GateRules, GuardOutcome, Interval, Metric
 
 CHANCE: dict[Metric, float] = {"auroc": 0.5, "mean": 0.0}
 """What a model reaches that knows nothing."""
@@ -80,7 +80,7 @@ def _groups(comparison: Comparison, rules: GateRules) -> tuple[list[str], list[s
         if difference is None or interval is None or -difference <= rules.subgroup_loss:
             continue
         sentence = (
-            f"Among the {group.examples} test examples of {named(group)} ({group.patients} patients) it loses "
+            f"Among the {group.examples} test examples of {group.title} ({group.patients} patients) it loses "
             f"{-difference:.3f}, more than the {rules.subgroup_loss:g} of training.gate.subgroup_loss: "
             f"{group.candidate:.3f} instead of {group.incumbent:.3f}, difference {between(interval, '+')}"
         )
@@ -92,7 +92,7 @@ def _groups(comparison: Comparison, rules: GateRules) -> tuple[list[str], list[s
 
 
 def _how_groups(comparison: Comparison, rules: GateRules) -> list[str]:
-    small = [named(group) for group in comparison.groups if group.why_not]
+    small = [group.title for group in comparison.groups if group.why_not]
     judged = comparison.judged_groups
     notes = []
     if judged:
@@ -143,8 +143,3 @@ def between(interval: Interval, sign: str = "") -> str:
     """Return an interval for people; ``sign`` "+" where it is one of differences."""
     low, high = interval
     return f"{low:{sign}.3f} to {high:{sign}.3f}"
-
-
-def named(group: GroupCompared) -> str:
-    """Return a group for people, such as ``sex female``."""
-    return group.group if group.group.startswith(f"{group.trait} ") else f"{group.trait} {group.group}"

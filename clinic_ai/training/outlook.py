@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clinic_ai.clock import Clock
-from clinic_ai.domain import RunState, Spent, Word
+from clinic_ai.contract import Device
+from clinic_ai.domain import RunState, Spent, Verdict, Word
 from clinic_ai.errors import ClinicError
 from clinic_ai.hardware import Reading
 from clinic_ai.settings import TrainingSettings
@@ -15,10 +16,11 @@ from clinic_ai.store.database import Database
 from clinic_ai.store.expenses import Expense
 from clinic_ai.store.runs import RunPlan, RunView
 from clinic_ai.training.agenda import Agenda, Due, recipe_of
+from clinic_ai.training.budget import spending
 from clinic_ai.training.calendar import Calendar
 from clinic_ai.training.estimates import REMEMBERED_RUNS, Estimate, estimate
 from clinic_ai.training.runs import Runs
-from clinic_ai.training.stretch import second_of
+from clinic_ai.training.stretch import need_of, second_of
 
 ROWS = 100
 """Newest rows of the ledger that are shown."""
@@ -165,30 +167,51 @@ class Outlook:
             due=run.goes_on or run.state is RunState.RUNNING,
             sentence=f"{said[run.state]} {run.error}".strip(),
         )
-        return self._with_estimate(row, lambda: self._plan_of(run)) if row.due else row
+        begun = run.state is RunState.RUNNING
+        return self._with_estimate(row, lambda: self._plan_of(run), begun=begun) if row.due else row
 
     def _entry(self, due: Due) -> Expected:
         row = Expected(name=due.key, plugin=due.plugin, due=due.due, sentence=due.sentence, remedy=due.remedy)
         return self._with_estimate(row, lambda: self._foreseen(due.key)) if due.due else row
 
-    def _with_estimate(self, row: Expected, plan: Callable[[], RunPlan | None]) -> Expected:
+    def _with_estimate(self, row: Expected, plan: Callable[[], RunPlan | None], *, begun: bool = False) -> Expected:
         try:
             planned = plan()
+            if planned is None:
+                return row.model_copy(update={"untold": "What it will cost is not asked while a run is at work."})
+            reading = self._reading()
+            device = self._runs.work.device(self._runs.trainable(row.plugin), reading, planned)
         except ClinicError as error:
             return row.model_copy(update={"untold": f"{error.message} {error.remedy}".strip()})
-        if planned is None:
-            return row.model_copy(update={"untold": "What it will cost is not asked while a run is at work."})
-        return row.model_copy(update={"estimate": self._estimate(row.plugin, planned)})
+        second = second_of(self._settings, reading, device)
+        told = self._estimate(row.plugin, planned, device, second)
+        said: dict[str, object] = {"estimate": told}
+        against = None if begun else self._budget_against(planned, second)
+        most = self._settings().max_seconds
+        if against is not None:
+            said |= {"due": False, "sentence": against.sentence, "remedy": against.remedy}
+        elif told.seconds > most:
+            longer = f"It will take longer than the {most:g} s of training.max_seconds, and then waits for a person."
+            said["remedy"] = f"{row.remedy} {longer}".strip()
+        return row.model_copy(update=said)
 
-    def _estimate(self, plugin: str, plan: RunPlan) -> Estimate:
-        """Return what a plan will cost by what earlier runs cost on the device that would be chosen now."""
-        reading = self._reading()
-        device = self._runs.work.device(self._runs.trainable(plugin), reading, plan)
+    def _budget_against(self, plan: RunPlan, second: Spent) -> Verdict | None:
+        """Return which budget will be used up, or is too small, in the window that is open or opens next."""
+        windows, now = self._calendar.windows, self._clock.now()
+        opens = now if windows.open_until(now) is not None else windows.next_opening(now) or now
+        with self._database.read() as connection:
+            night = expenses.spent_in_night(connection, windows.night_of(opens))
+            year = expenses.spent_in_year(connection, windows.year_of(opens))
+        found = spending(self._settings(), night, year, need_of(plan, None, second), second, running=False)
+        return next(found, None)
+
+    def _estimate(self, plugin: str, plan: RunPlan, device: Device, second: Spent) -> Estimate:
+        """Return what a plan will cost by what earlier runs cost on the same kind of device."""
         with self._database.read() as connection:
             known = expenses.experiences(connection, plugin, REMEMBERED_RUNS)
         alike = [run for run in known if run.device == device.kind]
-        watts = second_of(self._settings, reading, device).kwh * _JOULES_PER_KWH
-        return estimate(plan, alike, watts=watts, price_per_kwh=self._settings().budget.price_per_kwh)
+        price = self._settings().budget.price_per_kwh
+        return estimate(plan, alike, watts=second.kwh * _JOULES_PER_KWH, price_per_kwh=price)
 
     def _plan_of(self, run: RunView) -> RunPlan | None:
         if run.planned is not None or self._runs.at_work is not None:

@@ -108,7 +108,7 @@ def test_a_model_is_described_before_it_is_loaded(
     assert re.search(r"tiny/scalar/2 \(\w+\): 1 parameters, 3 numbers are trained\.", out)
     assert "weight 1 1 3 8 B" in out
     assert "in all 80 B" in out
-    assert "1 parts, 8 B of weights, would lie in the memory of the processor. Light." in out
+    assert "1 part, 8 B of weights, would lie in the memory of the processor. Light." in out
     code, out = run("model", "stats", "tiny", "scalar", "2", "--json")
     assert json.loads(out)["stats"]["memory"]["optimiser"] == 16
     assert run("model", "stats", "tiny", "scalar")[0] == Exit.USAGE

@@ -218,6 +218,9 @@ class TestWrong:
 
     def test_with_the_budget_used_up_one_run_is_planned_and_waits(self, home: Home) -> None:
         with simulated(home, settings_of(TrainingBudget(kwh_per_year=1e-6), plan=(ENTRY,))) as night:
+            due, sentence = why(night)
+            assert not due
+            assert sentence.startswith("The budget of a year, 1e-06 kWh (training.budget.kwh_per_year), is smaller")
             night.tick(HOUR)
             settle(night)
             (run_id,) = planned(night)
@@ -235,6 +238,13 @@ class TestTold:
         assert night.school.runs.datasets.list_datasets() == before
         assert tonight.opens_at == night.clock.now() + HOUR
         assert tonight.closes_at == night.clock.now() + 9 * HOUR
+
+    def test_it_says_that_a_run_will_take_longer_than_it_may(self, home: Home) -> None:
+        entry = ENTRY.model_copy(update={"recipe": ("planned_s=7200",)})
+        with simulated(home, settings_of(plan=(entry,), max_seconds=3600.0)) as night:
+            (found,) = night.night.tonight().expected
+            assert found.due
+            assert "longer than the 3600 s of training.max_seconds" in found.remedy
 
     def test_it_learns_from_what_earlier_runs_cost(self, night: Simulation, home: Home) -> None:
         night.tick(HOUR)

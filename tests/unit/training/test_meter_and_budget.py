@@ -175,6 +175,12 @@ def test_a_budget_smaller_than_one_step_is_refused_before_the_start(code: PauseC
     assert Night(within(**{limit: 0.003})).ask(running=False, need=Need(step=Spent(**{field: 0.002}))).allowed
 
 
+def test_a_budget_within_which_nothing_can_be_trained_does_not_promise_the_next_night() -> None:
+    found = Night(within(kwh_per_night=1e-6)).ask(running=False, ahead=Spent(seconds=1.0, kwh=2e-5))
+    assert "1e-06 kWh (training.budget.kwh_per_night), is smaller than what 1 s of work costs" in found.sentence
+    assert "by itself" not in found.remedy
+
+
 def test_a_run_does_not_start_for_less_than_a_step_but_one_at_work_makes_use_of_it() -> None:
     night, step = Night(within(kwh_per_night=1.0)), Need(step=Spent(kwh=0.1))
     left = {"night": Spent(kwh=0.95), "need": step, "ahead": Spent(kwh=0.01)}
