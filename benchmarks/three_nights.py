@@ -45,8 +45,9 @@ from clinic_ai.settings import TrainingGate
 from clinic_ai.training.deciding import Decided, decide
 from clinic_ai_xray.data import read_input
 from clinic_ai_xray.phantom_clinic import FILMS, PhantomPatient, Scanner, phantom_patients
+from clinic_ai_xray.run import reference_base
 from clinic_ai_xray.served import ServedModel
-from clinic_ai_xray.trainer import XrayTrainer, reference_base
+from clinic_ai_xray.trainer import XrayTrainer
 
 Split = str
 PARTS: dict[tuple[Scanner, Split], int] = {

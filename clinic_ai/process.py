@@ -41,7 +41,7 @@ from clinic_ai.settings.model import InboxSettings
 from clinic_ai.store import artefacts, jobs, ledger, studies
 
 if TYPE_CHECKING:
-    from clinic_ai.daemon import Appliance
+    from clinic_ai.appliance import Appliance
     from clinic_ai.plugins import PluginCatalogue
 
 NEEDS_A_PERSON = {"no_plugin", "no_model", "bad_model", "no_memory", "no_policy", "engine_crashing", "undelivered"}
@@ -212,7 +212,7 @@ def run_files(
 
     Raise InputError if ``category`` is none, ClinicError if that home cannot work.
     """
-    from clinic_ai.daemon import Appliance
+    from clinic_ai.appliance import Appliance
     from clinic_ai.logs import configure
     from clinic_ai.plugins import find_plugins
 

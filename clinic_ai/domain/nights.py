@@ -38,11 +38,15 @@ class PauseCode(StrEnum):
 
 
 class Verdict(Word):
-    """Whether training may work now. With a ``code`` it may not: ``sentence`` says why, ``remedy`` what to do."""
+    """Whether training may work now. With a ``code`` it may not: ``sentence`` says why, ``remedy`` what to do.
+
+    ``own``: it is this run that needs too much; a smaller one might begin.
+    """
 
     code: PauseCode | None = None
     sentence: str = ""
     remedy: str = ""
+    own: bool = False
 
     @property
     def allowed(self) -> bool:

@@ -82,9 +82,9 @@ def of_run(connection: Connection, run_id: str) -> Spent:
     return _sum(connection, expenses.c.run_id == run_id)
 
 
-def list_expenses(connection: Connection, since: float = 0.0) -> list[Expense]:
-    """Return the rows that ended at ``since`` (UTC seconds) or later, newest first."""
-    query = select(expenses).where(expenses.c.ended_at >= since).order_by(expenses.c.expense_id.desc())
+def list_expenses(connection: Connection, since: float = 0.0, most: int | None = None) -> list[Expense]:
+    """Return the rows that ended at ``since`` (UTC seconds) or later, newest first, at most ``most`` of them."""
+    query = select(expenses).where(expenses.c.ended_at >= since).order_by(expenses.c.expense_id.desc()).limit(most)
     return [_view(row) for row in connection.execute(query)]
 
 

@@ -198,8 +198,14 @@ def begin(connection: Connection, run_id: str, owner: str) -> None:
 def resume(connection: Connection, run_id: str, actor: str, *, at_once: bool | None = None) -> None:
     """Queue a paused, stopped or failed run again; ``at_once`` changes whether it is to wait for a window.
 
-    Raise Conflict if its state does not permit it.
+    One that is planned already only stops waiting for it. Raise Conflict if its state does not permit it.
     """
+    run = get_run(connection, run_id)
+    if at_once and run.state is RunState.PLANNED and not run.at_once:
+        fresh = {"at_once": 1, "error": "", "pause_code": ""}
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(**fresh))
+        record(connection, actor=actor, action="run.hastened", subject=run_id, details={"state": run.state.value})
+        return
     changed = {} if at_once is None else {"at_once": int(at_once)}
     _move(connection, run_id, "resume", actor=actor, error="", pause_code="", finished_at=None, **changed)
 

@@ -15,7 +15,7 @@ import structlog
 
 from clinic_ai.clock import Clock
 from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import RunState, Word
+from clinic_ai.domain import PauseCode, RunState, Word
 from clinic_ai.errors import ClinicError, DatasetError
 from clinic_ai.settings import TrainingPlanEntry, TrainingSettings
 from clinic_ai.settings.training import recipe_value
@@ -120,15 +120,18 @@ class Agenda:
         return next((entry for entry in self._settings().plan if key_of(entry) == key), None)
 
     def note_end(self, run: RunView) -> None:
-        """Tell people if a run that nobody watches has failed; withdraw that once one has not."""
-        if run.origin != "night" or run.state not in {RunState.FAILED, RunState.FINISHED}:
+        """Tell people if a run that nobody watches has failed, or waits for them; withdraw that once one has not."""
+        waits = run.state is RunState.PAUSED and not run.goes_on and run.pause_code != PauseCode.PERSON
+        if run.origin != "night" or not (waits or run.state in {RunState.FAILED, RunState.FINISHED}):
             return
+        said, remedy = "failed", "It is not tried again by itself before there are new labels."
+        if waits:
+            said, remedy = "does not go on by itself", f"`clinic-ai train resume {run.run_id}` lets it go on."
         with self._database.write() as connection:
             if run.state is RunState.FINISHED:
                 alerts.withdraw(connection, ALERT, run.plan_key)
             else:
-                sentence = f"The training run {run.run_id} of {run.plan_key} failed: {run.error}"
-                remedy = "It is not tried again by itself before there are new labels."
+                sentence = f"The training run {run.run_id} of {run.plan_key} {said}: {run.error}"
                 alerts.raise_alert(connection, ALERT, run.plan_key, sentence, remedy)
 
     # ------------------------------------------------------------ judging

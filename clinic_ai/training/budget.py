@@ -85,8 +85,8 @@ class Budget:
         return found[0] if found else Verdict()
 
 
-def _no(code: PauseCode, sentence: str, remedy: str) -> Verdict:
-    return Verdict(code=code, sentence=sentence, remedy=remedy)
+def _no(code: PauseCode, sentence: str, remedy: str, *, own: bool = False) -> Verdict:
+    return Verdict(code=code, sentence=sentence, remedy=remedy, own=own)
 
 
 def _blind(sentence: str) -> Verdict:
@@ -134,6 +134,7 @@ def _spending(
                 code,
                 f"The budget of a {when}, {whole}, is smaller than one step of this run, {one:.3g} {unit}.",
                 f"{raise_it} to more than {one:.3g} {unit}, or train with a smaller recipe.",
+                own=True,
             )
         elif spent + (next_ if running else max(one, next_)) > limit:
             yield _no(
@@ -246,6 +247,7 @@ def _room(settings: TrainingSettings, reading: Reading, need: Need, *, running: 
             f"The disk of the home has {reading.disk_free_mb} MiB free; {_wants(disk_mb, budget.disk_reserve_mb)} "
             "(training.budget.disk_reserve_mb).",
             "Make room: `clinic-ai disk` says what takes it. It goes on by itself then.",
+            own=reading.disk_free_mb >= budget.disk_reserve_mb,
         )
     if reading.memory_available_mb - memory_mb < budget.free_memory_mb:
         yield _no(
@@ -253,6 +255,7 @@ def _room(settings: TrainingSettings, reading: Reading, need: Need, *, running: 
             f"{reading.memory_available_mb} MiB of memory are free; {_wants(memory_mb, budget.free_memory_mb)} "
             "(training.budget.free_memory_mb).",
             "It goes on by itself once there is more; other programs on this machine may be ended.",
+            own=reading.memory_available_mb >= budget.free_memory_mb,
         )
 
 
@@ -279,12 +282,14 @@ def _gpu_room(
             PauseCode.GPU_MEMORY,
             f"The run needs {wanted} MiB of {name}, where training may use {most} MiB (training.budget.gpu_memory_mb).",
             "Raise the limit, or train with a smaller batch.",
+            own=True,
         )
     elif not running and gpu.memory_mb - gpu.memory_used_mb + used < wanted:
         yield _no(
             PauseCode.GPU_MEMORY,
             f"The run needs {wanted} MiB of {name}, which has {gpu.memory_mb - gpu.memory_used_mb} MiB free.",
             "It goes on by itself once there is more; `nvidia-smi` says what takes it.",
+            own=True,
         )
 
 

@@ -107,6 +107,8 @@ class Night:
         self._ended_for: Verdict | None = None
         self._changed = True
         """Whether there may be a run that could begin or go on."""
+        self._all_too_large = False
+        """Whether each run that waits does so because it alone needs too much: others need not wait for it."""
         self._tried_at = -math.inf
         self._tick_s = SAMPLE_S
         self._called_at: float | None = None
@@ -115,7 +117,7 @@ class Night:
         runs.govern(self._news)
 
     def _news(self) -> None:
-        self._changed = True
+        self._changed, self._all_too_large = True, False
         self._tried_at = -math.inf
         self._wake()
 
@@ -234,21 +236,22 @@ class Night:
         monotonic = self._clock.monotonic()
         if not self._changed or 0 <= monotonic - self._tried_at < SAMPLE_S:
             return False
-        self._tried_at, self._changed = monotonic, False
+        self._tried_at, self._changed, self._all_too_large = monotonic, False, False
         waiting_runs = [run for run in self._runs.startable() if not self._alone or run.run_id in self._runs.asked]
         if not waiting_runs:
             self._told.clear()
             self.awake.release()
             return False
         self._changed = True
-        waiting, lasting = self._patients.waiting(), True
+        waiting, lasting, too_large = self._patients.waiting(), True, True
         readings: list[Reading | None] = []
         for run in waiting_runs:
             verdict, device = self._may_start(run, readings, waiting=waiting)
             if device is not None and verdict.allowed:
                 return self._begin(run, device, readings)
             self._hold(run, verdict)
-            lasting = lasting and verdict.code in LASTING
+            lasting, too_large = lasting and verdict.code in LASTING, too_large and verdict.own
+        self._all_too_large = too_large
         if lasting:
             self.awake.release()
         return False
@@ -258,14 +261,14 @@ class Night:
     ) -> tuple[Verdict, Device | None]:
         """Return whether a run may begin or go on, and where. The machine is read once for all, and only if need be."""
         settings, now = self._settings(), self._clock.now()
-        quiet_s = self._patients.quiet_s()
-        if waiting:
-            return study_waits(settings), None
-        if quiet_s < settings.quiet_s and run.pause_code == PauseCode.STUDY:
-            return not_quiet_yet(settings), None
         open_until, windows = self.calendar.open_until(now), self.calendar.windows
+        # The reason that lasts longest comes first: else each study of a day would be a row of the ledger.
         if self._needs_window(run) and open_until is None and not run.at_once:
             return self._in_words(Verdict(code=PauseCode.WINDOW)), None
+        if waiting:
+            return study_waits(settings), None
+        if self._patients.quiet_s() < settings.quiet_s and run.pause_code == PauseCode.STUDY:
+            return not_quiet_yet(settings), None
         if not readings:
             readings.append(self._read())
         reading = readings[0]
@@ -351,7 +354,7 @@ class Night:
 
     def _plan(self) -> bool:
         """Plan the first ``[[training.plan]]`` that is due, if a run could begin now; return whether one was."""
-        if self._changed or self._alone or not self.agenda.look_due():
+        if (self._changed and not self._all_too_large) or self._alone or not self.agenda.look_due():
             return False
         if self.calendar.open_until(self._clock.now()) is None or self._patients.waiting():
             return False

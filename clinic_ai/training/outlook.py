@@ -134,7 +134,7 @@ class Outlook:
             tonight, this_year = expenses.spent_in_night(connection, night), expenses.spent_in_year(connection, year)
             planned = [run for run in store.list_runs(connection) if run.plan is not None][:COMPARED]
             compared = tuple(_compared(run, expenses.of_run(connection, run.run_id)) for run in planned)
-            rows = tuple(expenses.list_expenses(connection)[:ROWS])
+            rows = tuple(expenses.list_expenses(connection, most=ROWS))
         return Spending(
             night=night,
             year=year,

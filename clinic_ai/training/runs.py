@@ -176,7 +176,8 @@ class Runs:
     def resume(self, run_id: str, actor: str, *, at_once: bool = False) -> None:
         """Queue a paused, stopped or failed run again; it goes on from its newest checkpoint.
 
-        ``at_once``: it is not to wait for a window. Raise NotFound, Conflict if it is planned, running or finished.
+        ``at_once``: it is not to wait for a window, even if it is planned already. Raise NotFound, Conflict if it is
+        running or finished, or planned and nothing changes by that.
         """
         with self._database.write() as connection:
             store.resume(connection, run_id, actor, at_once=at_once)

@@ -6,6 +6,8 @@ Methods ``plan``, ``train``, ``bench``, ``examine``, ``describe``.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from clinic_ai import confinement, wire
@@ -32,12 +34,14 @@ class _Reporter:
 
 def plan(params: PlanTask, _: wire.Call) -> TrainingPlan:
     """Say what training would cost. Raise DatasetError if the data set would leak or mean nothing."""
-    return _make(params.trainer).plan(params.dataset, params.limits, params.recipe, params.base)
+    with _packages_of(params.trainer):
+        return _make(params.trainer).plan(params.dataset, params.limits, params.recipe, params.base)
 
 
 def train(params: TrainRequest, call: wire.Call) -> TrainingResult:
     """Train or resume; a ``stop`` during the call ends it at the next whole checkpoint."""
-    return _make(params.trainer).train(params.task, _Reporter(call))
+    with _packages_of(params.trainer):
+        return _make(params.trainer).train(params.task, _Reporter(call))
 
 
 def bench(params: BenchRequest, _: wire.Call) -> BenchResult:
@@ -51,7 +55,8 @@ def bench(params: BenchRequest, _: wire.Call) -> BenchResult:
             f"The plugin {params.task.model.ref.plugin} cannot measure its models: its trainer has no `bench`.",
             remedy="Measure a model of another plugin, or ask the maker of this one.",
         )
-    return trainer.bench(params.task)
+    with _packages_of(params.trainer):
+        return trainer.bench(params.task)
 
 
 def examine(params: ExamineRequest, _: wire.Call) -> Examined:
@@ -71,8 +76,9 @@ def examine(params: ExamineRequest, _: wire.Call) -> Examined:
         )
     from clinic_ai.ml.comparison import check_all_judged, check_rows, compare, said_by_both
 
-    candidate = trainer.judge(params.candidate)
-    incumbent = None if params.incumbent is None else trainer.judge(params.incumbent)
+    with _packages_of(params.trainer):
+        candidate = trainer.judge(params.candidate)
+        incumbent = None if params.incumbent is None else trainer.judge(params.incumbent)
     try:
         for judged, task in ((candidate, params.candidate), (incumbent, params.incumbent)):
             if judged is not None and task is not None:
@@ -100,7 +106,22 @@ def describe(params: DescribeRequest, _: wire.Call) -> ModelStats:
             f"The plugin {params.task.model.ref.plugin} cannot describe its models: its trainer has no `describe`.",
             remedy="`clinic-ai model list` says what is there; ask the maker of the plugin for more.",
         )
-    return trainer.describe(params.task)
+    with _packages_of(params.trainer):
+        return trainer.describe(params.task)
+
+
+@contextmanager
+def _packages_of(path: str) -> Iterator[None]:
+    """Name what is not installed: a trainer may import what it needs only where it does. Raise PluginError if so."""
+    from clinic_ai.errors import PluginError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"The trainer {path} needs the Python package {error.name}, which is not installed.",
+            remedy="Install what learning needs, for instance: pip install 'clinic-ai-xray[train]'.",
+        ) from error
 
 
 def _make(path: str) -> Trainer:
@@ -109,12 +130,8 @@ def _make(path: str) -> Trainer:
 
     module, _, name = path.partition(":")
     try:
-        trainer: Trainer = getattr(importlib.import_module(module), name)()
-    except ModuleNotFoundError as error:
-        raise PluginError(
-            f"The trainer {path} needs the Python package {error.name}, which is not installed.",
-            remedy="Install what learning needs, for instance: pip install 'clinic-ai-xray[train]'.",
-        ) from error
+        with _packages_of(path):
+            trainer: Trainer = getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise PluginError(
             f"The trainer {path} cannot be started ({type(error).__name__}).", remedy="Install the plugin again."

@@ -12,8 +12,8 @@ import pytest
 from harness import wait_until
 from scans import write_ct_slice
 
+from clinic_ai.appliance import Appliance
 from clinic_ai.contract import Condition, ConditionInfo, PluginManifest
-from clinic_ai.daemon import Appliance
 from clinic_ai.domain import JobKind, StudyState
 from clinic_ai.home import Home, lock_home
 from clinic_ai.plugins import PluginCatalogue, find_plugins

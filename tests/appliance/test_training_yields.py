@@ -12,7 +12,7 @@ from harness import QUICK, wait_until
 from nights import labelled_folder
 from scans import write_ct_slice
 
-from clinic_ai.daemon import Appliance
+from clinic_ai.appliance import Appliance
 from clinic_ai.domain import RunState, StudyState
 from clinic_ai.home import Home, lock_home
 from clinic_ai.plugins import PluginCatalogue, find_plugins

@@ -12,8 +12,8 @@ import pydicom
 from scans import write_ct_slice
 from whole import QUARANTINED, STORED, Drop, Drops, digest
 
+from clinic_ai.appliance import Appliance
 from clinic_ai.contract import Condition, PluginManifest
-from clinic_ai.daemon import Appliance
 from clinic_ai.domain import Fate, JobKind, Study, StudyState
 from clinic_ai.domain.reviews import Passage, ReviewDecision
 from clinic_ai.home import Home, init_home

@@ -155,7 +155,8 @@ class TinyTrainer:
     def plan(self, dataset: Dataset, limits: Limits, recipe: Recipe, base: LoadedModel | None = None) -> TrainingPlan:
         if len(dataset.examples) < 3:
             raise DatasetError("Two images are too few.", remedy="Label more.")
-        plan = TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=1.0, pf_days=0.0)
+        seconds = float(recipe.get("planned_s", 1.0))
+        plan = TrainingPlan(steps=20, epochs=1, memory_mb=limits.memory_mb, seconds=seconds, pf_days=0.0)
         lies = {key.removeprefix("plan_"): value for key, value in recipe.items() if key.startswith("plan_")}
         return plan.model_copy(update=lies)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from clinic_ai.daemon import Appliance
+from clinic_ai.appliance import Appliance
 from clinic_ai.errors import HomeError
 from clinic_ai.home import Home, init_home
 from clinic_ai.plugins import PluginCatalogue

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from clinic_ai.appliance import STOP_GRACE_S
 from clinic_ai.cli.output import Exit
-from clinic_ai.daemon import STOP_GRACE_S
 
 UNIT = Path(__file__).parents[2] / "systemd" / "clinic-ai.service"
 NETWORK = UNIT.with_name("clinic-ai-network.conf")

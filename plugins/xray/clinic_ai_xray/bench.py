@@ -6,11 +6,9 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from clinic_ai.benching import INT8, BenchResult, BenchTask, Measured
@@ -18,14 +16,15 @@ from clinic_ai.contract import Dataset, Example, LoadedModel, ModelManifest, Sco
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.errors import DatasetError, InputError, ModelError
 from clinic_ai.ml.greys import Float
-from clinic_ai.ml.metrics import auroc, auroc_interval, difference_interval
+from clinic_ai.ml.metrics import difference_interval
 from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.onnx import with_weights
 from clinic_ai_xray import distance
 from clinic_ai_xray.candidate import validation_figures
 from clinic_ai_xray.data import in_threads, read_input, stack
+from clinic_ai_xray.judged import Judged, has_both, judge, lacks_a_class
 from clinic_ai_xray.quantise import quantise
-from clinic_ai_xray.served import Judgement, ServedModel, pinned_bytes
+from clinic_ai_xray.served import ServedModel, pinned_bytes
 
 FASTER = 0.05
 """Share of the time that int8 must save on this machine: below that, it may be chance."""
@@ -96,83 +95,6 @@ def decide(original: Measured, int8: Measured) -> tuple[bool, str]:
     return True, f"int8 is taken: {figures}."
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What one model said of the measured images, and what they show."""
-
-    model: ServedModel
-    examples: tuple[Example, ...]
-    judgements: tuple[Judgement, ...]
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Labels (images,), 0 or 1."""
-        return np.array([example.labels[self.model.condition] for example in self.examples], dtype=np.int64)
-
-    @property
-    def patients(self) -> list[str]:
-        """Patient of each image."""
-        return [example.patient_key for example in self.examples]
-
-    @property
-    def chance(self) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities (images,)."""
-        return np.array([judgement.probability for judgement in self.judgements])
-
-    @property
-    def refused(self) -> npt.NDArray[np.bool_]:
-        """Which images are not judged because they are unlike those of training."""
-        return np.array([judgement.distance > 1.0 for judgement in self.judgements])
-
-    def said(self) -> list[str]:
-        """Return what would be said of each image."""
-        presence = self.model.band.presence
-        return [
-            "refused" if refused else presence(chance).value
-            for refused, chance in zip(self.refused, self.chance.tolist(), strict=True)
-        ]
-
-    def scores(self, split: str) -> Scores:
-        """Return AUROC with its interval by patient, Brier score, and the share that is refused."""
-        truth, chance = self.labels, self.chance
-        return Scores(
-            split=split,
-            examples=len(truth),
-            values={
-                "auroc": auroc(truth, chance),
-                "brier": float(np.mean((chance - truth) ** 2)),
-                "refused": float(self.refused.mean()),
-            },
-            intervals={"auroc": auroc_interval(truth, chance, self.patients)},
-        )
-
-    def figures(self, dataset: str, scores: Scores) -> ValidationFigures:
-        """Return the figures of its manifest, at its operating point."""
-        return validation_figures(scores, self.labels, self.chance, self.patients, self.model.band.threshold, dataset)
-
-
-def judge(models: Sequence[ServedModel], examples: Sequence[Example], threads: int) -> tuple[list[Judged], int]:
-    """Have all models judge the same images; return what they said, and how many images could not be read.
-
-    Raise DatasetError unless images with the condition and images without are left.
-    """
-
-    def look(example: Example) -> list[Judgement] | None:
-        try:
-            image = read_input(example.path, models[0].side)
-        except InputError:
-            return None
-        return [model.judge(image) for model in models]
-
-    seen = in_threads(look, examples, threads)
-    readable = tuple(example for example, judged in zip(examples, seen, strict=True) if judged is not None)
-    if not _has_both(readable, models[0].condition):
-        raise _lacks_a_class(models[0].condition)
-    columns = zip(*(judged for judged in seen if judged is not None), strict=True)
-    found = [Judged(model, readable, tuple(column)) for model, column in zip(models, columns, strict=True)]
-    return found, len(examples) - len(readable)
-
-
 class _Comparison:
     """A model beside its int8 version, on labelled images."""
 
@@ -210,7 +132,7 @@ class _Comparison:
         assert quantised.scores is not None
         taken, reason = decide(original, quantised)
         if taken:
-            figures = {int8.condition: int8_said.figures(self._dataset.dataset_id, quantised.scores)}
+            figures = {int8.condition: self._figures(int8_said, quantised.scores)}
             write_manifest(self._directory, manifest.model_copy(update={"validation": figures}), [path])
         else:
             shutil.rmtree(self._directory)
@@ -230,15 +152,20 @@ class _Comparison:
             notes=tuple(self._notes),
         )
 
+    def _figures(self, said: Judged, scores: Scores) -> ValidationFigures:
+        """Return the figures of a manifest, at the model's operating point."""
+        threshold, dataset = said.model.band.threshold, self._dataset.dataset_id
+        return validation_figures(scores, said.labels, said.chance, said.patients, threshold, dataset)
+
     def _measured(self) -> tuple[str, list[Example]]:
         """Return the part that is measured, and its images. Raise DatasetError if one class is missing."""
         condition = self._original.condition
         test = [example for example in self._examples if example.split == "test"]
-        if _has_both(test, condition):
+        if has_both(test, condition):
             return "test", test
         kept = [example for example in self._examples if example.split != "train"]
-        if not _has_both(kept, condition):
-            raise _lacks_a_class(condition)
+        if not has_both(kept, condition):
+            raise lacks_a_class(condition)
         self._notes.append(
             "The test part lacks a class, so the figures are of the validation and test parts; the operating point "
             "was chosen on the former."
@@ -305,17 +232,6 @@ class _Comparison:
                 "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
         )
-
-
-def _has_both(examples: Sequence[Example], condition: str) -> bool:
-    return len({example.labels[condition] for example in examples}) == 2
-
-
-def _lacks_a_class(condition: str) -> DatasetError:
-    return DatasetError(
-        f"The test and validation parts need readable images with {condition} and images without.",
-        remedy="Add labelled images of more patients.",
-    )
 
 
 def _size(model: LoadedModel) -> int:

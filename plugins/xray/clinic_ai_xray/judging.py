@@ -5,7 +5,7 @@ from __future__ import annotations
 from clinic_ai.errors import DatasetError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 from clinic_ai.ml.subgroups import traits
-from clinic_ai_xray.bench import judge as judged_by
+from clinic_ai_xray.judged import judge as judged_by
 from clinic_ai_xray.served import ServedModel
 
 

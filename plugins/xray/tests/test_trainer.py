@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,19 @@ def test_what_it_makes_of_test_images_is_what_it_was_measured_on(finished, corpu
     untested = corpus.model_copy(update={"examples": tuple(e for e in corpus.examples if e.split != "test")})
     with pytest.raises(DatasetError, match="No test image of the dataset is labelled for pneumonia"):
         XrayTrainer().judge(task.model_copy(update={"dataset": untested}))
+
+
+def test_a_child_that_only_judges_does_without_torch(finished, corpus):
+    result, _, _ = finished
+    task = JudgeTask(model=open_model(Path(result.model_directory)), dataset=corpus, limits=Limits(), device=Device())
+    program = (
+        "import sys; from clinic_ai.gating import JudgeTask; from clinic_ai_xray.trainer import XrayTrainer; "
+        "print(len(XrayTrainer().judge(JudgeTask.model_validate_json(sys.stdin.read())).rows), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=task.model_dump_json(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(sum(example.split == "test" for example in corpus.examples)), "False"]
 
 
 def left_after(seen: list[TrainingProgress]) -> dict[int, float | None]:

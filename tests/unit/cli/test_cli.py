@@ -207,7 +207,7 @@ def test_init_makes_the_database_so_that_the_daemon_needs_no_migrations(tmp_path
     assert run("init", "--home", str(made.path))[0] == Exit.DONE
     start = f"""
 import sys
-from clinic_ai.daemon import Database
+from clinic_ai.appliance import Database
 database = Database({str(made.database)!r})
 database.open()
 print("alembic" in sys.modules)

@@ -180,7 +180,43 @@ class TestWrong:
             assert "patient" in sentence
             assert "It was tried this night" in why(night)[1]
 
-    def test_with_the_budget_used_up_nothing_is_gathered(self, home: Home) -> None:
+    def test_a_run_whose_step_is_larger_than_the_budget_does_not_keep_the_others_waiting(self, home: Home) -> None:
+        large = TrainingPlanEntry(
+            plugin="tiny", condition="pneumonia", sources=("labels",), priority=5, recipe=("paced=1", "planned_s=1e9")
+        )
+        with simulated(home, settings_of(TrainingBudget(kwh_per_night=1.0), plan=(ENTRY, large))) as night:
+            night.tick(HOUR)
+            (first,) = planned(night)
+            night.tick(1.0)
+            night.at_step(first, 1)
+            settle(night, 4)
+            run = night.get(first)
+            assert (run.state, run.pause_code) == (RunState.PAUSED, "night_energy")
+            assert "smaller than one step" in run.error
+            (second,) = set(planned(night)) - {first}
+            night.at_step(second, 5)
+
+    def test_a_run_that_a_person_has_to_resume_is_told_to_people(self, home: Home) -> None:
+        entry = ENTRY.model_copy(update={"recipe": ("hold_at=2",)})
+        with simulated(home, settings_of(plan=(entry,))) as night:
+            night.tick(HOUR)
+            (run_id,) = planned(night)
+            night.tick(1.0)
+            night.at_step(run_id, 2)
+            night.sensors.set(cpu_percent=0.0)
+            for _ in range(7):
+                night.tick(59.0)
+            assert night.get(run_id).pause_code == "stalled"
+            ((subject, sentence),) = told(night)
+            assert subject == "tiny"
+            assert f"{run_id} of tiny does not go on by itself: The processor has done nothing" in sentence
+            night.sensors.set(cpu_percent=60.0)
+            night.school.runs.resume(run_id, "ada")
+            night.tick(1.0)
+            night.finish(run_id)
+            assert told(night) == []
+
+    def test_with_the_budget_used_up_one_run_is_planned_and_waits(self, home: Home) -> None:
         with simulated(home, settings_of(TrainingBudget(kwh_per_year=1e-6), plan=(ENTRY,))) as night:
             night.tick(HOUR)
             settle(night)

@@ -17,6 +17,7 @@ from nights import WATTS, SetClock, Simulation, labelled_folder, settings_of, si
 from school import open_school
 
 from clinic_ai.domain import RunState
+from clinic_ai.errors import Conflict
 from clinic_ai.hardware import GpuReading
 from clinic_ai.home import Home, init_home
 from clinic_ai.settings import TrainingBudget
@@ -111,6 +112,29 @@ class TestWindow:
         night.school.runs.resume(run_id, "ada", at_once=True)
         night.tick(1.0)
         assert night.works(run_id)
+
+    def test_one_that_has_not_begun_need_not_wait_either_when_a_person_says_so(
+        self, night: Simulation, folder: Path
+    ) -> None:
+        run_id = night.start(folder, paced=5)
+        night.tick(1.0)
+        assert night.get(run_id).pause_code == "window"
+        with pytest.raises(Conflict):
+            night.school.runs.resume(run_id, "ada")
+        night.school.runs.resume(run_id, "ada", at_once=True)
+        assert night.get(run_id).error == ""
+        night.tick(1.0)
+        assert night.works(run_id)
+
+    def test_studies_of_the_day_leave_no_rows_of_a_run_that_waits_for_its_window(
+        self, night: Simulation, folder: Path
+    ) -> None:
+        night.start(folder)
+        for _ in range(5):
+            for waits in (False, True):
+                night.study_waits = waits
+                night.tick(61.0)
+        assert night.kinds() == ["refuse window"]
 
     def test_without_windows_runs_begin_at_once(self, home: Home, folder: Path) -> None:
         with simulated(home, settings_of(window=())) as night:
