@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,12 +114,19 @@ def _names_given(item: HashedImage, past: Past) -> Iterator[Name]:
             yield Name(Telling.STUDY, image.patient_key)
         elif image.patient_id:
             yield Name(Telling.FOLDER, patient_key(past.key, image.patient_id))
+            yield Name(Telling.SPELLING, patient_key(past.key, f"spelt {_plain(image.patient_id)}"))
         if image.patient_key or not image.patient_id:
             # By its content: a renamed copy must not change the split.
             yield Name(Telling.IMAGE, patient_key(past.key, f"image {one.original}"))
     was = past.placed(item) if item.image.review_id else None
     if was is not None:
         yield Name(Telling.EARLIER, was.patient_key)
+
+
+def _plain(patient_id: str) -> str:
+    """Return a patient's name without what is only written otherwise: case, width, accents, spaces, hidden signs."""
+    seen = (c for c in unicodedata.normalize("NFKC", patient_id) if unicodedata.category(c) != "Cf")
+    return " ".join("".join(seen).casefold().split())
 
 
 def _names_of_headers(item: HashedImage, past: Past, tell: Collection[str]) -> Iterator[Name]:

@@ -27,6 +27,8 @@ class Telling(IntEnum):
     """Whose it was in an earlier dataset."""
     IMAGE = 5
     """The image itself, which stands for a patient of its own."""
+    SPELLING = 6
+    """What people called the patient, however they spelt it."""
 
 
 class Name(NamedTuple):

@@ -203,10 +203,10 @@ class Runs:
     def let(self, run_id: str, device: Device) -> Running | None:
         """Let a planned run begin, or one that the machine paused go on, on this device; return it as it is at work.
 
-        None if another one is at work, or a person has decided otherwise meanwhile.
+        None if another one is at work or something is measured, or a person has decided otherwise meanwhile.
         """
         with self._changed:
-            if self._closed or self._running is not None:
+            if self._closed or self._running is not None or self._benching.locked():
                 return None
             with self._database.write() as connection:
                 run = store.get_run(connection, run_id)
@@ -291,7 +291,8 @@ class Runs:
         if not self._benching.acquire(blocking=False):
             raise Conflict("Another model is being measured.", remedy="Try again when that is over.")
         try:
-            running = self._running
+            with self._changed:
+                running = self._running
             if running is not None:
                 raise Conflict(
                     f"The training run {running.run_id} is at work, beside which nothing can be measured.",

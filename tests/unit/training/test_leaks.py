@@ -157,3 +157,19 @@ def test_the_most_telling_name_becomes_the_key_in_whatever_order() -> None:
         assert people.key_of == {"1": "s", "2": "s", "3": "s", "4": "g"}
         assert people.names_of == {"s": ("f", "i", "j", "s"), "g": ("g",)}
         assert Counter(people.key_of.values()) == {"s": 3, "g": 1}
+
+
+@given(st.permutations(["Müller 7", "Mu\u0308ller 7", "MÜLLER 7", " Müller   7", "Mü\u200bller 7", "Ｍüller 7"]))
+def test_a_patient_is_one_however_the_name_is_spelt_and_in_whichever_drop(spellings: list[str]) -> None:
+    site, parts = Site(), set()
+    for number, spelling in enumerate(spellings):
+        parted, reading = site.freeze([dropped(f"image {number}", spelling), dropped(f"other {number}", "Moller 7")])
+        assert not reading.problems
+        parts.add(parted.split(parted.images[0]))
+        assert len(parted.people.names_of) == 2
+    assert len(parts) == 1
+
+
+def test_spellings_in_one_drop_are_one_patient() -> None:
+    parted, _ = Site().freeze([dropped("a", "P1"), dropped("b", "p1"), dropped("c", "P2")])
+    assert len(parted.people.names_of) == 2

@@ -12,6 +12,7 @@ import pytest
 from nights import Simulation, labelled_folder, settings_of, simulated
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
+from tiny_learner import write_model
 
 from clinic_ai.domain import RunState
 from clinic_ai.home import Home
@@ -95,3 +96,22 @@ def test_a_run_that_turns_out_to_need_more_than_there_is_waits_for_it(
     night.sensors.set(disk_free_mb=500_000, memory_available_mb=64_000)
     night.tick(60.0)
     night.at_step(run_id, 5)
+
+
+def test_no_run_begins_beside_a_model_that_is_examined(
+    night: Simulation, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, seen = night.start(folder, paced=5), []
+
+    def examine(*_: object) -> None:
+        night.tick(1.0)
+        seen.append(night.works(run_id))
+
+    write_model(folder.parent / "model", 1.0)
+    night.school.registry.import_directory(folder.parent / "model", "ada")
+    monkeypatch.setattr(night.school.runs.work, "examine_again", examine)
+    night.clock.go(HOUR)
+    night.school.runs.examine("tiny", "scalar", "1")
+    assert seen == [False]
+    night.tick(1.0)
+    assert night.works(run_id)
