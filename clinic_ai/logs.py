@@ -12,6 +12,8 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TextIO
@@ -46,6 +48,20 @@ def configure(level: Literal["debug", "info", "warning", "error"], form: Literal
     root = logging.getLogger()
     if not any(isinstance(handler, _Libraries) for handler in root.handlers):
         root.addHandler(_Libraries(logging.WARNING))
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Log errors alone, to standard error, while somebody looks at what a command prints."""
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def _library_warned(

@@ -36,7 +36,7 @@ from clinic_ai.guard.client import Guard
 from clinic_ai.hardware import Machine
 from clinic_ai.home import Home, check_home, lock_home
 from clinic_ai.lanes import Lane, Wake
-from clinic_ai.logs import configure
+from clinic_ai.logs import only_errors
 from clinic_ai.plugins import PluginCatalogue, find_plugins
 from clinic_ai.processes import Crew
 from clinic_ai.promoting import CanaryResult, PromotionRecord
@@ -191,8 +191,7 @@ def training(home: Home) -> Iterator[Training]:
         with Client(home) as client:
             yield client
         return
-    with _opened(home) as opened:
-        configure("error", "console")
+    with only_errors(), _opened(home) as opened:
         database, _, settings = opened
         runs, wake = _runs(home, *opened), Wake()
         night = Night(
