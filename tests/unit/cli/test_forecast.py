@@ -47,7 +47,7 @@ def test_a_file_is_told_in_words_a_plot_and_costs(run: Run, tmp_path: Path, monk
     code, out = run("--csv", str(file), "--target", "0.34", "--output", str(figure), *COSTS)
     assert code == Exit.DONE, out
     lines = out.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     assert "\x1b" not in out
     assert lines[0] == "loss.csv: 120 points, up to step 6 000."
     assert "Verdict: identifiable." in lines
