@@ -31,7 +31,8 @@ from parts.slices import ct_slice, study_uid
 from PIL import Image
 
 from clinic_ai.control.client import Client
-from clinic_ai.control.views import RunOrder, RunRow
+from clinic_ai.control.training_views import RunOrder
+from clinic_ai.control.views import RunRow
 from clinic_ai.home import Home, init_home
 
 FLOOR_S = 5.0

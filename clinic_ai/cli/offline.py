@@ -26,8 +26,8 @@ from clinic_ai.control.promotions import PromotionDesk
 from clinic_ai.control.sockets import answers
 from clinic_ai.control.stats_desk import StatsDesk
 from clinic_ai.control.stats_views import StatsOrder, StatsView
-from clinic_ai.control.training_views import CheckOrder, CheckView
-from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
+from clinic_ai.control.training_views import CheckOrder, CheckView, RunOrder
+from clinic_ai.control.views import DoneView, ModelRow, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.forecasting import Rates

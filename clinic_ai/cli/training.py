@@ -63,7 +63,7 @@ def run(
     """
     from clinic_ai.cli.offline import training
     from clinic_ai.cli.output import Exit, say
-    from clinic_ai.control.views import RunOrder
+    from clinic_ai.control.training_views import RunOrder
 
     place = home_of(home)
     named = (("category", category), ("condition", condition), ("tier", tier))

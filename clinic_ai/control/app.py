@@ -45,7 +45,7 @@ from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.people import Peer
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.services import Services
-from clinic_ai.control.training_views import CheckOrder, CheckView
+from clinic_ai.control.training_views import CheckOrder, CheckView, ResumeOrder, RunOrder
 from clinic_ai.control.views import (
     DoneView,
     FilePage,
@@ -54,10 +54,8 @@ from clinic_ai.control.views import (
     PolicyView,
     PriorityOrder,
     ProblemView,
-    ResumeOrder,
     Role,
     RouteView,
-    RunOrder,
     RunRow,
     StatusView,
     StudyPage,

@@ -22,7 +22,7 @@ from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.stats_views import StatsOrder, StatsView
-from clinic_ai.control.training_views import CheckOrder, CheckView
+from clinic_ai.control.training_views import CheckOrder, CheckView, ResumeOrder, RunOrder
 from clinic_ai.control.views import (
     DoneView,
     EventView,
@@ -33,9 +33,7 @@ from clinic_ai.control.views import (
     PolicyView,
     PriorityOrder,
     ProblemView,
-    ResumeOrder,
     RouteView,
-    RunOrder,
     RunRow,
     StatusView,
     StudyPage,

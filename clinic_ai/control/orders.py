@@ -8,8 +8,8 @@ from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView, row_of, view_of
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.services import DatasetsPort, NightPort, RegistryPort, RunsPort
-from clinic_ai.control.training_views import CheckOrder, CheckView
-from clinic_ai.control.views import DoneView, ModelRow, RunOrder, RunRow, VerifyView
+from clinic_ai.control.training_views import CheckOrder, CheckView, RunOrder
+from clinic_ai.control.views import DoneView, ModelRow, RunRow, VerifyView
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import Conflict, NotFound
 

@@ -1,11 +1,31 @@
-"""What is answered about labelled images before they are learned from, and how it is asked for."""
+"""How training is asked for, and what is answered about labelled images before they are learned from."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from clinic_ai.control.views import Order, PlainPath, View
 from clinic_ai.domain import FOLDER_ALONE, Key, LabelSource
+
+
+class RunOrder(Order):
+    """Train a plugin on what people signed, on labelled images below an absolute path of the daemon's machine, or both.
+
+    Without ``dataset`` labels lie in ``labels/PLUGIN`` of the home, which beside reviews may be missing or empty.
+    """
+
+    plugin: Key
+    dataset: PlainPath | None = None
+    sources: tuple[LabelSource, ...] = Field(FOLDER_ALONE, min_length=1, max_length=2)
+    recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
+    at_once: bool = False
+    """Whether it is not to wait for a training window."""
+
+
+class ResumeOrder(Order):
+    """Go on with a run; ``at_once``, it is not to wait for a training window."""
+
+    at_once: bool = False
 
 
 class CheckOrder(Order):

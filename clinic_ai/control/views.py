@@ -10,17 +10,14 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import (
-    FOLDER_ALONE,
     Alert,
     CloseCode,
     Job,
-    Key,
-    LabelSource,
     Released,
     StudyFacts,
     StudyState,
@@ -492,23 +489,3 @@ class PriorityOrder(Order):
     """Let a study go before or after others."""
 
     priority: int = Field(ge=-100, le=100)
-
-
-class RunOrder(Order):
-    """Train a plugin on what people signed, on labelled images below an absolute path of the daemon's machine, or both.
-
-    Without ``dataset`` labels lie in ``labels/PLUGIN`` of the home, which beside reviews may be missing or empty.
-    """
-
-    plugin: Key
-    dataset: PlainPath | None = None
-    sources: tuple[LabelSource, ...] = Field(FOLDER_ALONE, min_length=1, max_length=2)
-    recipe: dict[str, FiniteFloat | int | str | bool] = Field(default_factory=dict)
-    at_once: bool = False
-    """Whether it is not to wait for a training window."""
-
-
-class ResumeOrder(Order):
-    """Go on with a run; ``at_once``, it is not to wait for a training window."""
-
-    at_once: bool = False

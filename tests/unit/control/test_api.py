@@ -24,8 +24,7 @@ from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.stats_views import StatsOrder
-from clinic_ai.control.training_views import CheckOrder
-from clinic_ai.control.views import RunOrder
+from clinic_ai.control.training_views import CheckOrder, RunOrder
 from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
 from clinic_ai.ingest.pace import Pace, Seen

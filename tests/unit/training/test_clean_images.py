@@ -15,7 +15,7 @@ from school import School, tiny_png
 
 from clinic_ai.contract import Dataset
 from clinic_ai.control.orders import RunDesk
-from clinic_ai.control.views import RunOrder
+from clinic_ai.control.training_views import RunOrder
 from clinic_ai.errors import DatasetError
 from clinic_ai.ml.subgroups import by_subgroup, traits
 from clinic_ai.store import meta
