@@ -32,6 +32,10 @@ _PATHS = (
     "/v1/models/rollback",
     "/v1/models/import",
     "/v1/models/bench",
+    "/v1/models/check",
+    "/v1/models/approve",
+    "/v1/models/canary",
+    "/v1/models/record",
     "/v1/models/stats",
     "/v1/datasets",
     "/v1/datasets/{}",
@@ -39,6 +43,11 @@ _PATHS = (
     "/v1/runs",
     "/v1/runs/check",
     "/v1/runs/{}/stop",
+    "/v1/runs/{}/pause",
+    "/v1/runs/{}/resume",
+    "/v1/runs/{}/forecast",
+    "/v1/runs/tonight",
+    "/v1/runs/spending",
     "/v1/plugins",
     "/{}",
 )
@@ -46,7 +55,31 @@ _WORDS = st.one_of(
     st.text(min_size=1, max_size=30), st.integers().map(str), st.floats().map(str), st.just("S-20261121-7F3K9QXB")
 )
 _KEYS = st.sampled_from(
-    ["limit", "before", "state", "fate", "study", "plugin", "name", "version", "directory", "category", "question", "x"]
+    [
+        "limit",
+        "before",
+        "state",
+        "fate",
+        "study",
+        "plugin",
+        "name",
+        "version",
+        "directory",
+        "category",
+        "question",
+        "x",
+        "since",
+        "hours",
+        "most",
+        "reviewer",
+        "reason",
+        "at_once",
+        "recipe",
+        "sources",
+        "drop",
+        "target",
+        "picture",
+    ]
 )
 _LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _WORDS)
 _BODIES = st.one_of(st.dictionaries(_KEYS, _LEAVES, max_size=4), st.lists(_LEAVES, max_size=3), _LEAVES)
