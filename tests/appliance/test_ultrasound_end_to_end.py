@@ -31,7 +31,7 @@ THE_FOUR = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A home with a daemon at work on it: its engine takes seconds to start, so it is one for all tests."""
     home = init_home(tmp_path_factory.mktemp("ultrasound") / "h")
-    home.clinic_toml.write_text(QUICK)
+    home.clinic_toml.write_text(QUICK + '\n[review]\nreviewers = ["Dr. Ada"]\n')
     daemon = Daemon(home)
     daemon.wait_for("daemon.ready")
     yield home
@@ -132,7 +132,7 @@ def test_a_sheet_for_femur_teaches_that_category_and_no_other(home: Home) -> Non
     assert {(answer[0], *answer[3:5]) for answer in before} == {("answered", "abdomen", "abdomen")}
 
     folder = home.labels / "ultrasound" / "Femur"
-    write_phantoms(folder, "femur", 12, seed=7)
+    write_phantoms(folder, "femur", 66, seed=7)  # ten patients in the test part, which the gate asks for
     checked = clinic_ai(home, "train", "check", "ultrasound", str(folder))
     assert checked["category"] == "femur"
     assert not checked["problems"]
@@ -141,7 +141,7 @@ def test_a_sheet_for_femur_teaches_that_category_and_no_other(home: Home) -> Non
     assert ask(home, femur, VIEW, status=1)["outcome"] == "refused"  # a candidate answers nobody
 
     candidate = run["result"]["candidate"]
-    clinic_ai(home, "model", "promote", "ultrasound", candidate["name"], candidate["version"])
+    clinic_ai(home, "model", "promote", "ultrasound", candidate["name"], candidate["version"], "--as", "Dr. Ada")
     answered = ask(home, femur, VIEW)
     assert (answered["outcome"], answered["category"], answered["adapter"]) == ("answered", "femur", "femur")
     assert any(candidate["version"] in label for label in answered["models"])
