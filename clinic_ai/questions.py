@@ -33,12 +33,13 @@ from clinic_ai.domain import (
     StudyState,
     new_id,
 )
+from clinic_ai.domain.words import MAX_QUESTION
 from clinic_ai.engines import Engines
 from clinic_ai.errors import ChildMisbehaved, ChildRefused, ClinicError, Conflict, InputError, NotAllowed
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import fitting
-from clinic_ai.guard.intents import MAX_QUESTION, HealthyExample, question_subject
+from clinic_ai.guard.intents import HealthyExample, question_subject
 from clinic_ai.results.evidence import subject_of
 from clinic_ai.results.rendering import Material, material_of
 from clinic_ai.results.statements import answer_text

@@ -211,9 +211,9 @@ def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
     """Open the terminal screen: the live queue, and why each study waits. Closing it harms nothing."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise typer.BadParameter("The terminal screen needs a terminal; `clinic-ai status` is for scripts.")
-    from clinic_ai.tui.app import QueueApp
+    from clinic_ai.tui.app import ClinicApp
 
-    QueueApp(home_of(home), monitor=monitor).run()
+    ClinicApp(home_of(home), monitor=monitor).run()
 
 
 def _print_status(view: StatusView) -> None:

@@ -93,7 +93,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.refusals = Refusals(services)
-    app.state.feed = Feed(services.database)
+    app.state.feed = Feed(services.database, services.topics)
     for router in (
         _machine,
         _studies,

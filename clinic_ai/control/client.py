@@ -38,6 +38,7 @@ from clinic_ai.control.views import (
     StatusView,
     StudyPage,
     StudyView,
+    TopicView,
     VerifyView,
 )
 from clinic_ai.domain import Alert, StudyState
@@ -154,6 +155,15 @@ class Client:
 
     def events(self, after: int | None = None) -> Iterator[EventView]:
         """Yield what changes, from number ``after`` on (None: from now on), until the daemon ends the stream."""
+        for news in self.follow(after):
+            if isinstance(news, EventView):
+                yield news
+
+    def follow(self, after: int | None = None) -> Iterator[EventView | TopicView]:
+        """Yield what changes as ``events`` does, and the topics that no row of the audit tells of.
+
+        The first is the topic ``start``: nothing that changes from then on is missed.
+        """
         headers = {} if after is None else {"Last-Event-ID": str(after)}
         with (
             self._talking(),
@@ -162,9 +172,14 @@ class Client:
             if answer.status_code != httpx.codes.OK:
                 answer.read()
                 raise refused(answer)
+            shape: type[EventView] | type[TopicView] = EventView
             for line in answer.iter_lines():
-                if line.startswith("data: "):
-                    yield EventView.model_validate_json(line.removeprefix("data: "))
+                if line.startswith(": events after"):
+                    yield TopicView(topic="start")
+                elif line.startswith("event: "):
+                    shape = TopicView if line == "event: topic" else EventView
+                elif line.startswith("data: "):
+                    yield shape.model_validate_json(line.removeprefix("data: "))
 
     # ------------------------------------------------------------ studies
 

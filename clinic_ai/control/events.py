@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 
 from anyio import to_thread
 
-from clinic_ai.control.views import EventView
+from clinic_ai.control.topics import Topics
+from clinic_ai.control.views import EventView, TopicView
 from clinic_ai.errors import Conflict
 from clinic_ai.store import changes
 from clinic_ai.store.database import Database
@@ -27,8 +28,9 @@ BATCH = 200
 class Feed:
     """Serves the changes to at most ``MAX_READERS`` readers at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, topics: Topics) -> None:
         self._database = database
+        self._topics = topics
         self._readers = 0
         self._lock = threading.Lock()
         self._closing = asyncio.Event()
@@ -56,9 +58,13 @@ class Feed:
         try:
             seq = after if after is not None else await to_thread.run_sync(self._last)
             yield _text(f": events after {seq}\n\n")
-            silent = 0.0
+            silent, told = 0.0, self._topics.numbers()
             while not self._closing.is_set():
                 news = await to_thread.run_sync(self._after, seq)
+                numbers = self._topics.numbers()
+                if moved := [topic for topic, number in numbers.items() if told.get(topic) != number]:
+                    told, silent = numbers, 0.0
+                    yield _text("".join(map(_topic, moved)))
                 if news:
                     seq, silent = news[-1].seq, 0.0
                     yield _text("".join(map(_event, news)))
@@ -90,6 +96,10 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 def _event(event: EventView) -> str:
     return f"id: {event.seq}\nevent: change\ndata: {event.model_dump_json()}\n\n"
+
+
+def _topic(topic: str) -> str:
+    return f"event: topic\ndata: {TopicView(topic=topic).model_dump_json()}\n\n"
 
 
 def _text(text: str) -> bytes:

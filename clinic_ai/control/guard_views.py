@@ -8,7 +8,7 @@ from pydantic import StringConstraints, model_validator
 
 from clinic_ai.control.views import Order
 from clinic_ai.domain import Audience, StatementKind, Words
-from clinic_ai.guard.intents import MAX_QUESTION
+from clinic_ai.domain.words import MAX_QUESTION
 
 
 class CheckOrder(Order):

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from clinic_ai.control.views import Order, View
 from clinic_ai.domain import QuestionOutcome
-from clinic_ai.guard.intents import MAX_QUESTION
+from clinic_ai.domain.words import MAX_QUESTION
 
 
 class AskOrder(Order):

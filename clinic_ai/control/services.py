@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from clinic_ai.control.topics import Topics
 from clinic_ai.disk.keeper import DiskState
 from clinic_ai.disk.retention import Removal
 from clinic_ai.disk.room import Shortage
@@ -368,3 +369,5 @@ class Services:
     started_at: float
     reload: Callable[[], tuple[str, ...]]
     """Read clinic.toml and the policy pack again; returns the problems, none if all of it is in force."""
+    topics: Topics = field(default_factory=Topics)
+    """Touched by the rooms when something changes that the audit does not tell."""

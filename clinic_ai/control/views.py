@@ -482,6 +482,12 @@ class EventView(View):
     subject: str
 
 
+class TopicView(View):
+    """Something changed that no row of the audit tells: ``topic`` is one of ``topics.Topic``."""
+
+    topic: str
+
+
 # ---------------------------------------------------------------- what people send
 
 

@@ -14,6 +14,8 @@ Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 MAX_TEXT = 4000
 """Longest text of one statement, in characters."""
+MAX_QUESTION = 2000
+"""Characters of a question that are looked at; a longer one is not understood."""
 Words = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 _ID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base 32: nothing that reads as something else

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from clinic_ai.domain import Audience, GuardAction, GuardVerdict, Released, Sha256, Word
-from clinic_ai.guard.intents import MAX_QUESTION, HealthyExample, QuestionSubject
+from clinic_ai.domain.words import MAX_QUESTION
+from clinic_ai.guard.intents import HealthyExample, QuestionSubject
 
 
 class QuestionTask(Word):

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.domain import Audience, Decision, GuardAction, GuardVerdict, Released, Statement, Word
+from clinic_ai.domain.words import MAX_QUESTION
 from clinic_ai.errors import (
     ChildDied,
     ChildError,
@@ -28,7 +29,7 @@ from clinic_ai.errors import (
     PolicyError,
 )
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
-from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
+from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.guard.packfiles import pack_digest, read_pack_files
 from clinic_ai.processes import Child, ChildSpec, Crew
 from clinic_ai.tasks import (

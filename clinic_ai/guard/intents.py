@@ -9,9 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from clinic_ai.domain import Audience, Finding, ImageFacts, PatientIdentity, StudyFacts, Word
 from clinic_ai.tasks import GuardSubject
 
-MAX_QUESTION = 2000
-"""Characters of a question that are looked at; a longer one is not understood."""
-
 
 class HealthyExample(Word):
     """A picture of another person that the clinic approved; ``example_id`` is the name of its file of facts."""

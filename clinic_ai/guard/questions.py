@@ -10,10 +10,11 @@ import unicodedata
 from collections.abc import Iterator
 
 from clinic_ai.domain import Audience, GuardAction, Statement
+from clinic_ai.domain.words import MAX_QUESTION
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.detectors import View
 from clinic_ai.guard.engine import lacking, speak
-from clinic_ai.guard.intents import MAX_QUESTION, QuestionSubject
+from clinic_ai.guard.intents import QuestionSubject
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import CaseOutcome

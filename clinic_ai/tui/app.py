@@ -1,4 +1,4 @@
-"""The first screen: the live queue, and why each study waits. It only draws what the client gives."""
+"""The technician's terminal: one header, eight screens, one feed. It only draws what the client gives."""
 
 from __future__ import annotations
 
@@ -6,50 +6,58 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import ClassVar, TextIO
+from typing import ClassVar, TextIO, TypeVar
 
 from rich.text import Text
 from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, VerticalScroll
+from textual.containers import Container
+from textual.css.query import NoMatches
 from textual.events import Resize
 from textual.message import Message
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import ContentSwitcher, Footer, Static
 
-from clinic_ai.control.client import Client
-from clinic_ai.control.views import StatusView, StudyRow, StudyView
-from clinic_ai.domain import StudyState
+from clinic_ai.control.terminal_client import TerminalClient
+from clinic_ai.control.views import Role, StatusView
 from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
-from clinic_ai.tui.feed import Feed, Lost, Picture
-from clinic_ai.tui.queue import StudyTable, key_of, matches
+from clinic_ai.tui.feed import Connect, Feed, Fetch, Lost, Picture
 from clinic_ai.tui.screens import Confirm, HelpScreen
-from clinic_ai.tui.words import alerts_text, details_text, header_text
+from clinic_ai.tui.view import ClinicView
+from clinic_ai.tui.views import PLACES, Place
+from clinic_ai.tui.words import alerts_text, header_text, places_text
 
 WIDE = 120
-"""Columns from which the details stand beside the queue."""
+"""Columns from which details stand beside lists."""
 
-_WHAT_RETRY_DOES = {
-    StudyState.ROUTED: "Whatever of it waits is tried at once.",
-    StudyState.DONE: "It is analysed again as a new version, whose result replaces the present one.",
-    StudyState.UNROUTED: "The rules as they are now are asked where it goes.",
-    StudyState.FAILED: "It is routed and analysed again.",
-}
+Answer = TypeVar("Answer")
 
 
-class QueueApp(App[None]):
-    """``clinic-ai tui``. ``clock`` gives UTC seconds; tests give their own."""
+class _Wished:
+    """What a view wants, as the feed takes it."""
+
+    def __init__(self, view: ClinicView) -> None:
+        self.name = view.NAME
+        self.topics = view.TOPICS
+        self.fetch: Fetch = view.fetching()
+
+
+class ClinicApp(App[None]):
+    """``clinic-ai tui``. ``clock`` gives UTC seconds and ``connect`` a client; tests give their own."""
 
     TITLE = "clinic-ai"
     CSS_PATH = "style.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", id="queue.filter", tooltip="Show only studies with these words"),
-        Binding("r", "retry", "Retry", id="queue.retry", tooltip="Try the selected study again"),
-        Binding("j", "move(1)", "Down", show=False, id="queue.down"),
-        Binding("k", "move(-1)", "Up", show=False, id="queue.up"),
-        Binding("escape", "unfilter", "Clear filter", show=False, id="queue.unfilter"),
-        Binding("question_mark", "help", "Help", id="help", tooltip="Keys and states"),
+        *(
+            Binding(
+                place.key, f"go('{place.name}')", place.title, show=False, id=f"go.{place.name}", tooltip=place.purpose
+            )
+            for place in PLACES
+        ),
+        Binding("p", "freeze", "Freeze", show=False, id="freeze", tooltip="Let the screen stand still, or go on"),
+        Binding("y", "copy", "Copy", show=False, id="copy", tooltip="Copy what is under the cursor"),
+        Binding("question_mark", "help", "Help", id="help", tooltip="Keys, states and what they mean"),
         Binding("q", "quit", "Quit", id="quit", tooltip="Close this screen; the appliance goes on"),
     ]
 
@@ -60,92 +68,135 @@ class QueueApp(App[None]):
             super().__init__()
             self.answer = answer
 
-    def __init__(self, home: Home, *, monitor: bool = False, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        monitor: bool = False,
+        clock: Callable[[], float] = time.time,
+        connect: Connect | None = None,
+    ) -> None:
         super().__init__()
-        self._home = home
-        self._monitor = monitor
-        self._clock = clock
-        self._feed = Feed(home, monitor=monitor, tell=self._tell)
-        self._status: StatusView | None = None
+        self.clock = clock
+        self.connect = connect if connect is not None else lambda: TerminalClient(home, monitor=monitor)
+        self._feed = Feed(self.connect, tell=self._tell)
+        self.status: StatusView | None = None
         self._status_at = 0.0
-        self._linked = False
-        self._rows: dict[str, StudyRow] = {}
-        self._study: StudyView | None = None
-        self._words = ""
+        self.linked = False
+        self.frozen = False
+        self.study_id: str | None = None
+        """The study in hand: chosen in the queue, shown by the study, ask and log screens."""
         self._texts: dict[str, Text] = {}
+        self._place = PLACES[0]
+        self._views: dict[str, ClinicView] = {}
 
     def _tell(self, answer: Picture | Lost) -> None:
         """Called in the feed's thread."""
         self.post_message(self.Arrived(answer))
 
     def compose(self) -> ComposeResult:
-        """Lay out header, banner, queue, details and keys."""
+        """Lay out header, banner, alerts, the screens and the keys."""
         yield Static(id="header")
+        yield Static(id="places")
         yield Static(id="banner")
         yield Static(id="alerts")
-        yield Input(
-            placeholder="Words to look for: state, modality, source, patient, reason …", id="filter", compact=True
-        )
         with Container(id="body"):
-            yield StudyTable()
-            with VerticalScroll(id="details"):
-                yield Static(id="facts")
+            yield ContentSwitcher(id="views")
         yield Footer(show_command_palette=False)
 
-    def on_mount(self) -> None:
-        """Start the clock and the feed."""
-        self.query_one("#details").border_title = "Study"
+    async def on_mount(self) -> None:
+        """Open the first screen; start the clock and the feed."""
         self._arrange(self.size.width)
-        self.query_one(StudyTable).focus()
-        self._draw_header()
-        self.set_interval(1.0, self._draw_header)
-        self.set_interval(1.0, self._leave_a_lost_terminal)
+        await self._open(self._place)
+        self.set_interval(1.0, self._tick)
         self._feed.start()
-
-    def _leave_a_lost_terminal(self) -> None:
-        """End when the terminal is gone: Textual would read its end of file again and again, at full speed."""
-        if not self.is_headless and hung_up(sys.__stdin__):
-            self.exit()
 
     def on_unmount(self) -> None:
         """Fetch no more."""
         self._feed.stop()
 
     def on_resize(self, event: Resize) -> None:
-        """Put the details beside the queue if there is room, else below."""
+        """Put details beside the lists if there is room, else below."""
         self._arrange(event.size.width)
         self._draw_header()
 
     def _arrange(self, width: int) -> None:
         self.query_one("#body").set_class(width >= WIDE, "wide")
 
+    # ------------------------------------------------------------ the screens
+
+    @property
+    def view(self) -> ClinicView | None:
+        """The screen in front."""
+        return self._views.get(self._place.name)
+
+    async def action_go(self, name: str) -> None:
+        """Open a screen."""
+        place = next((place for place in PLACES if place.name == name), None)
+        if place is not None:
+            await self._open(place)
+
+    async def open_study(self, study_id: str) -> None:
+        """Take a study in hand and open its screen."""
+        self.study_id = study_id
+        await self.action_go("study")
+
+    async def _open(self, place: Place) -> None:
+        self._place = place
+        switcher = self.query_one("#views", ContentSwitcher)
+        view = self._views.get(place.name)
+        if view is None:
+            view = self._views[place.name] = place.load()
+            await switcher.mount(view)
+        switcher.current = view.id
+        view.focus_first()
+        if self.status is not None:
+            view.status_changed(self.status)
+        self.wish(view)
+        self._draw_header()
+        self.refresh_bindings()
+
+    def wish(self, view: ClinicView) -> None:
+        """Fetch what a view wants, if it is the one in front."""
+        if view is self.view:
+            self._feed.want(_Wished(view))
+
     # ------------------------------------------------------------ what the feed brings
 
     @on(Arrived)
     def _take(self, message: Arrived) -> None:
         answer = message.answer
-        if self._emptied:
+        if self._emptied or self.frozen:
             return
         if isinstance(answer, Lost):
             self._lose(answer)
             return
-        again = not self._linked
-        self._linked = True
-        self._status, self._status_at = answer.status, self._clock()
-        self._rows = {key_of(row): row for row in answer.studies}
-        self._study = answer.study
+        known = None if self.status is None else (self.status.role, self.status.may_change)
+        before = (self.linked, known)
+        self.linked = True
+        self.status, self._status_at = answer.status, self.clock()
         self.query_one("#banner").display = False
         self.query_one("#body").remove_class("stale")
         self._draw_header()
         self._draw_alerts()
-        self._draw_queue()
-        if again:
+        self._show(answer)
+        if before != (True, (answer.status.role, answer.status.may_change)):
             self.refresh_bindings()
 
+    def _show(self, picture: Picture) -> None:
+        view = self.view
+        if view is None or picture.view != view.NAME:
+            return
+        view.status_changed(picture.status)
+        if picture.refusal is not None:
+            view.refuse(picture.refusal)
+        elif picture.answer is not None:
+            view.show(picture.answer)
+
     def _lose(self, lost: Lost) -> None:
-        self._linked = False
+        self.linked = False
         since = ""
-        if self._status is not None:
+        if self.status is not None:
             since = f" What you see is from {time.strftime('%H:%M:%S', time.localtime(self._status_at))}."
         self._put("#banner", Text(f"{lost.sentence}{since} {lost.remedy} Trying again every second."))
         self.query_one("#banner").display = True
@@ -164,110 +215,83 @@ class QueueApp(App[None]):
     @property
     def _emptied(self) -> bool:
         """Whether the widgets are gone; a last answer of the feed may still come."""
-        return not self.query("#header")
+        try:
+            self.query_one("#header")
+        except NoMatches:
+            return True
+        return False
+
+    def _tick(self) -> None:
+        if not self.is_headless and hung_up(sys.__stdin__):
+            self.exit()  # the terminal is gone: Textual would read its end of file again and again, at full speed
+        if self._emptied:
+            return
+        self._draw_header()
+        if self.view is not None and not self.frozen:
+            self.view.tick(self.clock())
 
     def _draw_header(self) -> None:
         if self._emptied:
             return
-        line = header_text(self._status, linked=self._linked, now=self._clock(), width=self.size.width)
+        width = self.size.width
+        line = header_text(self.status, linked=self.linked, now=self.clock(), width=width, frozen=self.frozen)
         self._put("#header", line)
+        self._put("#places", places_text(PLACES, self._place, width))
 
     def _draw_alerts(self) -> None:
-        text = alerts_text(self._status) if self._status else Text()
+        text = alerts_text(self.status) if self.status else Text()
         text.rstrip()
         self.query_one("#alerts").display = bool(text)
         self._put("#alerts", text)
 
-    def _draw_queue(self) -> None:
-        table = self.query_one(StudyTable)
-        rows = [row for row in self._rows.values() if matches(row, self._words)]
-        table.show(rows, self._clock())
-        table.border_title = f"Queue: {self._words} ({len(rows)} of {len(self._rows)})" if self._words else "Queue"
-        self._draw_details()
-
-    def _draw_details(self) -> None:
-        row = self._selected()
-        self._feed.select(row.study_id if row else None)
-        if row is None:
-            empty = "No study has these words." if self._rows else "No studies yet. Drop a scan into an inbox."
-            self._put("#facts", Text(empty))
-            return
-        study = self._study if self._study is not None and self._study.study_id == row.study_id else None
-        self._put("#facts", details_text(row, study))
-
-    def _selected(self) -> StudyRow | None:
-        key = self.query_one(StudyTable).selected
-        return None if key is None else self._rows.get(key)
-
-    @on(DataTable.RowHighlighted)
-    def _chosen(self) -> None:
-        self._draw_details()
-
     # ------------------------------------------------------------ keys
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
-        """Take the changing keys away where nothing may be changed."""
-        if action == "retry":
-            return self._status is not None and self._status.may_change and self._linked
-        return True
+    def may_order(self, needed: Role) -> bool:
+        """Return whether this person may do here what ``needed`` permits, now."""
+        status = self.status
+        return status is not None and self.linked and status.may_change and status.role.covers(needed)
 
-    def action_move(self, by: int) -> None:
-        """Move the cursor."""
-        table = self.query_one(StudyTable)
-        table.move_cursor(row=table.cursor_row + by)
+    def action_freeze(self) -> None:
+        """Let the screen stand still, or go on."""
+        self.frozen = not self.frozen
+        self._draw_header()
+        if not self.frozen:
+            self._feed.poke()
 
-    def action_filter(self) -> None:
-        """Ask for words."""
-        box = self.query_one("#filter", Input)
-        box.display = True
-        box.focus()
-
-    def action_unfilter(self) -> None:
-        """Show everything again."""
-        box = self.query_one("#filter", Input)
-        box.value = ""
-        box.display = False
-        self.query_one(StudyTable).focus()
-
-    @on(Input.Changed, "#filter")
-    def _narrow(self, event: Input.Changed) -> None:
-        self._words = event.value
-        self._draw_queue()
-
-    @on(Input.Submitted, "#filter")
-    def _narrowed(self) -> None:
-        self.query_one("#filter").display = bool(self._words)
-        self.query_one(StudyTable).focus()
+    def action_copy(self) -> None:
+        """Copy what is under the cursor, through the terminal (OSC 52)."""
+        words = self.view.copied() if self.view is not None else ""
+        if words:
+            self.copy_to_clipboard(words)
+            self.notify("Copied.")
 
     def action_help(self) -> None:
         """Show the help."""
-        self.push_screen(HelpScreen(may_change=self._status is None or self._status.may_change))
+        self.push_screen(HelpScreen(self))
 
-    def action_retry(self) -> None:
-        """Ask, then try the selected study again."""
-        row = self._selected()
-        if row is None:
+    def order(
+        self, question: str | None, call: Callable[[TerminalClient], Answer], done: Callable[[Answer], None]
+    ) -> None:
+        """Ask, then do it in a thread; ``done`` gets the answer in this one. What is refused is said."""
+        if question is None:
+            self._do(call, done)
             return
-        if row.state not in _WHAT_RETRY_DOES:
-            self.notify(f"Study {row.study_id} is on its way already.")
-            return
-        question = f"Try study {row.study_id} ({row.pseudonym}) again?\n{_WHAT_RETRY_DOES[row.state]}"
 
         def decided(yes: bool | None) -> None:
             if yes:
-                self._retry(row.study_id)
+                self._do(call, done)
 
         self.push_screen(Confirm(question), decided)
 
     @work(thread=True)
-    def _retry(self, study_id: str) -> None:
+    def _do(self, call: Callable[[TerminalClient], Answer], done: Callable[[Answer], None]) -> None:
         try:
-            with Client(self._home, monitor=self._monitor) as client:
-                done = client.retry(study_id)
+            with self.connect() as client:
+                answer = call(client)
         except ClinicError as error:
             self.call_from_thread(self.notify, f"{error.message} {error.remedy}", severity="error", markup=False)
             return
-        self.call_from_thread(self.notify, done.sentence, markup=False)
+        self.call_from_thread(done, answer)
         self._feed.poke()
 
 

@@ -1,28 +1,53 @@
-"""Fetches what the screen shows, in a thread of its own, so that a slow daemon never makes a key wait."""
+"""Fetches what a screen shows when the daemon says that something changed, in threads of its own.
+
+One thread follows the stream of changes, the other fetches, so that a slow daemon never makes a key wait.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
-from clinic_ai.control.client import Client
-from clinic_ai.control.views import StatusView, StudyRow, StudyView
+from clinic_ai.control.terminal_client import TerminalClient
+from clinic_ai.control.views import EventView, StatusView, TopicView
 from clinic_ai.errors import ClinicError, NotFound
-from clinic_ai.home import Home
 
-PERIOD_S = 1.0
-ROWS = 500
-"""Studies shown; the newest. ``clinic-ai study list --limit`` shows more."""
+RETRY_S = 1.0
+"""A daemon that does not answer is asked again after this time."""
+UNTOLD_S = 30.0
+"""Without any news everything is fetched again after this time, in case a change was not told."""
+CALM_S = 0.15
+"""A burst of changes is one fetch: it waits this long for more of them."""
+SHARE = 2.0
+"""Between two fetches lies at least this many times what the first took, so that no terminal keeps a daemon busy."""
+
+Fetch = Callable[[TerminalClient], object]
+Connect = Callable[[], AbstractContextManager[TerminalClient]]
+
+
+class Wish(Protocol):
+    """What the screen in front wants: fetched in the feed's thread, so it must not touch a widget."""
+
+    name: str
+    topics: frozenset[str]
+    fetch: Fetch
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the daemon said at one moment. ``study`` is the selected one, None if none is."""
+    """What the daemon said at one moment: the status, and what the view of this name had asked for.
+
+    ``refusal`` stands in for the answer if the daemon refused it, because of a role or of a study that is gone.
+    """
 
     status: StatusView
-    studies: tuple[StudyRow, ...]
-    study: StudyView | None
+    view: str
+    answer: object | None
+    refusal: ClinicError | None = None
 
 
 @dataclass(frozen=True)
@@ -34,59 +59,98 @@ class Lost:
 
 
 class Feed:
-    """Fetches once a second and whenever poked. ``tell`` gets every answer, in the feed's thread."""
+    """Fetches what is wished when something changed or when poked. ``tell`` gets every answer, in the feed's thread."""
 
-    def __init__(self, home: Home, *, monitor: bool, tell: Callable[[Picture | Lost], None]) -> None:
-        self._home = home
-        self._monitor = monitor
+    def __init__(self, connect: Connect, *, tell: Callable[[Picture | Lost], None]) -> None:
+        self._connect = connect
         self._tell = tell
-        self._selected: str | None = None
+        self._wish: Wish | None = None
         self._poked = threading.Event()
-        self._stopping = False
-        # A daemon thread: closing the screen must not wait for an answer.
-        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._stopping = threading.Event()
+        self._linked = threading.Event()
+        # Daemon threads: closing the screen must not wait for an answer.
+        self._threads = [
+            threading.Thread(target=self._run, name="feed", daemon=True),
+            threading.Thread(target=self._follow, name="news", daemon=True),
+        ]
 
     def start(self) -> None:
         """Start fetching."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Fetch no more; the answer on its way is not told."""
-        self._stopping = True
+        self._stopping.set()
         self._poked.set()
+        self._linked.set()
 
-    def select(self, study_id: str | None) -> None:
-        """Fetch the details of this study from now on."""
-        if study_id != self._selected:
-            self._selected = study_id
-            self._poked.set()
+    def want(self, wish: Wish) -> None:
+        """Fetch this from now on, and at once."""
+        self._wish = wish
+        self._poked.set()
 
     def poke(self) -> None:
         """Fetch at once."""
         self._poked.set()
 
-    def _run(self) -> None:
-        with Client(self._home, monitor=self._monitor) as client:
-            while not self._stopping:
-                self._poked.clear()
-                answer = self._fetch(client)
-                if not self._stopping:
-                    self._tell(answer)
-                self._poked.wait(PERIOD_S)
+    # ------------------------------------------------------------ fetching
 
-    def _fetch(self, client: Client) -> Picture | Lost:
-        selected = self._selected
+    def _run(self) -> None:
+        with self._connect() as client:
+            while not self._stopping.is_set():
+                self._poked.clear()
+                began = time.monotonic()
+                answer = self._fetch(client)
+                took = time.monotonic() - began
+                if self._stopping.is_set():
+                    return
+                self._tell(answer)
+                if isinstance(answer, Lost):
+                    self._linked.clear()
+                    self._poked.wait(RETRY_S)
+                    continue
+                self._linked.set()
+                self._stopping.wait(max(CALM_S, SHARE * took))
+                self._poked.wait(UNTOLD_S)
+
+    def _fetch(self, client: TerminalClient) -> Picture | Lost:
+        wish = self._wish
         try:
             status = client.status()
-            page = client.studies(limit=ROWS)
-            study = None if selected is None else _study(client, selected)
         except ClinicError as error:
             return Lost(error.message, error.remedy)
-        return Picture(status, page.studies, study)
+        if wish is None:
+            return Picture(status, "", None)
+        try:
+            return Picture(status, wish.name, wish.fetch(client))
+        except ClinicError as error:
+            return Picture(status, wish.name, None, error)
 
+    # ------------------------------------------------------------ what changed
 
-def _study(client: Client, study_id: str) -> StudyView | None:
-    try:
-        return client.study(study_id)
-    except NotFound:
-        return None
+    def _follow(self) -> None:
+        after: int | None = None
+        with self._connect() as client:
+            while not self._stopping.is_set():
+                self._linked.wait()
+                try:
+                    for news in client.follow(after):
+                        if self._stopping.is_set():
+                            return
+                        after = self._heard(news, after)
+                except NotFound:
+                    after = None  # another home's audit: begin anew
+                except ClinicError:
+                    pass  # whatever it is, the fetching thread says it
+                self._poked.set()
+                self._stopping.wait(RETRY_S)
+
+    def _heard(self, news: EventView | TopicView, after: int | None) -> int | None:
+        if isinstance(news, EventView):
+            self._poked.set()
+            return news.seq
+        wish = self._wish
+        if news.topic == "start" or (wish is not None and news.topic in wish.topics):
+            self._poked.set()
+        return after

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.dom import DOMNode
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from clinic_ai.tui.view import ClinicView
 from clinic_ai.tui.words import MEANINGS, state_text
 
-_KEYS = (
-    ("↑ ↓ j k", "choose a study"),
-    ("tab", "to the details and back"),
-    ("/", "filter; esc clears it"),
-    ("r", "try the study again (asks first)"),
-    ("?", "this help"),
-    ("q", "close this screen; the appliance goes on"),
-)
+if TYPE_CHECKING:
+    from clinic_ai.tui.app import ClinicApp
 
 
 class HelpScreen(ModalScreen[None]):
-    """What the keys do and what the states mean."""
+    """What the keys of the screen in front do, and what the states mean. Made from the bindings themselves."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close")]
 
-    def __init__(self, *, may_change: bool) -> None:
+    def __init__(self, clinic: ClinicApp) -> None:
         super().__init__()
-        self._may_change = may_change
+        self._clinic = clinic
 
     def compose(self) -> ComposeResult:
         """Lay out the help."""
-        text = Text("Keys\n", style="bold")
-        for key, words in _KEYS:
-            if key != "r" or self._may_change:
-                text.append(f"  {key:<8}", style="bold cyan")
-                text.append(f" {words}\n", style="not bold")
-        text.append("\nStates\n")
+        text = Text()
+        view = self._clinic.view
+        if view is not None:
+            text.append(f"{view.TITLE}\n", style="bold")
+            _keys(text, self._clinic, view)
+        text.append("\nEverywhere\n", style="bold")
+        _keys(text, self._clinic, self._clinic)
+        text.append("\nStates\n", style="bold")
         for state, words in MEANINGS.items():
             text.append("  ")
             text.append_text(state_text(state))
@@ -47,6 +45,15 @@ class HelpScreen(ModalScreen[None]):
         text.append("\nWhy a study waits, and what to do, stands in its details.", style="not bold")
         with VerticalScroll(id="help", classes="card"):
             yield Static(text)
+
+
+def _keys(text: Text, app: ClinicApp, place: DOMNode) -> None:
+    """Append the keys of a place that do something now."""
+    for _, binding in place._bindings:
+        if isinstance(place, ClinicView) and not place.may(binding.action.partition("(")[0]):
+            continue
+        text.append(f"  {app.get_key_display(binding):<8}", style="bold cyan")
+        text.append(f" {binding.tooltip or binding.description}\n", style="not bold")
 
 
 class Confirm(ModalScreen[bool]):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from clinic_ai.control.views import ArtefactRow, StatusView, StudyRow, StudyView, VersionView
 from clinic_ai.domain import Job, JobState, StudyState
+
+if TYPE_CHECKING:
+    from clinic_ai.tui.views import Place
 
 SIGNS: dict[StudyState, tuple[str, str]] = {
     StudyState.RECEIVING: ("↓", "cyan"),
@@ -70,10 +74,10 @@ def modality(row: StudyRow) -> str:
     return "/".join(row.facts.modalities) or "?"
 
 
-def header_text(status: StatusView | None, *, linked: bool, now: float, width: int) -> Text:
+def header_text(status: StatusView | None, *, linked: bool, now: float, width: int, frozen: bool = False) -> Text:
     """Return the line at the top: link, what there is to do, who one is, the clock."""
     link = ("● linked", "bold green") if linked else ("✗ no daemon", "bold red")
-    left = Text.assemble(link)
+    left = Text.assemble(("‖ FROZEN (p goes on)  ", "bold reverse") if frozen else "", link)
     right = Text(time.strftime("%H:%M:%S", time.localtime(now)))
     if status is not None:
         for words, style in _counts(status):
@@ -86,6 +90,16 @@ def header_text(status: StatusView | None, *, linked: bool, now: float, width: i
         left = name + left
     left.truncate(max(width - right.cell_len - 1, 0), overflow="ellipsis")
     return left + Text(" " * (width - left.cell_len - right.cell_len)) + right
+
+
+def places_text(places: Sequence[Place], here: Place, width: int) -> Text:
+    """Return the line with the keys of the screens; that of the screen in front stands in brackets."""
+    text = Text(no_wrap=True)
+    for place in places:
+        words = f"{place.key} {place.title}"
+        text.append(f"[{words}]" if place is here else f" {words} ", style="bold reverse" if place is here else "")
+    text.truncate(width)
+    return text
 
 
 def _counts(status: StatusView) -> Iterator[tuple[str, str]]:

@@ -15,12 +15,13 @@ from textual.widgets import Input, Static
 from clinic_ai import waiting
 from clinic_ai.domain import GuardAction, StudyState, WaitReason
 from clinic_ai.store import alerts
-from clinic_ai.tui.app import QueueApp
+from clinic_ai.tui.app import ClinicApp
 from clinic_ai.tui.queue import StudyTable
 from clinic_ai.tui.screens import Confirm, HelpScreen
+from clinic_ai.tui.views.queue import QueueView
 
 NOON = time.mktime((2026, 11, 21, 12, 0, 0, 0, 0, -1))
-Script = Callable[[QueueApp, Pilot[None]], Awaitable[None]]
+Script = Callable[[ClinicApp, Pilot[None]], Awaitable[None]]
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def play(room: Room, script: Script, *, size: tuple[int, int] = (80, 24), monito
     """Run the app without a terminal and do what the script says."""
 
     async def run() -> None:
-        app = QueueApp(room.home, monitor=monitor, clock=lambda: NOON)
+        app = ClinicApp(room.home, monitor=monitor, clock=lambda: NOON)
         async with app.run_test(size=size) as pilot:
             await script(app, pilot)
 
@@ -54,11 +55,11 @@ def screen(app: object) -> str:
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
-def facts(app: QueueApp) -> str:
+def facts(app: ClinicApp) -> str:
     return str(app.query_one("#facts", Static).render())
 
 
-def rows(app: QueueApp) -> int:
+def rows(app: ClinicApp) -> int:
     return app.query_one(StudyTable).row_count
 
 
@@ -66,7 +67,7 @@ def rows(app: QueueApp) -> int:
 
 
 def test_a_study_that_arrives_is_seen_with_its_reason_and_remedy(room: Room) -> None:
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "Drop a scan" in facts(app), "an empty queue should say what to do")
         study_id = room.add_study(state="UNROUTED", wait=waiting.no_rule())
         await until(pilot, lambda: study_id in facts(app), "the study should appear")
@@ -95,7 +96,7 @@ def test_every_reason_to_wait_stands_in_full_in_the_details(room: Room) -> None:
     ]
     reasons = [waiting.addressed(reason, room.add_study(wait=reason)) for reason in reasons]
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: rows(app) == len(reasons), "all studies should be shown")
         for reason in reversed(reasons):  # the newest is on top
             await until(pilot, lambda wanted=reason: _told(app, wanted), f"{reason.code} should be explained")
@@ -104,7 +105,7 @@ def test_every_reason_to_wait_stands_in_full_in_the_details(room: Room) -> None:
     play(room, script)
 
 
-def _told(app: QueueApp, reason: WaitReason) -> bool:
+def _told(app: ClinicApp, reason: WaitReason) -> bool:
     return reason.sentence in facts(app) and reason.remedy in facts(app)
 
 
@@ -113,7 +114,7 @@ def test_a_held_result_is_not_called_done_and_is_not_read_here(room: Room) -> No
     room.add_result(study_id, GuardAction.HOLD)
     room.add_result(room.add_study(state="DONE"))
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: rows(app) == 2, "both should be shown")
         await pilot.press("j")
         await until(pilot, lambda: "the guard said hold" in facts(app), "the verdict should be shown")
@@ -127,7 +128,7 @@ def test_alerts_stand_on_top_until_acknowledged(room: Room) -> None:
     with room.database.write() as c:
         alerts.raise_alert(c, "test", "appliance", "Something happened.", "Look at it.")
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "▲ Something happened. Look at it." in screen(app), "the alert should be shown")
         assert "1 alert" in screen(app)
         with room.client() as client:
@@ -141,12 +142,11 @@ def test_alerts_stand_on_top_until_acknowledged(room: Room) -> None:
 def test_both_sizes_show_all_columns_and_the_details(room: Room, size: tuple[int, int], beside: bool) -> None:
     room.add_study(state="ROUTED", wait=waiting.no_model("echo"))
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "There is no model" in facts(app), "the reason should be shown")
         await until(pilot, lambda: "What to do" in screen(app), "the remedy should fit")
         head = next(line for line in screen(app).splitlines() if "waits because" in line)
         assert all(word in head for word in ("came", "patient", "mod", "source", "state", "age"))
-        assert ("Study" in screen(app).splitlines()[2]) is beside
         table, details = app.query_one(StudyTable).region, app.query_one("#details").region
         assert (table.y == details.y) is beside
 
@@ -160,7 +160,7 @@ def test_filter_narrows_and_escape_clears(room: Room) -> None:
     room.add_study(modality="MR", state="UNROUTED", wait=waiting.no_rule())
     room.add_study(modality="CT")
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: rows(app) == 2, "both should be shown")
         await pilot.press("slash", *"mr rule", "enter")
         await until(pilot, lambda: rows(app) == 1, "one should be left")
@@ -175,7 +175,7 @@ def test_filter_narrows_and_escape_clears(room: Room) -> None:
 def test_retry_asks_first_and_then_says_what_happens(room: Room) -> None:
     study_id = room.add_study(state="DONE")
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: study_id in facts(app), "the study should be shown")
         await pilot.press("r")
         assert isinstance(app.screen, Confirm)
@@ -194,7 +194,7 @@ def test_retry_asks_first_and_then_says_what_happens(room: Room) -> None:
 def test_nothing_can_be_changed_over_the_monitor_socket(room: Room) -> None:
     study_id = room.add_study(state="DONE")
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: study_id in facts(app), "the study should be shown")
         await pilot.press("r")
         assert not isinstance(app.screen, Confirm)
@@ -202,18 +202,18 @@ def test_nothing_can_be_changed_over_the_monitor_socket(room: Room) -> None:
         assert "Retry" not in screen(app)
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
-        assert "try the study again" not in screen(app)
+        assert "Try the selected study again" not in str(app.screen.query_one("#help Static", Static).render())
 
     play(room, script, monitor=True)
 
 
 def test_help_explains_every_key_and_state(room: Room) -> None:
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "linked" in screen(app), "the daemon should answer")
         await pilot.press("question_mark")
-        shown = screen(app)
+        shown = str(app.screen.query_one("#help Static", Static).render())
         assert all(state.value in shown for state in StudyState)
-        assert "filter" in shown
+        assert "Show only studies with these words" in shown
         await pilot.press("escape")
         assert not isinstance(app.screen, HelpScreen)
         await pilot.press("q")
@@ -228,7 +228,7 @@ def test_help_explains_every_key_and_state(room: Room) -> None:
 def test_daemon_gone_leaves_the_last_picture_under_a_banner(room: Room) -> None:
     study_id = room.add_study()
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: study_id in facts(app), "the study should be shown")
         await asyncio.to_thread(room.server.stop)
         await until(pilot, lambda: "No daemon answers" in screen(app), "the banner should appear")
@@ -245,7 +245,7 @@ def test_screen_goes_on_when_the_daemon_is_back(tmp_path: Path) -> None:
         study_id = first.add_study()
         home = first
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "No daemon answers" in screen(app), "the banner should appear")
         with control_room(tmp_path / "h"):
             await until(pilot, lambda: study_id in facts(app), "the study should be shown")
@@ -257,13 +257,14 @@ def test_screen_goes_on_when_the_daemon_is_back(tmp_path: Path) -> None:
 def test_nothing_is_drawn_again_while_nothing_changes(room: Room) -> None:
     room.add_study(state="DONE")
 
-    async def script(app: QueueApp, pilot: Pilot[None]) -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "File:" in facts(app), "the study and its details should be shown")
         await pilot.pause()
         table, details = app.query_one(StudyTable), app.query_one("#facts", Static)
         drawn = (table._update_count, details.content)
-        answer = app._status
-        await until(pilot, lambda: app._status is not answer, "the feed should answer again")
+        answer = app.status
+        app.query_one(QueueView).refetch()
+        await until(pilot, lambda: app.status is not answer, "the feed should answer again")
         await pilot.pause()
         assert table._update_count == drawn[0]
         assert details.content is drawn[1]
