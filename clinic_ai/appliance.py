@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
+import psutil
 import structlog
 
 from clinic_ai import __version__
@@ -19,6 +21,7 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
+from clinic_ai.control.topics import Topics
 from clinic_ai.critical.errand import EMAIL, WEBHOOK
 from clinic_ai.critical.herald import Herald, Messenger
 from clinic_ai.critical.matching import unknown_conditions
@@ -31,7 +34,7 @@ from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.guard.intents import HealthyExample
-from clinic_ai.hardware import Devices, Machine
+from clinic_ai.hardware import Devices, Machine, Sampler
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.home import Home
 from clinic_ai.ingest.comparison import Comparer
@@ -80,6 +83,7 @@ class Appliance:
         self.started_at = time.time()
         self.boot_id = secrets.token_hex(8)
         self.wake = Wake()
+        self.topics = Topics()
         self.crew = Crew()
         self.database = Database(home.database)
         self.objects = ObjectStore(home.objects)
@@ -103,6 +107,14 @@ class Appliance:
         self.gate = Gate(home, self.database, self.registry, self.crew, self.guard, lambda: self.settings)
         self.machine = Machine(home.path)
         devices = Devices(self.machine)
+        # Sensors of its own: power is the mean since the reading before, and the night counts energy by that.
+        self._watched = Machine(home.path)
+        self.sampler = Sampler(
+            self._watched,
+            memory=self._memory,
+            on_sample=partial(self.topics.touch, "machine"),
+            gpu_problem=lambda: self._watched.gpu_problem,
+        )
         self.runs = Runs(
             home,
             self.database,
@@ -113,6 +125,7 @@ class Appliance:
             self.deidentifier,
             self.gate,
             devices,
+            on_progress=partial(self.topics.touch, "runs"),
         )
         self.night = Night(
             runs=self.runs,
@@ -191,6 +204,7 @@ class Appliance:
             on_closed=self.wake,
             on_arrival=self.night.make_way,
             room=self.room,
+            on_inboxes=partial(self.topics.touch, "inboxes"),
         )
         self.imports = Imports(
             folder=home.imports,
@@ -325,6 +339,7 @@ class Appliance:
     def start(self, *, watch: bool = True) -> None:
         """Start working; with ``watch`` the inboxes too."""
         self.execution.start()
+        self.sampler.start()
         for lane in self._lanes:
             lane.start()
         if watch:
@@ -343,6 +358,8 @@ class Appliance:
             if self._opened:
                 steps.callback(self._note_stop)
             steps.callback(self.machine.close)
+            steps.callback(self._watched.close)
+            steps.callback(self.sampler.close)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
@@ -411,6 +428,11 @@ class Appliance:
         log.info("settings.reloaded")
         return ()
 
+    def _memory(self) -> tuple[int, int]:
+        """Return what the daemon and its children take, in MiB."""
+        children = sum(child.resident_bytes() for child in self.crew.living())
+        return psutil.Process().memory_info().rss // MIB, children // MIB
+
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
         self.reports.press.renderer.end_if_idle(RENDERER_IDLE_S)
@@ -441,6 +463,7 @@ class Appliance:
             forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),
             guard=self.guard,
             crew=self.crew,
+            machine=self.sampler,
             receiver=self.receiver,
             decisions=self.intake.decisions,
             comparer=self.comparer,
@@ -455,4 +478,5 @@ class Appliance:
             settings=lambda: self.settings,
             started_at=self.started_at,
             reload=self.reload,
+            topics=self.topics,
         )

@@ -26,6 +26,7 @@ from clinic_ai.control import (
     folders,
     forecast_desk,
     guard_desk,
+    machine_desk,
     metrics,
     problems,
     promotion_desk,
@@ -96,6 +97,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.feed = Feed(services.database, services.topics)
     for router in (
         _machine,
+        machine_desk.router,
         _studies,
         category_desk.router,
         folders.router,

@@ -25,10 +25,13 @@ from clinic_ai.domain import (
     Study,
 )
 from clinic_ai.engines import EngineView
+from clinic_ai.errors import HardwareError
 from clinic_ai.forecasting import CostedForecast, ForecastWish
 from clinic_ai.gating import GateReport
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
+from clinic_ai.hardware import Identity, Reading
+from clinic_ai.hardware.history import Past, Span
 from clinic_ai.home import Home
 from clinic_ai.ingest.closing import PaceView
 from clinic_ai.ingest.comparison import Comparison
@@ -197,6 +200,24 @@ class ForecastsPort(Protocol):
         """Return the forecast of a run. Raise NotFound, InputError if its loss tells none, or ChildError."""
 
 
+class MachinePort(Protocol):
+    """What people may ask about the machine."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it is."""
+
+    @property
+    def gpu_problem(self) -> str:
+        """Why no GPU can be used though there is a driver; empty if all is well."""
+
+    def now(self) -> tuple[Reading | None, HardwareError | None]:
+        """Return the newest reading, and why it cannot be read now; None where there is none."""
+
+    def past(self, span: Span, points: int) -> Past:
+        """Return the last hour or day in about so many steps."""
+
+
 class ReceiverPort(Protocol):
     """What people may ask of the receiver."""
 
@@ -354,6 +375,7 @@ class Services:
     forecasts: ForecastsPort
     guard: GuardPort
     crew: Crew
+    machine: MachinePort
     receiver: ReceiverPort
     closing: ClosingPort
     decisions: DecisionsPort

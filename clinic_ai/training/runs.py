@@ -60,10 +60,13 @@ class Runs:
         deidentifier: Deidentifier,
         gate: Gate | None = None,
         devices: Devices | None = None,
+        *,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted.
 
-        ``devices`` chooses where runs compute; None: by the sensors of this machine.
+        ``devices`` chooses where runs compute; None: by the sensors of this machine. ``on_progress`` is called when
+        something of a run was stored that the audit does not tell: its progress, or why it waits.
         """
         self._database = database
         self.registry = registry
@@ -71,7 +74,10 @@ class Runs:
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices)
+        self.work = Work(
+            home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices, on_progress
+        )
+        self.tell = on_progress
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()

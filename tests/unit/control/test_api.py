@@ -269,7 +269,8 @@ def test_readers_of_events_are_limited(room: Room, client: Client, monkeypatch: 
 
 
 def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(room.home.control_socket)), base_url="http://x") as http:
+    transport = httpx.HTTPTransport(uds=str(room.home.control_socket))
+    with httpx.Client(transport=transport, base_url="http://x", timeout=60) as http:
         answer = http.get("/openapi.json")
         assert answer.status_code == 200
         found = answer.json()
@@ -294,6 +295,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/files",
         "/v1/files/accept",
         "/v1/files/discard",
+        "/v1/machine",
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/comparison",
         "/v1/models",
