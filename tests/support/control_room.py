@@ -52,6 +52,7 @@ from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
+from clinic_ai.results.previews import Previews
 from clinic_ai.results.reporting import ReportRunner
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.settings import Settings, load_settings
@@ -100,6 +101,7 @@ class Room:
     guard: Guard
     catalogue: PluginCatalogue
     engines: Engines
+    previews: Previews
 
     def look(self) -> None:
         """Look at the inboxes once, as ingest does all the time."""
@@ -303,6 +305,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         manifests=lambda: catalogue.manifests,
         settings=lambda: shared.settings,
     )
+    previews = Previews(database, ObjectStore(home.objects), crew)
     services = Services(
         home=home,
         database=database,
@@ -325,6 +328,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
         reviews=Reviews(database, ObjectStore(home.objects), reports, lambda: shared.settings.review, lambda: None),
         questions=questions,
+        previews=previews,
         comparer=Comparer(
             crew=crew,
             database=database,
@@ -355,9 +359,10 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
     server = ControlServer(home, services)
     server.start()
     try:
-        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines)
+        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines, previews)
     finally:
         server.stop()
+        previews.close()
         engines.close()
         lookout.close()
         runs.close()
