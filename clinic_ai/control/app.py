@@ -33,6 +33,7 @@ from clinic_ai.control import (
     questions,
     reviews,
     stats_desk,
+    study_desk,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
@@ -103,6 +104,7 @@ def create_app(services: Services) -> FastAPI:
         reviews.router,
         questions.router,
         preview_desk.router,
+        study_desk.router,
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,

@@ -6,7 +6,8 @@ from clinic_ai.control.preview_client import PreviewClient
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.question_client import QuestionClient
 from clinic_ai.control.review_client import ReviewClient
+from clinic_ai.control.study_client import StudyClient
 
 
-class TerminalClient(ReviewClient, PromotionClient, QuestionClient, PreviewClient):
+class TerminalClient(ReviewClient, PromotionClient, QuestionClient, PreviewClient, StudyClient):
     """Talks to the daemon of one home about all that the screens show; raises what ``Client`` raises."""
