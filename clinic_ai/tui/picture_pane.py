@@ -21,7 +21,7 @@ from clinic_ai.errors import Conflict
 from clinic_ai.previewing import MAX_COLUMNS, MAX_ROWS, MIN_SIDE
 from clinic_ai.tui.picture_feed import Came, PictureFeed, Want
 from clinic_ai.tui.pixels import Pixels
-from clinic_ai.tui.showing import Looking, loop_of, stack_of
+from clinic_ai.tui.showing import Looking, first_stack, loop_of, stack_of
 from clinic_ai.tui.study_words import NOT_FOR_DIAGNOSIS, caption_text
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ CINE_S = 1 / 6
 
 
 class PicturePane(Container):
-    """One picture of a study. ``watched`` says whether anybody sees it: else nothing is fetched and nothing plays."""
+    """One picture of a study. ``watched`` says whether anybody sees it: else nothing is fetched and nothing plays.
+
+    The words below a picture have a height of their own: else it would be made anew for each that has more of them.
+    """
 
     DEFAULT_CSS = """
     PicturePane { border: round $primary; padding: 0; }
     PicturePane #caption { height: auto; max-height: 6; padding: 0 1; }
+    PicturePane.shown #caption { height: 4; }
     """
 
     class PictureCame(Message):
@@ -95,10 +99,10 @@ class PicturePane(Container):
         looking = self._looking
         if looking is None or looking.study_id != study_id:
             self._stop_cine()
-            looking = Looking(study_id)
+            looking = Looking(study_id, stack=first_stack(series))
         found = stack_of(series, looking.stack)
         if found is None:
-            looking = replace(looking, stack=1, image=1)
+            looking = replace(looking, stack=first_stack(series), image=1)
         elif looking.image > found.images:
             looking = replace(looking, image=found.images)
         self._look(replace(looking, key=key), again=self._failed)
@@ -107,8 +111,7 @@ class PicturePane(Container):
         """Show words instead of a picture."""
         self._stop_cine()
         self._looking = self._shown = self._asked = None
-        self.query_one("#pixels", Pixels).clear()
-        self._put(words)
+        self._clear(words)
 
     def look_again(self) -> None:
         """Fetch the picture if it is another now, or the place for it has another size, and somebody sees it."""
@@ -139,13 +142,18 @@ class PicturePane(Container):
             self._waiting = False
         if came.picture is not None:
             self._shown = picture = came.picture
+            self.add_class("shown")
             self.query_one("#pixels", Pixels).show(picture.rgb(), picture.columns, picture.rows, picture.edges)
             self._draw_caption()
         elif came.error is not None and came.want == self._asked and not isinstance(came.error, Conflict):
             self._failed, self._shown = True, None
             self._stop_cine()
-            self.query_one("#pixels", Pixels).clear()
-            self._put(Text(f"{came.error.message} {came.error.remedy}", style="bold"))
+            self._clear(Text(f"{came.error.message} {came.error.remedy}", style="bold"))
+
+    def _clear(self, words: Text) -> None:
+        self.query_one("#pixels", Pixels).clear()
+        self.remove_class("shown")
+        self._put(words)
 
     def _draw_caption(self) -> None:
         if self._shown is not None and self._looking is not None:

@@ -12,7 +12,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 RAMP = " .:-=+*#%@"
-"""From no ink to much; on a dark ground that is from black to white."""
+"""From no ink to much, white on black: a negative would mislead."""
+_INK = Style(color="bright_white", bgcolor="black")
 _FEW_COLOURS = frozenset({None, "standard", "windows"})
 
 Edges = tuple[str, str, str, str]
@@ -45,7 +46,8 @@ class Pixels(Widget):
     @property
     def plain(self) -> bool:
         """Whether characters stand for greys: without colours, or with so few that half-cells show nothing."""
-        return self.app.no_color or self.app.console.color_system in _FEW_COLOURS
+        few = self.app.console.color_system in _FEW_COLOURS and not self.app.is_headless
+        return self.app.no_color or few
 
     def render(self) -> RenderResult:
         """Return nothing: the lines are drawn one by one."""
@@ -60,7 +62,7 @@ class Pixels(Widget):
         if not self._rgb or not 0 <= line < lines:
             return Strip.blank(width, ground)
         left = max(0, (width - self._columns) // 2)
-        cells = self._inked(line, ground) if self.plain else self._coloured(line)
+        cells = self._inked(line) if self.plain else self._coloured(line)
         self._letter(cells, line, lines)
         segments = [Segment(" " * left, ground), *cells]
         return Strip(segments).adjust_cell_length(width, ground).simplify()
@@ -80,9 +82,8 @@ class Pixels(Widget):
             for x in range(columns)
         ]
 
-    def _inked(self, line: int, ground: Style) -> list[Segment]:
-        characters = inked(self._rgb, self._columns, line, dark=self.app.current_theme.dark)
-        return [Segment(character, ground) for character in characters]
+    def _inked(self, line: int) -> list[Segment]:
+        return [Segment(character, _INK) for character in inked(self._rgb, self._columns, line)]
 
     def _letter(self, cells: list[Segment], line: int, lines: int) -> None:
         """Write the letters of the edges over a line of cells."""
@@ -97,15 +98,14 @@ class Pixels(Widget):
             _write(cells, self._columns - len(right), right)
 
 
-def inked(rgb: bytes, columns: int, line: int, *, dark: bool) -> str:
-    """Return a line of characters, each for the two pixels of a cell; ``dark`` is whether more ink is brighter."""
+def inked(rgb: bytes, columns: int, line: int) -> str:
+    """Return a line of characters, each for the two pixels of a cell: the brighter, the more ink."""
     row, last = 3 * columns, len(RAMP) - 1
     characters = []
     for x in range(columns):
         upper = 2 * line * row + 3 * x
         level = sum(rgb[upper : upper + 3]) + sum(rgb[upper + row : upper + row + 3])
-        step = min(last, level * len(RAMP) // (6 * 255 + 1))
-        characters.append(RAMP[step if dark else last - step])
+        characters.append(RAMP[min(last, level * len(RAMP) // (6 * 255 + 1))])
     return "".join(characters)
 
 

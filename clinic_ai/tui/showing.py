@@ -58,6 +58,12 @@ def stack_of(series: SeriesView | None, number: int) -> StackImages | None:
     return next((stack for row in series.series for stack in row.stacks if stack.number == number), None)
 
 
+def first_stack(series: SeriesView) -> int:
+    """Return the number of the stack to begin with: the first that is no scout, else the first."""
+    stacks = [stack for row in series.series for stack in row.stacks]
+    return next((stack.number for stack in stacks if not stack.scout), 1)
+
+
 def loop_of(shown: PreviewView) -> tuple[int, int]:
     """Return the first and last image that a cine runs through: the frames of a file, or else the whole stack."""
     if shown.frames == 1:

@@ -13,9 +13,9 @@ from clinic_ai.control.views import FileRow
 
 _FATES = {
     "STORED": ("✓", "green"),
-    "DUPLICATE": ("=", "bright_black"),
+    "DUPLICATE": ("=", "dim"),
     "QUARANTINED": ("‖", "bold yellow"),
-    "DISCARDED": ("✗", "bright_black"),
+    "DISCARDED": ("✗", "dim"),
     "CLAIMING": ("↓", "cyan"),
     "CLAIMED": ("↓", "cyan"),
 }

@@ -31,7 +31,7 @@ _MARKS = {
     "HELD": ("‖", "bold yellow"),
     "BLOCKED": ("✗", "bold red"),
     "REJECTED": ("✗", "red"),
-    "SUPERSEDED": ("–", "bright_black"),
+    "SUPERSEDED": ("–", "dim"),
     "DRAFT": ("○", ""),
 }
 """Sign and colour of each state of an artefact."""
@@ -107,13 +107,13 @@ def _finding(text: Text, row: FoundRow) -> None:
     heat = "has a heat map (o)" if row.heatmap else ""
     told = ", ".join(filter(None, (where, heat)))
     if told:
-        text.append(f"  {told}\n", style="bright_black")
+        text.append(f"  {told}\n", style="dim")
     if row.validation is not None:
         figures = row.validation
         text.append(
             f"  validated on {figures.positives} images with and {figures.negatives} without it: AUROC "
             f"{figures.auroc:.2f} ({figures.auroc_low:.2f} to {figures.auroc_high:.2f})\n",
-            style="bright_black",
+            style="dim",
         )
 
 
@@ -125,7 +125,7 @@ def bar_text(probability: float, threshold: float) -> Text:
         if cell == mark:
             text.append("┃", style="bold")
         else:
-            text.append("█" if cell < filled else "·", style="" if cell < filled else "bright_black")
+            text.append("█" if cell < filled else "·", style="" if cell < filled else "dim")
     return text
 
 
@@ -213,9 +213,9 @@ def history_text(study: StudyView, history: HistoryView | None) -> Text:
             day = today
             text.append(f"{day}\n", style="bold")
         job = "" if row.subject == study.study_id else f" {row.subject}"
-        text.append(f"  {time.strftime('%H:%M:%S', at)}  ", style="bright_black")
+        text.append(f"  {time.strftime('%H:%M:%S', at)}  ", style="dim")
         text.append(f"{row.action:<24}")
-        text.append(f" {row.actor}{job}\n", style="bright_black")
+        text.append(f" {row.actor}{job}\n", style="dim")
     if history.more:
         text.append("\nOlder rows are left out; `clinic-ai audit export` has them all.")
     return text
@@ -261,8 +261,7 @@ def file_text(row: FileRow | None) -> Text:
 
 
 def caption_text(shown: PreviewView, looking: Looking, *, playing: bool) -> Text:
-    """Return what a picture is of, and how it is shown."""
-    text = Text(f"Stack {shown.stack} of {shown.stacks}: {shown.line}\n")
+    """Return what a picture is of, how it is shown, and what else is to be said of it, each on a line."""
     where = [f"image {shown.image} of {shown.images}"]
     if 1 < shown.frames != shown.images:
         where.append(f"frame {shown.frame} of {shown.frames}")
@@ -271,21 +270,24 @@ def caption_text(shown: PreviewView, looking: Looking, *, playing: bool) -> Text
     where.append(_window(shown, looking))
     if playing:
         where.append("▶ playing")
+    text = Text(f"Stack {shown.stack} of {shown.stacks}: {shown.line}\n")
     text.append(" · ".join(where), style="bold")
-    if shown.overlay:
-        text.append(f"\n▒ {shown.overlay} (o hides it)")
-    elif shown.overlays:
-        text.append(f"\no shows: {', '.join(shown.overlays)}")
-    elif shown.overlay_note:
-        text.append(f"\n{shown.overlay_note}")
-    for remark in shown.remarks:
-        text.append(f"\n{remark}", style="bright_black")
+    text.append("\n" + " ".join((*_overlay(shown), *shown.remarks)))
     return text
+
+
+def _overlay(shown: PreviewView) -> Iterator[str]:
+    if shown.overlay:
+        yield f"▒ {shown.overlay} (o hides it)."
+    elif shown.overlays:
+        yield f"o shows: {', '.join(shown.overlays)}."
+    elif shown.overlay_note:
+        yield shown.overlay_note
 
 
 def _window(shown: PreviewView, looking: Looking) -> str:
     if shown.window is None:
         return "in colour" if shown.colour else "by a table of the file"
-    name = "own" if looking.window is not None else looking.preset or "of the file"
+    name = "moved" if looking.window is not None else looking.preset or "default"
     unit = f" {shown.window.unit}" if shown.window.unit else ""
-    return f"window {name}: {shown.window.centre:g} ± {shown.window.width / 2:g}{unit}"
+    return f"window {shown.window.centre:g} ± {shown.window.width / 2:g}{unit} ({name})"

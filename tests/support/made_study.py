@@ -149,9 +149,7 @@ def made_study(*, content: bool = True, **changes: Any) -> StudyView:
     values: dict[str, Any] = {
         "study_id": STUDY,
         "content": content,
-        "versions": (
-            VersionView(study=made_row(), instances=29, jobs=(job,), artefacts=(clinician, patient)),
-        ),
+        "versions": (VersionView(study=made_row(), instances=29, jobs=(job,), artefacts=(clinician, patient)),),
         "files": (*(made_file(number) for number in range(1, 9)), ODD_FILE),
     }
     return StudyView.model_validate(values | changes)

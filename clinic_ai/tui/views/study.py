@@ -70,7 +70,7 @@ class OneStudyView(ClinicView):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "page(1)", "Page", id="study.page", tooltip="The next page", priority=False),
         Binding("shift+tab", "page(-1)", "Page back", show=False, id="study.back", tooltip="The page before"),
-        Binding("left_square_bracket", "slice(-1)", "Slice", id="study.slice.down", tooltip="The slice before"),
+        Binding("left_square_bracket", "slice(-1)", show=False, id="study.slice.down", tooltip="The slice before"),
         Binding("right_square_bracket", "slice(1)", "Slice", id="study.slice.up", tooltip="The next slice"),
         Binding("left_curly_bracket", "stack(-1)", show=False, id="study.stack.down", tooltip="The stack before"),
         Binding("right_curly_bracket", "stack(1)", show=False, id="study.stack.up", tooltip="The next stack"),
@@ -104,6 +104,8 @@ class OneStudyView(ClinicView):
     OneStudyView #study-file { height: auto; max-height: 6; padding: 0 1; border-top: solid $primary; }
     OneStudyView.picture #picture-pane { display: block; }
     OneStudyView.picture #study-pages { display: none; }
+    OneStudyView.picture PicturePane { border: none; }
+    OneStudyView.picture PicturePane.shown #caption { height: 3; }
     OneStudyView.wide #picture-pane, OneStudyView.wide #study-pages { display: block; }
     """
 
