@@ -49,6 +49,7 @@ from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
+from clinic_ai.results.previews import Previews
 from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.results.signing import SignRunner
@@ -193,6 +194,7 @@ class Appliance:
             examples=self._examples,
             on_asked=self.night.make_way,
         )
+        self.previews = Previews(self.database, self.objects, self.crew)
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
         self.intake = Intake(
@@ -363,6 +365,7 @@ class Appliance:
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
+            steps.callback(self.previews.close)
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
@@ -437,6 +440,7 @@ class Appliance:
         self.engines.evict_idle()
         self.reports.press.renderer.end_if_idle(RENDERER_IDLE_S)
         self.deidentifier.end_if_idle(RENDERER_IDLE_S)
+        self.previews.end_if_idle()
         self.crew.bury_dead()
         return False
 
@@ -469,6 +473,7 @@ class Appliance:
             comparer=self.comparer,
             reviews=self.reviews,
             questions=self.questions,
+            previews=self.previews,
             inboxes=self.intake.lookout,
             imports=self.imports,
             closing=self.intake.closing,

@@ -28,11 +28,13 @@ from clinic_ai.control import (
     guard_desk,
     machine_desk,
     metrics,
+    preview_desk,
     problems,
     promotion_desk,
     questions,
     reviews,
     stats_desk,
+    study_desk,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
@@ -103,6 +105,8 @@ def create_app(services: Services) -> FastAPI:
         folders.router,
         reviews.router,
         questions.router,
+        preview_desk.router,
+        study_desk.router,
         alert_desk.router,
         audit_desk.router,
         guard_desk.router,

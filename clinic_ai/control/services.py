@@ -41,6 +41,7 @@ from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.promoting import Approval, CanaryResult
+from clinic_ai.results.previews import Preview, Stacked, Wish
 from clinic_ai.results.reviewing import Order as ReviewOrder
 from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
@@ -283,6 +284,16 @@ class QuestionsPort(Protocol):
         """Return the questions that were asked about a study. Raise NotFound."""
 
 
+class PreviewsPort(Protocol):
+    """What people may ask about pictures of studies."""
+
+    def show(self, study_id: str, wish: Wish, reader: str) -> Preview:
+        """Return a picture of one image. Raise NotFound, Conflict, or ChildError if it cannot be decoded."""
+
+    def stacks(self, study_id: str) -> Stacked:
+        """Return the stacks of a study as its pictures are numbered. Raise NotFound."""
+
+
 class ComparerPort(Protocol):
     """Compares quarantined files with what they contradict."""
 
@@ -382,6 +393,7 @@ class Services:
     comparer: ComparerPort
     reviews: ReviewsPort
     questions: QuestionsPort
+    previews: PreviewsPort
     inboxes: InboxesPort
     imports: ImportsPort
     deidentifier: DeidentifierPort

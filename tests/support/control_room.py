@@ -54,6 +54,7 @@ from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
+from clinic_ai.results.previews import Previews
 from clinic_ai.results.reporting import ReportRunner
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.settings import Settings, load_settings
@@ -104,6 +105,7 @@ class Room:
     engines: Engines
     sampler: Sampler
     """It reads when a test tells it to."""
+    previews: Previews
 
     def look(self) -> None:
         """Look at the inboxes once, as ingest does all the time."""
@@ -310,6 +312,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
     )
     machine = Machine(home.path)
     sampler = Sampler(machine, memory=lambda: (110, 0), on_sample=partial(topics.touch, "machine"))
+    previews = Previews(database, ObjectStore(home.objects), crew)
     services = Services(
         home=home,
         database=database,
@@ -332,6 +335,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
         reviews=Reviews(database, ObjectStore(home.objects), reports, lambda: shared.settings.review, lambda: None),
         questions=questions,
+        previews=previews,
         comparer=Comparer(
             crew=crew,
             database=database,
@@ -364,9 +368,10 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
     server = ControlServer(home, services)
     server.start()
     try:
-        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines, sampler)
+        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines, sampler, previews)
     finally:
         server.stop()
+        previews.close()
         engines.close()
         lookout.close()
         machine.close()
