@@ -40,7 +40,7 @@ from clinic_ai.ingest.intake import Intake
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
-from clinic_ai.logs import configure
+from clinic_ai.logs import RECENT, configure
 from clinic_ai.plugins import PluginCatalogue, PluginProblem
 from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
@@ -455,4 +455,5 @@ class Appliance:
             settings=lambda: self.settings,
             started_at=self.started_at,
             reload=self.reload,
+            log=RECENT,
         )

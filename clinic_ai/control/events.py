@@ -57,8 +57,8 @@ class Feed:
         """Yield the events after sequence number ``after`` (None: from now on), until the reader leaves."""
         try:
             seq = after if after is not None else await to_thread.run_sync(self._last)
-            yield _text(f": events after {seq}\n\n")
             silent, told = 0.0, self._topics.numbers()
+            yield _text(f": events after {seq}\n\n")
             while not self._closing.is_set():
                 news = await to_thread.run_sync(self._after, seq)
                 numbers = self._topics.numbers()

@@ -15,7 +15,10 @@ Name = Line
 
 
 class ReviewRow(View):
-    """One artefact that waits for a person. ``rules`` are those of the guard that spoke about it."""
+    """One artefact that waits for a person. ``rules`` are those of the guard that spoke about it.
+
+    ``priority_reason`` says why the study goes before others, empty if it does not.
+    """
 
     artefact_id: str
     study_id: str
@@ -25,6 +28,10 @@ class ReviewRow(View):
     action: str
     rules: tuple[str, ...]
     created_at: float
+    pseudonym: str = ""
+    modality: str = ""
+    priority: int = 0
+    priority_reason: str = ""
 
 
 class DecidedRow(View):
@@ -59,6 +66,13 @@ class SubjectRow(View):
     study_dates: tuple[str, ...]
     modalities: tuple[str, ...]
     body_parts: tuple[str, ...]
+
+
+class SignersView(View):
+    """The names that results are signed with here; ``own`` is the one used if none is given, empty if one has to be."""
+
+    names: tuple[str, ...]
+    own: str
 
 
 class ReviewView(View):
