@@ -47,10 +47,15 @@ class LogLineView(View):
         text = f"{self.level} {self.line}".casefold()
         return all(word in text for word in words.casefold().split())
 
+    @property
+    def workers(self) -> frozenset[str]:
+        """Who did it: the plugin, lane, channel or source it names, and the part that the event begins with."""
+        named = {value for key, value in self.fields.items() if key in _WORKERS and value}
+        return frozenset(named | {self.event.partition(".")[0]})
+
     def is_of(self, worker: str) -> bool:
-        """Return whether a worker, plugin, lane or source of this name did it; the first part of an event counts."""
-        names = {value for key, value in self.fields.items() if key in _WORKERS} | {self.event.partition(".")[0]}
-        return worker.casefold() in {name.casefold() for name in names}
+        """Return whether a worker of this name did it, in whatever case."""
+        return worker.casefold() in {name.casefold() for name in self.workers}
 
     def weighs(self, level: Level) -> bool:
         """Return whether it is of this level or one above; a level nobody knows is above all."""
