@@ -49,11 +49,11 @@ def row_words(row: ReviewRow) -> str:
 
 def critical_text(found: Sequence[CriticalView], now: float) -> Text:
     """Return the open critical findings, a line each, and what to press."""
-    text = Text()
+    text = Text(no_wrap=True, overflow="ellipsis")
     if not found:
         return text
     many = "1 critical finding" if len(found) == 1 else f"{len(found)} critical findings"
-    text.append(f"▲ {many} nobody acknowledged; t tells to whom it was told", style="bold red")
+    text.append(f"▲ {many} that nobody acknowledged: act within … (t acknowledges)", style="bold red")
     for one in found[:MOST_CRITICAL]:
         text.append(f"\n  {critical_words(one, now)}")
     if len(found) > MOST_CRITICAL:
@@ -62,11 +62,11 @@ def critical_text(found: Sequence[CriticalView], now: float) -> Text:
 
 
 def critical_words(one: CriticalView, now: float) -> str:
-    """Return a critical finding on one line."""
+    """Return a critical finding on one line: what, where, within what one has to act, how long it is open."""
     told = f"told {one.notices}×" if one.notices else "not told yet"
     escalated = ", escalated" if one.escalated else ""
     waits = age(now - one.raised_at)
-    return f"{one.what} in {one.study_id}: act within {one.act_within}, open {waits}, {told}{escalated}"
+    return f"{one.what} in {one.study_id}: {one.act_within}, open {waits}, {told}{escalated}"
 
 
 # ---------------------------------------------------------------- one result
