@@ -43,7 +43,7 @@ from clinic_ai.ingest.intake import Intake
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
-from clinic_ai.logs import configure
+from clinic_ai.logs import RECENT, configure
 from clinic_ai.plugins import PluginCatalogue, PluginProblem
 from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
@@ -484,4 +484,5 @@ class Appliance:
             started_at=self.started_at,
             reload=self.reload,
             topics=self.topics,
+            log=RECENT,
         )

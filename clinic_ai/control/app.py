@@ -26,6 +26,7 @@ from clinic_ai.control import (
     folders,
     forecast_desk,
     guard_desk,
+    log_desk,
     machine_desk,
     metrics,
     preview_desk,
@@ -97,6 +98,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.refusals = Refusals(services)
     app.state.feed = Feed(services.database, services.topics)
+    services.log.watch(lambda: services.topics.touch("log"))
     for router in (
         _machine,
         machine_desk.router,
@@ -109,6 +111,7 @@ def create_app(services: Services) -> FastAPI:
         study_desk.router,
         alert_desk.router,
         audit_desk.router,
+        log_desk.router,
         guard_desk.router,
         stats_desk.router,
         _models,

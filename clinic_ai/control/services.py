@@ -38,6 +38,7 @@ from clinic_ai.ingest.comparison import Comparison
 from clinic_ai.ingest.imports import Arrival, ImportState, Listed
 from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
+from clinic_ai.logs import Recent
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.promoting import Approval, CanaryResult
@@ -405,3 +406,5 @@ class Services:
     """Read clinic.toml and the policy pack again; returns the problems, none if all of it is in force."""
     topics: Topics = field(default_factory=Topics)
     """Touched by the rooms when something changes that the audit does not tell."""
+    log: Recent = field(default_factory=Recent)
+    """The newest lines of the daemon's log."""

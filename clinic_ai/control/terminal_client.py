@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clinic_ai.control.log_client import LogClient
 from clinic_ai.control.machine_client import MachineClient
 from clinic_ai.control.preview_client import PreviewClient
 from clinic_ai.control.promotion_client import PromotionClient
@@ -10,5 +11,7 @@ from clinic_ai.control.review_client import ReviewClient
 from clinic_ai.control.study_client import StudyClient
 
 
-class TerminalClient(ReviewClient, PromotionClient, QuestionClient, MachineClient, PreviewClient, StudyClient):
+class TerminalClient(
+    ReviewClient, PromotionClient, QuestionClient, MachineClient, PreviewClient, StudyClient, LogClient
+):
     """Talks to the daemon of one home about all that the screens show; raises what ``Client`` raises."""
