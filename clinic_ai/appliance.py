@@ -19,6 +19,7 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
+from clinic_ai.control.topics import Topics
 from clinic_ai.critical.errand import EMAIL, WEBHOOK
 from clinic_ai.critical.herald import Herald, Messenger
 from clinic_ai.critical.matching import unknown_conditions
@@ -114,6 +115,8 @@ class Appliance:
             self.gate,
             devices,
         )
+        self.topics = Topics()
+        self.runs.told = lambda: self.topics.touch("runs")
         self.night = Night(
             runs=self.runs,
             database=self.database,
@@ -455,4 +458,5 @@ class Appliance:
             settings=lambda: self.settings,
             started_at=self.started_at,
             reload=self.reload,
+            topics=self.topics,
         )

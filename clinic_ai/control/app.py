@@ -27,10 +27,12 @@ from clinic_ai.control import (
     forecast_desk,
     guard_desk,
     metrics,
+    night_desk,
     problems,
     promotion_desk,
     questions,
     reviews,
+    shelf_desk,
     stats_desk,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
@@ -107,7 +109,9 @@ def create_app(services: Services) -> FastAPI:
         stats_desk.router,
         _models,
         promotion_desk.router,
+        shelf_desk.router,
         _training,
+        night_desk.router,
         forecast_desk.router,
         dataset_desk.router,
         _guard,

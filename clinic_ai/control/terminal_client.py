@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from clinic_ai.control.night_client import NightClient
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.question_client import QuestionClient
 from clinic_ai.control.review_client import ReviewClient
 
 
-class TerminalClient(ReviewClient, PromotionClient, QuestionClient):
+class TerminalClient(ReviewClient, PromotionClient, QuestionClient, NightClient):
     """Talks to the daemon of one home about all that the screens show; raises what ``Client`` raises."""
