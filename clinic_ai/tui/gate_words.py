@@ -183,10 +183,7 @@ def canary_text(found: CanaryResult) -> Text:
 def _differences(shadow: Shadow) -> str:
     found = shadow.document
     moved = [finding for finding in found.findings if finding.before is not finding.after]
-    words = [
-        f"{finding.condition} {finding.before or 'not judged'} → {finding.after or 'not judged'}"
-        for finding in moved[:6]
-    ]
+    words = [f"{one.condition} {one.before or 'not judged'} → {one.after or 'not judged'}" for one in moved[:6]]
     if len(moved) > 6:
         words.append(f"{len(moved) - 6} more")
     if found.answers_changed:

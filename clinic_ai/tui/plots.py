@@ -48,8 +48,9 @@ def curve(points: Sequence[Point], *, width: int, height: int, right: float, uni
     lines = []
     for row, cell in enumerate(cells):
         label = number(high) if row == 0 else number(low) if row == rows - 1 else ""
-        line = Text(f"{label:>{_AXIS - 2}} {'┤' if label else '│'}", style="bright_black", no_wrap=True)
-        line.append(cell, style="not bright_black")
+        line = Text(no_wrap=True)
+        line.append(f"{label:>{_AXIS - 2}} {'┤' if label else '│'}", style="bright_black")
+        line.append(cell)
         lines.append(line)
     return [*lines, _floor(columns, right, unit)]
 

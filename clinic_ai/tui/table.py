@@ -77,7 +77,7 @@ class KeyedTable(DataTable[Text]):
         else:
             self._update(rows)
         self._shown = dict(rows)
-        if selected in rows and selected != self.selected:
+        if selected is not None and selected in rows and selected != self.selected:
             self.move_cursor(row=self.get_row_index(selected), animate=False)
 
     def _update(self, rows: Mapping[str, tuple[Text, ...]]) -> None:
