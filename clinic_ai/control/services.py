@@ -163,6 +163,9 @@ class RunsPort(Protocol):
         Raise NotFound, Conflict, or ChildError if nothing can be read now.
         """
 
+    def history(self, run_id: str) -> Any:
+        """Return its figures so far, with the attributes of ``progress_views.HistoryView``. Raise NotFound."""
+
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen. Raise NotFound."""
 
@@ -190,6 +193,9 @@ class NightPort(Protocol):
 
     def tonight(self) -> Any:
         """Return what will be trained in the next window, with the attributes of ``night_views.TonightView``."""
+
+    def outlook(self) -> Any:
+        """Return the same, without asking a trainer what a run that nobody planned yet would cost."""
 
     def spending(self) -> Any:
         """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""

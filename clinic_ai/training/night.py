@@ -138,6 +138,10 @@ class Night:
         """Return what will be trained in the next window, why or why not, and what it will cost."""
         return self._outlook.tonight(self.awake.note)
 
+    def outlook(self) -> Tonight:
+        """Return the same, without asking a trainer what a run that nobody planned yet would cost."""
+        return self._outlook.glance(self.awake.note)
+
     def spending(self) -> Spending:
         """Return the budgets and what training has used of them."""
         return self._outlook.spending()

@@ -22,6 +22,7 @@ from clinic_ai.contract import (
     PluginManifest,
     Recipe,
     TrainingPlan,
+    TrainingProgress,
     TrainingResult,
     TrainingTask,
     TrainRequest,
@@ -95,8 +96,11 @@ class Work:
         settings: Callable[[], TrainingSettings],
         gate: Gate | None = None,
         devices: Devices | None = None,
+        told: Callable[[str, TrainingProgress], None] = lambda _run_id, _progress: None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take the rooms; ``told`` is called with each progress of a run that was stored, in the thread of ``do``."""
+        self._told = told
         self._home = home
         self._database = database
         self._registry = registry
@@ -293,7 +297,7 @@ class Work:
     def _train(self, manifest: PluginManifest, task: TrainingTask, running: Running) -> TrainingResult:
         assert manifest.trainer is not None
         assert running.child is not None
-        recorder = _Recorder(self._database, running, running.child, self._on_progress)
+        recorder = _Recorder(self._database, running, running.child, self._told, self._on_progress)
         try:
             return running.child.call(
                 "train",
@@ -389,8 +393,16 @@ class Work:
 class _Recorder:
     """Stores progress, twice a second at most; a trainer that reports rubbish is killed."""
 
-    def __init__(self, database: Database, running: Running, child: Child, on_stored: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        running: Running,
+        child: Child,
+        told: Callable[[str, TrainingProgress], None],
+        on_stored: Callable[[], None],
+    ) -> None:
         self._database = database
+        self._told = told
         self._on_stored = on_stored
         self._running = running
         self._child = child
@@ -424,6 +436,7 @@ class _Recorder:
             }
             with self._database.write() as connection:
                 store.save_progress(connection, running.run_id, self._waiting.model_copy(update=machine))
+            self._told(running.run_id, self._waiting)
             self._waiting, self._stored_at = None, time.monotonic()
             self._on_stored()
 
