@@ -30,6 +30,7 @@ from clinic_ai.control import (
     problems,
     promotion_desk,
     questions,
+    queue_desk,
     reviews,
     stats_desk,
 )
@@ -97,6 +98,7 @@ def create_app(services: Services) -> FastAPI:
     for router in (
         _machine,
         _studies,
+        queue_desk.router,
         category_desk.router,
         folders.router,
         reviews.router,
