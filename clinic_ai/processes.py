@@ -43,7 +43,9 @@ Result = TypeVar("Result", bound=BaseModel)
 MAX_OUTPUT_BYTES = 1 << 20
 """What a child may print during one call before it counts as flooding."""
 MAX_PROGRESS_FRAMES = 100_000
-"""Progress messages of one call before it counts as flooding."""
+"""Progress messages of one call beyond ``PROGRESS_PER_S`` before it counts as flooding."""
+PROGRESS_PER_S = 20
+"""Progress messages that a call may send each second for as long as it lasts, which may be days."""
 _TAIL_BYTES = 4096
 
 
@@ -231,7 +233,7 @@ class Child:
         deadline: float,
         on_progress: Callable[[dict[str, object]], None] | None,
     ) -> Result:
-        progress_frames = 0
+        progress_frames, began = 0, time.monotonic()
         while True:
             message = receive_frame(self._channel, deadline=deadline)
             if message is None:
@@ -244,7 +246,7 @@ class Child:
                 raise FrameError(f"an answer to call {response.id} came during call {call}")
             if response.kind == "progress":
                 progress_frames += 1
-                if progress_frames > MAX_PROGRESS_FRAMES:
+                if progress_frames > MAX_PROGRESS_FRAMES + PROGRESS_PER_S * (time.monotonic() - began):
                     raise FrameError("it flooded the channel with progress")
                 if on_progress is not None:
                     on_progress(response.body)

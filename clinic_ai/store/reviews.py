@@ -142,6 +142,12 @@ def set_consent(connection: Connection, review_id: str, consent: bool, actor: st
     )
 
 
+def withdrawn(connection: Connection, review_ids: Collection[str]) -> int:
+    """Return how many of these reviews may not be learned from."""
+    refused = connection.execute(select(reviews.c.review_id).where(reviews.c.consent == 0)).scalars()
+    return len(set(review_ids).intersection(refused))
+
+
 def labelled_examples(connection: Connection, conditions: Collection[str]) -> list[LabelledExample]:
     """Return the images that persons labelled for these conditions and that may be learned from.
 

@@ -22,6 +22,7 @@ from clinic_ai.domain import FOLDER_ALONE, FolderOrigin, LabelSource, LeftOut, L
 from clinic_ai.errors import DatasetError
 from clinic_ai.home import Home
 from clinic_ai.store import datasets as store
+from clinic_ai.store import reviews
 from clinic_ai.store.database import Database
 from clinic_ai.store.datasets import DatasetView
 from clinic_ai.store.meta import site_key
@@ -32,7 +33,7 @@ from clinic_ai.training.conditioning import condition
 from clinic_ai.training.duplicates import without_duplicates
 from clinic_ai.training.inspection import DatasetCheck, DatasetDetails, check_of, details_of
 from clinic_ai.training.label_reading import LabelFolder, Terms
-from clinic_ai.training.labelled_folder import Reading
+from clinic_ai.training.labelled_folder import Reading, counted
 from clinic_ai.training.leaks import Parted, Past, part
 from clinic_ai.training.sheet_reading import SheetReader
 from clinic_ai.training.sources import Sources
@@ -247,6 +248,17 @@ class Datasets:
             e.model_copy(update={"path": str(self._objects.place(e.sha256).absolute())}) for e in dataset.examples
         )
         return dataset.model_copy(update={"examples": placed})
+
+    def refuse_withdrawn(self, dataset_id: str) -> None:
+        """Raise DatasetError if a reviewer took back the consent to learn from a review that is in a dataset."""
+        with self._database.read() as connection:
+            count = reviews.withdrawn(connection, store.lineage_of(connection, dataset_id).reviews)
+        if count:
+            raise DatasetError(
+                f"{counted(count, 'review', 'is', 'are')} in the dataset {dataset_id} that nobody may learn from any "
+                "more: the consent was taken back.",
+                remedy="Start a new run, which freezes a dataset without it.",
+            )
 
     def notes(self, dataset_id: str) -> tuple[str, ...]:
         """Return what people should know of a dataset, its counts first, without a look at its images.

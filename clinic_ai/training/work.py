@@ -117,6 +117,7 @@ class Work:
         if run.trained is not None and _whole(Path(run.trained.model_directory)):
             self._examine(run, running, manifest, dataset, directory, run.trained)
             return
+        self._datasets.refuse_withdrawn(run.dataset_id)
         result = None if running.wish is not None else self._attend(run, running, manifest, dataset, directory)
         if result is not None and result.state == "finished":
             self._examine(run, running, manifest, dataset, directory, result)

@@ -1,16 +1,19 @@
-"""The small screens over the queue: help, and the question before something is changed."""
+"""The small screens over the others: help, and the questions before something is changed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.dom import DOMNode
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
 
 from clinic_ai.tui.view import ClinicView
 from clinic_ai.tui.words import MEANINGS, state_text
@@ -57,11 +60,11 @@ def _keys(text: Text, app: ClinicApp, place: DOMNode) -> None:
 
 
 class Confirm(ModalScreen[bool]):
-    """Asks before something is changed, naming what it will do."""
+    """Asks before something is changed, naming what it will do. Only ``y`` is yes: Enter changes nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "answer(True)", "Yes"),
-        Binding("n,escape,q", "answer(False)", "No"),
+        Binding("y", "answer(True)", "Yes", id="confirm.yes", tooltip="Do it"),
+        Binding("n,escape,q,enter", "answer(False)", "No", id="confirm.no", tooltip="Change nothing"),
     ]
 
     def __init__(self, question: str) -> None:
@@ -71,9 +74,107 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Lay out the question."""
         with Vertical(classes="card"):
-            yield Static(Text(self.question))
-            yield Static(Text("\ny yes    n no", style="bold"))
+            with VerticalScroll(classes="words", can_focus=False):
+                yield Static(Text(self.question))
+            yield Static(_keys_text(("y", "yes"), ("n or Enter", "no")), classes="keys")
 
     def action_answer(self, answer: bool) -> None:
         """Close with the answer."""
         self.dismiss(answer)
+
+
+class Prompt(ModalScreen[str | None]):
+    """Asks for one line, such as a reason or a name; gives it without spaces around it, None if it is not given.
+
+    ``required``: an empty line is not taken.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "give_up", "Cancel", id="prompt.cancel", tooltip="Write nothing and change nothing")
+    ]
+
+    def __init__(self, question: str, *, initial: str = "", placeholder: str = "", required: bool = True) -> None:
+        super().__init__()
+        self.question = question
+        self._initial = initial
+        self._placeholder = placeholder
+        self._required = required
+
+    def compose(self) -> ComposeResult:
+        """Lay out the question and the line to write on."""
+        with Vertical(classes="card"):
+            with VerticalScroll(classes="words", can_focus=False):
+                yield Static(Text(self.question))
+            yield Input(self._initial, placeholder=self._placeholder, select_on_focus=False, compact=True)
+            yield Static(id="missing")
+            yield Static(_keys_text(("Enter", "go on"), ("Escape", "cancel")), classes="keys")
+
+    @on(Input.Submitted)
+    def _written(self, event: Input.Submitted) -> None:
+        words = event.value.strip()
+        if words or not self._required:
+            self.dismiss(words)
+            return
+        self.query_one("#missing", Static).update(Text("! Something has to be written here.", style="bold"))
+
+    @on(Input.Changed)
+    def _writing(self) -> None:
+        self.query_one("#missing", Static).update("")
+
+    def action_give_up(self) -> None:
+        """Close without an answer."""
+        self.dismiss(None)
+
+
+class Choose(ModalScreen[str | None]):
+    """Asks for one of several; ``options`` are pairs of value and label. Gives the value, None if nothing is chosen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "move(1)", "Down", show=False, id="choose.down", tooltip="The next one"),
+        Binding("k", "move(-1)", "Up", show=False, id="choose.up", tooltip="The one before"),
+        Binding("escape,q", "give_up", "Cancel", id="choose.cancel", tooltip="Choose nothing and change nothing"),
+    ]
+
+    def __init__(self, question: str, options: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.question = question
+        self._options = tuple(options)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the question and what there is to choose from."""
+        with Vertical(classes="card"):
+            with VerticalScroll(classes="words", can_focus=False):
+                yield Static(Text(self.question))
+            yield OptionList(*(Option(Text(label)) for _, label in self._options), compact=True)
+            yield Static(_keys_text(("j k", "move"), ("Enter", "choose"), ("Escape", "cancel")), classes="keys")
+
+    def on_mount(self) -> None:
+        """Stand on the first one."""
+        if self._options:
+            self.query_one(OptionList).highlighted = 0
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._options[event.option_index][0])
+
+    def action_move(self, by: int) -> None:
+        """Go to the next one or the one before."""
+        options = self.query_one(OptionList)
+        if by > 0:
+            options.action_cursor_down()
+        else:
+            options.action_cursor_up()
+
+    def action_give_up(self) -> None:
+        """Close without a choice."""
+        self.dismiss(None)
+
+
+def _keys_text(*keys: tuple[str, str]) -> Text:
+    """Return the line at the bottom of a dialog: which key does what."""
+    text = Text("\n")
+    for key, words in keys:
+        text.append(key, style="bold")
+        text.append(f" {words}    ")
+    text.rstrip()
+    return text
