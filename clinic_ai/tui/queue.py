@@ -9,6 +9,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -57,6 +58,15 @@ class StudyTable(ScrollView, can_focus=True):
         &:focus > .queue--cursor { background: $block-cursor-background; color: $block-cursor-foreground; }
     }
     """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "move(1)", "Down", show=False, id="queue.row_down", tooltip="The study below"),
+        Binding("up", "move(-1)", "Up", show=False, id="queue.row_up", tooltip="The study above"),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="queue.page_down", tooltip="A page down"),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="queue.page_up", tooltip="A page up"),
+        Binding("home", "move_to(0)", "Top", show=False, id="queue.home", tooltip="The first study"),
+        Binding("end", "move_to(-1)", "Bottom", show=False, id="queue.end", tooltip="The last study"),
+    ]
 
     class Moved(Message):
         """Another study is under the cursor, or other rows are to be seen than are here."""
@@ -169,6 +179,18 @@ class StudyTable(ScrollView, can_focus=True):
         self._note_selected()
         self.draw()
         self.post_message(self.Moved())
+
+    def action_move(self, by: int) -> None:
+        """Move the cursor by some rows."""
+        self.move(self.cursor + by)
+
+    def action_page(self, by: int) -> None:
+        """Move the cursor by some pages."""
+        self.move(self.cursor + by * self.height)
+
+    def action_move_to(self, place: int) -> None:
+        """Move the cursor to a place, counted from the end if negative."""
+        self.move(place % max(self.total, 1))
 
     def _bring_into_sight(self) -> None:
         if self.cursor < self.top:

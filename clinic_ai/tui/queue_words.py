@@ -112,8 +112,8 @@ def reason_of(row: QueueRow, width: int) -> str:
     if row.at_work:
         return f"{row.at_work[0] or 'the report'} at work"
     if row.turns:
-        return "its turn"
-    return "its routing" if row.state is StudyState.CLOSED else ""
+        return "waits its turn"
+    return "routing" if row.state is StudyState.CLOSED else ""
 
 
 def fitted(words: str, width: int) -> str:
