@@ -13,6 +13,7 @@ from clinic_ai.domain import Fate, Job, JobKind, JobState, StudyState
 from clinic_ai.tui.queue_words import counted, held
 from clinic_ai.tui.words import MEANINGS, age, modality, stand_text
 
+TO_DO = "What to do"
 NOTHING_TO_DO = "Nothing: it goes on by itself."
 MAX_FILES = 20
 """Files that are told of one by one."""
@@ -30,7 +31,7 @@ def details_text(row: QueueRow, study: StudyView | None, status: StatusView | No
     for sentence in why(row, version, status, now):
         text.append(sentence + "\n", style="bold")
     if row.wait is not None:
-        _line(text, "What to do", f"{row.wait.remedy or NOTHING_TO_DO} {hint}".rstrip())
+        _line(text, TO_DO, f"{row.wait.remedy or NOTHING_TO_DO} {hint}".rstrip())
     if study is not None:
         _files(text, study.files)
     _facts(text, row, now)
@@ -129,7 +130,7 @@ def _files(text: Text, files: Sequence[FileRow]) -> None:
     for file in back[:MAX_FILES]:
         text.append(f"File {file.file_id} is not in it: {file.name} ({file.fate})\n", style="bold")
         text.append(file.reason + "\n")
-        _line(text, "What to do", file.remedy)
+        _line(text, TO_DO, file.remedy)
     if len(back) > MAX_FILES:
         text.append(f"… and {counted(len(back) - MAX_FILES, 'file', 'files')} more; press f for all.\n")
 
@@ -185,5 +186,5 @@ def _clock(at: float) -> str:
 
 def _line(text: Text, name: str, words: str) -> None:
     if words:
-        text.append(f"{name}: ", style="bright_black")
+        text.append(f"{name}: ", style="bold" if name == TO_DO else "dim")
         text.append(words + "\n")

@@ -98,7 +98,7 @@ def busy() -> tuple[QueueRow, ...]:
                  wait=waiting.receiving_more("slices 81 to 250 of series 3", 600)),
         made_row(17, verdict="annotate"),
         made_row(25, S.FAILED, wait=waiting.failed("The image has 16 bits, and the model reads 8.")),
-        made_row(58, verdict="block",
+        made_row(58, verdict="allow",
                  wait=waiting.undelivered("pacs", "The PACS does not answer.", 300)),
         made_row(1500, verdict="hold", rejected=True, **_ct()),
     )  # fmt: skip
