@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from rich.text import Text
 from textual import on
@@ -20,6 +20,15 @@ from clinic_ai.tui.words import MEANINGS, state_text
 
 if TYPE_CHECKING:
     from clinic_ai.tui.app import ClinicApp
+
+
+@runtime_checkable
+class Unsaved(Protocol):
+    """A screen in which something is typed that nobody has yet; the app is not closed over it."""
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is something."""
 
 
 class HelpScreen(ModalScreen[None]):

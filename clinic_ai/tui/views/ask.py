@@ -193,8 +193,7 @@ class AskView(ClinicView):
         frame = "any" if self._frame is None else self._frame
         text.append(f"\nfor: {self._audience} (t)  image: {self._image_words(study)} (i)  frame: {frame} (f)")
         if self._shown.offered:
-            count = len(self._shown.offered)
-            text.append(f"  {count} standard question{'' if count == 1 else 's'} (s)")
+            text.append(f"  standard questions: {len(self._shown.offered)} (s)")
         return text
 
     def _image_words(self, study: StudyView) -> str:
