@@ -77,7 +77,7 @@ def words_text(view: ReviewView, corrections: Mapping[str, Presence]) -> Text:
     """Return whom a result is about and what it says, each statement with the rules and findings it goes with."""
     text = Text()
     text.append(f"{view.subject.patient}\n", style="bold")
-    text.append(f"{view.subject.exam}, {view.subject.dates}\n", style="bright_black")
+    text.append(f"{view.subject.exam}, {view.subject.dates}\n")
     text.append_text(state_text(view.row.state))
     text.append(f" for the {view.row.audience}; the guard said {view.row.action}\n")
     about = _by_statement(view)

@@ -151,8 +151,9 @@ class ReviewsView(ClinicView):
 
     def tick(self, now: float) -> None:
         """Let the ages go on."""
-        self.query_one(ReviewTable).tick(now)
-        self._draw_critical()
+        if self._shown is not None and self.query(ReviewTable):
+            self.query_one(ReviewTable).tick(now)
+            self._draw_critical()
 
     @on(DataTable.RowHighlighted)
     def _chosen(self) -> None:

@@ -44,8 +44,16 @@ async def edit(app: ClinicApp, pilot: Pilot[None], words: str = MINE) -> AmendSc
     await until(pilot, lambda: isinstance(app.screen, AmendScreen), "the editor should open")
     opened = app.screen
     assert isinstance(opened, AmendScreen)
-    await pilot.press("shift+end", *words)
+    await rewrite(opened, pilot, words)
     return opened
+
+
+async def rewrite(opened: AmendScreen, pilot: Pilot[None], words: str) -> None:
+    """Write these words in place of the line under the cursor; the last letter by its key."""
+    await pilot.press("home", "shift+end")
+    editor = opened.query_one("#amend-text", TextArea)
+    editor.move_cursor(editor.replace(words[:-1], *editor.selection).end_location)
+    await pilot.press(words[-1])
 
 
 def text_of(opened: AmendScreen) -> str:
@@ -264,12 +272,14 @@ def test_a_held_report_is_amended_and_signed(room: Room) -> None:
             await shows(pilot, SIGNER)
             await pilot.press("enter")
             await until(pilot, lambda: isinstance(app.screen, AmendScreen), "the editor should open")
-            await pilot.press("shift+end", *"Call 555-123-4567 at once.", "ctrl+s", "y")
-            await shows(pilot, "nothing was decided yet")  # the guard reads a signer's words too
             opened = app.screen
             assert isinstance(opened, AmendScreen)
+            await rewrite(opened, pilot, "Call 555-123-4567 at once.")
+            await pilot.press("ctrl+s", "y")
+            await shows(pilot, "nothing was decided yet")  # the guard reads a signer's words too
             assert "Call 555-123-4567 at once." in text_of(opened)
-            await pilot.press("home", "shift+end", *MINE, "ctrl+s", "y")
+            await rewrite(opened, pilot, MINE)
+            await pilot.press("ctrl+s", "y")
             await told(pilot, "is amended and signed by")
             await shows(pilot, "Nothing waits for a review.")
 
@@ -293,11 +303,11 @@ def test_what_somebody_else_decided_meanwhile_is_said_and_no_word_is_lost(room: 
             await shows(pilot, "[f_1] The image most likely shows pneumonia on the left.")
             await pilot.press("e", "enter")
             await until(pilot, lambda: isinstance(app.screen, AmendScreen), "the editor should open")
-            await pilot.press("shift+end", *MINE)
+            assert isinstance(app.screen, AmendScreen)
+            await rewrite(app.screen, pilot, MINE)
             await asyncio.to_thread(_reject, room)
             await pilot.press("ctrl+s", "y")
             await shows(pilot, "was decided already: rejected by")
-            assert isinstance(app.screen, AmendScreen)
             assert MINE in text_of(app.screen)
 
     asyncio.run(script())
