@@ -163,7 +163,7 @@ def list_studies(
     with services.database.read() as connection:
         found = studies.list_studies(connection, states=states, limit=limit, before=before)
     return StudyPage(
-        studies=tuple(map(_row, found)),
+        studies=tuple(map(study_row, found)),
         next_before=found[-1].opened_at if len(found) == limit else None,
     )
 
@@ -181,7 +181,7 @@ def get_study(services: Services, study_id: str, person: Person, *, readonly: bo
         replaced = studies.count_replaced(connection, study_id, found[-1].version)
         versions = [
             VersionView(
-                study=_row(study),
+                study=study_row(study),
                 instances=studies.count_instances(connection, study_id, study.version),
                 jobs=tuple(map(_job, jobs.jobs_of(connection, study_id, study.version))),
                 artefacts=tuple(
@@ -217,7 +217,8 @@ def _stacks(instances: Iterable[Instance]) -> tuple[StackRow, ...]:
     )
 
 
-def _row(study: Study) -> StudyRow:
+def study_row(study: Study) -> StudyRow:
+    """Return a study version as people see it."""
     row = StudyRow.model_validate(study).model_copy(update={"priority_reason": sentence(study.urgency)})
     return row if row.wait is None else row.model_copy(update={"wait": addressed(row.wait, row.study_id)})
 

@@ -31,6 +31,9 @@ SHARE = 2.0
 UNFOLLOWED_S = 5.0
 """Everything is fetched after this time while the stream of changes is refused, because too many follow it."""
 
+HURRIED = 0.5
+"""What a person asks for waits only this many times what the fetch before it took."""
+
 Fetch = Callable[["TerminalClient"], object]
 Connect = Callable[[], AbstractContextManager["TerminalClient"]]
 
@@ -75,6 +78,7 @@ class Feed:
         self._wish: Wish | None = None
         self._note = ""
         self._poked = threading.Event()
+        self._wanted = threading.Event()
         self._stopping = threading.Event()
         self._linked = threading.Event()
         # Daemon threads: closing the screen must not wait for an answer.
@@ -92,11 +96,13 @@ class Feed:
         """Fetch no more; the answer on its way is not told."""
         self._stopping.set()
         self._poked.set()
+        self._wanted.set()
         self._linked.set()
 
     def want(self, wish: Wish) -> None:
         """Fetch this from now on, and at once."""
         self._wish = wish
+        self._wanted.set()
         self._poked.set()
 
     def poke(self) -> None:
@@ -109,6 +115,7 @@ class Feed:
         with self._connect() as client:
             while not self._stopping.is_set():
                 self._poked.clear()
+                self._wanted.clear()
                 began = time.monotonic()
                 answer = self._fetch(client)
                 took = time.monotonic() - began
@@ -120,7 +127,8 @@ class Feed:
                     self._poked.wait(RETRY_S)
                     continue
                 self._linked.set()
-                self._stopping.wait(max(CALM_S, SHARE * took))
+                if self._wanted.wait(max(CALM_S, SHARE * took)):
+                    self._stopping.wait(HURRIED * took)
                 self._poked.wait(UNTOLD_S)
 
     def _fetch(self, client: TerminalClient) -> Picture | Lost:

@@ -24,7 +24,7 @@ class Place:
         from clinic_ai.tui.view import ClinicView
 
         module = import_module(f"clinic_ai.tui.views.{self.name}")
-        found = module.VIEW
+        found: type[ClinicView] = module.VIEW
         if not issubclass(found, ClinicView):
             raise TypeError(f"{module.__name__}.VIEW is no ClinicView")
         return found

@@ -322,6 +322,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/guard/check",
         "/v1/policy",
         "/v1/policy/test",
+        "/v1/queue",
         "/v1/reload",
         "/v1/log",
         "/v1/changes",
