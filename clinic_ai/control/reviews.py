@@ -24,7 +24,7 @@ from clinic_ai.control.review_views import (
 )
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import DecisionRow, DoneView
-from clinic_ai.domain import Artefact, Finding, Study
+from clinic_ai.domain import Artefact, Finding, GuardVerdict, Study
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
 from clinic_ai.errors import NotAllowed
 from clinic_ai.ingest.urgency import sentence
@@ -81,10 +81,8 @@ def get_review(
         signer=signer,
         statements=shown.said,
         withheld=shown.withheld,
-        decisions=tuple(
-            DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason, statement_id=d.statement_id)
-            for d in shown.verdict.decisions
-        ),
+        decisions=_decisions(shown.verdict),
+        original_decisions=_decisions(shown.artefact.verdict),
         marks=shown.verdict.marks,
         findings=tuple(_finding(finding) for finding in shown.material.findings),
         digest=shown.digest,
@@ -186,6 +184,13 @@ def _subject(material: Material) -> SubjectRow:
         study_dates=tuple(filter(None, dates)),
         modalities=facts.modalities,
         body_parts=facts.body_parts,
+    )
+
+
+def _decisions(verdict: GuardVerdict) -> tuple[DecisionRow, ...]:
+    return tuple(
+        DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason, statement_id=d.statement_id)
+        for d in verdict.decisions
     )
 
 

@@ -383,6 +383,15 @@ class ClinicApp(App[None]):
             return "this is the read-only socket"
         return "" if status.role.covers(needed) else f"needs the role {needed.value}; yours is {status.role.value}"
 
+    async def action_quit(self) -> None:
+        """Close, unless something that was typed would be lost."""
+        from clinic_ai.tui.screens import Unsaved
+
+        if any(isinstance(screen, Unsaved) and screen.unsaved for screen in self.screen_stack):
+            self.notify("Your words are not signed yet. Sign them (Ctrl+S) or leave them (Escape) first.")
+            return
+        await super().action_quit()
+
     def action_help(self) -> None:
         """Show the help."""
         from clinic_ai.tui.screens import HelpScreen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from rich.text import Text
 from textual import on
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 _HELP_WIDTH = 96
 _FRAME = 8
 """Columns of border, padding and scroll bar."""
+
+
+@runtime_checkable
+class Unsaved(Protocol):
+    """A screen in which something is typed that nobody has yet; the app is not closed over it."""
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is something."""
 
 
 class HelpScreen(ModalScreen[None]):

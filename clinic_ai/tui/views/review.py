@@ -61,7 +61,8 @@ class ReviewsView(ClinicView):
     )
     SCOPED_CSS = False
     DEFAULT_CSS = """
-    ReviewsView #review-critical { display: none; height: auto; max-height: 5; padding: 0 1; }
+    ReviewsView #review-critical { display: none; height: auto; max-height: 5; padding: 0 1; text-wrap: nowrap;
+        text-overflow: ellipsis; }
     ReviewsView ReviewTable { height: 2fr; min-height: 5; }
     ReviewsView #review-details { height: 4fr; border: round $primary; scrollbar-size-vertical: 1; }
     ReviewsView #review-details:focus { border: round $accent; }
@@ -150,8 +151,9 @@ class ReviewsView(ClinicView):
 
     def tick(self, now: float) -> None:
         """Let the ages go on."""
-        self.query_one(ReviewTable).tick(now)
-        self._draw_critical()
+        if self._shown is not None and self.query(ReviewTable):
+            self.query_one(ReviewTable).tick(now)
+            self._draw_critical()
 
     @on(DataTable.RowHighlighted)
     def _chosen(self) -> None:
