@@ -28,7 +28,6 @@ _LIMITS = {
     "money_per_year": "year",
 }
 _LABEL = 13
-_NUMBERS = 15
 _NEARLY = 0.8
 """Share of a budget from which it is marked."""
 _STEPS = "step loss"
@@ -65,7 +64,8 @@ def window_text(found: TonightView, now: float) -> Text:
 def budget_text(found: SpendingView, width: int) -> Text:
     """Return a bar for each budget, two in a line, each with its numbers."""
     room = max((width - 2) // 2, 30)
-    blocks = [_budget(limit, room) for limit in found.limits]
+    numbers = max((len(_numbers(limit)) for limit in found.limits if limit.limit > 0), default=0)
+    blocks = [_budget(limit, room, numbers) for limit in found.limits]
     text = Text()
     for at in range(0, len(blocks), 2):
         row = beside(blocks[at : at + 1], blocks[at + 1 : at + 2], room + 2)[0]
@@ -76,7 +76,11 @@ def budget_text(found: SpendingView, width: int) -> Text:
     return text
 
 
-def _budget(limit: LimitView, width: int) -> Text:
+def _numbers(limit: LimitView) -> str:
+    return f"{amount(limit.spent)} of {amount(limit.limit)}"
+
+
+def _budget(limit: LimitView, width: int, numbers: int) -> Text:
     label = _LIMITS.get(limit.key, limit.key)
     if limit.key == "money_per_year":
         label = f"year {limit.unit}"
@@ -86,10 +90,10 @@ def _budget(limit: LimitView, width: int) -> Text:
         return text
     share = limit.spent / limit.limit
     style = "bold red" if share >= 1 else "yellow" if share >= _NEARLY else "green"
-    text.append_text(bar(share, max(width - _LABEL - 7 - _NUMBERS, 4), style))
+    text.append_text(bar(share, max(width - _LABEL - 9 - numbers, 4), style))
     mark = "!" if share >= _NEARLY else " "
     text.append(f"{100 * share:>4.0f} %{mark}", style="bold" if share >= _NEARLY else "not bold")
-    text.append(f" {amount(limit.spent)} of {amount(limit.limit)}", style="not bold")
+    text.append(f" {_numbers(limit)}", style="not bold")
     return text
 
 
@@ -203,8 +207,6 @@ def _progress(text: Text, run: RunRow, told_at: float, now: float, width: int) -
     if run.state == "RUNNING":
         known = (("temperature_c", "{:.0f} °C"), ("power_w", "{:.0f} W"), ("memory_mb", "{:,} MiB"))
         figures += [form.format(progress[key]) for key, form in known if progress.get(key) is not None]
-    if progress.get("pf_days"):
-        figures.append(f"{amount(progress['pf_days'])} PF-days")
     if figures and run.state != "FINISHED":
         text.append("   ".join(figures) + "\n", style="not bold")
 
@@ -245,9 +247,10 @@ def _plot(series: SeriesView, epochs: int, width: int, tall: int, *, least: bool
     values = [value for _, value in series.points]
     best = min(values) if least else max(values)
     title = Text(no_wrap=True)
-    title.append(series.name.replace("_", " "), style="bold")
-    title.append(f" now {number(values[-1])}, best {number(best)}", style="not bold")
-    title.truncate(width)
+    name = series.name.replace("_", " ").replace("auroc", "AUROC")
+    title.append(name, style="bold")
+    told = f" now {number(values[-1])}, best {number(best)}"
+    title.append(told if len(name) + len(told) <= width else f" {number(values[-1])}", style="not bold")
     return [title, *curve(series.points, width=width, height=tall, right=float(epochs), unit="epochs")]
 
 

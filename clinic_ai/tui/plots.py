@@ -109,5 +109,5 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]
 def _floor(columns: int, right: float, unit: str) -> Text:
     """Return the line below a curve, with where it begins and ends."""
     end = f" {right:,.0f} {unit}" if right >= 1 or math.isclose(right, 0) else f" {right:.2g} {unit}"
-    line = "0 " + "─" * max(columns - len(end) - 1, 0) + end
+    line = "0 " + "─" * max(columns - len(end) - 2, 0) + end
     return Text(f"{'└':>{_AXIS}}{line[:columns]}", style="bright_black", no_wrap=True)

@@ -36,7 +36,7 @@ RUNS = 40
 _ORDER = {"RUNNING": 0, "PAUSED": 1, "PLANNED": 2}
 _OVER = 3
 _PLAN = "plan:"
-_COLUMNS = (Column("state", 10, 10), Column("what", 18, 24), Column("when", 0, 10), Column("how it stands"))
+_COLUMNS = (Column("state", 10, 10), Column("what", 24, 26), Column("when", 0, 10), Column("how it stands"))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class NightView(DecidingView):
     SCOPED_CSS = False
     DEFAULT_CSS = """
     #night-top { height: auto; max-height: 6; padding: 0 1; }
-    #night-list { height: 8; border: round $primary; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    #night-list { height: 7; border: round $primary; overflow-x: hidden; scrollbar-size-vertical: 1; }
     #night-list:focus, #night-details:focus { border: round $accent; }
     #night-details { height: 1fr; border: round $primary; padding: 0 1; scrollbar-size-vertical: 1; }
     #night-facts { height: auto; }
@@ -101,7 +101,7 @@ class NightView(DecidingView):
         """Lay out window and budget, the list, and all of one."""
         yield Static(id="night-top")
         with Container(classes="split"):
-            yield KeyedTable(_COLUMNS, widget_id="night-list", wide_from=50)
+            yield KeyedTable(_COLUMNS, widget_id="night-list", wide_from=70)
             with VerticalScroll(id="night-details"):
                 yield Static(Text("Asking the daemon …", style="bright_black"), id="night-facts")
 
