@@ -14,7 +14,7 @@ SIGNS = {
     "ACTIVE": ("●", "bold green"),
     "CANDIDATE": ("?", "bold yellow"),
     "IMPORTED": ("○", "cyan"),
-    "RETIRED": ("–", "bright_black"),
+    "RETIRED": ("–", "dim"),
     "REJECTED": ("✗", "red"),
 }
 """Sign and colour of each state of a model."""
@@ -128,7 +128,7 @@ def _validation(text: Text, figures: dict[str, ValidationFigures]) -> None:
             parts.append(f"specificity {_figure(found.specificity, found.specificity_low, found.specificity_high)}")
         text.append(f"{condition}: ", style="bold")
         text.append(", ".join(parts), style="not bold")
-        text.append(f"; {found.positives} with and {found.negatives} without, {found.dataset}\n", style="bright_black")
+        text.append(f"; {found.positives} with and {found.negatives} without, {found.dataset}\n", style="dim")
 
 
 def _figure(value: float, low: float | None, high: float | None) -> str:
@@ -151,10 +151,10 @@ def _slot(text: Text, model: ShelfModel, shelf: ShelfView, width: int) -> None:
     if active is None or active == model:
         return
     column = max((width - _NAME) // 2, 14)
-    text.append(f"{'':<{_NAME}}{'this one':<{column}}in use\n", style="bright_black")
+    text.append(f"{'':<{_NAME}}{'this one':<{column}}in use\n", style="dim")
     for name, this, other in _compared(model, active):
         sign = " " if this == other else "≠"
-        text.append(f"{sign} {name:<{_NAME - 2}}", style="bright_black")
+        text.append(f"{sign} {name:<{_NAME - 2}}", style="dim")
         text.append(f"{_cut(this, column):<{column}}{_cut(other, column)}\n", style="not bold")
 
 

@@ -17,7 +17,7 @@ SIGNS = {
     "RUNNING": ("▶", "bold green"),
     "PAUSED": ("‖", "yellow"),
     "FINISHED": ("✓", "green"),
-    "STOPPED": ("■", "bright_black"),
+    "STOPPED": ("■", "dim"),
     "FAILED": ("✗", "bold red"),
 }
 """Sign and colour of each state of a run."""
@@ -28,6 +28,7 @@ _LIMITS = {
     "money_per_year": "year",
 }
 _LABEL = 13
+_SHORTEST_BAR = 8
 _NEARLY = 0.8
 """Share of a budget from which it is marked."""
 _STEPS = "step loss"
@@ -86,7 +87,7 @@ def _budget(limit: LimitView, width: int, numbers: int) -> Text:
         label = f"year {limit.unit}"
     text = Text(f"{label:<{_LABEL}}", no_wrap=True)
     if limit.limit <= 0:
-        text.append(f"{amount(limit.spent)}, no limit", style="bright_black")
+        text.append(f"{amount(limit.spent)}, no limit", style="dim")
         return text
     share = limit.spent / limit.limit
     style = "bold red" if share >= 1 else "yellow" if share >= _NEARLY else "green"
@@ -159,8 +160,8 @@ def stands(run: RunRow, told_at: float, now: float) -> str:
     progress = run.progress or {}
     if run.state in {"RUNNING", "PAUSED"} and progress.get("steps"):
         left = left_s(run, told_at, now)
-        words = f"epoch {progress['epoch']} of {progress['epochs']}, {_share(progress):.0%}"
-        return words + ("" if left is None else f", {duration(left)} left") + (f"; {run.error}" if run.error else "")
+        share = f"{_share(progress):.0%}" + ("" if left is None else f", {duration(left)} left")
+        return f"{share}, epoch {progress['epoch']} of {progress['epochs']}" + (f"; {run.error}" if run.error else "")
     if run.error:
         return run.error
     scores = (run.result or {}).get("scores")
@@ -189,13 +190,13 @@ def _progress(text: Text, run: RunRow, told_at: float, now: float, width: int) -
     progress = run.progress or {}
     if progress.get("steps") and run.state in {"RUNNING", "PAUSED"}:
         left = left_s(run, told_at, now)
-        words = (
-            f" {_share(progress):.0%}  epoch {progress['epoch']} of {progress['epochs']}, step {progress['step']:,} of "
-        )
-        words += f"{progress['steps']:,}"
+        words = f" {_share(progress):.0%}  epoch {progress['epoch']} of {progress['epochs']}"
+        more = f", step {progress['step']:,} of {progress['steps']:,}"
         if left is not None:
-            words += f"  {duration(left)} left, until {moment(now + left, now)}"
-        text.append_text(bar(_share(progress), max(min(width - len(words), 40), 8), "green"))
+            words += f", {duration(left)} left"
+            more = f", until {moment(now + left, now)}{more}"
+        words += more if len(words) + len(more) + _SHORTEST_BAR <= width else ""
+        text.append_text(bar(_share(progress), max(min(width - len(words), 40), _SHORTEST_BAR), "green"))
         text.append(words + "\n", style="not bold")
     if progress.get("message"):
         text.append(f"{progress['message']}\n", style="not bold")
@@ -249,7 +250,7 @@ def _plot(series: SeriesView, epochs: int, width: int, tall: int, *, least: bool
     title = Text(no_wrap=True)
     name = series.name.replace("_", " ").replace("auroc", "AUROC")
     title.append(name, style="bold")
-    told = f" now {number(values[-1])}, best {number(best)}"
+    told = f" {number(values[-1])} (best {number(best)})"
     title.append(told if len(name) + len(told) <= width else f" {number(values[-1])}", style="not bold")
     return [title, *curve(series.points, width=width, height=tall, right=float(epochs), unit="epochs")]
 
@@ -280,7 +281,7 @@ def spent_text(found: SpendingView, run_id: str, now: float) -> Text:
 def ledger_line(row: ExpenseView, now: float) -> Text:
     """Return one row of the ledger on one line."""
     text = Text()
-    text.append(f"{moment(row.ended_at, now):>10}  ", style="bright_black")
+    text.append(f"{moment(row.ended_at, now):>10}  ", style="dim")
     if row.kind == "work":
         figures = [f"worked {duration(row.spent.seconds)}", f"{amount(row.spent.kwh)} kWh"]
         if row.peaks.hottest_c is not None:
@@ -290,7 +291,7 @@ def ledger_line(row: ExpenseView, now: float) -> Text:
         text.append(", ".join(figures) + "\n", style="not bold")
     else:
         said = {"pause": "paused", "fail": "failed", "finish": "finished", "refuse": "may not begin"}
-        text.append(f"{said.get(row.kind, row.kind)} {row.sentence}".rstrip() + "\n", style="not bold")
+        text.append(f"{said.get(row.kind, row.kind)}: {row.sentence}".removesuffix(": ") + "\n", style="not bold")
     return text
 
 

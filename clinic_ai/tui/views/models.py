@@ -63,6 +63,10 @@ class ModelsView(DecidingView):
         ),
         Binding("j", "move(1)", "Down", show=False, id="models.down", tooltip="The next one"),
         Binding("k", "move(-1)", "Up", show=False, id="models.up", tooltip="The one before"),
+        Binding(
+            "J", "scroll_details(1)", "Scroll", show=False, id="models.scroll_down", tooltip="Scroll the details down"
+        ),
+        Binding("K", "scroll_details(-1)", "Back", show=False, id="models.scroll_up", tooltip="Scroll the details up"),
         Binding("g", "jump(0)", "First", show=False, id="models.first", tooltip="The first one"),
         Binding("G", "jump(-1)", "Last", show=False, id="models.last", tooltip="The last one"),
     ]
@@ -81,7 +85,7 @@ class ModelsView(DecidingView):
         with Container(classes="split"):
             yield KeyedTable(_COLUMNS, widget_id="models-list")
             with VerticalScroll(id="models-details"):
-                yield Static(Text("Asking the daemon …", style="bright_black"), id="models-facts")
+                yield Static(Text("Asking the daemon …", style="dim"), id="models-facts")
 
     def on_mount(self) -> None:
         """Name the parts."""
@@ -191,6 +195,11 @@ class ModelsView(DecidingView):
     def action_move(self, by: int) -> None:
         """Move the cursor."""
         self._list.move_cursor(row=self._list.cursor_row + by)
+
+    def action_scroll_details(self, by: int) -> None:
+        """Scroll the details by half of what is seen."""
+        box = self.query_one("#models-details")
+        box.scroll_relative(y=by * max(box.size.height // 2, 1), animate=False)
 
     def action_jump(self, to: int) -> None:
         """Go to the first row, or with -1 to the last."""
