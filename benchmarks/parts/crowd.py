@@ -111,12 +111,16 @@ def _studies(count: int, receiving: int) -> Iterator[dict[str, object]]:
             "patient_key": _sha256(index),
             "source": "inbox",
             "facts": facts,
+            "modality": "CT",
+            "body_parts": "CHEST",
             "identity": identity.model_dump_json(),
             "opened_at": now if state is StudyState.RECEIVING else opened,
             "last_instance_at": now if state is StudyState.RECEIVING else opened + 60,
             "closed_at": None if state is StudyState.RECEIVING else opened + 65,
             "closed_reason": "" if state is StudyState.RECEIVING else "nothing new arrived for 5 s, 250 instances",
             "wait": wait.model_dump_json() if state is StudyState.UNROUTED else None,
+            "wait_code": wait.code if state is StudyState.UNROUTED else "",
+            "wait_sentence": wait.sentence if state is StudyState.UNROUTED else "",
         }
 
 

@@ -26,14 +26,19 @@ from clinic_ai.control import (
     folders,
     forecast_desk,
     guard_desk,
+    log_desk,
+    machine_desk,
     metrics,
     night_desk,
+    preview_desk,
     problems,
     promotion_desk,
     questions,
+    queue_desk,
     reviews,
     shelf_desk,
     stats_desk,
+    study_desk,
 )
 from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
@@ -96,15 +101,21 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.refusals = Refusals(services)
     app.state.feed = Feed(services.database, services.topics)
+    services.log.watch(lambda: services.topics.touch("log"))
     for router in (
         _machine,
+        machine_desk.router,
         _studies,
+        queue_desk.router,
         category_desk.router,
         folders.router,
         reviews.router,
         questions.router,
+        preview_desk.router,
+        study_desk.router,
         alert_desk.router,
         audit_desk.router,
+        log_desk.router,
         guard_desk.router,
         stats_desk.router,
         _models,

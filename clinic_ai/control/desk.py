@@ -78,7 +78,7 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         files={fate.value: number for fate, number in found_files.items()},
         artefacts=found_artefacts,
         engines=tuple(EngineRow.model_validate(engine) for engine in services.engines.views()),
-        children=tuple(_child(child) for child in services.crew.living()),
+        children=children(services),
         daemon_resident_bytes=psutil.Process().memory_info().rss,
         disk_free_bytes=shutil.disk_usage(services.home.path).free,
         alerts=tuple(open_alerts),
@@ -125,6 +125,11 @@ def models(services: Services) -> tuple[ModelRow, ...]:
     return tuple(ModelRow.model_validate(model) for model in services.registry.list_models())
 
 
+def children(services: Services) -> tuple[ChildRow, ...]:
+    """Return the living children, the oldest first."""
+    return tuple(_child(child) for child in services.crew.living())
+
+
 def _child(child: Child) -> ChildRow:
     return ChildRow(
         name=child.spec.name,
@@ -158,7 +163,7 @@ def list_studies(
     with services.database.read() as connection:
         found = studies.list_studies(connection, states=states, limit=limit, before=before)
     return StudyPage(
-        studies=tuple(map(_row, found)),
+        studies=tuple(map(study_row, found)),
         next_before=found[-1].opened_at if len(found) == limit else None,
     )
 
@@ -176,7 +181,7 @@ def get_study(services: Services, study_id: str, person: Person, *, readonly: bo
         replaced = studies.count_replaced(connection, study_id, found[-1].version)
         versions = [
             VersionView(
-                study=_row(study),
+                study=study_row(study),
                 instances=studies.count_instances(connection, study_id, study.version),
                 jobs=tuple(map(_job, jobs.jobs_of(connection, study_id, study.version))),
                 artefacts=tuple(
@@ -212,7 +217,8 @@ def _stacks(instances: Iterable[Instance]) -> tuple[StackRow, ...]:
     )
 
 
-def _row(study: Study) -> StudyRow:
+def study_row(study: Study) -> StudyRow:
+    """Return a study version as people see it."""
     row = StudyRow.model_validate(study).model_copy(update={"priority_reason": sentence(study.urgency)})
     return row if row.wait is None else row.model_copy(update={"wait": addressed(row.wait, row.study_id)})
 

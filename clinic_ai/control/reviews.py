@@ -19,17 +19,20 @@ from clinic_ai.control.review_views import (
     ReviewOrder,
     ReviewRow,
     ReviewView,
+    SignersView,
     SubjectRow,
 )
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import DecisionRow, DoneView
-from clinic_ai.domain import Artefact, Finding
+from clinic_ai.domain import Artefact, Finding, Study
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
 from clinic_ai.errors import NotAllowed
+from clinic_ai.ingest.urgency import sentence
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.rendering import Material
 from clinic_ai.results.reviewing import Order
 from clinic_ai.store import reviews as stored
+from clinic_ai.store import studies
 
 router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
@@ -39,7 +42,22 @@ MAX_QUEUE = 1000
 @router.get("")
 def get_reviews(services: Having, limit: Annotated[int, Query(ge=1, le=MAX_QUEUE)] = 100) -> list[ReviewRow]:
     """Return what waits for a person: held artefacts first, then the oldest; no words."""
-    return [_row(artefact) for artefact in services.reviews.queue(limit)]
+    waiting = services.reviews.queue(limit)
+    with services.database.read() as connection:
+        about = studies.of_versions(connection, [(artefact.study_id, artefact.version) for artefact in waiting])
+    return [_row(artefact, about[artefact.study_id, artefact.version]) for artefact in waiting]
+
+
+@router.get("/signers")
+def get_signers(services: Having, person: Clinician) -> SignersView:
+    """Return the names that results are signed with here, and the one that this person signs with unasked."""
+    names = services.settings().review.reviewers
+    if stands_for_nobody(person.uid) and not names:
+        return SignersView(names=(), own="")
+    try:
+        return SignersView(names=names, own=services.reviews.name_of(person.name, None))
+    except NotAllowed:
+        return SignersView(names=names, own="")
 
 
 @router.get("/{artefact_id}")
@@ -58,13 +76,14 @@ def get_review(
     signer = services.reviews.name_of(person.name, reviewer) if deciding else ""
     shown = services.reviews.show(artefact_id, signer or reviewer or person.name)
     return ReviewView(
-        row=_row(shown.artefact),
+        row=_row(shown.artefact, shown.material.study),
         subject=_subject(shown.material),
         signer=signer,
         statements=shown.said,
         withheld=shown.withheld,
         decisions=tuple(
-            DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason) for d in shown.verdict.decisions
+            DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason, statement_id=d.statement_id)
+            for d in shown.verdict.decisions
         ),
         marks=shown.verdict.marks,
         findings=tuple(_finding(finding) for finding in shown.material.findings),
@@ -181,7 +200,7 @@ def _finding(finding: Finding) -> FindingRow:
     )
 
 
-def _row(artefact: Artefact) -> ReviewRow:
+def _row(artefact: Artefact, study: Study) -> ReviewRow:
     return ReviewRow(
         artefact_id=artefact.artefact_id,
         study_id=artefact.study_id,
@@ -191,4 +210,8 @@ def _row(artefact: Artefact) -> ReviewRow:
         action=artefact.verdict.action.value,
         rules=tuple(sorted({decision.rule for decision in artefact.verdict.decisions})),
         created_at=artefact.created_at,
+        pseudonym=study.pseudonym,
+        modality="/".join(study.facts.modalities),
+        priority=study.priority,
+        priority_reason=sentence(study.urgency),
     )

@@ -44,7 +44,7 @@ from clinic_ai.domain.questions import (
     plain_name,
 )
 from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement, StatementKind
-from clinic_ai.domain.studies import CloseCode, Study, StudyFacts, StudyState, Urgency, WaitReason
+from clinic_ai.domain.studies import CloseCode, QueueSort, Study, StudyFacts, StudyState, Urgency, WaitReason
 from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
 from clinic_ai.domain.work import (
     Alert,
@@ -112,6 +112,7 @@ __all__ = [
     "QuestionAnswer",
     "QuestionDocument",
     "QuestionOutcome",
+    "QueueSort",
     "Refusal",
     "Released",
     "RunState",

@@ -20,6 +20,22 @@ class StudyState(StrEnum):
     SUPERSEDED = "SUPERSEDED"
 
 
+class QueueSort(StrEnum):
+    """What the queue of studies may be sorted by. Whatever it is, urgent ones stand on top."""
+
+    ARRIVAL = "arrival"
+    """The newest first."""
+    WAIT = "wait"
+    """Those that wait or are in work, the oldest of them first; then the others."""
+    PATIENT = "patient"
+    MODALITY = "modality"
+    SOURCE = "source"
+    STATE = "state"
+    """What needs a person first, what is done last."""
+    PRIORITY = "priority"
+    """The highest first."""
+
+
 class WaitReason(Word):
     """Why something waits: a stable code, a sentence, and what a person can do (empty: nothing is needed)."""
 

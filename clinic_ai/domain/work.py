@@ -47,6 +47,8 @@ class Job(Word):
     error: str = ""
     wait: WaitReason | None = None
     created_at: float
+    started_at: float | None = None
+    """When its last attempt began (UTC seconds); None before the first."""
     finished_at: float | None = None
 
 

@@ -347,5 +347,6 @@ def _job(row: Row[Any]) -> Job:
         error=row.error,
         wait=None if row.wait is None else WaitReason.model_validate_json(row.wait),
         created_at=row.created_at,
+        started_at=row.started_at,
         finished_at=row.finished_at,
     )

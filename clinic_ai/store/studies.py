@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, tuple_, union_all, update
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import (
@@ -55,13 +55,20 @@ def get_study(connection: Connection, study_id: str, version: int | None = None)
     if row is None:
         which = f"version {version} of study {study_id}" if version is not None else f"study {study_id}"
         raise NotFound(f"There is no {which}.", remedy="`clinic-ai study list` shows the studies there are.")
-    return _study(row)
+    return study_of_row(row)
 
 
 def versions_of(connection: Connection, study_id: str) -> list[Study]:
     """Return all versions of a study, the first one first."""
     query = select(studies).where(studies.c.study_id == study_id).order_by(studies.c.version)
-    return [_study(row) for row in connection.execute(query)]
+    return [study_of_row(row) for row in connection.execute(query)]
+
+
+def of_versions(connection: Connection, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Study]:
+    """Return the studies of these ids and versions, as far as there are any."""
+    wanted = tuple_(studies.c.study_id, studies.c.version).in_(versions)
+    found = (study_of_row(row) for row in connection.execute(select(studies).where(wanted))) if versions else ()
+    return {(study.study_id, study.version): study for study in found}
 
 
 def instances_of(connection: Connection, study_id: str, version: int) -> tuple[Instance, ...]:
@@ -99,7 +106,7 @@ def list_studies(
         .order_by(*backwards)
         .limit(limit)
     )
-    return [_study(row) for row in connection.execute(query)]
+    return [study_of_row(row) for row in connection.execute(query)]
 
 
 def studies_in(connection: Connection, state: StudyState) -> list[Study]:
@@ -109,7 +116,7 @@ def studies_in(connection: Connection, state: StudyState) -> list[Study]:
         .where(studies.c.state == state.value)
         .order_by(studies.c.priority.desc(), studies.c.opened_at, studies.c.study_id)
     )
-    return [_study(row) for row in connection.execute(query)]
+    return [study_of_row(row) for row in connection.execute(query)]
 
 
 def oldest(connection: Connection, states: Iterable[StudyState]) -> float | None:
@@ -163,7 +170,7 @@ def move_study(
     """
     old = _state(connection, study_id, version)
     new = step(STUDY, old, event)
-    _set(connection, study_id, version, state=new.value, wait=wait.model_dump_json() if wait else None)
+    _set(connection, study_id, version, state=new.value, **_of_wait(wait))
     audit.record(
         connection,
         actor=actor,
@@ -176,7 +183,7 @@ def move_study(
 
 def set_wait(connection: Connection, study_id: str, version: int, wait: WaitReason | None) -> None:
     """Say what a study waits for; None if for nothing."""
-    _set(connection, study_id, version, wait=wait.model_dump_json() if wait else None)
+    _set(connection, study_id, version, **_of_wait(wait))
 
 
 # ---------------------------------------------------------------- assembling (for ingest)
@@ -236,13 +243,13 @@ def open_study(
             pseudonym=pseudonym,
             patient_key=patient_key,
             source=source,
-            facts=facts.model_dump_json(),
+            **_of_facts(facts),
             identity=identity.model_dump_json(),
             priority=priority,
             urgency=(urgency or Urgency()).model_dump_json(),
             opened_at=now,
             last_instance_at=now,
-            wait=wait.model_dump_json() if wait else None,
+            **_of_wait(wait),
         )
     )
     audit.record(connection, actor="ingest", action="study.open", subject=study_id, details={"version": 1})
@@ -264,7 +271,7 @@ def open_next_version(connection: Connection, study_id: str, *, wait: WaitReason
         "closed_reason": "",
         "close_code": "",
         "originals_removed_at": None,  # of the images that came before, that is for the earlier versions to say
-        "wait": wait.model_dump_json() if wait else None,
+        **_of_wait(wait),
     }
     connection.execute(insert(studies).values(**values))
     audit.record(
@@ -297,7 +304,7 @@ def add_instances(
         study_id,
         version,
         last_instance_at=time.time(),
-        wait=wait.model_dump_json() if wait else None,
+        **_of_wait(wait),
     )
     audit.record(
         connection,
@@ -345,7 +352,7 @@ def close_version(
         connection,
         study_id,
         version,
-        facts=facts.model_dump_json(),
+        **_of_facts(facts),
         closed_at=time.time(),
         close_code=code.value,
         closed_reason=reason,
@@ -390,7 +397,23 @@ def _set(connection: Connection, study_id: str, version: int, **values: object) 
     )
 
 
-def _study(row: Row[tuple[object, ...]]) -> Study:
+def _of_facts(facts: StudyFacts) -> dict[str, object]:
+    """Return the columns that hold the facts: the document, and what the queue sorts and searches by."""
+    return {
+        "facts": facts.model_dump_json(),
+        "modality": " ".join(facts.modalities),
+        "body_parts": " ".join(facts.body_parts),
+    }
+
+
+def _of_wait(wait: WaitReason | None) -> dict[str, object]:
+    """Return the columns that hold what a study waits for, None: for nothing."""
+    if wait is None:
+        return {"wait": None, "wait_code": "", "wait_sentence": ""}
+    return {"wait": wait.model_dump_json(), "wait_code": wait.code, "wait_sentence": wait.sentence}
+
+
+def study_of_row(row: Row[tuple[object, ...]]) -> Study:
     found = row._mapping
     return Study(
         study_id=found["study_id"],

@@ -129,7 +129,26 @@ studies = Table(
     Column("close_code", Text, nullable=False, server_default=""),
     Column("urgency", Text, nullable=False, server_default="{}"),  # what the priority is made of
     Column("originals_removed_at", Float),  # when retention removed the bytes; the headers stay
+    # What the queue is sorted and searched by, out of the documents above.
+    Column("modality", Text, nullable=False, server_default=""),
+    Column("body_parts", Text, nullable=False, server_default=""),
+    Column("wait_code", Text, nullable=False, server_default=""),
+    Column("wait_sentence", Text, nullable=False, server_default=""),
     Index("studies_by_age", "state", "opened_at", "study_id", "version"),
+    Index(  # all that sorting and searching look at, so that neither reads the rows
+        "studies_in_queue",
+        "state",
+        "opened_at",
+        "study_id",
+        "version",
+        "priority",
+        "pseudonym",
+        "source",
+        "modality",
+        "body_parts",
+        "wait_code",
+        "wait_sentence",
+    ),
     Index(None, "grouping_key", "version"),
     Index("one_open_version_per_group", "grouping_key", unique=True, sqlite_where=text("state = 'RECEIVING'")),
 )

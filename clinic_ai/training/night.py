@@ -339,7 +339,7 @@ class Night:
             news = store.hold(connection, run.run_id, code, f"{verdict.sentence} {verdict.remedy}".strip())
             if news and run.state is RunState.PLANNED:
                 expenses.add_expense(connection, self._refusal(run, verdict))
-        self._runs.told()
+        self._runs.tell()
 
     def _refusal(self, run: RunView, verdict: Verdict) -> Expense:
         now, windows = self._clock.now(), self.calendar.windows

@@ -61,10 +61,13 @@ class Runs:
         deidentifier: Deidentifier,
         gate: Gate | None = None,
         devices: Devices | None = None,
+        *,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted.
 
-        ``devices`` chooses where runs compute; None: by the sensors of this machine.
+        ``devices`` chooses where runs compute; None: by the sensors of this machine. ``on_progress`` is called when
+        something of a run was stored that the audit does not tell: its progress, or why it waits.
         """
         self._directory = home.runs
         self._database = database
@@ -73,12 +76,20 @@ class Runs:
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.told: Callable[[], None] = lambda: None
-        """Called when something was stored of a run that no row of the audit tells: its progress, or why it waits."""
         self._traces = Traces()
         self.work = Work(
-            home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices, self._note
+            home,
+            database,
+            registry,
+            self.datasets,
+            crew,
+            lambda: self.settings,
+            gate,
+            devices,
+            told=self._note,
+            on_progress=on_progress,
         )
+        self.tell = on_progress
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
@@ -398,7 +409,6 @@ class Runs:
 
     def _note(self, run_id: str, progress: TrainingProgress) -> None:
         self._traces.add(run_id, progress)
-        self.told()
 
     def _tell(self) -> None:
         if self._news is not None:

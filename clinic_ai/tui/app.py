@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar, TextIO, TypeVar
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ClassVar, TextIO, TypeVar
 
 from rich.text import Text
 from textual import on, work
@@ -18,15 +20,17 @@ from textual.events import Resize
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
-from clinic_ai.control.terminal_client import TerminalClient
-from clinic_ai.control.views import Role, StatusView
 from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
 from clinic_ai.tui.feed import Connect, Feed, Fetch, Lost, Picture
-from clinic_ai.tui.screens import Confirm, HelpScreen
-from clinic_ai.tui.view import ClinicView
+from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.views import PLACES, Place
-from clinic_ai.tui.words import alerts_text, header_text, places_text
+
+if TYPE_CHECKING:
+    # The frame is drawn before any of these is loaded.
+    from clinic_ai.control.terminal_client import TerminalClient
+    from clinic_ai.control.views import Role, StatusView
+    from clinic_ai.tui.view import ClinicView
 
 WIDE = 120
 """Columns from which details stand beside lists."""
@@ -78,11 +82,13 @@ class ClinicApp(App[None]):
     ) -> None:
         super().__init__()
         self.clock = clock
-        self.connect = connect if connect is not None else lambda: TerminalClient(home, monitor=monitor)
+        self.connect = connect if connect is not None else lambda: _client(home, monitor=monitor)
         self._feed = Feed(self.connect, tell=self._tell)
         self.status: StatusView | None = None
         self._status_at = 0.0
         self.linked = False
+        self._asked = False
+        self._note = ""
         self.frozen = False
         self.study_id: str | None = None
         """The study in hand: chosen in the queue, shown by the study, ask and log screens."""
@@ -105,9 +111,18 @@ class ClinicApp(App[None]):
         yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
-        """Open the first screen; start the clock and the feed."""
+        """Show the frame; the rest comes when it is drawn."""
         self._arrange(self.size.width)
-        await self._open(self._place)
+        self._draw_header()
+        if self.is_headless:
+            await self._begin()  # nobody waits for the frame
+        else:
+            self.call_after_refresh(self._begin)
+
+    async def _begin(self) -> None:
+        """Open the first screen; start the clock and the feed."""
+        if not self._views:
+            await self._open(self._place)
         self.set_interval(1.0, self._tick)
         self._feed.start()
 
@@ -146,7 +161,7 @@ class ClinicApp(App[None]):
         switcher = self.query_one("#views", ContentSwitcher)
         view = self._views.get(place.name)
         if view is None:
-            view = self._views[place.name] = place.load()
+            view = self._views[place.name] = place.load()()
             await switcher.mount(view)
         switcher.current = view.id
         view.focus_first()
@@ -166,24 +181,36 @@ class ClinicApp(App[None]):
     @on(Arrived)
     def _take(self, message: Arrived) -> None:
         answer = message.answer
-        if self._emptied or self.frozen:
+        if self._emptied:
             return
+        if not self._asked:
+            self._asked = True
+            # By now the screen in front has its answer; loading takes nobody's time.
+            threading.Thread(target=_load_all, name="loading", daemon=True).start()
+        before = self._standing
         if isinstance(answer, Lost):
             self._lose(answer)
-            return
-        known = None if self.status is None else (self.status.role, self.status.may_change)
-        before = (self.linked, known)
-        self.linked = True
-        self.status, self._status_at = answer.status, self.clock()
-        self.query_one("#banner").display = False
-        self.query_one("#body").remove_class("stale")
+        else:
+            self._find(answer)
         self._draw_header()
-        self._draw_alerts()
-        self._show(answer)
-        if before != (True, (answer.status.role, answer.status.may_change)):
+        if before != self._standing:
             self.refresh_bindings()
 
-    def _show(self, picture: Picture) -> None:
+    @property
+    def _standing(self) -> tuple[bool, Role | None, bool]:
+        """What decides which keys are there."""
+        status = self.status
+        return self.linked, None if status is None else status.role, status is not None and status.may_change
+
+    def _find(self, picture: Picture) -> None:
+        self.linked = True
+        self.status, self._note = picture.status, picture.note
+        if self.frozen:
+            return
+        self._status_at = self.clock()
+        self.query_one("#banner").display = False
+        self.query_one("#body").remove_class("stale")
+        self._draw_alerts()
         view = self.view
         if view is None or picture.view != view.NAME:
             return
@@ -195,14 +222,14 @@ class ClinicApp(App[None]):
 
     def _lose(self, lost: Lost) -> None:
         self.linked = False
+        if self.frozen:
+            return
         since = ""
         if self.status is not None:
             since = f" What you see is from {time.strftime('%H:%M:%S', time.localtime(self._status_at))}."
         self._put("#banner", Text(f"{lost.sentence}{since} {lost.remedy} Trying again every second."))
         self.query_one("#banner").display = True
         self.query_one("#body").add_class("stale")
-        self._draw_header()
-        self.refresh_bindings()
 
     # ------------------------------------------------------------ drawing
 
@@ -234,13 +261,14 @@ class ClinicApp(App[None]):
         if self._emptied:
             return
         width = self.size.width
-        line = header_text(self.status, linked=self.linked, now=self.clock(), width=width, frozen=self.frozen)
+        line = header_text(
+            self.status, linked=self.linked, now=self.clock(), width=width, frozen=self.frozen, asked=self._asked
+        )
         self._put("#header", line)
         self._put("#places", places_text(PLACES, self._place, width))
 
     def _draw_alerts(self) -> None:
-        text = alerts_text(self.status) if self.status else Text()
-        text.rstrip()
+        text = alerts_text(self.status, self._note) if self.status else Text()
         self.query_one("#alerts").display = bool(text)
         self._put("#alerts", text)
 
@@ -267,6 +295,8 @@ class ClinicApp(App[None]):
 
     def action_help(self) -> None:
         """Show the help."""
+        from clinic_ai.tui.screens import HelpScreen
+
         self.push_screen(HelpScreen(self))
 
     def order(
@@ -276,6 +306,8 @@ class ClinicApp(App[None]):
         if question is None:
             self._do(call, done)
             return
+
+        from clinic_ai.tui.screens import Confirm
 
         def decided(yes: bool | None) -> None:
             if yes:
@@ -293,6 +325,18 @@ class ClinicApp(App[None]):
             return
         self.call_from_thread(done, answer)
         self._feed.poke()
+
+
+def _client(home: Home, *, monitor: bool) -> AbstractContextManager[TerminalClient]:
+    from clinic_ai.control.terminal_client import TerminalClient
+
+    return TerminalClient(home, monitor=monitor)
+
+
+def _load_all() -> None:
+    """Load what the other screens need, so that they open at once."""
+    for place in PLACES:
+        place.load()
 
 
 def hung_up(stream: TextIO | None) -> bool:

@@ -83,7 +83,7 @@ class AnsweringEngine:
         elif "bright" in task.question:
             raise InputError("named", f"{NAME} is not suitable.")
         elif "grey" in task.question:
-            return answer.model_copy(update={"text": "cec. " * 40})
+            return answer.model_copy(update={"text": "Lungs, lungs. " * 40})
         elif "turned" in task.question:
             return answer.model_copy(update={"instance_sha256": "f" * 64})
         return answer
