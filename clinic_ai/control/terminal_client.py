@@ -23,6 +23,5 @@ class TerminalClient(
     LogClient,
     NightClient,
     QueueClient,
-    ,
 ):
     """Talks to the daemon of one home about all that the screens show; raises what ``Client`` raises."""

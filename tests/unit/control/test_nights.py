@@ -9,11 +9,12 @@ import known_curves
 import pytest
 import tiny_learner
 from control_room import Room, control_room
+from training_scenes import refused_report
 
 from clinic_ai.control.night_client import NightClient
 from clinic_ai.errors import NotFound
 from clinic_ai.home import Home
-from clinic_ai.store import models
+from clinic_ai.store import gates, models
 from clinic_ai.store.database import Database
 from clinic_ai.training.histories import MAX_POINTS
 from clinic_ai.training.model_files import MANIFEST_NAME, read_manifest
@@ -27,12 +28,6 @@ def learning(tmp_path: Path) -> Iterator[Room]:
 
 def monitor(home: Home) -> NightClient:
     return NightClient(home, monitor=True)
-
-
-def as_technician(room: Room) -> None:
-    """Let whoever runs the tests be no more than a technician, if that can be: root is always an administrator."""
-    with room.client() as client:
-        room.allow(technicians=(client.status().person,), administrators=())
 
 
 def add_model(database: Database, folder: Path, weight: float, version: str, *, active: bool) -> None:
@@ -51,6 +46,19 @@ def add_model(database: Database, folder: Path, weight: float, version: str, *, 
         )
         if active:
             models.activate(connection, models.get_model(connection, "tiny", "scalar", version), actor="ada")
+
+
+def examine_and_approve(database: Database, version: str, *, against: str) -> None:
+    """Store a report that a model passed, and the approval of a person."""
+    with database.write() as connection:
+        candidate = models.get_model(connection, "tiny", "scalar", version)
+        incumbent = models.get_model(connection, "tiny", "scalar", against)
+        told = {"plugin": "tiny", "slot": "main", "name": "scalar", "version": version, "passed": True}
+        report = refused_report().model_copy(
+            update={**told, "digest": candidate.digest, "incumbent": incumbent.ref, "reasons": ("It is better.",)}
+        )
+        gates.add_report(connection, report, of=candidate.ref)
+        gates.approve(connection, candidate, name="Dr. Ada Stern", actor="ada")
 
 
 def test_the_outlook_is_told_to_whoever_may_read_and_starts_nothing(learning: Room) -> None:
@@ -83,11 +91,12 @@ def test_the_shelf_says_what_a_rollback_leads_to(learning: Room, tmp_path: Path)
         assert (slot.plugin, slot.slot, slot.active, slot.before) == ("tiny", "main", "scalar 1", None)
         add_model(learning.database, tmp_path, 0.5, "2", active=True)
         add_model(learning.database, tmp_path, 0.75, "3", active=False)
+        examine_and_approve(learning.database, "3", against="2")
         found = client.shelf()
     [slot] = found.slots
     assert (slot.active, slot.before) == ("scalar 2", "scalar 1")
     assert [(m.version, m.state, m.tier, m.examined, m.approved_by) for m in found.models] == [
-        ("3", "CANDIDATE", "fast", "", ""),
+        ("3", "CANDIDATE", "fast", "passed", "Dr. Ada Stern"),
         ("2", "ACTIVE", "fast", "", ""),
         ("1", "RETIRED", "fast", "", ""),
     ]
