@@ -161,11 +161,23 @@ def demo(
     raise typer.Exit(show(source, home, as_json=as_json))
 
 
-@app.command(epilog=example("status --monitor --json"))
-def status(home: HomeOption = None, monitor: MonitorOption = False, as_json: JsonOption = False) -> None:
+@app.command(epilog=example("status --monitor --watch"))
+def status(
+    home: HomeOption = None,
+    monitor: MonitorOption = False,
+    as_json: JsonOption = False,
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Print a few lines again whenever something changed, until ctrl-C.")
+    ] = False,
+) -> None:
     """Show everything at a glance. Exit code 1 if there are alerts, an inbox is gone or no policy is in force."""
     from clinic_ai.cli.output import Exit, print_json
 
+    if follow:
+        from clinic_ai.cli.watching import watch
+
+        watch(home_of(home), monitor=monitor, as_json=as_json)
+        return
     with client_of(home, monitor=monitor) as client:
         view = client.status()
     if as_json:
