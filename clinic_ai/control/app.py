@@ -50,6 +50,8 @@ from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollbac
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
 from clinic_ai.control.pace import Pace
+from clinic_ai.control.pages import ModelPage, RunPage
+from clinic_ai.control.paging import Before, Limit, page_of
 from clinic_ai.control.people import Peer
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.services import Services
@@ -57,7 +59,6 @@ from clinic_ai.control.training_views import CheckOrder, CheckView, ResumeOrder,
 from clinic_ai.control.views import (
     DoneView,
     FilePage,
-    ModelRow,
     PluginsView,
     PolicyView,
     PriorityOrder,
@@ -77,13 +78,10 @@ from clinic_ai.tasks import CaseReport
 
 __all__ = ["Services", "create_app"]
 
-MAX_PAGE = 1000
-
 MAX_NUMBER = 2**63 - 1
 """Largest number of a row."""
 
 FileNumber = Annotated[int, FromPath(ge=0, le=MAX_NUMBER)]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Rows of one page.")]
 
 
 class _Api(FastAPI):
@@ -334,9 +332,10 @@ _models = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @_models.get("")
-def get_models(services: Having) -> list[ModelRow]:
-    """Return all models of the registry."""
-    return list(desk.models(services))
+def get_models(services: Having, limit: Limit = 100, before: Before = None) -> ModelPage:
+    """Return the models of the registry, by plugin, slot and time of import."""
+    rows, goes_on = page_of(desk.models(services), limit, before, lambda m: f"{m.plugin}/{m.name}/{m.version}")
+    return ModelPage(models=rows, next_before=goes_on)
 
 
 @_models.post("/import")
@@ -369,9 +368,9 @@ _training = APIRouter(prefix="/v1/runs", tags=["training"])
 
 
 @_training.get("")
-def get_runs(services: Having) -> list[RunRow]:
-    """Return all training runs."""
-    return [RunRow.model_validate(run) for run in services.runs.list_runs()]
+def get_runs(services: Having, limit: Limit = 100, before: Before = None) -> RunPage:
+    """Return training runs, newest first."""
+    return desk.runs(services, limit, before)
 
 
 @_training.post("", status_code=201)

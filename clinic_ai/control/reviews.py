@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from clinic_ai.control.asking import Clinician, Having, Id
+from clinic_ai.control.pages import ReviewPage
+from clinic_ai.control.paging import Before, Limit, no_such_row
 from clinic_ai.control.people import Peer, Person, stands_for_nobody
 from clinic_ai.control.review_views import (
     AcceptReview,
@@ -36,16 +38,27 @@ from clinic_ai.store import studies
 
 router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
-MAX_QUEUE = 1000
-
 
 @router.get("")
-def get_reviews(services: Having, limit: Annotated[int, Query(ge=1, le=MAX_QUEUE)] = 100) -> list[ReviewRow]:
+def get_reviews(services: Having, limit: Limit = 100, before: Before = None) -> ReviewPage:
     """Return what waits for a person: held artefacts first, then the oldest; no words."""
-    waiting = services.reviews.queue(limit)
+    found, goes_on = services.reviews.queue(limit, None if before is None else _place(before))
     with services.database.read() as connection:
-        about = studies.of_versions(connection, [(artefact.study_id, artefact.version) for artefact in waiting])
-    return [_row(artefact, about[artefact.study_id, artefact.version]) for artefact in waiting]
+        about = studies.of_versions(connection, [(artefact.study_id, artefact.version) for artefact in found])
+    return ReviewPage(
+        reviews=tuple(_row(artefact, about[artefact.study_id, artefact.version]) for artefact in found),
+        next_before=None if goes_on is None else "~".join(map(str, goes_on)),
+    )
+
+
+def _place(words: str) -> stored.Place:
+    """Return where a page ended. Raise NotFound if that is no place of the queue."""
+    state, _, rest = words.partition("~")
+    made, _, artefact_id = rest.partition("~")
+    try:
+        return state, float(made), artefact_id
+    except ValueError:
+        raise no_such_row() from None
 
 
 @router.get("/signers")
