@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import threading
@@ -106,6 +107,7 @@ class ClinicApp(App[None]):
             self.register_theme(look.theme)
         self.theme = self.preferences.theme
         self._no_colour = NoColour()
+        self.no_color = self.no_color or os.environ.get("TERM") == "dumb"
         self.keys: Mapping[str, str] = {}
         """Keys this person chose, by the id of what they do; without those that cannot be."""
         self.clock = clock

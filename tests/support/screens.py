@@ -71,6 +71,7 @@ class Exhibit:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.news: list[EventView | TopicView] = []
         self._moved = threading.Event()
+        self._told = 0
         self.closed = False
 
     @contextmanager
@@ -81,12 +82,16 @@ class Exhibit:
     def follow(self, after: int | None = None) -> Iterator[EventView | TopicView]:
         """Yield the news as they are told, until closed."""
         yield TopicView(topic="start")
-        told = 0
         while not self.closed:
             self._moved.clear()
-            yield from self.news[told:]
-            told = len(self.news)
+            while self._told < len(self.news):
+                self._told += 1
+                yield self.news[self._told - 1]
             self._moved.wait()
+
+    def told(self) -> int:
+        """Return how many of the news were heard."""
+        return self._told
 
     def tell(self, news: EventView | TopicView) -> None:
         """Let the stream of changes say something."""
