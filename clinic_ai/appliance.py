@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
+import psutil
 import structlog
 
 from clinic_ai import __version__
@@ -19,6 +21,7 @@ from clinic_ai.conditions import FOLDER as CONDITIONS
 from clinic_ai.conditions import add_conditions
 from clinic_ai.contract import PluginManifest
 from clinic_ai.control.app import Services
+from clinic_ai.control.topics import Topics
 from clinic_ai.critical.errand import EMAIL, WEBHOOK
 from clinic_ai.critical.herald import Herald, Messenger
 from clinic_ai.critical.matching import unknown_conditions
@@ -31,7 +34,7 @@ from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.examples import FOLDER, REMEDY, load_examples
 from clinic_ai.guard.intents import HealthyExample
-from clinic_ai.hardware import Devices, Machine
+from clinic_ai.hardware import Devices, Machine, Sampler
 from clinic_ai.heads.head import HeadKeeper
 from clinic_ai.home import Home
 from clinic_ai.ingest.comparison import Comparer
@@ -40,12 +43,13 @@ from clinic_ai.ingest.intake import Intake
 from clinic_ai.ingest.quarantine import Quarantine
 from clinic_ai.ingest.receiving import Receiver
 from clinic_ai.lanes import Lane, Wake, places
-from clinic_ai.logs import configure
+from clinic_ai.logs import RECENT, configure
 from clinic_ai.plugins import PluginCatalogue, PluginProblem
 from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
+from clinic_ai.results.previews import Previews
 from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.results.signing import SignRunner
@@ -80,6 +84,7 @@ class Appliance:
         self.started_at = time.time()
         self.boot_id = secrets.token_hex(8)
         self.wake = Wake()
+        self.topics = Topics()
         self.crew = Crew()
         self.database = Database(home.database)
         self.objects = ObjectStore(home.objects)
@@ -103,6 +108,14 @@ class Appliance:
         self.gate = Gate(home, self.database, self.registry, self.crew, self.guard, lambda: self.settings)
         self.machine = Machine(home.path)
         devices = Devices(self.machine)
+        # Sensors of its own: power is the mean since the reading before, and the night counts energy by that.
+        self._watched = Machine(home.path)
+        self.sampler = Sampler(
+            self._watched,
+            memory=self._memory,
+            on_sample=partial(self.topics.touch, "machine"),
+            gpu_problem=lambda: self._watched.gpu_problem,
+        )
         self.runs = Runs(
             home,
             self.database,
@@ -113,6 +126,7 @@ class Appliance:
             self.deidentifier,
             self.gate,
             devices,
+            on_progress=partial(self.topics.touch, "runs"),
         )
         self.night = Night(
             runs=self.runs,
@@ -180,6 +194,7 @@ class Appliance:
             examples=self._examples,
             on_asked=self.night.make_way,
         )
+        self.previews = Previews(self.database, self.objects, self.crew)
         self.courier = Courier(self.database, self.objects, lambda: home.path / self.settings.results.outbox)
         self.room = Room(home.state, lambda: self.settings.disk.reserve_mb * MIB)
         self.intake = Intake(
@@ -191,6 +206,7 @@ class Appliance:
             on_closed=self.wake,
             on_arrival=self.night.make_way,
             room=self.room,
+            on_inboxes=partial(self.topics.touch, "inboxes"),
         )
         self.imports = Imports(
             folder=home.imports,
@@ -325,6 +341,7 @@ class Appliance:
     def start(self, *, watch: bool = True) -> None:
         """Start working; with ``watch`` the inboxes too."""
         self.execution.start()
+        self.sampler.start()
         for lane in self._lanes:
             lane.start()
         if watch:
@@ -343,9 +360,12 @@ class Appliance:
             if self._opened:
                 steps.callback(self._note_stop)
             steps.callback(self.machine.close)
+            steps.callback(self._watched.close)
+            steps.callback(self.sampler.close)
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
+            steps.callback(self.previews.close)
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
@@ -411,10 +431,16 @@ class Appliance:
         log.info("settings.reloaded")
         return ()
 
+    def _memory(self) -> tuple[int, int]:
+        """Return what the daemon and its children take, in MiB."""
+        children = sum(child.resident_bytes() for child in self.crew.living())
+        return psutil.Process().memory_info().rss // MIB, children // MIB
+
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
         self.reports.press.renderer.end_if_idle(RENDERER_IDLE_S)
         self.deidentifier.end_if_idle(RENDERER_IDLE_S)
+        self.previews.end_if_idle()
         self.crew.bury_dead()
         return False
 
@@ -441,11 +467,13 @@ class Appliance:
             forecasts=Forecasts(self.home, self.database, self.crew, lambda: self.settings.training.budget),
             guard=self.guard,
             crew=self.crew,
+            machine=self.sampler,
             receiver=self.receiver,
             decisions=self.intake.decisions,
             comparer=self.comparer,
             reviews=self.reviews,
             questions=self.questions,
+            previews=self.previews,
             inboxes=self.intake.lookout,
             imports=self.imports,
             closing=self.intake.closing,
@@ -455,4 +483,6 @@ class Appliance:
             settings=lambda: self.settings,
             started_at=self.started_at,
             reload=self.reload,
+            topics=self.topics,
+            log=RECENT,
         )

@@ -16,10 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clinic_ai import __version__
+from clinic_ai import DEFAULT_HOME, __version__
 from clinic_ai.errors import HomeError
-from clinic_ai.settings import render_default
-from clinic_ai.settings.load import DEFAULT_HOME
 
 ENVIRONMENT_KEY = "CLINIC_AI_HOME"
 FORMAT = 1
@@ -203,6 +201,8 @@ def init_home(path: Path, *, sockets: bool = True) -> Home:
     its path may be longer than that of a socket. Raise HomeError if ``path`` is a folder
     with other things in it, cannot be written, or is a home made by a newer version.
     """
+    from clinic_ai.settings import render_default  # only who makes a home needs them, and they take a while to load
+
     home = Home(path.expanduser().absolute())
     if sockets:
         _refuse_long_path(home)

@@ -72,6 +72,9 @@ def print_review(view: ReviewView) -> None:
         say(f"[{one.statement_id}] {one.text}")
         for note in one.annotations:
             say(f"    note: {note}")
+    for rule, action, reason in dict.fromkeys((d.rule, d.action, d.reason) for d in view.original_decisions):
+        if action in {"hold", "block"}:
+            say(f"Held by: {rule}, {action}: {reason}")
     if view.withheld:
         say(f"Kept back by the guard: {', '.join(view.withheld)}")
     for decision in dict.fromkeys((d.rule, d.action, d.reason) for d in view.decisions if d.action != "allow"):
@@ -105,12 +108,11 @@ def _print_subject(view: ReviewView) -> None:
     from clinic_ai.guard.wording import percent
 
     row, who = view.row, view.subject
-    born = f"born {_date(who.birth_date)}" if who.birth_date else "birth date not known"
     fields(
         [
-            ("patient", f"{_name(who.patient_name)}, ID {who.patient_id or 'not known'}, {born}"),
-            ("exam", f"{', '.join(who.modalities)} {', '.join(who.body_parts) or 'body part not known'}".strip()),
-            ("study date", ", ".join(map(_date, who.study_dates)) or "not known"),
+            ("patient", who.patient),
+            ("exam", who.exam),
+            ("study date", who.dates),
             ("study", f"{row.study_id}, version {row.version}"),
             ("artefact", f"{row.artefact_id}, {row.state}, for the {row.audience}"),
         ]
@@ -135,15 +137,3 @@ def _print_subject(view: ReviewView) -> None:
     else:
         say("No model gave a finding with a probability.")
     say()
-
-
-def _name(value: str) -> str:
-    """Return a DICOM person name (PN) as people read it: groups by ``=``, components by ``^``."""
-    groups = (", ".join(filter(None, map(str.strip, group.split("^")))) for group in value.split("="))
-    return " / ".join(filter(None, groups)) or "name not known"
-
-
-def _date(value: str) -> str:
-    """Return a DICOM date (DA) as ``2026-01-31``; what is no date stays as it is."""
-    digits = value.isascii() and value.isdigit() and len(value) == 8
-    return f"{value[:4]}-{value[4:6]}-{value[6:]}" if digits else value

@@ -78,7 +78,7 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         files={fate.value: number for fate, number in found_files.items()},
         artefacts=found_artefacts,
         engines=tuple(EngineRow.model_validate(engine) for engine in services.engines.views()),
-        children=tuple(_child(child) for child in services.crew.living()),
+        children=children(services),
         daemon_resident_bytes=psutil.Process().memory_info().rss,
         disk_free_bytes=shutil.disk_usage(services.home.path).free,
         alerts=tuple(open_alerts),
@@ -123,6 +123,11 @@ def policy(services: Services) -> PolicyView:
 def models(services: Services) -> tuple[ModelRow, ...]:
     """Return all models of the registry."""
     return tuple(ModelRow.model_validate(model) for model in services.registry.list_models())
+
+
+def children(services: Services) -> tuple[ChildRow, ...]:
+    """Return the living children, the oldest first."""
+    return tuple(_child(child) for child in services.crew.living())
 
 
 def _child(child: Child) -> ChildRow:

@@ -56,9 +56,9 @@ class Feed:
     async def stream(self, after: int | None) -> AsyncIterator[bytes]:
         """Yield the events after sequence number ``after`` (None: from now on), until the reader leaves."""
         try:
+            silent, told = 0.0, self._topics.numbers()  # before the reader is told that nothing is missed from now on
             seq = after if after is not None else await to_thread.run_sync(self._last)
             yield _text(f": events after {seq}\n\n")
-            silent, told = 0.0, self._topics.numbers()
             while not self._closing.is_set():
                 news = await to_thread.run_sync(self._after, seq)
                 numbers = self._topics.numbers()

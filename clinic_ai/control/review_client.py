@@ -14,6 +14,7 @@ from clinic_ai.control.review_views import (
     ReviewOrder,
     ReviewRow,
     ReviewView,
+    SignersView,
 )
 from clinic_ai.control.views import DoneView
 from clinic_ai.domain.reviews import MAX_PASSAGES, Passage
@@ -33,6 +34,10 @@ class ReviewClient(Client):
     def reviews(self, limit: int) -> list[ReviewRow]:
         """Return what waits for a person."""
         return self._get("/v1/reviews", list[ReviewRow], {"limit": limit})
+
+    def signers(self) -> SignersView:
+        """Return the names that results are signed with here. Raise NotAllowed."""
+        return self._get("/v1/reviews/signers", SignersView)
 
     def review(self, artefact_id: str, reviewer: str | None = None, *, deciding: bool = False) -> ReviewView:
         """Return an artefact as one would sign it. Raise NotFound, NotAllowed or Conflict.

@@ -15,7 +15,10 @@ Name = Line
 
 
 class ReviewRow(View):
-    """One artefact that waits for a person. ``rules`` are those of the guard that spoke about it."""
+    """One artefact that waits for a person. ``rules`` are those of the guard that spoke about it.
+
+    ``priority_reason`` says why the study goes before others, empty if it does not.
+    """
 
     artefact_id: str
     study_id: str
@@ -25,6 +28,10 @@ class ReviewRow(View):
     action: str
     rules: tuple[str, ...]
     created_at: float
+    pseudonym: str = ""
+    modality: str = ""
+    priority: int = 0
+    priority_reason: str = ""
 
 
 class DecidedRow(View):
@@ -60,11 +67,35 @@ class SubjectRow(View):
     modalities: tuple[str, ...]
     body_parts: tuple[str, ...]
 
+    @property
+    def patient(self) -> str:
+        """Name, number and date of birth as people read them."""
+        born = f"born {_date(self.birth_date)}" if self.birth_date else "birth date not known"
+        return f"{_name(self.patient_name)}, ID {self.patient_id or 'not known'}, {born}"
+
+    @property
+    def exam(self) -> str:
+        """Modality and body part."""
+        return f"{', '.join(self.modalities)} {', '.join(self.body_parts) or 'body part not known'}".strip()
+
+    @property
+    def dates(self) -> str:
+        """The days the images were taken."""
+        return ", ".join(map(_date, self.study_dates)) or "not known"
+
+
+class SignersView(View):
+    """The names that results are signed with here; ``own`` is the one used if none is given, empty if one has to be."""
+
+    names: tuple[str, ...]
+    own: str
+
 
 class ReviewView(View):
     """An artefact as a reviewer reads it; ``digest`` stands for just these words and has to come with a decision.
 
     ``withheld`` are ids of statements that the guard keeps back even from review; ``decisions`` tell why.
+    ``original_decisions`` are what the guard said when the software alone spoke: why the artefact is held.
     """
 
     row: ReviewRow
@@ -74,6 +105,7 @@ class ReviewView(View):
     statements: tuple[Released, ...]
     withheld: tuple[str, ...]
     decisions: tuple[DecisionRow, ...]
+    original_decisions: tuple[DecisionRow, ...] = ()
     marks: tuple[str, ...]
     findings: tuple[FindingRow, ...]
     digest: str
@@ -111,3 +143,15 @@ class ConsentOrder(Order):
     """Whether models may learn from a review."""
 
     consent: bool
+
+
+def _name(value: str) -> str:
+    """Return a DICOM person name (PN) as people read it: groups by ``=``, components by ``^``."""
+    groups = (", ".join(filter(None, map(str.strip, group.split("^")))) for group in value.split("="))
+    return " / ".join(filter(None, groups)) or "name not known"
+
+
+def _date(value: str) -> str:
+    """Return a DICOM date (DA) as ``2026-01-31``; what is no date stays as it is."""
+    digits = value.isascii() and value.isdigit() and len(value) == 8
+    return f"{value[:4]}-{value[4:6]}-{value[6:]}" if digits else value

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from clinic_ai.control.asking import Clinician, Having
+from clinic_ai.control.asking import Clinician, Having, Id
 from clinic_ai.control.people import Peer, Person, stands_for_nobody
 from clinic_ai.control.review_views import (
     AcceptReview,
@@ -19,17 +19,20 @@ from clinic_ai.control.review_views import (
     ReviewOrder,
     ReviewRow,
     ReviewView,
+    SignersView,
     SubjectRow,
 )
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import DecisionRow, DoneView
-from clinic_ai.domain import Artefact, Finding
+from clinic_ai.domain import Artefact, Finding, GuardVerdict, Study
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
 from clinic_ai.errors import NotAllowed
+from clinic_ai.ingest.urgency import sentence
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.rendering import Material
 from clinic_ai.results.reviewing import Order
 from clinic_ai.store import reviews as stored
+from clinic_ai.store import studies
 
 router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
@@ -39,12 +42,27 @@ MAX_QUEUE = 1000
 @router.get("")
 def get_reviews(services: Having, limit: Annotated[int, Query(ge=1, le=MAX_QUEUE)] = 100) -> list[ReviewRow]:
     """Return what waits for a person: held artefacts first, then the oldest; no words."""
-    return [_row(artefact) for artefact in services.reviews.queue(limit)]
+    waiting = services.reviews.queue(limit)
+    with services.database.read() as connection:
+        about = studies.of_versions(connection, [(artefact.study_id, artefact.version) for artefact in waiting])
+    return [_row(artefact, about[artefact.study_id, artefact.version]) for artefact in waiting]
+
+
+@router.get("/signers")
+def get_signers(services: Having, person: Clinician) -> SignersView:
+    """Return the names that results are signed with here, and the one that this person signs with unasked."""
+    names = services.settings().review.reviewers
+    if stands_for_nobody(person.uid) and not names:
+        return SignersView(names=(), own="")
+    try:
+        return SignersView(names=names, own=services.reviews.name_of(person.name, None))
+    except NotAllowed:
+        return SignersView(names=names, own="")
 
 
 @router.get("/{artefact_id}")
 def get_review(
-    artefact_id: str,
+    artefact_id: Id,
     services: Having,
     person: Clinician,
     request: Request,
@@ -58,14 +76,13 @@ def get_review(
     signer = services.reviews.name_of(person.name, reviewer) if deciding else ""
     shown = services.reviews.show(artefact_id, signer or reviewer or person.name)
     return ReviewView(
-        row=_row(shown.artefact),
+        row=_row(shown.artefact, shown.material.study),
         subject=_subject(shown.material),
         signer=signer,
         statements=shown.said,
         withheld=shown.withheld,
-        decisions=tuple(
-            DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason) for d in shown.verdict.decisions
-        ),
+        decisions=_decisions(shown.verdict),
+        original_decisions=_decisions(shown.artefact.verdict),
         marks=shown.verdict.marks,
         findings=tuple(_finding(finding) for finding in shown.material.findings),
         digest=shown.digest,
@@ -85,13 +102,13 @@ def get_review(
 
 
 @router.post("/{artefact_id}/accept")
-def accept(artefact_id: str, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
+def accept(artefact_id: Id, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
     """Sign an artefact as it was shown."""
     return _decide(services, person, artefact_id, ReviewDecision.ACCEPT, order)
 
 
 @router.post("/{artefact_id}/amend")
-def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinician) -> DoneView:
+def amend(artefact_id: Id, order: AmendReview, services: Having, person: Clinician) -> DoneView:
     """Sign an artefact in other words."""
     return _decide(
         services,
@@ -106,7 +123,7 @@ def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinic
 
 
 @router.post("/{artefact_id}/reject")
-def reject(artefact_id: str, order: RejectReview, services: Having, person: Clinician) -> DoneView:
+def reject(artefact_id: Id, order: RejectReview, services: Having, person: Clinician) -> DoneView:
     """Let nothing of an artefact go out."""
     return _decide(
         services,
@@ -120,7 +137,7 @@ def reject(artefact_id: str, order: RejectReview, services: Having, person: Clin
 
 
 @router.post("/{review_id}/consent")
-def consent(review_id: str, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
+def consent(review_id: Id, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
     """Say whether models may learn from a review."""
     with services.database.write() as connection:
         stored.set_consent(connection, review_id, order.consent, person.name)
@@ -170,6 +187,13 @@ def _subject(material: Material) -> SubjectRow:
     )
 
 
+def _decisions(verdict: GuardVerdict) -> tuple[DecisionRow, ...]:
+    return tuple(
+        DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason, statement_id=d.statement_id)
+        for d in verdict.decisions
+    )
+
+
 def _finding(finding: Finding) -> FindingRow:
     return FindingRow(
         condition=finding.condition,
@@ -181,7 +205,7 @@ def _finding(finding: Finding) -> FindingRow:
     )
 
 
-def _row(artefact: Artefact) -> ReviewRow:
+def _row(artefact: Artefact, study: Study) -> ReviewRow:
     return ReviewRow(
         artefact_id=artefact.artefact_id,
         study_id=artefact.study_id,
@@ -191,4 +215,8 @@ def _row(artefact: Artefact) -> ReviewRow:
         action=artefact.verdict.action.value,
         rules=tuple(sorted({decision.rule for decision in artefact.verdict.decisions})),
         created_at=artefact.created_at,
+        pseudonym=study.pseudonym,
+        modality="/".join(study.facts.modalities),
+        priority=study.priority,
+        priority_reason=sentence(study.urgency),
     )

@@ -25,19 +25,24 @@ from clinic_ai.domain import (
     Study,
 )
 from clinic_ai.engines import EngineView
+from clinic_ai.errors import HardwareError
 from clinic_ai.forecasting import CostedForecast, ForecastWish
 from clinic_ai.gating import GateReport
 from clinic_ai.guard.asking import QuestionVerdict
 from clinic_ai.guard.intents import QuestionSubject
+from clinic_ai.hardware import Identity, Reading
+from clinic_ai.hardware.history import Past, Span
 from clinic_ai.home import Home
 from clinic_ai.ingest.closing import PaceView
 from clinic_ai.ingest.comparison import Comparison
 from clinic_ai.ingest.imports import Arrival, ImportState, Listed
 from clinic_ai.ingest.lookout import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
+from clinic_ai.logs import Recent
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.promoting import Approval, CanaryResult
+from clinic_ai.results.previews import Preview, Stacked, Wish
 from clinic_ai.results.reviewing import Order as ReviewOrder
 from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
@@ -158,6 +163,9 @@ class RunsPort(Protocol):
         Raise NotFound, Conflict, or ChildError if nothing can be read now.
         """
 
+    def history(self, run_id: str) -> Any:
+        """Return its figures so far, with the attributes of ``progress_views.HistoryView``. Raise NotFound."""
+
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen. Raise NotFound."""
 
@@ -186,6 +194,9 @@ class NightPort(Protocol):
     def tonight(self) -> Any:
         """Return what will be trained in the next window, with the attributes of ``night_views.TonightView``."""
 
+    def outlook(self) -> Any:
+        """Return the same, without asking a trainer what a run that nobody planned yet would cost."""
+
     def spending(self) -> Any:
         """Return budgets and ledger, with the attributes of ``night_views.SpendingView``."""
 
@@ -195,6 +206,24 @@ class ForecastsPort(Protocol):
 
     def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
         """Return the forecast of a run. Raise NotFound, InputError if its loss tells none, or ChildError."""
+
+
+class MachinePort(Protocol):
+    """What people may ask about the machine."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it is."""
+
+    @property
+    def gpu_problem(self) -> str:
+        """Why no GPU can be used though there is a driver; empty if all is well."""
+
+    def now(self) -> tuple[Reading | None, HardwareError | None]:
+        """Return the newest reading, and why it cannot be read now; None where there is none."""
+
+    def past(self, span: Span, points: int) -> Past:
+        """Return the last hour or day in about so many steps."""
 
 
 class ReceiverPort(Protocol):
@@ -260,6 +289,16 @@ class QuestionsPort(Protocol):
 
     def asked_of(self, study_id: str) -> Sequence[AskedQuestion]:
         """Return the questions that were asked about a study. Raise NotFound."""
+
+
+class PreviewsPort(Protocol):
+    """What people may ask about pictures of studies."""
+
+    def show(self, study_id: str, wish: Wish, reader: str) -> Preview:
+        """Return a picture of one image. Raise NotFound, Conflict, or ChildError if it cannot be decoded."""
+
+    def stacks(self, study_id: str) -> Stacked:
+        """Return the stacks of a study as its pictures are numbered. Raise NotFound."""
 
 
 class ComparerPort(Protocol):
@@ -354,12 +393,14 @@ class Services:
     forecasts: ForecastsPort
     guard: GuardPort
     crew: Crew
+    machine: MachinePort
     receiver: ReceiverPort
     closing: ClosingPort
     decisions: DecisionsPort
     comparer: ComparerPort
     reviews: ReviewsPort
     questions: QuestionsPort
+    previews: PreviewsPort
     inboxes: InboxesPort
     imports: ImportsPort
     deidentifier: DeidentifierPort
@@ -371,3 +412,5 @@ class Services:
     """Read clinic.toml and the policy pack again; returns the problems, none if all of it is in force."""
     topics: Topics = field(default_factory=Topics)
     """Touched by the rooms when something changes that the audit does not tell."""
+    log: Recent = field(default_factory=Recent)
+    """The newest lines of the daemon's log."""

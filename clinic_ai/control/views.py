@@ -143,11 +143,12 @@ class FilePage(View):
 
 
 class DecisionRow(View):
-    """One rule of the guard that spoke, without the text it spoke about."""
+    """One rule of the guard that spoke, without the text it spoke about; no ``statement_id`` if about all of it."""
 
     rule: str
     action: str
     reason: str
+    statement_id: str = ""
 
 
 class ProducedRow(View):

@@ -74,6 +74,7 @@ class Intake:
         on_closed: Callable[[], None],
         on_arrival: Callable[[float], None] = lambda _: None,
         room: Room | None = None,
+        on_inboxes: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
         self._settings = settings
@@ -102,6 +103,7 @@ class Intake:
             inboxes=self._inboxes,
             ignore=lambda: watch.ignore_pattern(settings().ingest.ignore),
             wake=self.wake,
+            on_change=on_inboxes,
         )
         self._taking = Taking(
             database=database, spool=self._spool, lookout=self.lookout, max_file_bytes=self._max_file_bytes

@@ -130,12 +130,16 @@ class Lookout:
         inboxes: Callable[[], Sequence[Inbox]],
         ignore: Callable[[], Pattern[str]],
         wake: Callable[[], None],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take the rooms it works with; ``on_change`` is called after a round in which one of ``states`` changed."""
         self._home = Path(os.path.realpath(home))
         self._database = database
         self._inboxes = inboxes
         self._ignore = ignore
         self._wake = wake
+        self._on_change = on_change
+        self._told: list[InboxState] = []
         self._posts: dict[tuple[str, Path], _Post] = {}  # a peer of the network may have the name of an inbox
 
     # ------------------------------------------------------------ looking
@@ -154,6 +158,10 @@ class Lookout:
                 self._note_odd(post, look.odd)
                 self._forget_held(post)
                 yield look.rested
+        states = self.states()
+        if states != self._told:
+            self._told = states
+            self._on_change()
 
     def send(self, inbox: Inbox, work: Callable[[Beat], T]) -> Errand[T]:
         """Let the thread of an inbox do something to its files; its next look is when that has ended."""

@@ -46,22 +46,22 @@ def read_levels(path: Path, frame: int, reduction: Callable[[int, int], int]) ->
 
     Raise InputError if the file is no DICOM image, has no such frame, or cannot be decoded.
     """
-    dataset = _read(path)
-    rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
+    dataset = read_dataset(path)
+    rows, columns = number_of(dataset, "Rows"), number_of(dataset, "Columns")
     check_frame_size(rows, columns)
-    frames = max(1, _number(dataset, "NumberOfFrames"))
+    frames = max(1, number_of(dataset, "NumberOfFrames"))
     if not 0 <= frame < frames:
         raise InputError("no_such_frame", f"Frame {frame + 1} was asked for; the file has {frames}.")
-    stored = _decode(dataset, frame)
+    stored = decode_frame(dataset, frame)
     factor = reduction(rows, columns)
-    spacing = _spacing(dataset, frame)
+    spacing = spacing_of(dataset, frame)
     if stored.ndim == 3:
-        white = float(2 ** max(1, _number(dataset, "BitsStored")) - 1)
+        white = float(2 ** max(1, number_of(dataset, "BitsStored")) - 1)
         if "palette" in str(dataset.get("PhotometricInterpretation", "")).lower():
             white = float(np.iinfo(stored.dtype).max)
         grey = np.clip(average_blocks(luminance(stored), factor) / white, 0.0, 1.0)
         return grey, (rows, columns), spacing, (), colourfulness(stored, white)
-    pipeline = _Pipeline(dataset, frame)
+    pipeline = Pipeline(dataset, frame)
     return pipeline.levels(stored, factor), (rows, columns), spacing, tuple(pipeline.remarks), 0.0
 
 
@@ -78,7 +78,8 @@ class _Whole(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _read(path: Path) -> Dataset:
+def read_dataset(path: Path) -> Dataset:
+    """Return a file as pydicom reads it, whole. Raise InputError if it is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd values are the parser's business and were remarked there
@@ -90,8 +91,8 @@ def _read(path: Path) -> Dataset:
         ) from error
 
 
-def _decode(dataset: Dataset, frame: int) -> npt.NDArray[Any]:
-    """Return one frame as stored: (rows, columns), or (rows, columns, 3) in red, green, blue."""
+def decode_frame(dataset: Dataset, frame: int) -> npt.NDArray[Any]:
+    """Return one frame as stored: (rows, columns), or (rows, columns, 3) in red, green, blue. Raise InputError."""
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError("no_pixels", "The file holds no image.", remedy="Nothing is needed; it is kept as it is.")
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
@@ -109,7 +110,7 @@ def _decode(dataset: Dataset, frame: int) -> npt.NDArray[Any]:
                 pixels = apply_color_lut(pixels, dataset)
             return pixels
     except _DECODE_ERRORS as error:
-        if syntax == JPEGExtended12Bit and _number(dataset, "BitsStored") > 8:
+        if syntax == JPEGExtended12Bit and number_of(dataset, "BitsStored") > 8:
             raise InputError(
                 "jpeg_extended_12_bit",
                 "The image is compressed as 12-bit JPEG Extended, which this appliance cannot decode.",
@@ -123,7 +124,7 @@ def _decode(dataset: Dataset, frame: int) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """A window as C.11.2 has it, in units after the modality LUT."""
 
     centre: float
@@ -147,12 +148,29 @@ class _Window:
         return shown
 
 
-class _Pipeline:
-    """What is to be done with the stored values of one greyscale frame."""
+def spanning(low: float, high: float) -> Window:
+    """Return the window from ``low``, which it shows black, to ``high``."""
+    return Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values after the modality LUT, such as Hounsfield units, and which of them are inside the image (None: all)."""
+
+    pixels: Float
+    inside: npt.NDArray[np.bool_] | None
+
+
+class Pipeline:
+    """What is to be done with the stored values of one greyscale frame.
+
+    ``window`` is the one that ``shown`` took, None before that and if a lookup table of the file was taken.
+    """
 
     def __init__(self, dataset: Dataset, frame: int) -> None:
         self._dataset = dataset
         self._frame = frame
+        self.window: Window | None = None
         self.remarks: list[str] = []
 
     def levels(self, stored: npt.NDArray[Any], factor: int) -> Float:
@@ -161,10 +179,14 @@ class _Pipeline:
         Stored values are averaged first: the lookups then run over few pixels. Blocks are at most half the
         size of a pixel that is delivered, so a curved lookup changes nothing one can see.
         """
+        return self.shown(self.values(stored, factor))
+
+    def values(self, stored: npt.NDArray[Any], factor: int) -> Values:
+        """Return the values after the modality LUT, means over blocks. Raise InputError if some are no numbers."""
         padding = self._padding(stored)
         if padding is None or not padding.any():
             values = average_blocks(stored, factor)
-            inside: npt.NDArray[Any] | None = None
+            inside: npt.NDArray[np.bool_] | None = None
         else:
             shown = ~padding
             share = average_blocks(shown, factor)
@@ -174,12 +196,26 @@ class _Pipeline:
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._modality(values)
         _require_numbers(values)
-        grey = self._voi(values, values if inside is None else values[inside])
+        return Values(values, inside)
+
+    def shown(self, values: Values, window: Window | None = None, *, own_range: bool = False) -> Float:
+        """Return grey levels in 0..1 through ``window``, or that of the file, or with ``own_range`` the values' range.
+
+        Raise InputError if some are no numbers.
+        """
+        visible = values.pixels if values.inside is None else values.pixels[values.inside]
+        if own_range and visible.size:
+            window = spanning(*robust_range(visible))
+        if window is not None:
+            self.window = window
+            grey = window.apply(values.pixels)
+        else:
+            grey = self._voi(values.pixels, visible)
         _require_numbers(grey)
         if self._inverted():
             np.subtract(1.0, grey, out=grey)
-        if inside is not None:
-            grey[~inside] = 0.0
+        if values.inside is not None:
+            grey[~values.inside] = 0.0
         return grey
 
     def _padding(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
@@ -198,15 +234,15 @@ class _Pipeline:
 
     def _signed(self, value: int) -> int:
         """Return ``value`` as PixelRepresentation has it; writers often mistake US for SS."""
-        bits = _number(self._dataset, "BitsAllocated") or 16
-        if _number(self._dataset, "PixelRepresentation") == 1 and value >= 1 << (bits - 1):
+        bits = number_of(self._dataset, "BitsAllocated") or 16
+        if number_of(self._dataset, "PixelRepresentation") == 1 and value >= 1 << (bits - 1):
             return value - (1 << bits)
         return value
 
     def _modality(self, values: Float) -> Float:
         table = _sequence_item(self._dataset.get("ModalityLUTSequence"))
         if table is not None:
-            looked_up = _look_up(table, values, _number(self._dataset, "PixelRepresentation") == 1)
+            looked_up = _look_up(table, values, number_of(self._dataset, "PixelRepresentation") == 1)
             if looked_up is not None:
                 return looked_up[0]
             self.remarks.append("The modality LUT of the file is damaged and was ignored.")
@@ -226,13 +262,10 @@ class _Pipeline:
             if looked_up is not None:
                 return looked_up[0] / np.float32(looked_up[1])
             self.remarks.append("The VOI LUT of the file is damaged and was ignored.")
-        window = self._window()
-        if window is not None:
-            return window.apply(values)
-        low, high = self._range(visible)
-        return _Window((low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT").apply(values)
+        self.window = self._window() or spanning(*self._range(visible))
+        return self.window.apply(values)
 
-    def _window(self) -> _Window | None:
+    def _window(self) -> Window | None:
         source = _functional(self._dataset, self._frame, "FrameVOILUTSequence") or self._dataset
         centre, width = _real(source.get("WindowCenter")), _real(source.get("WindowWidth"))
         if centre is None or width is None:
@@ -241,13 +274,13 @@ class _Pipeline:
         if width < 1 if function == "LINEAR" else width <= 0:
             self.remarks.append("The window of the file has no width; the range of the image was taken instead.")
             return None
-        return _Window(centre, width, function)
+        return Window(centre, width, function)
 
     def _range(self, visible: Float) -> tuple[float, float]:
         """Return the range to show when the file names no window: all of 8 bits, else the percentiles."""
-        bits = _number(self._dataset, "BitsStored")
+        bits = number_of(self._dataset, "BitsStored")
         if 0 < bits <= 8:
-            signed = _number(self._dataset, "PixelRepresentation") == 1
+            signed = number_of(self._dataset, "PixelRepresentation") == 1
             ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], dtype=np.float32)
             low, high = sorted(float(end) for end in self._modality(ends))
             return low, high
@@ -319,7 +352,7 @@ def _sequence_item(sequence: Any) -> Dataset | None:
     return sequence[0] if isinstance(sequence, pydicom.Sequence) and len(sequence) else None
 
 
-def _spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     """Return (between rows, between columns) in mm: at the patient if known, else at the detector."""
     measures = _functional(dataset, frame, "PixelMeasuresSequence")
     for source in (measures, dataset):
@@ -330,7 +363,7 @@ def _spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     return None
 
 
-def _number(dataset: Dataset, keyword: str) -> int:
+def number_of(dataset: Dataset, keyword: str) -> int:
     """Return an integer attribute, 0 if it is absent or not one."""
     try:
         return int(dataset.get(keyword) or 0)

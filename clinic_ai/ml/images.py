@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from clinic_ai.errors import InputError
 from clinic_ai.ml.dicom_pixels import read_levels
 from clinic_ai.ml.greys import Float, average_blocks, check_frame_size, colourfulness, resize, robust_range
 
-__all__ = ["GreyImage", "load_grey", "resize"]
+__all__ = ["GreyImage", "load_colours", "load_grey", "resize"]
 
 _MAX_FILE_BYTES = 4 * 1024**3
 
@@ -79,6 +81,17 @@ def load_grey(
     return _finish(levels, wanted)
 
 
+def load_colours(path: Path | str, shape: tuple[int, int]) -> Float:
+    """Return a PNG or JPEG upright as (rows, columns, 3) of red, green and blue in 0..255, stretched to ``shape``.
+
+    Raise InputError if it is no such picture, is larger than the caps or cannot be decoded.
+    """
+    with _opened(Path(path)) as image:
+        image.draft("RGB", shape[::-1])
+        upright = _flatten(ImageOps.exif_transpose(image)).convert("RGB").resize(shape[::-1])
+        return np.asarray(upright, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class _Wanted:
     max_side: int | None
@@ -116,12 +129,19 @@ def _finish(levels: _Levels, wanted: _Wanted) -> GreyImage:
 
 
 def _from_picture(path: Path, wanted: _Wanted) -> _Levels:
+    with _opened(path) as image:
+        return _picture_levels(image, wanted)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Give a picture of sane size; what goes wrong while it is decoded is an InputError."""
     try:
         with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own cap follows
             columns, rows = image.size
             check_frame_size(rows, columns)
-            return _picture_levels(image, wanted)
+            yield image
     except Image.DecompressionBombError as error:
         raise InputError("image_too_large", "The picture is too large to be decoded safely.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error) as error:

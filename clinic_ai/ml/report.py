@@ -16,8 +16,7 @@ from clinic_ai.ml.pictures import draw_overlay, draw_scan, open_scan
 from clinic_ai.ml.report_pdf import Panel, write_pdf
 from clinic_ai.ml.report_sr import evidence_of, write_sr
 from clinic_ai.ml.secondary_capture import write_capture
-from clinic_ai.results.codes import finding_code
-from clinic_ai.results.statements import parted
+from clinic_ai.results.overlays import overlay_title
 from clinic_ai.tasks import RenderedFile, RenderImage, RenderResult, RenderTask
 
 MAX_WITH_OVERLAY = 2
@@ -66,19 +65,8 @@ def _showable(task: RenderTask) -> list[RenderImage]:
 
 
 def heatmap_title(task: RenderTask, image: RenderImage) -> str | None:
-    """Return what the heat map of ``image`` shows, in words, or None if it may not be shown.
-
-    A heat map says where a finding is, so it goes out only with its finding: all findings of the image that
-    have one must be released, for a file in the store does not tell which of them it belongs to.
-    """
-    own = [f for f in task.findings if f.instance_sha256 == image.sha256 and f.heatmap is not None]
-    released = [finding for finding, _ in parted(task.findings, task.verdict).findings]
-    if image.heatmap_path is None or not own or any(finding not in released for finding in own):
-        return None
-    if len({finding.heatmap for finding in own}) > 1:
-        return "heat map"
-    labels = dict.fromkeys(finding_code(finding.condition).label for finding in own)
-    return f"heat map: {', '.join(labels)}"
+    """Return what the heat map of ``image`` shows, in words, or None if it has none that may be shown."""
+    return None if image.heatmap_path is None else overlay_title(task.findings, task.verdict, image.sha256)
 
 
 def _panel(task: RenderTask, image: RenderImage, number: int, made: _Made) -> Panel:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from clinic_ai import DEFAULT_HOME
 from clinic_ai.errors import SettingsError
 from clinic_ai.settings.checks import across_keys
 from clinic_ai.settings.describe import field_at, table_model
@@ -17,7 +18,6 @@ from clinic_ai.settings.lines import KeyPath, key_lines
 from clinic_ai.settings.model import Settings
 from clinic_ai.settings.sentences import path_words, sentence
 
-DEFAULT_HOME = PurePath("/var/lib/clinic-ai")
 _REMEDY = "Correct the file and try again; `clinic-ai doctor` checks it without changing anything."
 
 

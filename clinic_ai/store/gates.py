@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from clinic_ai.domain import ModelRef, ModelState, new_id
 from clinic_ai.errors import Conflict, ModelError
@@ -75,6 +75,14 @@ def newest_report(connection: Connection, plugin: str, name: str, version: str) 
     )
     text = connection.execute(query.limit(1)).scalar()
     return None if text is None else GateReport.model_validate_json(text)
+
+
+def others_tried(connection: Connection, plugin: str, incumbent: str, digest: str) -> int:
+    """Return how many other models were held against the same model in use; ``incumbent`` is its digest, "" none."""
+    query = select(func.count(gate_reports.c.digest.distinct())).where(
+        gate_reports.c.plugin == plugin, gate_reports.c.incumbent == incumbent, gate_reports.c.digest != digest
+    )
+    return int(connection.execute(query).scalar_one()) if incumbent else 0
 
 
 # ---------------------------------------------------------------- approvals

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, tuple_, union_all, update
 from sqlalchemy.engine import Row
 
 from clinic_ai.domain import (
@@ -62,6 +62,13 @@ def versions_of(connection: Connection, study_id: str) -> list[Study]:
     """Return all versions of a study, the first one first."""
     query = select(studies).where(studies.c.study_id == study_id).order_by(studies.c.version)
     return [study_of_row(row) for row in connection.execute(query)]
+
+
+def of_versions(connection: Connection, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Study]:
+    """Return the studies of these ids and versions, as far as there are any."""
+    wanted = tuple_(studies.c.study_id, studies.c.version).in_(versions)
+    found = (study_of_row(row) for row in connection.execute(select(studies).where(wanted))) if versions else ()
+    return {(study.study_id, study.version): study for study in found}
 
 
 def instances_of(connection: Connection, study_id: str, version: int) -> tuple[Instance, ...]:

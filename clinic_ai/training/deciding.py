@@ -9,6 +9,10 @@ from clinic_ai.gating import Compared, Comparison, GateRules, GuardOutcome, Inte
 CHANCE: dict[Metric, float] = {"auroc": 0.5, "mean": 0.0}
 """What a model reaches that knows nothing."""
 _NAMED = 5
+ONE_BY_LUCK = 0.025
+"""Chance that a candidate which is no better passes where an improvement has to be proven."""
+MANY_TRIED = 4
+"""From so many earlier candidates on, a person should know of them: one of five passes by luck with 12 %."""
 
 
 class Decided(NamedTuple):
@@ -38,6 +42,20 @@ def decide(comparison: Comparison, guard: GuardOutcome, rules: GateRules) -> Dec
         return Decided(False, tuple(against), tuple(doubts), tuple(notes))
     words = f"The guard keeps back nothing new of what it says about {guard.examples} test images."
     return Decided(True, (_figures(comparison, alone=alone), words), tuple(doubts), tuple(notes))
+
+
+def fishing(others: int) -> tuple[str, ...]:
+    """Return the doubt about a candidate that passed after ``others`` were held against the same model; none if few.
+
+    Each model that is no better passes with a chance of 2.5 %: its interval of 95 % lies above zero by luck.
+    """
+    if others < MANY_TRIED:
+        return ()
+    luck = 1 - (1 - ONE_BY_LUCK) ** (others + 1)
+    return (
+        f"{others} others were held against the same model before, on the same patients; of {others + 1} that are no "
+        f"better, one passes by luck with a chance of up to {luck:.0%}. New test patients would tell.",
+    )
 
 
 def _against_chance(comparison: Comparison, rules: GateRules) -> list[str]:

@@ -17,9 +17,9 @@ from clinic_ai.guard.client import Guard
 from clinic_ai.home import Home
 from clinic_ai.processes import ChildSpec, Crew
 from clinic_ai.settings import Settings
-from clinic_ai.store import datasets, origins
+from clinic_ai.store import datasets, gates, origins
 from clinic_ai.store.database import Database
-from clinic_ai.training.deciding import decide
+from clinic_ai.training.deciding import decide, fishing
 from clinic_ai.training.promotion import Promotions
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.spoken import Interrupted, Speakers, Watch, Words
@@ -91,11 +91,12 @@ class Gate:
             why = f"It could not be examined: {error.message} {error.remedy}".strip()
             return self._report(candidate, incumbent, dataset, passed=False, reasons=(why,))
         decided = decide(examined.comparison, heard, self._rules(candidate))
+        doubts = (*decided.doubts, *(self._fishing(candidate, incumbent) if decided.passed else ()))
         return self._report(candidate, incumbent, dataset, passed=decided.passed, reasons=decided.reasons).model_copy(
             update={
                 "comparison": examined.comparison,
                 "guard": heard,
-                "doubts": decided.doubts,
+                "doubts": doubts,
                 "notes": (*decided.notes, *examined.notes),
             }
         )
@@ -111,6 +112,11 @@ class Gate:
         if found is None and digest is not None and self._settings().questions.base_answers:
             found = next((ref for ref in active.values() if ref.digest == digest), None)
         return None if found is None else self._registry.loaded(found)
+
+    def _fishing(self, candidate: LoadedModel, incumbent: LoadedModel | None) -> tuple[str, ...]:
+        digest = "" if incumbent is None else incumbent.ref.digest
+        with self._database.read() as connection:
+            return fishing(gates.others_tried(connection, candidate.ref.plugin, digest, candidate.ref.digest))
 
     def _base(self, candidate: LoadedModel) -> LoadedModel | None:
         digest = candidate.manifest.base_digest

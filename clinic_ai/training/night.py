@@ -138,6 +138,10 @@ class Night:
         """Return what will be trained in the next window, why or why not, and what it will cost."""
         return self._outlook.tonight(self.awake.note)
 
+    def outlook(self) -> Tonight:
+        """Return the same, without asking a trainer what a run that nobody planned yet would cost."""
+        return self._outlook.glance(self.awake.note)
+
     def spending(self) -> Spending:
         """Return the budgets and what training has used of them."""
         return self._outlook.spending()
@@ -335,6 +339,7 @@ class Night:
             news = store.hold(connection, run.run_id, code, f"{verdict.sentence} {verdict.remedy}".strip())
             if news and run.state is RunState.PLANNED:
                 expenses.add_expense(connection, self._refusal(run, verdict))
+        self._runs.tell()
 
     def _refusal(self, run: RunView, verdict: Verdict) -> Expense:
         now, windows = self._clock.now(), self.calendar.windows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from clinic_ai.clock import Clock
@@ -26,6 +27,9 @@ ROWS = 100
 """Newest rows of the ledger that are shown."""
 COMPARED = 10
 """Newest runs whose estimate is shown beside what they cost."""
+LOOK_S = 30.0
+"""What a glance says of the entries of the settings is this old at most."""
+_UNASKED = "What it will cost is not known before its trainer is asked."
 _JOULES_PER_KWH = 3.6e6
 _LIVING = frozenset({RunState.PLANNED, RunState.RUNNING, RunState.PAUSED})
 
@@ -110,20 +114,38 @@ class Outlook:
         self._calendar = calendar
         self._clock = clock
         self._reading = reading
+        self._looking = threading.Lock()
+        self._looked: tuple[TrainingSettings | None, float, object] = (None, 0.0, ())
+        """With which settings, when and at which runs the entries were last looked at."""
+        self._entries: tuple[Expected, ...] = ()
 
     def tonight(self, may_sleep: str = "") -> Tonight:
         """Return what will run in the next window, and why or why not."""
+        runs = self._living()
+        return self._tonight((*map(self._run, runs), *map(self._entry, self._agenda.judged())), may_sleep)
+
+    def glance(self, may_sleep: str = "") -> Tonight:
+        """Return the same, but what a run costs only where it was planned before: no process is started for it.
+
+        The labels of the entries of the settings are looked for twice a minute at most, and when a run has moved.
+        """
+        runs = self._living()
+        return self._tonight((*map(self._seen, runs), *self._entries_seen()), may_sleep)
+
+    def _living(self) -> list[RunView]:
+        return [run for run in reversed(self._runs.list_runs()) if run.state in _LIVING]
+
+    def _tonight(self, expected: tuple[Expected, ...], may_sleep: str) -> Tonight:
         now, windows = self._clock.now(), self._calendar.windows
         closes = windows.open_until(now)
         opens = None if closes is not None else windows.next_opening(now)
         if opens is not None:
             closes = windows.open_until(opens)
-        runs = [run for run in reversed(self._runs.list_runs()) if run.state in _LIVING]
         return Tonight(
             configured=windows.configured,
             opens_at=opens,
             closes_at=closes,
-            expected=(*map(self._run, runs), *map(self._entry, self._agenda.judged())),
+            expected=expected,
             currency=self._settings().budget.currency,
             may_sleep=may_sleep,
         )
@@ -155,20 +177,53 @@ class Outlook:
 
     # ------------------------------------------------------------ what it will cost
 
+    def _seen(self, run: RunView) -> Expected:
+        """Return what is expected of a run as far as it is known without asking its trainer."""
+        row = self._stand(run)
+        if not row.due:
+            return row
+        if run.planned is None:
+            return row.model_copy(update={"untold": _UNASKED})
+        return self._with_estimate(row, lambda: run.planned, begun=run.state is RunState.RUNNING)
+
+    def _entries_seen(self) -> tuple[Expected, ...]:
+        settings = self._settings()
+        moved = tuple((run.run_id, run.state) for run in self._runs.list_runs())
+        with self._looking:
+            known, at, stood = self._looked
+            if known is not settings or stood != moved or not 0 <= self._clock.monotonic() - at < LOOK_S:
+                rows = tuple(
+                    Expected(
+                        name=due.key,
+                        plugin=due.plugin,
+                        due=due.due,
+                        sentence=due.sentence,
+                        remedy=due.remedy,
+                        untold=_UNASKED if due.due else "",
+                    )
+                    for due in self._agenda.judged()
+                )
+                self._looked, self._entries = (settings, self._clock.monotonic(), moved), rows
+            return self._entries
+
     def _run(self, run: RunView) -> Expected:
+        row = self._stand(run)
+        begun = run.state is RunState.RUNNING
+        return self._with_estimate(row, lambda: self._plan_of(run), begun=begun) if row.due else row
+
+    @staticmethod
+    def _stand(run: RunView) -> Expected:
         said = {
             RunState.PLANNED: "It waits for its turn.",
             RunState.RUNNING: "It is at work.",
             RunState.PAUSED: "It is paused.",
         }
-        row = Expected(
+        return Expected(
             name=run.run_id,
             plugin=run.plugin,
             due=run.goes_on or run.state is RunState.RUNNING,
             sentence=f"{said[run.state]} {run.error}".strip(),
         )
-        begun = run.state is RunState.RUNNING
-        return self._with_estimate(row, lambda: self._plan_of(run), begun=begun) if row.due else row
 
     def _entry(self, due: Due) -> Expected:
         row = Expected(name=due.key, plugin=due.plugin, due=due.due, sentence=due.sentence, remedy=due.remedy)

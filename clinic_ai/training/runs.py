@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from clinic_ai.contract import Dataset, Device, PluginManifest
+from clinic_ai.contract import Dataset, Device, PluginManifest, TrainingProgress
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import FOLDER_ALONE, LabelSource, PauseCode, RunState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, NotFound
@@ -35,6 +35,7 @@ from clinic_ai.training.bench import Bench, Benched
 from clinic_ai.training.checking import Checked
 from clinic_ai.training.datasets import Datasets
 from clinic_ai.training.gate import Gate
+from clinic_ai.training.histories import History, Traces, history_of
 from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
@@ -60,18 +61,35 @@ class Runs:
         deidentifier: Deidentifier,
         gate: Gate | None = None,
         devices: Devices | None = None,
+        *,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the rooms it works with; without a ``gate`` nothing is examined, and no candidate can be promoted.
 
-        ``devices`` chooses where runs compute; None: by the sensors of this machine.
+        ``devices`` chooses where runs compute; None: by the sensors of this machine. ``on_progress`` is called when
+        something of a run was stored that the audit does not tell: its progress, or why it waits.
         """
+        self._directory = home.runs
         self._database = database
         self.registry = registry
         self._manifests = manifests
         self.settings: TrainingSettings = settings.training
         self._owner = secrets.token_hex(8)
         self.datasets = Datasets(home, database, deidentifier, SheetReader(crew))
-        self.work = Work(home, database, registry, self.datasets, crew, lambda: self.settings, gate, devices)
+        self._traces = Traces()
+        self.work = Work(
+            home,
+            database,
+            registry,
+            self.datasets,
+            crew,
+            lambda: self.settings,
+            gate,
+            devices,
+            told=self._note,
+            on_progress=on_progress,
+        )
+        self.tell = on_progress
         self._bench = Bench(home, registry, crew, gate)
         self._benching = threading.Lock()
         self._changed = threading.Condition()
@@ -146,6 +164,10 @@ class Runs:
         """
         manifest = self.trainable(plugin)
         return self.datasets.check_sources(manifest, sources, self.terms(plugin, category), dataset_directory)
+
+    def history(self, run_id: str) -> History:
+        """Return loss and metrics of a run so far. Raise NotFound."""
+        return history_of(self.get(run_id), self._directory / run_id, self._traces.of(run_id))
 
     def dataset_notes(self, run_id: str) -> tuple[str, ...]:
         """Return what was noted when the dataset of a run was frozen; notes name files. Raise NotFound."""
@@ -384,6 +406,9 @@ class Runs:
                 self._thread.start()
             self._changed.notify_all()
         self._tell()
+
+    def _note(self, run_id: str, progress: TrainingProgress) -> None:
+        self._traces.add(run_id, progress)
 
     def _tell(self) -> None:
         if self._news is not None:

@@ -22,6 +22,7 @@ from clinic_ai.contract import (
     PluginManifest,
     Recipe,
     TrainingPlan,
+    TrainingProgress,
     TrainingResult,
     TrainingTask,
     TrainRequest,
@@ -95,7 +96,11 @@ class Work:
         settings: Callable[[], TrainingSettings],
         gate: Gate | None = None,
         devices: Devices | None = None,
+        told: Callable[[str, TrainingProgress], None] = lambda _run_id, _progress: None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take the rooms; ``told`` is called with each progress of a run that was stored, in the thread of ``do``."""
+        self._told = told
         self._home = home
         self._database = database
         self._registry = registry
@@ -103,6 +108,7 @@ class Work:
         self._crew = crew
         self._settings = settings
         self._gate = gate
+        self._on_progress = on_progress
         self._devices = devices or Devices(Machine(home.path))
 
     def do(self, run: RunView, running: Running, manifest: PluginManifest) -> None:
@@ -247,6 +253,7 @@ class Work:
             running.plan = self._ask_plan(running.child, manifest, dataset, run.recipe)
             with self._database.write() as connection:
                 store.save_plan(connection, run.run_id, running.plan)
+            self._on_progress()
         return self._loaded(running.plan.base)
 
     def _ask_plan(self, child: Child, manifest: PluginManifest, dataset: Dataset, recipe: Recipe) -> RunPlan:
@@ -290,7 +297,7 @@ class Work:
     def _train(self, manifest: PluginManifest, task: TrainingTask, running: Running) -> TrainingResult:
         assert manifest.trainer is not None
         assert running.child is not None
-        recorder = _Recorder(self._database, running, running.child)
+        recorder = _Recorder(self._database, running, running.child, self._told, self._on_progress)
         try:
             return running.child.call(
                 "train",
@@ -361,6 +368,7 @@ class Work:
                 message = "holds the candidate against the model in use"
                 progress = RunProgress.model_validate({**last, "message": message, "eta_s": None})
                 store.save_progress(connection, run.run_id, progress)
+        self._on_progress()
 
     def _leave(self, run: RunView, running: Running, result: TrainingResult | None) -> None:
         """Note that a run ended before it was finished."""
@@ -385,8 +393,17 @@ class Work:
 class _Recorder:
     """Stores progress, twice a second at most; a trainer that reports rubbish is killed."""
 
-    def __init__(self, database: Database, running: Running, child: Child) -> None:
+    def __init__(
+        self,
+        database: Database,
+        running: Running,
+        child: Child,
+        told: Callable[[str, TrainingProgress], None],
+        on_stored: Callable[[], None],
+    ) -> None:
         self._database = database
+        self._told = told
+        self._on_stored = on_stored
         self._running = running
         self._child = child
         self._reminded = False
@@ -419,7 +436,9 @@ class _Recorder:
             }
             with self._database.write() as connection:
                 store.save_progress(connection, running.run_id, self._waiting.model_copy(update=machine))
+            self._told(running.run_id, self._waiting)
             self._waiting, self._stored_at = None, time.monotonic()
+            self._on_stored()
 
 
 def _whole(directory: Path) -> bool:

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from clinic_ai.control.terminal_client import TerminalClient
-from clinic_ai.control.views import EventView, StatusView, TopicView
-from clinic_ai.errors import ClinicError, NotFound
+from clinic_ai.errors import ClinicError, Conflict, NotFound
+
+if TYPE_CHECKING:
+    # The client takes long to load: that happens in the feed's thread, when the frame stands already.
+    from clinic_ai.control.terminal_client import TerminalClient
+    from clinic_ai.control.views import EventView, StatusView, TopicView
 
 RETRY_S = 1.0
 """A daemon that does not answer is asked again after this time."""
@@ -25,11 +28,14 @@ CALM_S = 0.15
 SHARE = 2.0
 """Between two fetches lies at least this many times what the first took, so that no terminal keeps a daemon busy."""
 
+UNFOLLOWED_S = 5.0
+"""Everything is fetched after this time while the stream of changes is refused, because too many follow it."""
+
 HURRIED = 0.5
 """What a person asks for waits only this many times what the fetch before it took."""
 
-Fetch = Callable[[TerminalClient], object]
-Connect = Callable[[], AbstractContextManager[TerminalClient]]
+Fetch = Callable[["TerminalClient"], object]
+Connect = Callable[[], AbstractContextManager["TerminalClient"]]
 
 
 class Wish(Protocol):
@@ -45,12 +51,14 @@ class Picture:
     """What the daemon said at one moment: the status, and what the view of this name had asked for.
 
     ``refusal`` stands in for the answer if the daemon refused it, because of a role or of a study that is gone.
+    ``note`` says why changes are seen late, if they are.
     """
 
     status: StatusView
     view: str
     answer: object | None
     refusal: ClinicError | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Feed:
         self._connect = connect
         self._tell = tell
         self._wish: Wish | None = None
+        self._note = ""
         self._poked = threading.Event()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -129,32 +138,40 @@ class Feed:
         except ClinicError as error:
             return Lost(error.message, error.remedy)
         if wish is None:
-            return Picture(status, "", None)
+            return Picture(status, "", None, note=self._note)
         try:
-            return Picture(status, wish.name, wish.fetch(client))
+            return Picture(status, wish.name, wish.fetch(client), note=self._note)
         except ClinicError as error:
-            return Picture(status, wish.name, None, error)
+            return Picture(status, wish.name, None, error, note=self._note)
 
     # ------------------------------------------------------------ what changed
 
     def _follow(self) -> None:
+        self._linked.wait()
         after: int | None = None
         with self._connect() as client:
             while not self._stopping.is_set():
-                self._linked.wait()
+                pause = RETRY_S
                 try:
                     for news in client.follow(after):
                         if self._stopping.is_set():
                             return
+                        self._note = ""
                         after = self._heard(news, after)
                 except NotFound:
                     after = None  # another home's audit: begin anew
+                except Conflict as error:
+                    pause = UNFOLLOWED_S
+                    self._note = f"Changes are seen within {UNFOLLOWED_S:.0f} s: {error.message} {error.remedy}"
                 except ClinicError:
                     pass  # whatever it is, the fetching thread says it
                 self._poked.set()
-                self._stopping.wait(RETRY_S)
+                self._stopping.wait(pause)
+                self._linked.wait()
 
     def _heard(self, news: EventView | TopicView, after: int | None) -> int | None:
+        from clinic_ai.control.views import EventView
+
         if isinstance(news, EventView):
             self._poked.set()
             return news.seq

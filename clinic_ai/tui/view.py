@@ -10,12 +10,12 @@ from textual.containers import Container
 from textual.widget import Widget
 from textual.widgets import Static
 
-from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import DoneView, Role, StatusView
 from clinic_ai.errors import ClinicError
 from clinic_ai.tui.feed import Fetch
 
 if TYPE_CHECKING:
+    from clinic_ai.control.terminal_client import TerminalClient
     from clinic_ai.tui.app import ClinicApp
 
 Answer = TypeVar("Answer")

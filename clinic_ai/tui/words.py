@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from clinic_ai.control.views import ArtefactRow, StatusView, StudyRow, StudyView, VersionView
+from clinic_ai.control.views import ArtefactRow, StudyRow, StudyView, VersionView
 from clinic_ai.domain import Job, JobState, StudyState
-
-if TYPE_CHECKING:
-    from clinic_ai.tui.views import Place
 
 SIGNS: dict[StudyState, tuple[str, str]] = {
     StudyState.RECEIVING: ("↓", "cyan"),
@@ -37,6 +32,26 @@ MEANINGS: dict[StudyState, str] = {
     StudyState.FAILED: "given up; retry when the cause is gone",
     StudyState.SUPERSEDED: "a newer version replaced it",
 }
+
+WAITS: dict[str, str] = {
+    "receiving": "Its files are arriving. Nothing is needed.",
+    "receiving_more": "An image seems to be missing. Nothing is needed; or close the study to go on without.",
+    "no_rule": "No rule and no plugin takes it. Add a rule to clinic.toml, reload, then retry.",
+    "originals_removed": "Some of its images were removed by age. Send the whole study again.",
+    "no_plugin": "A rule wants a plugin that is not there. Install it, or change the rule and re-route.",
+    "no_model": "The plugin has no model in use. Import one and promote it: screen Models.",
+    "bad_model": "The files of the model are damaged. Restore them, or roll back: screen Models.",
+    "engine_crashing": "The plugin died too often and rests. See the log; roll back a model that is new.",
+    "retry_later": "An attempt failed. The next comes by itself; retry tries at once.",
+    "no_memory": "The model is larger than execution.memory_mb in clinic.toml. Raise it.",
+    "memory_in_use": "Other models use the memory just now. Nothing is needed.",
+    "no_policy": "No policy pack is in force, so nothing may go out. Correct the pack and reload.",
+    "held": "The guard held the result. A clinician accepts, amends or rejects it: screen Review.",
+    "not_signed": "The signed report could not be made. Review it once more: screen Review.",
+    "failed": "Every attempt failed. Retry when the cause, which stands beside it, is gone.",
+    "undelivered": "The result could not be delivered; it is tried again. Check the target.",
+}
+"""What each code of a WaitReason means and what to do, in a line; the study itself says it in full."""
 
 
 def state_text(state: StudyState) -> Text:
@@ -74,48 +89,6 @@ def modality(row: StudyRow) -> str:
     return "/".join(row.facts.modalities) or "?"
 
 
-def header_text(status: StatusView | None, *, linked: bool, now: float, width: int, frozen: bool = False) -> Text:
-    """Return the line at the top: link, what there is to do, who one is, the clock."""
-    link = ("● linked", "bold green") if linked else ("✗ no daemon", "bold red")
-    left = Text.assemble(("‖ FROZEN (p goes on)  ", "bold reverse") if frozen else "", link)
-    right = Text(time.strftime("%H:%M:%S", time.localtime(now)))
-    if status is not None:
-        for words, style in _counts(status):
-            left.append("  ")
-            left.append(words, style=style)
-        who = status.role.value + ("" if status.may_change else ", read-only")
-        right = Text(f"{who}  ") + right
-    name = Text("clinic-ai ", style="bold")
-    if name.cell_len + left.cell_len + right.cell_len < width:
-        left = name + left
-    left.truncate(max(width - right.cell_len - 1, 0), overflow="ellipsis")
-    return left + Text(" " * (width - left.cell_len - right.cell_len)) + right
-
-
-def places_text(places: Sequence[Place], here: Place, width: int) -> Text:
-    """Return the line with the keys of the screens; that of the screen in front stands in brackets."""
-    text = Text(no_wrap=True)
-    for place in places:
-        words = f"{place.key} {place.title}"
-        text.append(f"[{words}]" if place is here else f" {words} ", style="bold reverse" if place is here else "")
-    text.truncate(width)
-    return text
-
-
-def _counts(status: StatusView) -> Iterator[tuple[str, str]]:
-    count = status.studies.get
-    busy = sum(count(state.value, 0) for state in (StudyState.RECEIVING, StudyState.CLOSED, StudyState.ROUTED))
-    held = status.artefacts.get("HELD", 0) + status.artefacts.get("BLOCKED", 0)
-    yield f"{busy} open", ""
-    yield f"{held} held", "bold yellow" if held else ""
-    failed, unrouted = count(StudyState.FAILED.value, 0), count(StudyState.UNROUTED.value, 0)
-    yield f"{failed} failed", "bold red" if failed else ""
-    if unrouted:
-        yield f"{unrouted} unrouted", "bold yellow"
-    alerts = len(status.alerts)
-    yield (f"▲ {alerts} alert{'' if alerts == 1 else 's'}", "bold red") if alerts else ("no alerts", "")
-
-
 # ---------------------------------------------------------------- details
 
 
@@ -141,23 +114,6 @@ def details_text(row: StudyRow, study: StudyView | None) -> Text:
     others = [v.study for v in study.versions if v.study.version != row.version]
     if others:
         _line(text, "Other versions", ", ".join(f"{v.version} {v.state.value}" for v in others))
-    return text
-
-
-def alerts_text(status: StatusView) -> Text:
-    """Return the open alerts and what else is wrong with the machine."""
-    text = Text()
-    for alert in status.alerts:
-        text.append(f"▲ {alert.sentence} ", style="bold red")
-        text.append(alert.remedy + "\n")
-    for inbox in status.inboxes:
-        if not inbox.online:
-            why = inbox.sentence or f"The inbox {inbox.name} ({inbox.path}) is offline."
-            text.append(f"▲ {why}\n", style="bold red")
-    if status.policy.pack is None:
-        text.append(f"▲ {status.policy.problem}\n", style="bold red")
-    if status.network is not None and status.network.enabled:
-        text.append(f"network: {status.network.line}\n", style="bright_black")
     return text
 
 

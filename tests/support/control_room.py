@@ -7,14 +7,17 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from copies import open_deidentifier
 
 from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.control.client import Client
+from clinic_ai.control.pace import Pace
 from clinic_ai.control.server import ControlServer
 from clinic_ai.control.services import Services
+from clinic_ai.control.topics import Topics
 from clinic_ai.disk.keeper import Keeper
 from clinic_ai.disk.room import MIB
 from clinic_ai.disk.room import Room as DiskRoom
@@ -37,7 +40,7 @@ from clinic_ai.domain import (
 from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
-from clinic_ai.hardware import Machine
+from clinic_ai.hardware import Machine, Sampler
 from clinic_ai.home import Home, init_home
 from clinic_ai.ingest import undecided
 from clinic_ai.ingest.closing import Closing
@@ -52,6 +55,7 @@ from clinic_ai.lanes import Wake
 from clinic_ai.plugins import PluginCatalogue
 from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
+from clinic_ai.results.previews import Previews
 from clinic_ai.results.reporting import ReportRunner
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.settings import Settings, load_settings
@@ -100,6 +104,9 @@ class Room:
     guard: Guard
     catalogue: PluginCatalogue
     engines: Engines
+    sampler: Sampler
+    """It reads when a test tells it to."""
+    previews: Previews
 
     def look(self) -> None:
         """Look at the inboxes once, as ingest does all the time."""
@@ -246,11 +253,11 @@ class Room:
 
 
 @contextlib.contextmanager
-def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
+def control_room(path: Path, *plugins: PluginManifest, pace: Pace | None = None) -> Iterator[Room]:
     """Serve a control room in a home of its own at ``path``; without ``plugins`` with one that is never run."""
     home = init_home(path)
     shared = Shared(load_settings(home.clinic_toml))
-    database, crew = Database(home.database), Crew()
+    database, crew, topics = Database(home.database), Crew(), Topics()
     database.open()
     catalogue = PluginCatalogue({plugin.name: plugin for plugin in plugins or (ECHO,)}, [])
     registry = Registry(home, database, catalogue.manifests, crew)
@@ -272,6 +279,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         inboxes=lambda: [inbox_of(inbox, shared.settings.ingest, home.path) for inbox in shared.settings.inbox],
         ignore=lambda: ignore_pattern(shared.settings.ingest.ignore),
         wake=lambda: None,
+        on_change=partial(topics.touch, "inboxes"),
     )
     closing = Closing(database=database, settings=lambda: shared.settings.ingest, on_closed=lambda: None)
     imports = Imports(
@@ -303,6 +311,9 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         manifests=lambda: catalogue.manifests,
         settings=lambda: shared.settings,
     )
+    machine = Machine(home.path)
+    sampler = Sampler(machine, memory=lambda: (110, 0), on_sample=partial(topics.touch, "machine"))
+    previews = Previews(database, ObjectStore(home.objects), crew)
     services = Services(
         home=home,
         database=database,
@@ -325,6 +336,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         decisions=Decisions(database=database, quarantine=quarantine, wake=lambda: None),
         reviews=Reviews(database, ObjectStore(home.objects), reports, lambda: shared.settings.review, lambda: None),
         questions=questions,
+        previews=previews,
         comparer=Comparer(
             crew=crew,
             database=database,
@@ -332,6 +344,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
             quarantine=quarantine,
             settings=lambda: shared.settings.ingest,
         ),
+        machine=sampler,
         receiver=Receiver(
             home=home, settings=lambda: shared.settings, database=database, crew=crew, on_received=lambda: None
         ),
@@ -351,15 +364,18 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         settings=lambda: shared.settings,
         started_at=time.time(),
         reload=shared.reload,
+        topics=topics,
     )
-    server = ControlServer(home, services)
+    server = ControlServer(home, services, pace=pace)
     server.start()
     try:
-        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines)
+        yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines, sampler, previews)
     finally:
         server.stop()
+        previews.close()
         engines.close()
         lookout.close()
+        machine.close()
         runs.close()
         guard.close()
         crew.close()

@@ -13,6 +13,7 @@ from typing import Any, cast
 from textual.app import App
 from textual.pilot import Pilot
 
+from clinic_ai.control.queue_views import QueuePage
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import EventView, PolicyView, Role, StatusView, TopicView
 from clinic_ai.errors import ClinicError
@@ -65,6 +66,8 @@ class Exhibit:
     def __init__(self, answers: Mapping[str, Any] | None = None, *, status: StatusView | None = None) -> None:
         self.answers: dict[str, Any] = dict(answers or {})
         self.answers.setdefault("status", made_status() if status is None else status)
+        # The screen that is opened first asks for it, whichever is looked at afterwards.
+        self.answers.setdefault("queue", QueuePage(studies=(), offset=0, total=0, place=None))
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.news: list[EventView | TopicView] = []
         self._moved = threading.Event()

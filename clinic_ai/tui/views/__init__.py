@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from clinic_ai.tui.view import ClinicView
+if TYPE_CHECKING:
+    from clinic_ai.tui.view import ClinicView
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,15 @@ class Place:
     title: str
     purpose: str
 
-    def load(self) -> ClinicView:
-        """Return the view, made anew."""
+    def load(self) -> type[ClinicView]:
+        """Return the class of the view."""
+        from clinic_ai.tui.view import ClinicView
+
         module = import_module(f"clinic_ai.tui.views.{self.name}")
-        made = module.VIEW()
-        if not isinstance(made, ClinicView):
+        found: type[ClinicView] = module.VIEW
+        if not issubclass(found, ClinicView):
             raise TypeError(f"{module.__name__}.VIEW is no ClinicView")
-        return made
+        return found
 
 
 PLACES = (

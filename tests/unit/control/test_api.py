@@ -269,7 +269,8 @@ def test_readers_of_events_are_limited(room: Room, client: Client, monkeypatch: 
 
 
 def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(room.home.control_socket)), base_url="http://x") as http:
+    transport = httpx.HTTPTransport(uds=str(room.home.control_socket))
+    with httpx.Client(transport=transport, base_url="http://x", timeout=60) as http:
         answer = http.get("/openapi.json")
         assert answer.status_code == 200
         found = answer.json()
@@ -294,6 +295,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/files",
         "/v1/files/accept",
         "/v1/files/discard",
+        "/v1/machine",
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/comparison",
         "/v1/models",
@@ -305,6 +307,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/models/promote",
         "/v1/models/record",
         "/v1/models/rollback",
+        "/v1/models/shelf",
         "/v1/models/stats",
         "/v1/models/verify",
         "/v1/imports",
@@ -321,7 +324,10 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/policy/test",
         "/v1/queue",
         "/v1/reload",
+        "/v1/log",
+        "/v1/changes",
         "/v1/reviews",
+        "/v1/reviews/signers",
         "/v1/reviews/{artefact_id}",
         "/v1/reviews/{artefact_id}/accept",
         "/v1/reviews/{artefact_id}/amend",
@@ -332,7 +338,9 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/datasets/{dataset_id}/check",
         "/v1/runs",
         "/v1/runs/check",
+        "/v1/runs/outlook",
         "/v1/runs/{run_id}/forecast",
+        "/v1/runs/{run_id}/history",
         "/v1/runs/{run_id}/pause",
         "/v1/runs/{run_id}/resume",
         "/v1/runs/{run_id}/stop",

@@ -19,6 +19,7 @@ from clinic_ai.processes import ChildSpec
 from clinic_ai.settings import Settings
 from clinic_ai.store import gates
 from clinic_ai.store.gates import add_report
+from clinic_ai.training.deciding import MANY_TRIED
 from clinic_ai.training.spoken import Interrupted, Watch
 
 MANIFEST = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyJudge"})
@@ -89,6 +90,23 @@ def examine(room: School, candidate: LoadedModel, dataset: Dataset, watch: Watch
     )
 
 
+def examination_of(candidate: LoadedModel, incumbent: LoadedModel | None, **wanted: object) -> GateReport:
+    """Return a report as it is wanted; one that passed if nothing else is said."""
+    return GateReport.model_validate(
+        {
+            **{key: getattr(candidate.ref, key) for key in ("plugin", "slot", "name", "version", "digest")},
+            "report_id": new_id("G"),
+            "incumbent": incumbent.ref if incumbent else None,
+            "dataset_id": "D",
+            "rules": {"improvement": "proven", "largest_loss": 0.0, "subgroup_loss": 0.05},
+            "passed": True,
+            "reasons": ("It is better.",),
+            "at": 1.0,
+            **wanted,
+        }
+    )
+
+
 class TestExamination:
     def test_what_is_better_passes_with_its_figures(
         self, room: School, make: Callable[..., LoadedModel], dataset: Dataset
@@ -118,6 +136,21 @@ class TestExamination:
         assert not report.passed
         assert "An improvement is not proven: AUROC for pneumonia 0.8" in report.reasons[0]
         assert "difference +0.000 (95 % interval" in report.reasons[0]
+
+    def test_one_of_many_that_passes_is_a_doubt(
+        self, room: School, make: Callable[..., LoadedModel], dataset: Dataset
+    ) -> None:
+        incumbent = make(IN_USE, active=True)
+        for _ in range(MANY_TRIED):
+            refused = make(SAME)
+            with room.database.write() as connection:
+                report = examination_of(refused, incumbent, passed=False, reasons=("It is no better.",))
+                add_report(connection, report, of=refused.ref)
+        report = examine(room, make(BETTER), dataset)
+        assert report.passed
+        [doubt] = report.doubts
+        assert doubt.startswith("4 others were held against the same model before")
+        assert "up to 12%" in doubt
 
     def test_a_loss_in_one_group_is_refused_for_that_group(
         self, room: School, make: Callable[..., LoadedModel], dataset: Dataset
@@ -205,20 +238,7 @@ class TestPromotion:
         def made(**wanted: object) -> LoadedModel:
             candidate = make(BETTER)
             assert room.gate is not None
-            incumbent = room.gate.incumbent(MANIFEST, candidate)
-            report = GateReport.model_validate(
-                {
-                    **{key: getattr(candidate.ref, key) for key in ("plugin", "slot", "name", "version", "digest")},
-                    "report_id": new_id("G"),
-                    "incumbent": incumbent.ref if incumbent else None,
-                    "dataset_id": "D",
-                    "rules": {"improvement": "proven", "largest_loss": 0.0, "subgroup_loss": 0.05},
-                    "passed": True,
-                    "reasons": ("It is better.",),
-                    "at": 1.0,
-                    **wanted,
-                }
-            )
+            report = examination_of(candidate, room.gate.incumbent(MANIFEST, candidate), **wanted)
             with room.database.write() as connection:
                 add_report(connection, report, of=candidate.ref)
             return candidate
