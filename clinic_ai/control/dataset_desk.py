@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from clinic_ai.control.asking import Administrator, Content, Having
+from clinic_ai.control.asking import Administrator, Content, Having, Id
 from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
 from clinic_ai.control.orders import DatasetDesk
 
@@ -19,7 +19,7 @@ def get_datasets(services: Having) -> list[DatasetRow]:
 
 @router.get("/{dataset_id}")
 def get_dataset(
-    dataset_id: str,
+    dataset_id: Id,
     services: Having,
     person: Administrator,  # noqa: ARG001 - the role
     there: Content,  # noqa: ARG001 - on the control socket: notes name files, and files are named after patients
@@ -29,6 +29,6 @@ def get_dataset(
 
 
 @router.post("/{dataset_id}/check")
-def check_dataset(dataset_id: str, services: Having, person: Administrator) -> DatasetCheckView:  # noqa: ARG001
+def check_dataset(dataset_id: Id, services: Having, person: Administrator) -> DatasetCheckView:  # noqa: ARG001
     """Read the images of a dataset again and say what is wrong with it."""
     return DatasetDesk(services.runs.datasets).check_dataset(dataset_id)

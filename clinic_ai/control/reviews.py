@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from clinic_ai.control.asking import Clinician, Having
+from clinic_ai.control.asking import Clinician, Having, Id
 from clinic_ai.control.people import Peer, Person, stands_for_nobody
 from clinic_ai.control.review_views import (
     AcceptReview,
@@ -62,7 +62,7 @@ def get_signers(services: Having, person: Clinician) -> SignersView:
 
 @router.get("/{artefact_id}")
 def get_review(
-    artefact_id: str,
+    artefact_id: Id,
     services: Having,
     person: Clinician,
     request: Request,
@@ -102,13 +102,13 @@ def get_review(
 
 
 @router.post("/{artefact_id}/accept")
-def accept(artefact_id: str, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
+def accept(artefact_id: Id, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
     """Sign an artefact as it was shown."""
     return _decide(services, person, artefact_id, ReviewDecision.ACCEPT, order)
 
 
 @router.post("/{artefact_id}/amend")
-def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinician) -> DoneView:
+def amend(artefact_id: Id, order: AmendReview, services: Having, person: Clinician) -> DoneView:
     """Sign an artefact in other words."""
     return _decide(
         services,
@@ -123,7 +123,7 @@ def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinic
 
 
 @router.post("/{artefact_id}/reject")
-def reject(artefact_id: str, order: RejectReview, services: Having, person: Clinician) -> DoneView:
+def reject(artefact_id: Id, order: RejectReview, services: Having, person: Clinician) -> DoneView:
     """Let nothing of an artefact go out."""
     return _decide(
         services,
@@ -137,7 +137,7 @@ def reject(artefact_id: str, order: RejectReview, services: Having, person: Clin
 
 
 @router.post("/{review_id}/consent")
-def consent(review_id: str, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
+def consent(review_id: Id, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
     """Say whether models may learn from a review."""
     with services.database.write() as connection:
         stored.set_consent(connection, review_id, order.consent, person.name)

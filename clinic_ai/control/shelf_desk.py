@@ -19,17 +19,17 @@ def get_shelf(services: Having) -> ShelfView:
     """Return all models with what they may be used for, and what a rollback of each slot leads to."""
     with services.database.read() as connection:
         found = models.list_models(connection)
-        reports = {m.digest: gates.newest_report(connection, m.plugin, m.name, m.version) for m in found}
-        approvals = {
-            digest: gates.approval_of(connection, report.report_id) for digest, report in reports.items() if report
-        }
+        examined = {m.digest: gates.newest_report(connection, m.plugin, m.name, m.version) for m in found}
+        # A report of another digest is of another model that had the same name.
+        reports = {digest: one for digest, one in examined.items() if one is not None and one.digest == digest}
+        approvals = {digest: gates.approval_of(connection, one.report_id) for digest, one in reports.items()}
         slots = sorted({(model.plugin, model.slot) for model in found})
         before = {each: models.previous(connection, *each) for each in slots}
     active = {(model.plugin, model.slot): _label(model) for model in found if model.state.value == "ACTIVE"}
     labels = {model.digest: _label(model) for model in found}
     return ShelfView(
         models=tuple(
-            _row(model, labels, reports[model.digest], approvals.get(model.digest)) for model in reversed(found)
+            _row(model, labels, reports.get(model.digest), approvals.get(model.digest)) for model in reversed(found)
         ),
         slots=tuple(
             SlotView(

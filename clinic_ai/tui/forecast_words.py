@@ -71,7 +71,7 @@ def _purchase(text: Text, bought: Purchase, currency: str) -> None:
             parts.append(f"{span.value:.2f} {unit}" if name == "money" else f"{amount(span.value)} {unit}")
     line(text, bought.what[:1].upper() + bought.what[1:], ", ".join(parts) or "cannot be told")
     if bought.note:
-        text.append(f"  {bought.note}\n", style="bright_black")
+        text.append(f"  {bought.note}\n", style="dim")
 
 
 def _span(span: Span, *, whole: bool = False) -> str:

@@ -54,7 +54,7 @@ def _figures(text: Text, report: GateReport, width: int) -> None:
     if width >= _ROOM:
         text.append(
             f"  {'test part':<{_WHAT}}{'images':>8}  {'candidate':<{_FIGURE}}{'in use':<{_FIGURE}}difference (95 %)\n",
-            style="bright_black",
+            style="dim",
         )
     for what, row in rows:
         _row(text, what, row, loss=report.rules.subgroup_loss, wide=width >= _ROOM)
@@ -65,7 +65,7 @@ def _row(text: Text, what: str, row: Compared, *, loss: float, wide: bool) -> No
     sign, style = _sign(row, loss)
     text.append(f"{sign} ", style=style)
     if row.why_not:
-        text.append(f"{what[: _WHAT - 1]:<{_WHAT}}{row.examples:>8}  too few to tell\n", style="bright_black")
+        text.append(f"{what[: _WHAT - 1]:<{_WHAT}}{row.examples:>8}  too few to tell\n", style="dim")
         return
     candidate = _figure(row.candidate, row.candidate_interval)
     incumbent = _figure(row.incumbent, row.incumbent_interval)
@@ -113,7 +113,7 @@ def record_text(record: PromotionRecord, width: int) -> Text:
         heading(text, "Candidate against the model in use")
         text.append_text(report_text(record.report, width))
         if record.report.comparison is not None:
-            text.append(SIGNS_LINE + "\n", style="bright_black")
+            text.append(SIGNS_LINE + "\n", style="dim")
     elif record.state is ModelState.CANDIDATE:
         text.append("? It was not examined yet; c holds it against the model in use.\n", style="yellow")
     _decided(text, record)

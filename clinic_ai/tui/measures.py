@@ -53,5 +53,5 @@ def heading(text: Text, words: str) -> None:
 def line(text: Text, name: str, words: str, style: str = "") -> None:
     """Append ``name: words`` on a line of its own, nothing if there are no words."""
     if words:
-        text.append(f"{name}: ", style="bright_black")
+        text.append(f"{name}: ", style="dim")
         text.append(words + "\n", style=style or "not bold")

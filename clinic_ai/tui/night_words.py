@@ -17,7 +17,7 @@ SIGNS = {
     "RUNNING": ("▶", "bold green"),
     "PAUSED": ("‖", "yellow"),
     "FINISHED": ("✓", "green"),
-    "STOPPED": ("■", "bright_black"),
+    "STOPPED": ("■", "dim"),
     "FAILED": ("✗", "bold red"),
 }
 """Sign and colour of each state of a run."""
@@ -28,7 +28,7 @@ _LIMITS = {
     "money_per_year": "year",
 }
 _LABEL = 13
-_NUMBERS = 15
+_SHORTEST_BAR = 8
 _NEARLY = 0.8
 """Share of a budget from which it is marked."""
 _STEPS = "step loss"
@@ -65,7 +65,8 @@ def window_text(found: TonightView, now: float) -> Text:
 def budget_text(found: SpendingView, width: int) -> Text:
     """Return a bar for each budget, two in a line, each with its numbers."""
     room = max((width - 2) // 2, 30)
-    blocks = [_budget(limit, room) for limit in found.limits]
+    numbers = max((len(_numbers(limit)) for limit in found.limits if limit.limit > 0), default=0)
+    blocks = [_budget(limit, room, numbers) for limit in found.limits]
     text = Text()
     for at in range(0, len(blocks), 2):
         row = beside(blocks[at : at + 1], blocks[at + 1 : at + 2], room + 2)[0]
@@ -76,20 +77,24 @@ def budget_text(found: SpendingView, width: int) -> Text:
     return text
 
 
-def _budget(limit: LimitView, width: int) -> Text:
+def _numbers(limit: LimitView) -> str:
+    return f"{amount(limit.spent)} of {amount(limit.limit)}"
+
+
+def _budget(limit: LimitView, width: int, numbers: int) -> Text:
     label = _LIMITS.get(limit.key, limit.key)
     if limit.key == "money_per_year":
         label = f"year {limit.unit}"
     text = Text(f"{label:<{_LABEL}}", no_wrap=True)
     if limit.limit <= 0:
-        text.append(f"{amount(limit.spent)}, no limit", style="bright_black")
+        text.append(f"{amount(limit.spent)}, no limit", style="dim")
         return text
     share = limit.spent / limit.limit
     style = "bold red" if share >= 1 else "yellow" if share >= _NEARLY else "green"
-    text.append_text(bar(share, max(width - _LABEL - 7 - _NUMBERS, 4), style))
+    text.append_text(bar(share, max(width - _LABEL - 9 - numbers, 4), style))
     mark = "!" if share >= _NEARLY else " "
     text.append(f"{100 * share:>4.0f} %{mark}", style="bold" if share >= _NEARLY else "not bold")
-    text.append(f" {amount(limit.spent)} of {amount(limit.limit)}", style="not bold")
+    text.append(f" {_numbers(limit)}", style="not bold")
     return text
 
 
@@ -155,8 +160,8 @@ def stands(run: RunRow, told_at: float, now: float) -> str:
     progress = run.progress or {}
     if run.state in {"RUNNING", "PAUSED"} and progress.get("steps"):
         left = left_s(run, told_at, now)
-        words = f"epoch {progress['epoch']} of {progress['epochs']}, {_share(progress):.0%}"
-        return words + ("" if left is None else f", {duration(left)} left") + (f"; {run.error}" if run.error else "")
+        share = f"{_share(progress):.0%}" + ("" if left is None else f", {duration(left)} left")
+        return f"{share}, epoch {progress['epoch']} of {progress['epochs']}" + (f"; {run.error}" if run.error else "")
     if run.error:
         return run.error
     scores = (run.result or {}).get("scores")
@@ -185,13 +190,13 @@ def _progress(text: Text, run: RunRow, told_at: float, now: float, width: int) -
     progress = run.progress or {}
     if progress.get("steps") and run.state in {"RUNNING", "PAUSED"}:
         left = left_s(run, told_at, now)
-        words = (
-            f" {_share(progress):.0%}  epoch {progress['epoch']} of {progress['epochs']}, step {progress['step']:,} of "
-        )
-        words += f"{progress['steps']:,}"
+        words = f" {_share(progress):.0%}  epoch {progress['epoch']} of {progress['epochs']}"
+        more = f", step {progress['step']:,} of {progress['steps']:,}"
         if left is not None:
-            words += f"  {duration(left)} left, until {moment(now + left, now)}"
-        text.append_text(bar(_share(progress), max(min(width - len(words), 40), 8), "green"))
+            words += f", {duration(left)} left"
+            more = f", until {moment(now + left, now)}{more}"
+        words += more if len(words) + len(more) + _SHORTEST_BAR <= width else ""
+        text.append_text(bar(_share(progress), max(min(width - len(words), 40), _SHORTEST_BAR), "green"))
         text.append(words + "\n", style="not bold")
     if progress.get("message"):
         text.append(f"{progress['message']}\n", style="not bold")
@@ -203,8 +208,6 @@ def _progress(text: Text, run: RunRow, told_at: float, now: float, width: int) -
     if run.state == "RUNNING":
         known = (("temperature_c", "{:.0f} °C"), ("power_w", "{:.0f} W"), ("memory_mb", "{:,} MiB"))
         figures += [form.format(progress[key]) for key, form in known if progress.get(key) is not None]
-    if progress.get("pf_days"):
-        figures.append(f"{amount(progress['pf_days'])} PF-days")
     if figures and run.state != "FINISHED":
         text.append("   ".join(figures) + "\n", style="not bold")
 
@@ -245,9 +248,10 @@ def _plot(series: SeriesView, epochs: int, width: int, tall: int, *, least: bool
     values = [value for _, value in series.points]
     best = min(values) if least else max(values)
     title = Text(no_wrap=True)
-    title.append(series.name.replace("_", " "), style="bold")
-    title.append(f" now {number(values[-1])}, best {number(best)}", style="not bold")
-    title.truncate(width)
+    name = series.name.replace("_", " ").replace("auroc", "AUROC")
+    title.append(name, style="bold")
+    told = f" {number(values[-1])} (best {number(best)})"
+    title.append(told if len(name) + len(told) <= width else f" {number(values[-1])}", style="not bold")
     return [title, *curve(series.points, width=width, height=tall, right=float(epochs), unit="epochs")]
 
 
@@ -277,7 +281,7 @@ def spent_text(found: SpendingView, run_id: str, now: float) -> Text:
 def ledger_line(row: ExpenseView, now: float) -> Text:
     """Return one row of the ledger on one line."""
     text = Text()
-    text.append(f"{moment(row.ended_at, now):>10}  ", style="bright_black")
+    text.append(f"{moment(row.ended_at, now):>10}  ", style="dim")
     if row.kind == "work":
         figures = [f"worked {duration(row.spent.seconds)}", f"{amount(row.spent.kwh)} kWh"]
         if row.peaks.hottest_c is not None:
@@ -287,7 +291,7 @@ def ledger_line(row: ExpenseView, now: float) -> Text:
         text.append(", ".join(figures) + "\n", style="not bold")
     else:
         said = {"pause": "paused", "fail": "failed", "finish": "finished", "refuse": "may not begin"}
-        text.append(f"{said.get(row.kind, row.kind)} {row.sentence}".rstrip() + "\n", style="not bold")
+        text.append(f"{said.get(row.kind, row.kind)}: {row.sentence}".removesuffix(": ") + "\n", style="not bold")
     return text
 
 

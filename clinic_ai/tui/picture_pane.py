@@ -10,14 +10,14 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.events import Resize
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
+from clinic_ai.control.client import NoDaemon
 from clinic_ai.control.preview_views import PreviewView
 from clinic_ai.control.study_views import SeriesView
-from clinic_ai.errors import Conflict
+from clinic_ai.errors import ClinicError
 from clinic_ai.previewing import MAX_COLUMNS, MAX_ROWS, MIN_SIDE
 from clinic_ai.tui.picture_feed import Came, PictureFeed, Want
 from clinic_ai.tui.pixels import Pixels
@@ -105,7 +105,12 @@ class PicturePane(Container):
             looking = replace(looking, stack=first_stack(series), image=1)
         elif looking.image > found.images:
             looking = replace(looking, image=found.images)
-        self._look(replace(looking, key=key), again=self._failed)
+        self._looking = replace(looking, key=key)
+        if self.has_class("shown"):
+            self.look_again(even_so=self._failed)
+        else:  # the words below take their height first: else it would be made twice
+            self.add_class("shown")
+            self.call_after_refresh(self.look_again, even_so=self._failed)
 
     def say(self, words: Text) -> None:
         """Show words instead of a picture."""
@@ -113,25 +118,25 @@ class PicturePane(Container):
         self._looking = self._shown = self._asked = None
         self._clear(words)
 
-    def look_again(self) -> None:
-        """Fetch the picture if it is another now, or the place for it has another size, and somebody sees it."""
+    def look_again(self, *, even_so: bool = False) -> None:
+        """Fetch the picture if somebody sees it, and it is another now or of another size, or ``even_so``."""
         if self._looking is not None:
-            self._look(self._looking)
+            self._look(self._looking, even_so=even_so)
 
-    def _look(self, looking: Looking, *, again: bool = False) -> None:
+    def _look(self, looking: Looking, *, even_so: bool = False) -> None:
         self._looking = looking
         size = self.query_one("#pixels", Pixels).size
         columns, rows = min(size.width, MAX_COLUMNS), min(2 * size.height, MAX_ROWS)
         if not self._watched() or columns < MIN_SIDE or rows < MIN_SIDE or self._feed is None:
             return
         want = Want(looking, columns, rows)
-        if want != self._asked or again:
+        if want != self._asked or even_so:
             self._asked, self._waiting, self._failed = want, True, False
             self._feed.want(want)
 
-    @on(Resize)
+    @on(Pixels.Room)
     def _resized(self) -> None:
-        self.call_after_refresh(self.look_again)
+        self.look_again()
 
     @on(PictureCame)
     def _take_picture(self, message: PictureCame) -> None:
@@ -142,13 +147,18 @@ class PicturePane(Container):
             self._waiting = False
         if came.picture is not None:
             self._shown = picture = came.picture
-            self.add_class("shown")
             self.query_one("#pixels", Pixels).show(picture.rgb(), picture.columns, picture.rows, picture.edges)
             self._draw_caption()
-        elif came.error is not None and came.want == self._asked and not isinstance(came.error, Conflict):
-            self._failed, self._shown = True, None
-            self._stop_cine()
-            self._clear(Text(f"{came.error.message} {came.error.remedy}", style="bold"))
+        elif came.want == self._asked:
+            self._fail(came.error)
+
+    def _fail(self, error: ClinicError | None) -> None:
+        """Say why there is no picture; while the daemon is gone the last one stays."""
+        self._failed = True
+        self._stop_cine()
+        if error is not None and not isinstance(error, NoDaemon):
+            self._shown = None
+            self._clear(Text(f"{error.message} {error.remedy}", style="bold"))
 
     def _clear(self, words: Text) -> None:
         self.query_one("#pixels", Pixels).clear()

@@ -25,7 +25,7 @@ def bar(share: float, width: int, style: str = "") -> Text:
     drawn = "█" * full + (_EIGHTHS[part] if part else "")
     text = Text(no_wrap=True)
     text.append(drawn, style=style)
-    text.append("·" * (width - len(drawn)), style="bright_black")
+    text.append("·" * (width - len(drawn)), style="dim")
     return text
 
 
@@ -38,7 +38,7 @@ def curve(points: Sequence[Point], *, width: int, height: int, right: float, uni
     right = max([right, *(at for at, _ in points), 1e-9])
     if not points:
         lines = [Text(" " * (_AXIS - 1) + "│") for _ in range(rows)]
-        lines[rows // 2].append(" nothing yet", style="bright_black")
+        lines[rows // 2].append(" nothing yet", style="dim")
         return [*lines, _floor(columns, right, unit)]
     values = [value for _, value in points]
     low, high = min(values), max(values)
@@ -49,7 +49,7 @@ def curve(points: Sequence[Point], *, width: int, height: int, right: float, uni
     for row, cell in enumerate(cells):
         label = number(high) if row == 0 else number(low) if row == rows - 1 else ""
         line = Text(no_wrap=True)
-        line.append(f"{label:>{_AXIS - 2}} {'┤' if label else '│'}", style="bright_black")
+        line.append(f"{label:>{_AXIS - 2}} {'┤' if label else '│'}", style="dim")
         line.append(cell)
         lines.append(line)
     return [*lines, _floor(columns, right, unit)]
@@ -109,5 +109,5 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]
 def _floor(columns: int, right: float, unit: str) -> Text:
     """Return the line below a curve, with where it begins and ends."""
     end = f" {right:,.0f} {unit}" if right >= 1 or math.isclose(right, 0) else f" {right:.2g} {unit}"
-    line = "0 " + "─" * max(columns - len(end) - 1, 0) + end
-    return Text(f"{'└':>{_AXIS}}{line[:columns]}", style="bright_black", no_wrap=True)
+    line = "0 " + "─" * max(columns - len(end) - 2, 0) + end
+    return Text(f"{'└':>{_AXIS}}{line[:columns]}", style="dim", no_wrap=True)

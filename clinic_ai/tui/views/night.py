@@ -36,7 +36,7 @@ RUNS = 40
 _ORDER = {"RUNNING": 0, "PAUSED": 1, "PLANNED": 2}
 _OVER = 3
 _PLAN = "plan:"
-_COLUMNS = (Column("state", 10, 10), Column("what", 18, 24), Column("when", 0, 10), Column("how it stands"))
+_COLUMNS = (Column("state", 10, 10), Column("what", 24, 26), Column("when", 0, 10), Column("how it stands"))
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class NightView(DecidingView):
     SCOPED_CSS = False
     DEFAULT_CSS = """
     #night-top { height: auto; max-height: 6; padding: 0 1; }
-    #night-list { height: 8; border: round $primary; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    #night-list { height: 7; border: round $primary; overflow-x: hidden; scrollbar-size-vertical: 1; }
     #night-list:focus, #night-details:focus { border: round $accent; }
     #night-details { height: 1fr; border: round $primary; padding: 0 1; scrollbar-size-vertical: 1; }
     #night-facts { height: auto; }
-    #body.wide #night-list { width: 2fr; height: 1fr; }
-    #body.wide #night-details { width: 3fr; height: 1fr; }
+    #body.wide #night-list { width: 9fr; height: 1fr; }
+    #body.wide #night-details { width: 11fr; height: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "start", "New run", id="night.start", tooltip="Start a training run (asks what and when)"),
@@ -84,6 +84,10 @@ class NightView(DecidingView):
         *deciding_keys("night", examining=False),
         Binding("j", "move(1)", "Down", show=False, id="night.down", tooltip="The next one"),
         Binding("k", "move(-1)", "Up", show=False, id="night.up", tooltip="The one before"),
+        Binding(
+            "J", "scroll_details(1)", "Scroll", show=False, id="night.scroll_down", tooltip="Scroll the details down"
+        ),
+        Binding("K", "scroll_details(-1)", "Back", show=False, id="night.scroll_up", tooltip="Scroll the details up"),
         Binding("g", "jump(0)", "First", show=False, id="night.first", tooltip="The first one"),
         Binding("G", "jump(-1)", "Last", show=False, id="night.last", tooltip="The last one"),
     ]
@@ -101,9 +105,9 @@ class NightView(DecidingView):
         """Lay out window and budget, the list, and all of one."""
         yield Static(id="night-top")
         with Container(classes="split"):
-            yield KeyedTable(_COLUMNS, widget_id="night-list", wide_from=50)
+            yield KeyedTable(_COLUMNS, widget_id="night-list", wide_from=70)
             with VerticalScroll(id="night-details"):
-                yield Static(Text("Asking the daemon …", style="bright_black"), id="night-facts")
+                yield Static(Text("Asking the daemon …", style="dim"), id="night-facts")
 
     def on_mount(self) -> None:
         """Name the parts."""
@@ -155,6 +159,7 @@ class NightView(DecidingView):
         if self._wanted is None or self._wanted not in rows_of(answer.runs, answer.outlook):
             self._wanted = answer.chosen
         self._draw(self._wanted if fresh else None)
+        self.call_after_refresh(self._draw_details)  # the curves fill the room there is once all is laid out
 
     def tick(self, now: float) -> None:  # noqa: ARG002 - the clock of the app is the same
         """Let countdowns go on."""
@@ -182,7 +187,7 @@ class NightView(DecidingView):
             stands = words.stands(row, self._told_at(row), now)
             when = row.finished_at or row.started_at or row.created_at
             return words.state_text(row.state), cell(words.subject_of(row)), cell(moment(when, now)), cell(stands)
-        state = cell("+ due", "cyan") if row.due else cell("– not due", "bright_black")
+        state = cell("+ due", "cyan") if row.due else cell("– not due", "dim")
         return state, cell(row.name), cell("plan"), cell(row.sentence)
 
     def _draw_details(self) -> None:
@@ -261,6 +266,11 @@ class NightView(DecidingView):
     def action_move(self, by: int) -> None:
         """Move the cursor."""
         self._list.move_cursor(row=self._list.cursor_row + by)
+
+    def action_scroll_details(self, by: int) -> None:
+        """Scroll the details by half of what is seen."""
+        box = self.query_one("#night-details")
+        box.scroll_relative(y=by * max(box.size.height // 2, 1), animate=False)
 
     def action_jump(self, to: int) -> None:
         """Go to the first row, or with -1 to the last."""

@@ -114,6 +114,7 @@ class OneStudyView(ClinicView):
         self._page = PAGES[0]
         self._data = Shown()
         self._turned = False
+        self._refusal: ClinicError | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the head, the pages' names, the picture and the pages."""
@@ -133,12 +134,12 @@ class OneStudyView(ClinicView):
 
     def fetching(self) -> Fetch:
         """Return what fetches the study in hand, and what the page in front shows of it."""
-        study_id, page, before = self.clinic.study_id, self._page, self._data
+        study_id, page = self.clinic.study_id, self._page
 
         def fetch(client: TerminalClient) -> Shown:
             if study_id is None:
                 return Shown()
-            study = client.study(study_id)
+            study, before = client.study(study_id), self._data  # which never changes, but is replaced
             return Shown(
                 study=study,
                 series=before.series if _same_images(before, study) else client.series(study_id),
@@ -158,15 +159,15 @@ class OneStudyView(ClinicView):
             return  # another was chosen meanwhile
         if study is not None and not study.content and self._page == "Picture" and not self._turned:
             self._page = "Overview"  # what a technician came for
-        self._data = answer
+        self._data, self._refusal = answer, None
         self._draw()
 
     def refuse(self, error: ClinicError) -> None:
         """Say why there is no study."""
+        self._refusal = error
         if isinstance(error, NotFound):
             self._data = Shown()
-            self._draw()
-        self.put("#study-head", Text(f"{error.message} {error.remedy}", style="bold"))
+        self._draw()
 
     def status_changed(self, status: StatusView) -> None:  # noqa: ARG002 - the app has it
         """Draw the reason why there is no picture anew: it names the role."""
@@ -204,7 +205,10 @@ class OneStudyView(ClinicView):
     def _draw_head(self) -> None:
         study = self._data.study
         width = self.clinic.size.width - 2
-        self.put("#study-head", Text(NO_STUDY) if study is None else head_text(study, width))
+        if self._refusal is not None:
+            self.put("#study-head", Text(f"{self._refusal.message} {self._refusal.remedy}", style="bold"))
+        else:
+            self.put("#study-head", Text(NO_STUDY) if study is None else head_text(study, width))
         tabs = Text(no_wrap=True)
         for page in self._pages:
             here = page == self._page

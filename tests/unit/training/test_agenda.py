@@ -239,6 +239,23 @@ class TestTold:
         assert tonight.opens_at == night.clock.now() + HOUR
         assert tonight.closes_at == night.clock.now() + 9 * HOUR
 
+    def test_a_glance_says_the_same_but_asks_no_trainer(self, night: Simulation) -> None:
+        asked, glance = night.night.tonight(), night.night.outlook()
+        (told,), (seen,) = asked.expected, glance.expected
+        assert (seen.name, seen.due, seen.sentence) == (told.name, told.due, told.sentence)
+        assert seen.estimate is None
+        assert "before its trainer is asked" in seen.untold
+        assert (glance.opens_at, glance.closes_at, glance.configured) == (asked.opens_at, asked.closes_at, True)
+        assert night.processes() == []
+
+    def test_a_glance_looks_at_the_labels_again_after_a_while(self, night: Simulation, home: Home) -> None:
+        before = night.night.outlook().expected
+        labelled_folder(home.labels / "tiny", range(20, 50))
+        assert night.night.outlook().expected == before
+        night.clock.go(31.0)
+        (found,) = night.night.outlook().expected
+        assert found.sentence.startswith("50 labelled images")
+
     def test_it_says_that_a_run_will_take_longer_than_it_may(self, home: Home) -> None:
         entry = ENTRY.model_copy(update={"recipe": ("planned_s=7200",)})
         with simulated(home, settings_of(plan=(entry,), max_seconds=3600.0)) as night:
