@@ -61,6 +61,16 @@ class DecidingView(ClinicView):
         """Return the model that the keys are about, None if there is none."""
         raise NotImplementedError
 
+    def decidable(self, action: str) -> bool:  # noqa: ARG002 - for views that know more of the model
+        """Return whether an action means anything for what is in hand."""
+        return self.in_hand() is not None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Take away also the keys that mean nothing for what is in hand."""
+        if action in DecidingView.ORDERS and not self.decidable(action):
+            return False
+        return super().check_action(action, parameters)
+
     def _named(self) -> Named | None:
         named = self.in_hand()
         if named is None:
@@ -225,7 +235,10 @@ def deciding_keys(view: str, *, examining: bool) -> list[BindingType]:
         ("b", "roll_back", "Roll back", "Take back the newest promotion of the slot (asks, naming what comes back)"),
     ]
     there = keys if examining else keys[3:]
-    return [Binding(key, action, name, id=f"{view}.{action}", tooltip=tooltip) for key, action, name, tooltip in there]
+    return [
+        Binding(key, action, name, id=f"{view}.{action}", tooltip=tooltip, show=action != "verify")
+        for key, action, name, tooltip in there
+    ]
 
 
 def model_of(shelf: ShelfView, named: Named) -> ShelfModel | None:

@@ -65,7 +65,7 @@ def _row(text: Text, what: str, row: Compared, *, loss: float, wide: bool) -> No
     sign, style = _sign(row, loss)
     text.append(f"{sign} ", style=style)
     if row.why_not:
-        text.append(f"{what[: _WHAT - 1]:<{_WHAT}}{row.examples:>8}  too few to tell\n", style="dim")
+        text.append(f"{what}, {row.examples} images: too few to tell\n", style="dim")
         return
     candidate = _figure(row.candidate, row.candidate_interval)
     incumbent = _figure(row.incumbent, row.incumbent_interval)
@@ -75,10 +75,10 @@ def _row(text: Text, what: str, row: Compared, *, loss: float, wide: bool) -> No
         text.append(words, style="not bold")
         text.append(f"{difference}\n", style=style or "not bold")
         return
-    text.append(f"{what} ({row.examples} images)\n", style="not bold")
+    text.append(f"{what}, {row.examples} images", style="not bold")
+    text.append(f": {difference}\n" if row.difference is not None else "\n", style=style or "not bold")
     beside = f" against {incumbent}" if row.incumbent is not None else ""
-    text.append(f"    {candidate}{beside}", style="not bold")
-    text.append(f", {difference}\n" if row.difference is not None else "\n", style=style or "not bold")
+    text.append(f"    {candidate}{beside}\n", style="not bold")
 
 
 def _sign(row: Compared, loss: float) -> tuple[str, str]:

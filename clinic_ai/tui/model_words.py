@@ -20,7 +20,7 @@ SIGNS = {
 """Sign and colour of each state of a model."""
 MEANINGS = {
     "ACTIVE": "in use",
-    "CANDIDATE": "made here, waits for a decision",
+    "CANDIDATE": "waits for a decision",
     "IMPORTED": "here, and never in use",
     "RETIRED": "was in use",
     "REJECTED": "not to be used",
@@ -169,7 +169,7 @@ def _compared(model: ShelfModel, active: ShelfModel) -> list[tuple[str, str, str
     ]
     for condition in dict.fromkeys((*model.validation, *active.validation)):
         this, other = model.validation.get(condition), active.validation.get(condition)
-        rows.append((f"{condition[: _NAME - 9]} AUROC", _auroc(this), _auroc(other)))
+        rows.append((_cut(f"AUROC {condition}", _NAME - 1), _auroc(this), _auroc(other)))
     return rows
 
 

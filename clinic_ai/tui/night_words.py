@@ -170,8 +170,8 @@ def stands(run: RunRow, told_at: float, now: float) -> str:
     return str(progress.get("message") or {"PLANNED": "waits for its turn", "RUNNING": "starts"}.get(run.state, ""))
 
 
-def run_text(run: RunRow, history: HistoryView | None, *, told_at: float, now: float, width: int, tall: int) -> Text:
-    """Return a run: state, why it waits, progress, figures of the machine, and its curves ``tall`` lines high."""
+def run_text(run: RunRow, *, told_at: float, now: float, width: int) -> Text:
+    """Return where a run stands: state, why it waits, progress, and the figures of the machine."""
     text = Text()
     text.append_text(state_text(run.state))
     text.append(f"  {subject_of(run)}  {run.run_id}\n", style="bold")
@@ -181,8 +181,6 @@ def run_text(run: RunRow, history: HistoryView | None, *, told_at: float, now: f
         goes_on = "It goes on by itself." if run.goes_on else "It waits for a person: space lets it go on."
         text.append(goes_on + "\n", style="not bold")
     _progress(text, run, told_at, now, width)
-    if history is not None:
-        _curves(text, history, width, tall)
     return text
 
 
@@ -219,8 +217,8 @@ def _share(progress: dict[str, float]) -> float:
 # ---------------------------------------------------------------- curves
 
 
-def _curves(text: Text, history: HistoryView, width: int, tall: int) -> None:
-    """Append the loss, and beside it the metric that is judged by."""
+def curves(text: Text, history: HistoryView, width: int, tall: int) -> None:
+    """Append the loss, and beside it the figure that the run is judged by, ``tall`` lines high."""
     if history.note:
         text.append(history.note + "\n", style="yellow")
     loss, metric = _pair(history.series)

@@ -11,8 +11,9 @@ from screens import NOW, Exhibit, made_status
 from clinic_ai.contract import ModelFile
 from clinic_ai.control.night_views import EstimateView, ExpectedView, ExpenseView, SpendingView, SpentView, TonightView
 from clinic_ai.control.progress_views import HistoryView, SeriesView
+from clinic_ai.control.queue_views import QueuePage
 from clinic_ai.control.shelf_views import ShelfModel, ShelfView, SlotView
-from clinic_ai.control.views import Role, RunRow, StudyPage
+from clinic_ai.control.views import Role, RunRow
 from clinic_ai.domain import ModelRef, ModelState, Spent, ValidationFigures
 from clinic_ai.gating import Compared, Comparison, GateReport, GateRules, GroupCompared, GuardOutcome, NewFailure
 from clinic_ai.promoting import Activation, Origin, PromotionRecord
@@ -445,6 +446,6 @@ def night(*runs: RunRow, role: Role = Role.ADMINISTRATOR, may_change: bool = Tru
         "run_history": history,
         "model_record": record,
         "shelf": shelf(),
-        "studies": StudyPage(studies=(), next_before=None),
+        "queue": QueuePage(studies=(), offset=0, total=0, place=None),
     }
     return Exhibit(given | answers, status=made_status(role=role, may_change=may_change))

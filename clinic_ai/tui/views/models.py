@@ -76,6 +76,8 @@ class ModelsView(DecidingView):
         self._shown: Shown | None = None
         self._wanted: str | None = None
         self._words = ""
+        self._state = ""
+        """State of the model under the cursor: with it go the keys that mean something."""
 
     def compose(self) -> ComposeResult:
         """Lay out the filter, the list and all of one."""
@@ -168,6 +170,9 @@ class ModelsView(DecidingView):
         elif not self._reads:
             text.append("Who decided and how it was examined, clinicians and administrators can read here.\n")
         self.put("#models-facts", text)
+        if model.state != self._state:
+            self._state = model.state
+            self.refresh_bindings()
 
     def _model(self) -> ShelfModel | None:
         models = () if self._shown is None else self._shown.shelf.models
@@ -184,6 +189,11 @@ class ModelsView(DecidingView):
         """Return the model under the cursor."""
         model = self._model()
         return None if model is None else Named(model.plugin, model.name, model.version)
+
+    def decidable(self, action: str) -> bool:
+        """Return whether an action means anything for the state of the model under the cursor."""
+        model = self._model()
+        return model is not None and action in _DECIDABLE.get(model.state, ())
 
     def copied(self) -> str:
         """Return the names of the model under the cursor, as ``clinic-ai model`` takes them."""
@@ -229,6 +239,15 @@ class ModelsView(DecidingView):
         self._list.focus()
 
 
+_ALWAYS = frozenset({"verify", "roll_back"})
+_DECIDABLE = {
+    "ACTIVE": _ALWAYS,
+    "CANDIDATE": _ALWAYS | {"check", "canary", "approve", "promote"},
+    "IMPORTED": _ALWAYS | {"check", "promote"},
+    "RETIRED": _ALWAYS | {"promote"},
+    "REJECTED": _ALWAYS,
+}
+"""What people may decide about a model in each state."""
 _NOTHING = (
     "There are no models yet. The daemon brings in the reference models of the plugins at its first start; "
     "`clinic-ai model import DIR` adds one."

@@ -98,6 +98,8 @@ class NightView(DecidingView):
         self._asked: TonightView | None = None
         """What tonight will cost, as trainers told when a person asked."""
         self._wanted: str | None = None
+        self._decided_upon = False
+        """Whether the keys that decide about a candidate are there."""
         self._progress: dict[str, tuple[object, float]] = {}
         """By run: the progress it told last, and when that came."""
 
@@ -206,17 +208,22 @@ class NightView(DecidingView):
             self.put("#night-facts", self._run_text(shown, row, now, width, max(min(box.size.height // 3, 11), 5)))
         else:
             self.put("#night-facts", words.plan_text(self._estimated(row), shown.outlook.currency))
+        if self.decidable("approve") != self._decided_upon:
+            self._decided_upon = not self._decided_upon
+            self.refresh_bindings()
 
     def _run_text(self, shown: Shown, run: RunRow, now: float, width: int, tall: int) -> Text:
-        there = shown.history if shown.history is not None and shown.history.run_id == run.run_id else None
-        text = words.run_text(run, there, told_at=self._told_at(run), now=now, width=width, tall=tall)
+        text = words.run_text(run, told_at=self._told_at(run), now=now, width=width)
+        history = shown.history if shown.history is not None and shown.history.run_id == run.run_id else None
+        made = candidate_of(run)
+        if made is not None:
+            self._made(text, shown, made, width)
+        if history is not None:
+            words.curves(text, history, width, tall)
         expected = next((each for each in shown.outlook.expected if each.name == run.run_id), None)
         if expected is not None and run.state != "RUNNING":
             words.cost(text, self._estimated(expected), shown.outlook.currency)
         text.append_text(words.spent_text(shown.spending, run.run_id, now))
-        made = candidate_of(run)
-        if made is not None:
-            self._made(text, shown, made, width)
         recipe = ", ".join(f"{key}={value}" for key, value in run.recipe.items()) or "as the plugin has it"
         line(text, "Recipe", recipe)
         line(text, "Dataset", run.dataset_id)
