@@ -37,11 +37,7 @@ def test_answers_are_as_described(furnished: tuple[Room, dict[str, Any]], monito
 @pytest.mark.torture
 def test_two_thousand_answers_are_as_described(furnished: tuple[Room, dict[str, Any]]) -> None:
     room, known = furnished
-    tallies = [
-        attack(room, known, each=TORTURE_EACH, monitor=monitor, number=number)
-        for monitor in (False, True)
-        for number in (1, 2)
-    ]
+    tallies = [attack(room, known, each=TORTURE_EACH, monitor=monitor, number=1) for monitor in (False, True)]
     faults = [fault for tally in tallies for fault in tally.faults]
     assert not faults, "\n\n".join(faults[:10])
     assert sum(tally.cases for tally in tallies) >= 2000, [tally.statuses for tally in tallies]
