@@ -310,11 +310,14 @@ class ClinicApp(App[None]):
 
     # ------------------------------------------------------------ drawing
 
-    def _put(self, place: str, text: Text) -> None:
-        """Show a text unless it is shown already: over a slow line every redraw is seen."""
+    def _put(self, place: str, text: Text, *, layout: bool = True) -> None:
+        """Show a text unless it is shown already: over a slow line every redraw is seen.
+
+        Without ``layout`` its place keeps its size, and nothing else is drawn.
+        """
         if self._texts.get(place) != text:
             self._texts[place] = text
-            self.query_one(place, Static).update(text)
+            self.query_one(place, Static).update(text, layout=layout)
 
     @property
     def _emptied(self) -> bool:
@@ -341,8 +344,8 @@ class ClinicApp(App[None]):
         line = header_text(
             self.status, linked=self.linked, now=self.clock(), width=width, frozen=self.frozen, asked=self._asked
         )
-        self._put("#header", line)
-        self._put("#places", places_text(PLACES, self._place, width))
+        self._put("#header", line, layout=False)
+        self._put("#places", places_text(PLACES, self._place, width), layout=False)
 
     def _draw_alerts(self) -> None:
         text = alerts_text(self.status, self._note) if self.status else Text()
