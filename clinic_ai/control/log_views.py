@@ -21,6 +21,7 @@ class Level(StrEnum):
         return list(Level).index(self)
 
 
+_WEIGHTS = {level.value: level.weight for level in Level}
 _WORKERS = frozenset({"plugin", "worker", "lane", "channel", "source", "library", "target"})
 """Fields whose value names who did it."""
 
@@ -59,7 +60,7 @@ class LogLineView(View):
 
     def weighs(self, level: Level) -> bool:
         """Return whether it is of this level or one above; a level nobody knows is above all."""
-        return self.level not in set(Level) or Level(self.level).weight >= level.weight
+        return _WEIGHTS.get(self.level, len(_WEIGHTS)) >= level.weight
 
 
 class LogPage(View):

@@ -91,6 +91,7 @@ class LogView(ClinicView):
         self._lines: tuple[LogLineView, ...] = ()
         self._wanted = Wanted()
         self._fetched = False
+        self._found = 0
 
     def compose(self) -> ComposeResult:
         """Lay out what is shown, the words to find, the lines, and all of the one under the cursor."""
@@ -134,7 +135,13 @@ class LogView(ClinicView):
     def _narrow(self) -> None:
         pane = self.query_one(LogPane)
         pane.show([line for line in self._lines if self._wanted.lets(line)])
+        self._count()
         self._draw()
+
+    def _count(self) -> None:
+        """Count the lines with the words that are looked for: once, not at each key."""
+        pane = self.query_one(LogPane)
+        self._found = sum(1 for line in pane.entries if line.has(pane.words)) if pane.words else 0
 
     @on(LogPane.Moved)
     def _draw(self) -> None:
@@ -146,8 +153,7 @@ class LogView(ClinicView):
         if self._wanted.words:
             text.append(f"  only {self._wanted.words} (Escape shows all)", style="bold yellow")
         if pane.words:
-            found = sum(1 for line in pane.entries if line.has(pane.words))
-            text.append(f"  {found} with “{plain(pane.words)}”", style="bold")
+            text.append(f"  {self._found} with “{plain(pane.words)}”", style="bold")
         self.put("#log-facts", text)
         self.put("#log-words", self._line_text(pane.current))
 
@@ -196,6 +202,7 @@ class LogView(ClinicView):
     @on(Input.Changed, "#log-find")
     def _look(self, event: Input.Changed) -> None:
         self.query_one(LogPane).look_for(event.value)
+        self._count()
         self._draw()
 
     @on(Input.Submitted, "#log-find")
