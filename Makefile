@@ -6,7 +6,7 @@ INPUT ?=
 HOME_DIR ?=
 DURATION ?= 3600
 JOBS ?= 4
-BENCHMARKS := idle guard end_to_end xray ultrasound ingest receive listing growth scaling yielding three_nights
+BENCHMARKS := idle tui guard end_to_end xray ultrasound ingest receive listing growth scaling yielding three_nights
 
 RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray -e plugins/ultrasound
 DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]' -e 'plugins/ultrasound[train]'

@@ -5,7 +5,8 @@
 A database is filled first. Then the same questions are asked three ways: to the store, over the socket of a real
 daemon by the typed client, and on the command line. The floor is the same daemon's answer to ``/healthz``, and for the
 command line ``clinic-ai --help``: what asking anything costs. Times are medians of wall time in milliseconds; the
-budget is that a page of 50 studies, as the command line shows it, is there in 50 ms. Last comes what a daemon spends
+budget is that a page of 50 studies, as the command line shows it, is there in 50 ms, and so is a part of the queue as
+the terminal shows it: the rows to be seen and a page each side. Last comes what a daemon spends
 that only watches, with ``--receiving`` studies open and without.
 """
 
@@ -27,10 +28,10 @@ import psutil
 from parts.crowd import RECEIVING_HASH, fill
 from parts.daemons import started, stopped
 
-from clinic_ai.control.client import Client
-from clinic_ai.domain import Fate, StudyState
+from clinic_ai.control.terminal_client import TerminalClient
+from clinic_ai.domain import Fate, QueueSort, StudyState
 from clinic_ai.home import Home, init_home
-from clinic_ai.store import alerts, artefacts, groups, jobs, ledger, studies
+from clinic_ai.store import alerts, artefacts, groups, jobs, ledger, queue, studies
 from clinic_ai.store.database import Database
 
 ROUNDS = 9
@@ -94,6 +95,7 @@ def _store(home: Home) -> None:
         newest = studies.list_studies(connection, limit=1)[0]
         middle = studies.list_studies(connection, limit=1000)[-1].opened_at
         print("store")
+        found = queue.look(connection, limit=1).total
         floor = _report("floor: SELECT 1", lambda: connection.exec_driver_sql("SELECT 1").all())
 
         def ask(name: str, question: Callable[[], object], *, budget: bool = False) -> None:
@@ -104,6 +106,10 @@ def _store(home: Home) -> None:
         ask("studies, 50 further down", lambda: studies.list_studies(connection, limit=50, before=middle), budget=True)
         failed = [StudyState.FAILED]
         ask("studies, 50 that failed", lambda: studies.list_studies(connection, limit=50, states=failed), budget=True)
+        ask("queue, the first 90", lambda: queue.look(connection, limit=90), budget=True)
+        ask("queue, the last 90", lambda: queue.look(connection, offset=found - 90, limit=90), budget=True)
+        ask("queue, 90 by modality", lambda: queue.look(connection, sort=QueueSort.MODALITY, limit=90), budget=True)
+        ask("queue, with two words", lambda: queue.look(connection, words=("ct", "rule"), limit=90), budget=True)
         ask("studies that are receiving", lambda: studies.studies_in(connection, StudyState.RECEIVING))
         ask("studies by state", lambda: studies.counts(connection))
         ask("files by fate", lambda: ledger.counts(connection))
@@ -119,16 +125,19 @@ def _store(home: Home) -> None:
 
 
 def _client(home: Home) -> None:
-    with Client(home, monitor=True) as client:
+    with TerminalClient(home, monitor=True) as client:
         print("client, over the socket")
         floor = _report("floor: /healthz", lambda: client._request("GET", "/healthz"))
-        page = client.studies(limit=1)
+        page = client.queue(limit=1)
 
         def ask(name: str, question: Callable[[], object], *, budget: bool = False) -> None:
             _report(name, question, floor, budget=budget)
 
         ask("studies, newest 50", lambda: client.studies(limit=50), budget=True)
         ask("studies, newest 1000", lambda: client.studies(limit=1000))
+        ask("queue, the first 90", lambda: client.queue(limit=90), budget=True)
+        ask("queue, the last 90", lambda: client.queue(offset=page.total - 90, limit=90), budget=True)
+        ask("queue, with two words", lambda: client.queue(words="ct rule", limit=90), budget=True)
         ask("one study", lambda: client.study(page.studies[0].study_id))
         ask("files, newest 100", lambda: client.files(limit=100))
         ask("status", client.status)

@@ -14,6 +14,7 @@
     ├── NotFound                 no study, job, model … of that name
     ├── NotAllowed               this person's role does not permit the request
     ├── Conflict                 the thing is in a state that does not permit the request
+    │   └── TooManyRequests      this person asks faster than anybody needs to
     └── ChildError               something went wrong in a child process   (retrying may help)
         ├── ChildDied            it exited or was killed by a signal
         ├── ChildTimedOut        it did not answer in time and was killed
@@ -94,6 +95,12 @@ class NotAllowed(ClinicError):
 
 class Conflict(ClinicError):
     """The thing is in a state that does not permit this."""
+
+
+class TooManyRequests(Conflict):
+    """A person asks the control API faster than anybody needs to."""
+
+    retryable = True
 
 
 class ChildError(ClinicError):

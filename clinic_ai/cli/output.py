@@ -122,7 +122,7 @@ def table(
     style: Callable[[Sequence[str]], str] | None = None,
 ) -> None:
     """Print a table; the column ``wide`` takes what is left of the width and wraps. ``style`` colours a row."""
-    body = [list(map(_clean, row)) for row in rows]
+    body = [list(map(clean, row)) for row in rows]
     if not body:
         say(empty)
         return
@@ -141,7 +141,7 @@ def table(
 
 def fields(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values, the values aligned and wrapped."""
-    body = [(name, _clean(value)) for name, value in rows if value]
+    body = [(name, clean(value)) for name, value in rows if value]
     width = max((len(name) for name, _ in body), default=0)
     for name, value in body:
         pieces = textwrap.wrap(value, max(terminal_width() - width - len(_GAP), 20)) or [""]
@@ -159,14 +159,15 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return _GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a text as one line that steers no terminal."""
     # File names come from outside: a control character could move the cursor of whoever looks.
     return "".join(character if character.isprintable() else "�" for character in text.replace("\n", " "))
 
 
 def _fill(text: str, indent: str = "") -> str:
     return textwrap.fill(
-        _clean(text),
+        clean(text),
         terminal_width(),
         initial_indent=indent,
         subsequent_indent=indent,

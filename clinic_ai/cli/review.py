@@ -230,7 +230,7 @@ def _artefact(client: ReviewClient, which: str) -> str:
 
     if not which.startswith("S-"):
         return which
-    waiting = [row.artefact_id for row in client.reviews(1000) if row.study_id == which]
+    waiting = [row.artefact_id for row in client.all_reviews() if row.study_id == which]
     if len(waiting) != 1:
         raise NotFound(
             f"{len(waiting)} results of study {which} wait for a review.",

@@ -72,6 +72,9 @@ def print_review(view: ReviewView) -> None:
         say(f"[{one.statement_id}] {one.text}")
         for note in one.annotations:
             say(f"    note: {note}")
+    for rule, action, reason in dict.fromkeys((d.rule, d.action, d.reason) for d in view.original_decisions):
+        if action in {"hold", "block"}:
+            say(f"Held by: {rule}, {action}: {reason}")
     if view.withheld:
         say(f"Kept back by the guard: {', '.join(view.withheld)}")
     for decision in dict.fromkeys((d.rule, d.action, d.reason) for d in view.decisions if d.action != "allow"):

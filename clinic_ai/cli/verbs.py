@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,11 +161,23 @@ def demo(
     raise typer.Exit(show(source, home, as_json=as_json))
 
 
-@app.command(epilog=example("status --monitor --json"))
-def status(home: HomeOption = None, monitor: MonitorOption = False, as_json: JsonOption = False) -> None:
+@app.command(epilog=example("status --monitor --watch"))
+def status(
+    home: HomeOption = None,
+    monitor: MonitorOption = False,
+    as_json: JsonOption = False,
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Print a few lines again whenever something changed, until ctrl-C.")
+    ] = False,
+) -> None:
     """Show everything at a glance. Exit code 1 if there are alerts, an inbox is gone or no policy is in force."""
     from clinic_ai.cli.output import Exit, print_json
 
+    if follow:
+        from clinic_ai.cli.watching import watch
+
+        watch(home_of(home), monitor=monitor, as_json=as_json)
+        return
     with client_of(home, monitor=monitor) as client:
         view = client.status()
     if as_json:
@@ -207,13 +218,30 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command(epilog=example("tui --monitor"))
-def tui(home: HomeOption = None, monitor: MonitorOption = False) -> None:
-    """Open the terminal screen: the live queue, and why each study waits. Closing it harms nothing."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise typer.BadParameter("The terminal screen needs a terminal; `clinic-ai status` is for scripts.")
-    from clinic_ai.tui.app import ClinicApp
+def tui(
+    home: HomeOption = None,
+    monitor: MonitorOption = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Print every key with its id, for terminal.toml.")] = False,
+    screenshot: Annotated[
+        Path | None,
+        typer.Option("--screenshot", metavar="DIR", help="Write every screen as SVG and PNG into a folder."),
+    ] = None,
+    size: Annotated[
+        str, typer.Option("--size", metavar="COLUMNSxROWS", help="How large the screens are for --screenshot.")
+    ] = "140x40",
+) -> None:
+    """Open the terminal screens: what waits and why, the night, the machine. Closing them harms nothing.
 
-    ClinicApp(home_of(home), monitor=monitor).run()
+    Colours and keys are a person's own: ~/.config/clinic-ai/terminal.toml.
+    """
+    from clinic_ai.cli import screens
+
+    if keys:
+        screens.print_keys()
+    elif screenshot is not None:
+        screens.take_pictures(home_of(home), screenshot, size, monitor=monitor)
+    else:
+        screens.show(home_of(home), monitor=monitor)
 
 
 def _print_status(view: StatusView) -> None:

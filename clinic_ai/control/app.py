@@ -40,7 +40,7 @@ from clinic_ai.control import (
     stats_desk,
     study_desk,
 )
-from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, needs
+from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, Id, needs
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
@@ -49,6 +49,9 @@ from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedVie
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import ModelDesk, RunDesk
+from clinic_ai.control.pace import Pace
+from clinic_ai.control.pages import ModelPage, RunPage
+from clinic_ai.control.paging import Before, Limit, page_of
 from clinic_ai.control.people import Peer
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.services import Services
@@ -56,7 +59,6 @@ from clinic_ai.control.training_views import CheckOrder, CheckView, ResumeOrder,
 from clinic_ai.control.views import (
     DoneView,
     FilePage,
-    ModelRow,
     PluginsView,
     PolicyView,
     PriorityOrder,
@@ -76,27 +78,32 @@ from clinic_ai.tasks import CaseReport
 
 __all__ = ["Services", "create_app"]
 
-MAX_PAGE = 1000
-
 MAX_NUMBER = 2**63 - 1
 """Largest number of a row."""
 
 FileNumber = Annotated[int, FromPath(ge=0, le=MAX_NUMBER)]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Rows of one page.")]
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemView, "content": {problems.MEDIA_TYPE: {}}} for status in (403, 404, 409, 422, 503)
-}
 
 
-def create_app(services: Services) -> FastAPI:
+class _Api(FastAPI):
+    """FastAPI, whose description of itself knows the document of every refusal."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description, made once."""
+        if self.openapi_schema is None:
+            described = super().openapi()
+            described["components"]["schemas"]["ProblemView"] = ProblemView.model_json_schema(mode="serialization")
+        return super().openapi()
+
+
+def create_app(services: Services, pace: Pace | None = None) -> FastAPI:
     """Return the API over these services. Only ``control.server`` can serve it: the door needs the socket's peer."""
-    app = FastAPI(
+    app = _Api(
         title="clinic-ai",
         version=__version__,
         summary="Control API on two Unix sockets: control.sock may change things, monitor.sock only reads.",
         docs_url=None,  # its pages load scripts from the internet
         redoc_url=None,
-        responses=_PROBLEMS,
+        responses=problems.documented(),
     )
     app.state.services = services
     app.state.refusals = Refusals(services)
@@ -131,7 +138,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(ClinicError, _clinic_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Door, services=services, refusals=app.state.refusals)
+    app.add_middleware(Door, services=services, refusals=app.state.refusals, pace=pace or Pace())
     return app
 
 
@@ -244,38 +251,38 @@ def get_studies(
 
 
 @_studies.get("/v1/studies/{study_id}")
-def get_study(study_id: str, services: Having, person: Anyone, request: Request) -> StudyView:
+def get_study(study_id: Id, services: Having, person: Anyone, request: Request) -> StudyView:
     """Return a study with its versions, jobs, artefacts and files; released text for clinicians, on control.sock."""
     peer: Peer = request.state.peer
     return desk.get_study(services, study_id, person, readonly=peer.readonly)
 
 
 @_studies.get("/v1/studies/{study_id}/route")
-def get_route(study_id: str, services: Having) -> RouteView:
+def get_route(study_id: Id, services: Having) -> RouteView:
     """Return where the present rules send a study, and why."""
     return desk.explain(services, study_id)
 
 
 @_studies.post("/v1/studies/{study_id}/close")
-def close_study(study_id: str, services: Having, person: Anyone) -> DoneView:
+def close_study(study_id: Id, services: Having, person: Anyone) -> DoneView:
     """Hold a study that is arriving to be complete, in the name of the person who asks."""
     return DoneView(sentence=services.closing.close(study_id, person.name))
 
 
 @_studies.post("/v1/studies/{study_id}/priority")
-def prioritise(study_id: str, order: PriorityOrder, services: Having, person: Anyone) -> DoneView:
+def prioritise(study_id: Id, order: PriorityOrder, services: Having, person: Anyone) -> DoneView:
     """Set the priority of a study and of its jobs that wait."""
     return DoneView(sentence=services.execution.prioritise(study_id, order.priority, person.name))
 
 
 @_studies.post("/v1/studies/{study_id}/retry")
-def retry(study_id: str, services: Having, person: Anyone) -> DoneView:
+def retry(study_id: Id, services: Having, person: Anyone) -> DoneView:
     """Try a study again by the rules as they are now."""
     return DoneView(sentence=services.execution.retry(study_id, person.name))
 
 
 @_studies.post("/v1/studies/{study_id}/reroute")
-def reroute(study_id: str, services: Having, person: Anyone) -> DoneView:
+def reroute(study_id: Id, services: Having, person: Anyone) -> DoneView:
     """Route a study again even if it is in work."""
     return DoneView(sentence=services.execution.reroute(study_id, person.name))
 
@@ -284,8 +291,8 @@ def reroute(study_id: str, services: Having, person: Anyone) -> DoneView:
 def get_files(
     services: Having,
     fate: Annotated[list[Fate] | None, Query(description="Only these fates.")] = None,
-    study: Annotated[str | None, Query(description="Only files of this study.")] = None,
-    source: Annotated[str | None, Query(description="Only files from this inbox or sender.")] = None,
+    study: Annotated[str | None, Query(max_length=100, description="Only files of this study.")] = None,
+    source: Annotated[str | None, Query(max_length=200, description="Only files from this inbox or sender.")] = None,
     limit: Limit = 100,
     before: Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="next_before of the page before.")] = None,
 ) -> FilePage:
@@ -325,9 +332,10 @@ _models = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @_models.get("")
-def get_models(services: Having) -> list[ModelRow]:
-    """Return all models of the registry."""
-    return list(desk.models(services))
+def get_models(services: Having, limit: Limit = 100, before: Before = None) -> ModelPage:
+    """Return the models of the registry, by plugin, slot and time of import."""
+    rows, goes_on = page_of(desk.models(services), limit, before, lambda m: f"{m.plugin}/{m.name}/{m.version}")
+    return ModelPage(models=rows, next_before=goes_on)
 
 
 @_models.post("/import")
@@ -360,9 +368,9 @@ _training = APIRouter(prefix="/v1/runs", tags=["training"])
 
 
 @_training.get("")
-def get_runs(services: Having) -> list[RunRow]:
-    """Return all training runs."""
-    return [RunRow.model_validate(run) for run in services.runs.list_runs()]
+def get_runs(services: Having, limit: Limit = 100, before: Before = None) -> RunPage:
+    """Return training runs, newest first."""
+    return desk.runs(services, limit, before)
 
 
 @_training.post("", status_code=201)
@@ -378,19 +386,19 @@ def check_labels(order: CheckOrder, runs: Runs) -> CheckView:
 
 
 @_training.post("/{run_id}/stop")
-def stop_run(run_id: str, runs: Runs) -> DoneView:
+def stop_run(run_id: Id, runs: Runs) -> DoneView:
     """Stop a run at its next safe point."""
     return runs.stop_run(run_id)
 
 
 @_training.post("/{run_id}/pause")
-def pause_run(run_id: str, runs: Runs) -> DoneView:
+def pause_run(run_id: Id, runs: Runs) -> DoneView:
     """Pause a running run; its process is gone afterwards."""
     return runs.pause_run(run_id)
 
 
 @_training.post("/{run_id}/resume")
-def resume_run(run_id: str, runs: Runs, order: ResumeOrder | None = None) -> DoneView:
+def resume_run(run_id: Id, runs: Runs, order: ResumeOrder | None = None) -> DoneView:
     """Go on with a run."""
     return runs.resume_run(run_id, at_once=order is not None and order.at_once)
 

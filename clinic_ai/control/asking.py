@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi import Path as FromPath
 
 from clinic_ai.control.people import Peer, Person
 from clinic_ai.control.services import Services
@@ -49,6 +50,8 @@ def content(request: Request) -> Person:
     return person
 
 
+Id = Annotated[str, FromPath(max_length=100)]
+"""What names a thing in a path; the refusal of one that there is not repeats it."""
 Having = Annotated[Services, Depends(_services)]
 Anyone = Annotated[Person, Depends(needs(Role.TECHNICIAN))]
 Clinician = Annotated[Person, Depends(needs(Role.CLINICIAN))]

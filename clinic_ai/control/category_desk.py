@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from clinic_ai.categories import categorise
 from clinic_ai.contract import PluginManifest
-from clinic_ai.control.asking import Anyone, Having
+from clinic_ai.control.asking import Anyone, Having, Id
 from clinic_ai.control.category_rows import category_rows
 from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.services import Services
@@ -27,7 +27,7 @@ PluginQuery = Annotated[
 
 
 @router.get("/v1/studies/{study_id}/categories")
-def get_categories(study_id: str, services: Having, plugin: PluginQuery = None) -> StudyCategories:
+def get_categories(study_id: Id, services: Having, plugin: PluginQuery = None) -> StudyCategories:
     """Return which category each image of a study is of, and how that is known."""
     study = _newest(services, study_id)
     manifest = _manifest(services, study, plugin)
@@ -44,7 +44,7 @@ def get_categories(study_id: str, services: Having, plugin: PluginQuery = None) 
 
 
 @router.post("/v1/studies/{study_id}/category")
-def choose_category(study_id: str, order: CategoryOrder, services: Having, person: Anyone) -> DoneView:
+def choose_category(study_id: Id, order: CategoryOrder, services: Having, person: Anyone) -> DoneView:
     """Say which category the images of a study are of, or take that back; it is analysed again if it was already."""
     manifest = _manifest(services, _newest(services, study_id), order.plugin)
     key = "" if order.category is None else named(order.category, manifest).key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -19,6 +19,7 @@ from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedVie
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.night_views import SpendingView, TonightView
+from clinic_ai.control.pages import ModelPage, RunPage
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.stats_views import StatsOrder, StatsView
@@ -47,10 +48,13 @@ from clinic_ai.home import Home
 from clinic_ai.tasks import CaseReport
 
 T = TypeVar("T")
+Row = TypeVar("Row")
 
 TIMEOUT_S = 30.0
 LONG_S = 900.0
 """For orders that hash or test a model, or freeze a dataset, before they answer."""
+MAX_PAGE = 1000
+"""Rows of a page at most."""
 BENCH_S = 7200.0
 """For measuring a model on images; the daemon ends it after its own ``training.max_seconds``."""
 _EVENTS_SILENT_S = 45.0
@@ -72,9 +76,9 @@ class Client:
     def __init__(self, home: Home, *, monitor: bool = False) -> None:
         self.home = home
         self.socket = home.monitor_socket if monitor else home.control_socket
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.socket)), base_url="http://clinic-ai", timeout=TIMEOUT_S
-        )
+        # There is no TLS on a socket of this machine, and loading certificates takes longer than most questions.
+        transport = httpx.HTTPTransport(uds=str(self.socket), verify=False)
+        self._http = httpx.Client(transport=transport, base_url="http://clinic-ai", timeout=TIMEOUT_S)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -258,7 +262,12 @@ class Client:
 
     def models(self) -> tuple[ModelRow, ...]:
         """Return all models of the registry."""
-        return tuple(self._get("/v1/models", list[ModelRow]))
+
+        def fetch(before: str | None) -> tuple[Sequence[ModelRow], str | None]:
+            page = self._get("/v1/models", ModelPage, page_query(before))
+            return page.models, page.next_before
+
+        return tuple(all_pages(fetch))
 
     def import_model(self, directory: str) -> DoneView:
         """Import a model directory of the daemon's machine. Raise ModelError."""
@@ -282,8 +291,17 @@ class Client:
         return self._post("/v1/models/stats", order, StatsView, timeout_s=LONG_S)
 
     def runs(self) -> tuple[RunRow, ...]:
-        """Return all training runs."""
-        return tuple(self._get("/v1/runs", list[RunRow]))
+        """Return all training runs, newest first."""
+
+        def fetch(before: str | None) -> tuple[Sequence[RunRow], str | None]:
+            page = self.runs_page(before=before)
+            return page.runs, page.next_before
+
+        return tuple(all_pages(fetch))
+
+    def runs_page(self, *, limit: int = MAX_PAGE, before: str | None = None) -> RunPage:
+        """Return one page of training runs, newest first. Raise NotFound."""
+        return self._get("/v1/runs", RunPage, page_query(before, limit))
 
     def run(self, run_id: str) -> RunRow:
         """Return one training run. Raise NotFound."""
@@ -374,6 +392,21 @@ class Client:
         return NoDaemon(
             f"No daemon answers at {self.socket}.", remedy=f"Start it with `clinic-ai run --home {self.home.path}`."
         )
+
+
+def page_query(before: str | None, limit: int = MAX_PAGE) -> dict[str, Any]:
+    """Return the query of one page of a list."""
+    return {"limit": limit} if before is None else {"limit": limit, "before": before}
+
+
+def all_pages(fetch: Callable[[str | None], tuple[Sequence[Row], str | None]]) -> Iterator[Row]:
+    """Yield the rows of all pages; ``fetch`` returns the one after a row, and what continues it."""
+    before: str | None = None
+    while True:
+        rows, before = fetch(before)
+        yield from rows
+        if before is None:
+            return
 
 
 def segment(value: str, what: str) -> str:

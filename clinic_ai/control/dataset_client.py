@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from clinic_ai.control.client import LONG_S, Client, segment
+from collections.abc import Sequence
+
+from clinic_ai.control.client import LONG_S, Client, all_pages, page_query, segment
 from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
+from clinic_ai.control.pages import DatasetPage
 
 
 class DatasetClient(Client):
@@ -11,7 +14,12 @@ class DatasetClient(Client):
 
     def datasets(self) -> tuple[DatasetRow, ...]:
         """Return all datasets, newest first."""
-        return tuple(self._get("/v1/datasets", list[DatasetRow]))
+
+        def fetch(before: str | None) -> tuple[Sequence[DatasetRow], str | None]:
+            page = self._get("/v1/datasets", DatasetPage, page_query(before))
+            return page.datasets, page.next_before
+
+        return tuple(all_pages(fetch))
 
     def dataset(self, dataset_id: str) -> DatasetView:
         """Return all that is known of a dataset. Raise NotFound or NotAllowed."""

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from clinic_ai.control.asking import Administrator, Content, Having
-from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
+from clinic_ai.control.asking import Administrator, Content, Having, Id
+from clinic_ai.control.dataset_views import DatasetCheckView, DatasetView, row_of
 from clinic_ai.control.orders import DatasetDesk
+from clinic_ai.control.pages import DatasetPage
+from clinic_ai.control.paging import Before, Limit
 
 router = APIRouter(prefix="/v1/datasets", tags=["training"])
 
 
 @router.get("")
-def get_datasets(services: Having) -> list[DatasetRow]:
-    """Return all frozen datasets, newest first."""
-    return list(DatasetDesk(services.runs.datasets).datasets())
+def get_datasets(services: Having, limit: Limit = 100, before: Before = None) -> DatasetPage:
+    """Return frozen datasets, newest first."""
+    rows = tuple(map(row_of, services.runs.datasets.list_datasets(limit, before)))
+    return DatasetPage(datasets=rows, next_before=rows[-1].dataset_id if len(rows) == limit else None)
 
 
 @router.get("/{dataset_id}")
 def get_dataset(
-    dataset_id: str,
+    dataset_id: Id,
     services: Having,
     person: Administrator,  # noqa: ARG001 - the role
     there: Content,  # noqa: ARG001 - on the control socket: notes name files, and files are named after patients
@@ -29,6 +32,6 @@ def get_dataset(
 
 
 @router.post("/{dataset_id}/check")
-def check_dataset(dataset_id: str, services: Having, person: Administrator) -> DatasetCheckView:  # noqa: ARG001
+def check_dataset(dataset_id: Id, services: Having, person: Administrator) -> DatasetCheckView:  # noqa: ARG001
     """Read the images of a dataset again and say what is wrong with it."""
     return DatasetDesk(services.runs.datasets).check_dataset(dataset_id)

@@ -11,6 +11,7 @@ import psutil
 from clinic_ai import __version__
 from clinic_ai.control.category_desk import categories_shown
 from clinic_ai.control.explain import route_view
+from clinic_ai.control.pages import RunPage
 from clinic_ai.control.people import Person
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import (
@@ -89,13 +90,15 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         models=tuple(model for model in models(services) if model.state == ModelState.ACTIVE.value),
         plugins=tuple(sorted(services.catalogue.manifests)),
         plugin_problems=tuple(problem.sentence for problem in services.catalogue.problems),
-        runs=tuple(row for row in runs(services) if row.state == "RUNNING" or row.goes_on),
+        runs=tuple(RunRow.model_validate(run) for run in services.runs.living()),
     )
 
 
-def runs(services: Services) -> tuple[RunRow, ...]:
-    """Return all training runs, newest first."""
-    return tuple(RunRow.model_validate(run) for run in services.runs.list_runs())
+def runs(services: Services, limit: int, before: str | None) -> RunPage:
+    """Return one page of training runs, newest first. Raise NotFound."""
+    found = services.runs.list_runs(limit, before)
+    rows = tuple(RunRow.model_validate(run) for run in found)
+    return RunPage(runs=rows, next_before=rows[-1].run_id if len(rows) == limit else None)
 
 
 def _paces(services: Services) -> tuple[PaceRow, ...]:

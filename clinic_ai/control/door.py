@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -11,8 +12,10 @@ import anyio
 import structlog
 from anyio import to_thread
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clinic_ai.control.pace import PER_SECOND, Pace
 from clinic_ai.control.people import Peer, Person, role_of, user_name
 from clinic_ai.control.problems import problem, response
 from clinic_ai.control.services import Services
@@ -66,8 +69,9 @@ class Refusals:
 class Door:
     """ASGI middleware around everything. The server's protocol left the peer in ``scope["state"]``."""
 
-    def __init__(self, app: ASGIApp, *, services: Services, refusals: Refusals) -> None:
+    def __init__(self, app: ASGIApp, *, services: Services, refusals: Refusals, pace: Pace) -> None:
         self._app = app
+        self._pace = pace
         self._services = services
         self._refusals = refusals
 
@@ -83,8 +87,14 @@ class Door:
             await send(message)
 
         try:
-            refusal = await to_thread.run_sync(self._examine, scope)
-            answer: ASGIApp = self._app if refusal is None else response(refusal)
+            answer: ASGIApp
+            # Files of an import have limits of their own, and are as many as a medium holds.
+            wait_s = 0.0 if _brings_a_file(scope) else self._wait_s(scope["state"]["peer"])
+            if wait_s > 0:
+                answer = await to_thread.run_sync(self._slow_down, scope, wait_s)
+            else:
+                refusal = await to_thread.run_sync(self._examine, scope)
+                answer = self._app if refusal is None else response(refusal)
             await answer(scope, receive if _brings_a_file(scope) else _in_time(receive), watch)
         except Exception as error:  # noqa: BLE001 - boundary of the room: one bad request must not end the others
             # The text of a foreign exception may hold personal data; where it happened does not.
@@ -93,6 +103,20 @@ class Door:
             if not started:
                 failed = problem(500, "The daemon made a mistake.", remedy="The log names the place; please report it.")
                 await response(failed)(scope, receive, send)
+
+    def _wait_s(self, peer: Peer) -> float:
+        return self._pace.take(peer.uid, readonly=peer.readonly)
+
+    def _slow_down(self, scope: Scope, wait_s: float) -> Response:
+        name = user_name(scope["state"]["peer"].uid)
+        self._refusals.note(name, scope["method"], scope["path"], "too many requests")
+        refusal = problem(
+            429,
+            f"{name} asks too often: more than {PER_SECOND:.0f} times a second for a while.",
+            remedy="Close terminals that are not needed and slow scripts down; then ask again.",
+            error="TooManyRequests",
+        )
+        return response(refusal, {"Retry-After": str(math.ceil(wait_s))})
 
     def _examine(self, scope: Scope) -> ProblemView | None:
         peer: Peer = scope["state"]["peer"]

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from clinic_ai.control import desk, export_desk
-from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having
+from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, Id
 from clinic_ai.control.folder_views import (
     CopiesView,
     ExportView,
@@ -68,20 +68,20 @@ def begin_import(order: ImportOrder, services: Having, person: Anyone) -> Import
 
 
 @router.get("/v1/imports/{import_id}")
-def get_import(import_id: str, services: Having) -> ImportView:
+def get_import(import_id: Id, services: Having) -> ImportView:
     """Return what became of the files of an import."""
     return _import_view(services.imports.state(import_id))
 
 
 @router.post("/v1/imports/{import_id}/here")
-def here_already(import_id: str, order: ImportListing, services: Having, person: Anyone) -> HereView:  # noqa: ARG001 - the role
+def here_already(import_id: Id, order: ImportListing, services: Having, person: Anyone) -> HereView:  # noqa: ARG001 - the role
     """Return which of these files need not be sent."""
     return HereView(numbers=tuple(services.imports.here_already(import_id, list(map(_listed, order.files)))))
 
 
 @router.put("/v1/imports/{import_id}/files")
 async def receive_file(
-    import_id: str,
+    import_id: Id,
     request: Request,
     services: Having,
     person: Anyone,  # noqa: ARG001 - the role
@@ -104,7 +104,7 @@ async def receive_file(
 
 
 @router.post("/v1/imports/{import_id}/end")
-def end_import(import_id: str, order: ImportEnd, services: Having, person: Anyone) -> ImportView:
+def end_import(import_id: Id, order: ImportEnd, services: Having, person: Anyone) -> ImportView:
     """Say that all was sent that could be read."""
     services.imports.finish(import_id, order.sent, order.unreadable, person.name)
     return _import_view(services.imports.state(import_id))
@@ -167,14 +167,14 @@ def _import_view(state: ImportState) -> ImportView:
 
 
 @router.post("/v1/studies/{study_id}/export")
-def export_study(study_id: str, services: Having, person: Clinician) -> ExportView:
+def export_study(study_id: Id, services: Having, person: Clinician) -> ExportView:
     """Return what there is to fetch of a study, and note who asked: its originals say who the patient is."""
     return export_desk.export(services, study_id, person)
 
 
 @router.get("/v1/studies/{study_id}/originals/{sha256}", response_class=StreamingResponse)
 def get_original(
-    study_id: str,
+    study_id: Id,
     sha256: Sha256,
     request: Request,
     services: Having,
@@ -187,14 +187,14 @@ def get_original(
 
 
 @router.post("/v1/studies/{study_id}/export/deidentified")
-def deidentify_study(study_id: str, services: Having, person: Clinician) -> CopiesView:
+def deidentify_study(study_id: Id, services: Having, person: Clinician) -> CopiesView:
     """Make de-identified copies of a study, return what there is to fetch of them, and note who asked."""
     return export_desk.deidentify(services, study_id, person)
 
 
 @router.get("/v1/studies/{study_id}/copies/{sha256}", response_class=StreamingResponse)
 def get_copy(
-    study_id: str,
+    study_id: Id,
     sha256: Sha256,
     request: Request,
     services: Having,

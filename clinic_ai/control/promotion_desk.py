@@ -60,7 +60,10 @@ def run_canary(order: CanaryOrder, models: Administrators) -> CanaryResult:
 
 @router.get("/record")
 def get_record(
-    plugin: str, models: Clinicians, name: Annotated[str, Query()], version: Annotated[str, Query()]
+    plugin: Annotated[str, Query(max_length=200)],
+    models: Clinicians,
+    name: Annotated[str, Query(max_length=200)],
+    version: Annotated[str, Query(max_length=200)],
 ) -> PromotionRecord:
     """Return what stands behind a model, its promotion or the plan of it."""
     return models.model_record(plugin, name, version)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from clinic_ai.control.client import Client, segment
+from collections.abc import Sequence
+
+from clinic_ai.control.client import Client, all_pages, page_query, segment
+from clinic_ai.control.pages import QuestionPage
 from clinic_ai.control.question_views import AskedView, AskOrder
 
 ASK_S = 4200.0
@@ -18,4 +21,10 @@ class QuestionClient(Client):
 
     def questions(self, study_id: str) -> list[AskedView]:
         """Return the questions that were asked about a study. Raise NotFound or NotAllowed."""
-        return self._get(f"/v1/studies/{segment(study_id, 'study')}/questions", list[AskedView])
+
+        def fetch(before: str | None) -> tuple[Sequence[AskedView], str | None]:
+            path = f"/v1/studies/{segment(study_id, 'study')}/questions"
+            page = self._get(path, QuestionPage, page_query(before))
+            return page.questions, page.next_before
+
+        return list(all_pages(fetch))

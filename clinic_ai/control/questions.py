@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from clinic_ai.control.asking import Anyone, Content, Having, content
+from clinic_ai.control.asking import Anyone, Content, Having, Id, content
+from clinic_ai.control.pages import QuestionPage
+from clinic_ai.control.paging import Before, Limit, page_of
 from clinic_ai.control.question_views import AskedView, AskOrder
 from clinic_ai.domain import AskedQuestion, Audience
 
@@ -16,7 +18,7 @@ router = APIRouter(prefix="/v1/studies", tags=["questions"])
 
 
 @router.post("/{study_id}/questions")
-def ask(study_id: str, order: AskOrder, services: Having, person: Anyone, request: Request) -> AskedView:
+def ask(study_id: Id, order: AskOrder, services: Having, person: Anyone, request: Request) -> AskedView:
     """Answer a question about one image of a study; it is recorded, and who asked it."""
     audience = Audience(order.audience)
     if audience is Audience.CLINICIAN:
@@ -33,9 +35,16 @@ def ask(study_id: str, order: AskOrder, services: Having, person: Anyone, reques
 
 
 @router.get("/{study_id}/questions")
-def get_questions(study_id: str, services: Having, person: Content) -> list[AskedView]:  # noqa: ARG001 - the role
+def get_questions(
+    study_id: Id,
+    services: Having,
+    person: Content,  # noqa: ARG001 - the role
+    limit: Limit = 100,
+    before: Before = None,
+) -> QuestionPage:
     """Return the questions that were asked about a study, oldest first."""
-    return [_view(asked) for asked in services.questions.asked_of(study_id)]
+    rows, goes_on = page_of(services.questions.asked_of(study_id), limit, before, lambda asked: asked.question_id)
+    return QuestionPage(questions=tuple(map(_view, rows)), next_before=goes_on)
 
 
 def _view(asked: AskedQuestion) -> AskedView:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from clinic_ai.control.client import LONG_S, Client, segment
+from clinic_ai.control.client import LONG_S, MAX_PAGE, Client, all_pages, page_query, segment
+from clinic_ai.control.pages import ReviewPage
 from clinic_ai.control.review_views import (
     AcceptReview,
     AmendReview,
@@ -32,8 +33,21 @@ class ReviewClient(Client):
     """Talks to the daemon of one home about reviews; raises what ``Client`` raises."""
 
     def reviews(self, limit: int) -> list[ReviewRow]:
-        """Return what waits for a person."""
-        return self._get("/v1/reviews", list[ReviewRow], {"limit": limit})
+        """Return what waits for a person, ``limit`` at most."""
+        return list(self.reviews_page(limit=limit).reviews)
+
+    def all_reviews(self) -> Iterator[ReviewRow]:
+        """Yield everything that waits for a person."""
+
+        def fetch(before: str | None) -> tuple[Sequence[ReviewRow], str | None]:
+            page = self.reviews_page(before=before)
+            return page.reviews, page.next_before
+
+        return all_pages(fetch)
+
+    def reviews_page(self, *, limit: int = MAX_PAGE, before: str | None = None) -> ReviewPage:
+        """Return one page of what waits for a person. Raise NotFound."""
+        return self._get("/v1/reviews", ReviewPage, page_query(before, limit))
 
     def signers(self) -> SignersView:
         """Return the names that results are signed with here. Raise NotAllowed."""

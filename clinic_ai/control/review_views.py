@@ -95,6 +95,7 @@ class ReviewView(View):
     """An artefact as a reviewer reads it; ``digest`` stands for just these words and has to come with a decision.
 
     ``withheld`` are ids of statements that the guard keeps back even from review; ``decisions`` tell why.
+    ``original_decisions`` are what the guard said when the software alone spoke: why the artefact is held.
     """
 
     row: ReviewRow
@@ -104,6 +105,7 @@ class ReviewView(View):
     statements: tuple[Released, ...]
     withheld: tuple[str, ...]
     decisions: tuple[DecisionRow, ...]
+    original_decisions: tuple[DecisionRow, ...] = ()
     marks: tuple[str, ...]
     findings: tuple[FindingRow, ...]
     digest: str

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from clinic_ai.control.asking import Clinician, Having
+from clinic_ai.control.asking import Clinician, Having, Id
+from clinic_ai.control.pages import ReviewPage
+from clinic_ai.control.paging import Before, Limit, no_such_row
 from clinic_ai.control.people import Peer, Person, stands_for_nobody
 from clinic_ai.control.review_views import (
     AcceptReview,
@@ -24,7 +26,7 @@ from clinic_ai.control.review_views import (
 )
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import DecisionRow, DoneView
-from clinic_ai.domain import Artefact, Finding, Study
+from clinic_ai.domain import Artefact, Finding, GuardVerdict, Study
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
 from clinic_ai.errors import NotAllowed
 from clinic_ai.ingest.urgency import sentence
@@ -36,16 +38,27 @@ from clinic_ai.store import studies
 
 router = APIRouter(prefix="/v1/reviews", tags=["reviews"])
 
-MAX_QUEUE = 1000
-
 
 @router.get("")
-def get_reviews(services: Having, limit: Annotated[int, Query(ge=1, le=MAX_QUEUE)] = 100) -> list[ReviewRow]:
+def get_reviews(services: Having, limit: Limit = 100, before: Before = None) -> ReviewPage:
     """Return what waits for a person: held artefacts first, then the oldest; no words."""
-    waiting = services.reviews.queue(limit)
+    found, goes_on = services.reviews.queue(limit, None if before is None else _place(before))
     with services.database.read() as connection:
-        about = studies.of_versions(connection, [(artefact.study_id, artefact.version) for artefact in waiting])
-    return [_row(artefact, about[artefact.study_id, artefact.version]) for artefact in waiting]
+        about = studies.of_versions(connection, [(artefact.study_id, artefact.version) for artefact in found])
+    return ReviewPage(
+        reviews=tuple(_row(artefact, about[artefact.study_id, artefact.version]) for artefact in found),
+        next_before=None if goes_on is None else "~".join(map(str, goes_on)),
+    )
+
+
+def _place(words: str) -> stored.Place:
+    """Return where a page ended. Raise NotFound if that is no place of the queue."""
+    state, _, rest = words.partition("~")
+    made, _, artefact_id = rest.partition("~")
+    try:
+        return state, float(made), artefact_id
+    except ValueError:
+        raise no_such_row() from None
 
 
 @router.get("/signers")
@@ -62,7 +75,7 @@ def get_signers(services: Having, person: Clinician) -> SignersView:
 
 @router.get("/{artefact_id}")
 def get_review(
-    artefact_id: str,
+    artefact_id: Id,
     services: Having,
     person: Clinician,
     request: Request,
@@ -81,10 +94,8 @@ def get_review(
         signer=signer,
         statements=shown.said,
         withheld=shown.withheld,
-        decisions=tuple(
-            DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason, statement_id=d.statement_id)
-            for d in shown.verdict.decisions
-        ),
+        decisions=_decisions(shown.verdict),
+        original_decisions=_decisions(shown.artefact.verdict),
         marks=shown.verdict.marks,
         findings=tuple(_finding(finding) for finding in shown.material.findings),
         digest=shown.digest,
@@ -104,13 +115,13 @@ def get_review(
 
 
 @router.post("/{artefact_id}/accept")
-def accept(artefact_id: str, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
+def accept(artefact_id: Id, order: AcceptReview, services: Having, person: Clinician) -> DoneView:
     """Sign an artefact as it was shown."""
     return _decide(services, person, artefact_id, ReviewDecision.ACCEPT, order)
 
 
 @router.post("/{artefact_id}/amend")
-def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinician) -> DoneView:
+def amend(artefact_id: Id, order: AmendReview, services: Having, person: Clinician) -> DoneView:
     """Sign an artefact in other words."""
     return _decide(
         services,
@@ -125,7 +136,7 @@ def amend(artefact_id: str, order: AmendReview, services: Having, person: Clinic
 
 
 @router.post("/{artefact_id}/reject")
-def reject(artefact_id: str, order: RejectReview, services: Having, person: Clinician) -> DoneView:
+def reject(artefact_id: Id, order: RejectReview, services: Having, person: Clinician) -> DoneView:
     """Let nothing of an artefact go out."""
     return _decide(
         services,
@@ -139,7 +150,7 @@ def reject(artefact_id: str, order: RejectReview, services: Having, person: Clin
 
 
 @router.post("/{review_id}/consent")
-def consent(review_id: str, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
+def consent(review_id: Id, order: ConsentOrder, services: Having, person: Clinician) -> DoneView:
     """Say whether models may learn from a review."""
     with services.database.write() as connection:
         stored.set_consent(connection, review_id, order.consent, person.name)
@@ -186,6 +197,13 @@ def _subject(material: Material) -> SubjectRow:
         study_dates=tuple(filter(None, dates)),
         modalities=facts.modalities,
         body_parts=facts.body_parts,
+    )
+
+
+def _decisions(verdict: GuardVerdict) -> tuple[DecisionRow, ...]:
+    return tuple(
+        DecisionRow(rule=d.rule, action=d.action.value, reason=d.reason, statement_id=d.statement_id)
+        for d in verdict.decisions
     )
 
 

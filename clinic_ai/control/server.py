@@ -17,6 +17,7 @@ from anyio import to_thread
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from clinic_ai.control.app import create_app
+from clinic_ai.control.pace import Pace
 from clinic_ai.control.people import peer_of
 from clinic_ai.control.services import Services
 from clinic_ai.control.sockets import bind
@@ -71,10 +72,10 @@ class _Server(uvicorn.Server):
 class ControlServer:
     """The API on ``run/control.sock`` and ``run/monitor.sock`` of a home."""
 
-    def __init__(self, home: Home, services: Services, *, group: str = "") -> None:
+    def __init__(self, home: Home, services: Services, *, group: str = "", pace: Pace | None = None) -> None:
         self._home = home
         self._group = group
-        self._app = create_app(services)
+        self._app = create_app(services, pace)
         self._servers = [
             (home.control_socket, self._server_of(readonly=False)),
             (home.monitor_socket, self._server_of(readonly=True)),

@@ -48,6 +48,7 @@ from clinic_ai.results.reviewing import Shown
 from clinic_ai.routing import Routing
 from clinic_ai.settings import Settings
 from clinic_ai.store.database import Database
+from clinic_ai.store.reviews import Place
 from clinic_ai.tasks import CaseReport, DeidentifiedFile, GuardSubject, PackInfo
 from clinic_ai.training.starting import Bases
 
@@ -118,8 +119,8 @@ class CanaryPort(Protocol):
 class DatasetsPort(Protocol):
     """What people may ask of frozen datasets."""
 
-    def list_datasets(self) -> Sequence[Any]:
-        """Return all datasets, newest first, as ``dataset_views.row_of`` takes them."""
+    def list_datasets(self, limit: int | None = None, before: str | None = None) -> Sequence[Any]:
+        """Return datasets, newest first, as ``dataset_views.row_of`` takes them. Raise NotFound."""
 
     def show(self, dataset_id: str) -> Any:
         """Return all that is known of a dataset, as ``dataset_views.view_of`` takes it. Raise NotFound."""
@@ -135,8 +136,11 @@ class RunsPort(Protocol):
     def datasets(self) -> DatasetsPort:
         """The frozen datasets."""
 
-    def list_runs(self) -> Sequence[Any]:
-        """Return all runs, with the attributes of ``views.RunRow``."""
+    def list_runs(self, limit: int | None = None, before: str | None = None) -> Sequence[Any]:
+        """Return runs, newest first, with the attributes of ``views.RunRow``. Raise NotFound."""
+
+    def living(self) -> Sequence[Any]:
+        """Return the runs that are at work or go on by themselves, with these attributes."""
 
     def start(
         self,
@@ -259,8 +263,8 @@ class DecisionsPort(Protocol):
 class ReviewsPort(Protocol):
     """What people may ask and decide about results that wait for them."""
 
-    def queue(self, limit: int) -> Sequence[Artefact]:
-        """Return what waits for a person."""
+    def queue(self, limit: int, after: Place | None = None) -> tuple[Sequence[Artefact], Place | None]:
+        """Return what waits for a person, and what continues the queue."""
 
     def name_of(self, user: str, wanted: str | None) -> str:
         """Return the name a person signs with. Raise NotAllowed."""

@@ -92,12 +92,16 @@ class Reviews:
         self._settings = settings
         self._wake = wake
 
-    def queue(self, limit: int) -> list[Artefact]:
-        """Return what waits for a person, held artefacts first, then the oldest; metadata, no words."""
+    def queue(self, limit: int, after: reviews.Place | None = None) -> tuple[list[Artefact], reviews.Place | None]:
+        """Return what waits for a person, held artefacts first, then the oldest; metadata, no words.
+
+        What was returned last continues the queue as ``after``; None at its end.
+        """
         with self._database.read() as connection:
-            found = reviews.waiting(connection, limit)
+            found = reviews.waiting(connection, limit, after)
             decided = reviews.reviewed_ids(connection, [artefact.artefact_id for artefact in found])
-        return [artefact for artefact in found if artefact.artefact_id not in decided]
+        goes_on = reviews.place_of(found[-1]) if len(found) == limit else None
+        return [artefact for artefact in found if artefact.artefact_id not in decided], goes_on
 
     def name_of(self, user: str, wanted: str | None) -> str:
         """Return the name a person signs with: one of ``review.reviewers``, or that of the Unix user.

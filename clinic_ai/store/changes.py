@@ -60,7 +60,7 @@ def about(connection: Connection, subjects: Sequence[str], *, since: float, limi
 
 def _first_since(connection: Connection, at: float) -> int:
     """Return the number from which rows are as young as that, by halving: the audit has no index of its times."""
-    low, high = 0, last_seq(connection)
+    low, high = 0, last_seq(connection) + 1
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(select(audit.c.at).where(audit.c.seq >= middle).order_by(audit.c.seq).limit(1)).first()

@@ -168,11 +168,15 @@ def all_images(connection: Connection) -> frozenset[str]:
     return frozenset(example["sha256"] for text in documents for example in json.loads(text)["examples"])
 
 
-def list_datasets(connection: Connection) -> list[DatasetView]:
-    """Return all datasets, newest first."""
+def list_datasets(connection: Connection, limit: int | None = None, before: str | None = None) -> list[DatasetView]:
+    """Return all datasets, newest first; or ``limit`` of them, after ``before``. Raise NotFound if that is none."""
     used = _runs_of(connection)
     query = select(datasets).order_by(datasets.c.created_at.desc(), datasets.c.dataset_id)
-    return [_view(row, used) for row in connection.execute(query)]
+    if before is not None:
+        at = get_view(connection, before).created_at
+        later = (datasets.c.created_at == at) & (datasets.c.dataset_id > before)
+        query = query.where((datasets.c.created_at < at) | later)
+    return [_view(row, used) for row in connection.execute(query.limit(limit))]
 
 
 def find_view(connection: Connection, dataset_id: str) -> DatasetView | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, literal_column, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal_column, or_, select, tuple_
 
 from clinic_ai.domain import ArtefactState, GuardAction, JobKind, JobState, QueueSort, Study, StudyState
 from clinic_ai.store import critical
@@ -104,17 +104,14 @@ def look(
     """
     alarming = {alert.study_id for alert in critical.open_critical(connection)}
     rank = _rank(alarming)
-    query = (
-        select(_NUMBER)
-        .where(studies.c.state.in_(_SHOWN), *_having(words, rank))
-        .order_by(rank.desc(), *_order(sort, reverse=reverse))
-    )
-    numbers = list(connection.execute(query).scalars())
+    having = (studies.c.state.in_(_SHOWN), *_having(words, rank))
+    everything = select(_NUMBER).where(*having).order_by(rank.desc(), *_order(sort, reverse=reverse))
+    numbers = list(connection.execute(everything.limit(limit).offset(offset)).scalars())
     return Page(
-        rows=_rows(connection, numbers[offset : offset + limit], alarming),
+        rows=_rows(connection, numbers, alarming),
         offset=offset,
-        total=len(numbers),
-        place=None if study_id is None else _place(connection, study_id, version, numbers),
+        total=connection.execute(select(func.count()).select_from(studies).where(*having)).scalar_one(),
+        place=None if study_id is None else _place(connection, study_id, version, everything, numbers, offset),
     )
 
 
@@ -167,13 +164,26 @@ def _saying(word: str, rank: ColumnElement[int]) -> Iterator[ColumnElement[bool]
             yield is_so
 
 
-def _place(connection: Connection, study_id: str, version: int | None, numbers: Sequence[int]) -> int | None:
-    """Return where this version of a study stands, or else the newest that stands there."""
+def _place(
+    connection: Connection,
+    study_id: str,
+    version: int | None,
+    everything: Select[Any],
+    numbers: Sequence[int],
+    offset: int,
+) -> int | None:
+    """Return where this version of a study stands, or else the newest that stands there.
+
+    ``numbers`` stand from ``offset`` on: where it is among them, the others need not be sorted.
+    """
     query = select(studies.c.version, _NUMBER).where(studies.c.study_id == study_id)
     of_version = {row[0]: row[1] for row in connection.execute(query)}
+    if version in of_version and of_version[version] in numbers:
+        return offset + numbers.index(of_version[version])
+    standing = list(connection.execute(everything).scalars())
     for one in (version, *sorted(of_version, reverse=True)):
-        if one in of_version and of_version[one] in numbers:
-            return numbers.index(of_version[one])
+        if one in of_version and of_version[one] in standing:
+            return standing.index(of_version[one])
     return None
 
 

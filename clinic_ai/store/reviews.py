@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Integer, Row, func, insert, literal, literal_column, or_, select, tuple_, update
 
 from clinic_ai.domain import Artefact, ArtefactState, Audience, JobState, PatientIdentity, Presence, Word, new_id
 from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
@@ -110,14 +110,23 @@ def standing_review(connection: Connection, artefact_id: str) -> Review | None:
     return None if row is None else _review(row)
 
 
-def waiting(connection: Connection, limit: int) -> list[Artefact]:
-    """Return the artefacts that wait for a person, held ones first, then the oldest."""
+Place = tuple[str, float, str]
+"""Where an artefact stands among those that wait: its state, when it was made, and its id."""
+
+
+def place_of(artefact: Artefact) -> Place:
+    """Return where an artefact stands among those that wait."""
+    return artefact.state.value, artefact.created_at, artefact.artefact_id
+
+
+def waiting(connection: Connection, limit: int, after: Place | None = None) -> list[Artefact]:
+    """Return the artefacts that wait for a person, held ones first, then the oldest; those after a place if given."""
+    order = (artefacts.c.state, artefacts.c.created_at, artefacts.c.artefact_id)
     query = (
-        select(artefacts)
-        .where(artefacts.c.state.in_([state.value for state in WAITING]))
-        .order_by(artefacts.c.state, artefacts.c.created_at, artefacts.c.artefact_id)
-        .limit(limit)
+        select(artefacts).where(artefacts.c.state.in_([state.value for state in WAITING])).order_by(*order).limit(limit)
     )
+    if after is not None:
+        query = query.where(tuple_(*order) > tuple_(*map(literal, after)))
     return [artefact_of_row(connection, row) for row in connection.execute(query).all()]
 
 

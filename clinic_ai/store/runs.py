@@ -130,10 +130,21 @@ def get_run(connection: Connection, run_id: str) -> RunView:
     return _view(row)
 
 
-def list_runs(connection: Connection) -> list[RunView]:
-    """Return all runs, newest first."""
+def list_runs(connection: Connection, limit: int | None = None, before: str | None = None) -> list[RunView]:
+    """Return all runs, newest first; or ``limit`` of them, after the one ``before``. Raise NotFound if that is none."""
     query = select(runs).order_by(runs.c.created_at.desc(), runs.c.run_id)
-    return [_view(row) for row in connection.execute(query)]
+    if before is not None:
+        at = get_run(connection, before).created_at
+        query = query.where(or_(runs.c.created_at < at, (runs.c.created_at == at) & (runs.c.run_id > before)))
+    return [_view(row) for row in connection.execute(query.limit(limit))]
+
+
+def living(connection: Connection) -> list[RunView]:
+    """Return the runs that are at work or go on by themselves, newest first."""
+    states_of_life = (RunState.PLANNED.value, RunState.RUNNING.value, RunState.PAUSED.value)
+    query = select(runs).where(runs.c.state.in_(states_of_life)).order_by(runs.c.created_at.desc(), runs.c.run_id)
+    found = [_view(row) for row in connection.execute(query)]
+    return [run for run in found if run.state is RunState.RUNNING or run.goes_on]
 
 
 def next_planned(connection: Connection) -> RunView | None:

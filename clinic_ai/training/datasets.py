@@ -290,10 +290,10 @@ class Datasets:
         )
         return found.model_copy(update={"problems": (changed, *found.problems)})
 
-    def list_datasets(self) -> list[DatasetView]:
-        """Return all datasets, newest first."""
+    def list_datasets(self, limit: int | None = None, before: str | None = None) -> list[DatasetView]:
+        """Return all datasets, newest first; or ``limit`` of them, after ``before``. Raise NotFound if that is none."""
         with self._database.read() as connection:
-            return store.list_datasets(connection)
+            return store.list_datasets(connection, limit, before)
 
     def _intact(self, sha256: str) -> bool:
         return self._objects.has(sha256) and self._objects.verify(sha256)

@@ -261,10 +261,15 @@ class Runs:
 
     # ------------------------------------------------------------ what is told
 
-    def list_runs(self) -> list[RunView]:
-        """Return all runs, newest first."""
+    def list_runs(self, limit: int | None = None, before: str | None = None) -> list[RunView]:
+        """Return all runs, newest first; or ``limit`` of them, after ``before``. Raise NotFound if that is none."""
         with self._database.read() as connection:
-            return store.list_runs(connection)
+            return store.list_runs(connection, limit, before)
+
+    def living(self) -> list[RunView]:
+        """Return the runs that are at work or go on by themselves, newest first."""
+        with self._database.read() as connection:
+            return store.living(connection)
 
     def get(self, run_id: str) -> RunView:
         """Return a run. Raise NotFound if there is none of that id."""

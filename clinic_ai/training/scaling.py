@@ -27,8 +27,6 @@ _SPEC = ChildSpec(
     environment=(("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")),
 )
 _TIMEOUT_S = 300.0
-_PATIENCE_S = 60.0
-"""How long a forecast waits for another one."""
 _JOULES_PER_KWH = 3.6e6
 _DAY_S = 86400.0
 _CODES_OF_THE_CHILD = frozenset({"child_raised", "no_such_method", "bad_params", "answer_too_large"})
@@ -47,7 +45,7 @@ class Forecasts:
     def of_run(self, run_id: str, wish: ForecastWish) -> CostedForecast:
         """Return the forecast of a run, from its history so far.
 
-        Raise NotFound, InputError if no law can be fitted to its loss, Conflict while others are being made, ChildError
+        Raise NotFound, InputError if no law can be fitted to its loss, Conflict while another is being made, ChildError
         if the child fails.
         """
         with self._database.read() as connection:
@@ -55,8 +53,8 @@ class Forecasts:
             spent = expenses.of_run(connection, run_id)
         curve = curve_of_run(run, self._home.runs / run_id)
         rates = rates_of(wish, self._budget(), known=_rates_of_run(run, spent, curve, self._budget()))
-        if not self._making.acquire(timeout=_PATIENCE_S):
-            raise Conflict("Other forecasts are being made.", remedy="Try again in a minute.")
+        if not self._making.acquire(blocking=False):  # each takes a child of 2 GiB, and anybody may ask for one
+            raise Conflict("Another forecast is being made.", remedy="Try again in a minute.")
         try:
             return costed(self._crew, curve, wish, rates)
         finally:

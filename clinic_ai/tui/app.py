@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, TextIO, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TextIO, TypeVar, cast
 
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette, Provider
 from textual.containers import Container
 from textual.css.query import NoMatches
 from textual.events import Resize
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
@@ -24,6 +28,8 @@ from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
 from clinic_ai.tui.feed import Connect, Feed, Fetch, Lost, Picture
 from clinic_ai.tui.header import alerts_text, header_text, places_text
+from clinic_ai.tui.looks import LOOKS, NoColour
+from clinic_ai.tui.preferences import Preferences, preferences_path
 from clinic_ai.tui.views import PLACES, Place
 
 if TYPE_CHECKING:
@@ -36,6 +42,12 @@ WIDE = 120
 """Columns from which details stand beside lists."""
 
 Answer = TypeVar("Answer")
+
+
+def _commands() -> type[Provider]:
+    from clinic_ai.tui.palette import Commands
+
+    return Commands
 
 
 class _Wished:
@@ -52,15 +64,23 @@ class ClinicApp(App[None]):
 
     TITLE = "clinic-ai"
     CSS_PATH = "style.tcss"
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_commands}
+    ENABLE_COMMAND_PALETTE = False  # its key is one of ours, so that it may be another
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(
-                place.key, f"go('{place.name}')", place.title, show=False, id=f"go.{place.name}", tooltip=place.purpose
+                place.key,
+                f"go('{place.name}')",
+                place.title,
+                show=False,
+                id=f"go.{place.name}",
+                tooltip=f"{place.title}: {place.purpose}",
             )
             for place in PLACES
         ),
         Binding("p", "freeze", "Freeze", show=False, id="freeze", tooltip="Let the screen stand still, or go on"),
         Binding("y", "copy", "Copy", show=False, id="copy", tooltip="Copy what is under the cursor"),
+        Binding("ctrl+p", "find", "Find", show=False, id="find", tooltip="Find something to do by its name"),
         Binding("question_mark", "help", "Help", id="help", tooltip="Keys, states and what they mean"),
         Binding("q", "quit", "Quit", id="quit", tooltip="Close this screen; the appliance goes on"),
     ]
@@ -79,14 +99,27 @@ class ClinicApp(App[None]):
         monitor: bool = False,
         clock: Callable[[], float] = time.time,
         connect: Connect | None = None,
+        preferences: Preferences | None = None,
     ) -> None:
         super().__init__()
+        self.preferences = preferences if preferences is not None else Preferences()
+        for look in LOOKS.values():
+            self.register_theme(look.theme)
+        self.theme = self.preferences.theme
+        self._no_colour = NoColour()
+        self.no_color = self.no_color or os.environ.get("TERM") == "dumb"
+        self.keys: Mapping[str, str] = {}
+        """Keys this person chose, by the id of what they do; without those that cannot be."""
         self.clock = clock
         self.connect = connect if connect is not None else lambda: _client(home, monitor=monitor)
         self._feed = Feed(self.connect, tell=self._tell)
         self.status: StatusView | None = None
         self._status_at = 0.0
         self.linked = False
+        self.lost: ClinicError | None = None
+        """Why the daemon did not answer the last time; None if it did."""
+        self.answered = ""
+        """The name of the view that was given an answer last."""
         self._asked = False
         self._note = ""
         self.frozen = False
@@ -121,10 +154,23 @@ class ClinicApp(App[None]):
 
     async def _begin(self) -> None:
         """Open the first screen; start the clock and the feed."""
+        if self.preferences.keys:
+            self._take_keys()
+        for problem in self.preferences.problems:
+            self.notify(problem, severity="warning", timeout=15, markup=False)
         if not self._views:
             await self._open(self._place)
         self.set_interval(1.0, self._tick)
         self._feed.start()
+
+    def _take_keys(self) -> None:
+        """Give the orders the keys this person chose; say which cannot be."""
+        from clinic_ai.tui.keys import settled
+
+        self.keys, problems = settled(self.preferences.keys)
+        self.set_keymap(self.keys)
+        for problem in problems:
+            self.notify(f"{preferences_path()}: {problem}", severity="warning", timeout=15, markup=False)
 
     def on_unmount(self) -> None:
         """Fetch no more."""
@@ -138,7 +184,37 @@ class ClinicApp(App[None]):
     def _arrange(self, width: int) -> None:
         self.query_one("#body").set_class(width >= WIDE, "wide")
 
+    # ------------------------------------------------------------ colours
+
+    @property
+    def ansi_theme(self) -> TerminalTheme:
+        """What the names of colours look like in this theme."""
+        look = LOOKS.get(self.theme)
+        return super().ansi_theme if look is None else look.names
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what every line goes through before it is shown."""
+        return [self._no_colour] if self.no_color else super().get_line_filters()
+
+    async def choose_look(self) -> None:
+        """Ask for other colours."""
+        from clinic_ai.tui.screens import Choose
+
+        def chosen(name: str | None) -> None:
+            if name is not None:
+                self.theme = name
+                self.notify(f'theme = "{name}" in {preferences_path()} keeps it.', markup=False)
+
+        self.push_screen(
+            Choose("Which colours?", [(name, f"{name}: {look.purpose}") for name, look in LOOKS.items()]), chosen
+        )
+
     # ------------------------------------------------------------ the screens
+
+    @property
+    def place(self) -> Place:
+        """Where one is: the screen in front, by its key, title and purpose."""
+        return self._place
 
     @property
     def view(self) -> ClinicView | None:
@@ -203,7 +279,7 @@ class ClinicApp(App[None]):
         return self.linked, None if status is None else status.role, status is not None and status.may_change
 
     def _find(self, picture: Picture) -> None:
-        self.linked = True
+        self.linked, self.lost = True, None
         self.status, self._note = picture.status, picture.note
         if self.frozen:
             return
@@ -219,9 +295,10 @@ class ClinicApp(App[None]):
             view.refuse(picture.refusal)
         elif picture.answer is not None:
             view.show(picture.answer)
+        self.answered = view.NAME
 
     def _lose(self, lost: Lost) -> None:
-        self.linked = False
+        self.linked, self.lost = False, ClinicError(lost.sentence, remedy=lost.remedy)
         if self.frozen:
             return
         since = ""
@@ -276,8 +353,7 @@ class ClinicApp(App[None]):
 
     def may_order(self, needed: Role) -> bool:
         """Return whether this person may do here what ``needed`` permits, now."""
-        status = self.status
-        return status is not None and self.linked and status.may_change and status.role.covers(needed)
+        return not self.why_not(needed)
 
     def action_freeze(self) -> None:
         """Let the screen stand still, or go on."""
@@ -291,7 +367,32 @@ class ClinicApp(App[None]):
         words = self.view.copied() if self.view is not None else ""
         if words:
             self.copy_to_clipboard(words)
-            self.notify("Copied.")
+            self.notify(f"Copied, if your terminal takes it: {shortened(words)}", markup=False)
+        else:
+            self.notify("There is nothing to copy here.")
+
+    def action_find(self) -> None:
+        """Find something to do by its name."""
+        if not CommandPalette.is_open(cast("App[object]", self)):
+            self.push_screen(CommandPalette(placeholder="What do you want to do?"))
+
+    def why_not(self, needed: Role) -> str:
+        """Return why this person may not do what ``needed`` permits, now; empty if they may."""
+        status = self.status
+        if status is None or not self.linked:
+            return "the daemon does not answer"
+        if not status.may_change:
+            return "this is the read-only socket"
+        return "" if status.role.covers(needed) else f"needs the role {needed.value}; yours is {status.role.value}"
+
+    async def action_quit(self) -> None:
+        """Close, unless something that was typed would be lost."""
+        from clinic_ai.tui.screens import Unsaved
+
+        if any(isinstance(screen, Unsaved) and screen.unsaved for screen in self.screen_stack):
+            self.notify("Your words are not signed yet. Sign them (Ctrl+S) or leave them (Escape) first.")
+            return
+        await super().action_quit()
 
     def action_help(self) -> None:
         """Show the help."""
@@ -331,6 +432,12 @@ def _client(home: Home, *, monitor: bool) -> AbstractContextManager[TerminalClie
     from clinic_ai.control.terminal_client import TerminalClient
 
     return TerminalClient(home, monitor=monitor)
+
+
+def shortened(words: str, room: int = 60) -> str:
+    """Return words on one line that is not longer than ``room``."""
+    line = " ".join(words.split())
+    return line if len(line) <= room else f"{line[: room - 1]}…"
 
 
 def _load_all() -> None:

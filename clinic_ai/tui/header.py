@@ -46,7 +46,7 @@ def header_text(
     who = role if status is None or status.may_change else f"{role}, read-only"
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     for right in (f"{who}  {clock}" if who else clock, clock, ""):
-        left = _fitting(parts, width - len(right) - 1)
+        left = _fitting(parts, width - len(right) - 2)
         if left is not None:
             break
     else:

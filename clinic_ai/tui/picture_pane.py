@@ -10,14 +10,14 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.events import Resize
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
+from clinic_ai.control.client import NoDaemon
 from clinic_ai.control.preview_views import PreviewView
 from clinic_ai.control.study_views import SeriesView
-from clinic_ai.errors import Conflict
+from clinic_ai.errors import ClinicError, Conflict
 from clinic_ai.previewing import MAX_COLUMNS, MAX_ROWS, MIN_SIDE
 from clinic_ai.tui.picture_feed import Came, PictureFeed, Want
 from clinic_ai.tui.pixels import Pixels
@@ -31,7 +31,7 @@ CINE_S = 1 / 6
 """Time from one picture of a cine to the next; over a slow line it takes as long as it takes."""
 
 
-class PicturePane(Container):
+class PicturePane(Container, can_focus=True):
     """One picture of a study. ``watched`` says whether anybody sees it: else nothing is fetched and nothing plays.
 
     The words below a picture have a height of their own: else it would be made anew for each that has more of them.
@@ -39,6 +39,9 @@ class PicturePane(Container):
 
     DEFAULT_CSS = """
     PicturePane { border: round $primary; padding: 0; }
+    PicturePane:focus { border: round $accent; }
+    PicturePane Pixels { display: none; }
+    PicturePane.shown Pixels { display: block; }
     PicturePane #caption { height: auto; max-height: 6; padding: 0 1; }
     PicturePane.shown #caption { height: 4; }
     """
@@ -58,6 +61,7 @@ class PicturePane(Container):
         self._shown: PreviewView | None = None
         self._asked: Want | None = None
         self._failed = False
+        self._hopeless: Looking | None = None
         self._waiting = False
         self._cine: Timer | None = None
         self._feed: PictureFeed | None = None
@@ -105,7 +109,8 @@ class PicturePane(Container):
             looking = replace(looking, stack=first_stack(series), image=1)
         elif looking.image > found.images:
             looking = replace(looking, image=found.images)
-        self._look(replace(looking, key=key), again=self._failed)
+        looking = replace(looking, key=key)
+        self._look(looking, even_so=self._failed)
 
     def say(self, words: Text) -> None:
         """Show words instead of a picture."""
@@ -114,24 +119,35 @@ class PicturePane(Container):
         self._clear(words)
 
     def look_again(self) -> None:
-        """Fetch the picture if it is another now, or the place for it has another size, and somebody sees it."""
+        """Fetch the picture if somebody sees it and it is another now or of another size."""
         if self._looking is not None:
             self._look(self._looking)
 
-    def _look(self, looking: Looking, *, again: bool = False) -> None:
-        self._looking = looking
+    def _look(self, looking: Looking, *, even_so: bool = False) -> None:
+        if looking == self._hopeless:
+            return  # it would end a process each time
+        self._looking, self._hopeless = looking, None
+        if not self._watched():
+            return
+        if self.has_class("shown"):
+            self._ask(even_so=even_so)
+        else:  # picture and words take their places first: else it would be made twice
+            self.add_class("shown")
+            self.call_after_refresh(self._ask, even_so=even_so)
+
+    def _ask(self, *, even_so: bool) -> None:
         size = self.query_one("#pixels", Pixels).size
         columns, rows = min(size.width, MAX_COLUMNS), min(2 * size.height, MAX_ROWS)
-        if not self._watched() or columns < MIN_SIDE or rows < MIN_SIDE or self._feed is None:
+        if self._looking is None or self._looking == self._hopeless or columns < MIN_SIDE or rows < MIN_SIDE:
             return
-        want = Want(looking, columns, rows)
-        if want != self._asked or again:
+        want = Want(self._looking, columns, rows)
+        if self._feed is not None and (want != self._asked or even_so):
             self._asked, self._waiting, self._failed = want, True, False
             self._feed.want(want)
 
-    @on(Resize)
+    @on(Pixels.Room)
     def _resized(self) -> None:
-        self.call_after_refresh(self.look_again)
+        self.look_again()
 
     @on(PictureCame)
     def _take_picture(self, message: PictureCame) -> None:
@@ -142,13 +158,24 @@ class PicturePane(Container):
             self._waiting = False
         if came.picture is not None:
             self._shown = picture = came.picture
-            self.add_class("shown")
             self.query_one("#pixels", Pixels).show(picture.rgb(), picture.columns, picture.rows, picture.edges)
             self._draw_caption()
-        elif came.error is not None and came.want == self._asked and not isinstance(came.error, Conflict):
-            self._failed, self._shown = True, None
-            self._stop_cine()
-            self._clear(Text(f"{came.error.message} {came.error.remedy}", style="bold"))
+        elif came.want == self._asked:
+            self._fail(came.error)
+
+    def _fail(self, error: ClinicError | None) -> None:
+        """Say why there is no picture; while the daemon is gone the last one stays, and comes again with it.
+
+        What cannot be decoded is not tried again until something else is looked at.
+        """
+        self._failed = True
+        self._stop_cine()
+        if error is None or isinstance(error, NoDaemon):
+            return
+        if not isinstance(error, Conflict):
+            self._hopeless = self._looking
+        self._shown = self._asked = None
+        self._clear(Text(f"{error.message} {error.remedy}", style="bold"))
 
     def _clear(self, words: Text) -> None:
         self.query_one("#pixels", Pixels).clear()

@@ -8,6 +8,7 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import RenderResult
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -27,6 +28,9 @@ class Pixels(Widget):
 
     DEFAULT_CSS = "Pixels { width: 1fr; height: 1fr; }"
 
+    class Room(Message):
+        """There is another number of cells to draw in."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rgb = b""
@@ -38,6 +42,10 @@ class Pixels(Widget):
         if (rgb, columns, rows, edges) != (self._rgb, self._columns, self._rows, self._edges):
             self._rgb, self._columns, self._rows, self._edges = rgb, columns, rows, edges
             self.refresh()
+
+    def on_resize(self) -> None:
+        """Say that there is more room, or less."""
+        self.post_message(self.Room())
 
     def clear(self) -> None:
         """Show nothing."""

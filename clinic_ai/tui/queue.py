@@ -138,7 +138,7 @@ class StudyTable(ScrollView, can_focus=True):
         self.cursor = max(min(self._place(page, asked), self.total - 1), 0)
         seen_from_the_top = self.top == 0 and self.cursor < self.height
         if self.cursor != before and not seen_from_the_top:
-            self.scroll_to(y=self.cursor - above, animate=False)
+            self.scroll_to(y=self.cursor - above, animate=False, force=True)
         self._bring_into_sight()
         self._note_selected()
         self.draw()
@@ -160,7 +160,7 @@ class StudyTable(ScrollView, can_focus=True):
         """Go to the top, as what comes is another list; ``keep`` follows the study under the cursor instead."""
         if not keep:
             self._selected, self.cursor = None, 0
-            self.scroll_to(y=0, animate=False)
+            self.scroll_to(y=0, animate=False, force=True)
 
     def tick(self, now: float) -> None:
         """Draw the ages anew."""
@@ -194,9 +194,9 @@ class StudyTable(ScrollView, can_focus=True):
 
     def _bring_into_sight(self) -> None:
         if self.cursor < self.top:
-            self.scroll_to(y=self.cursor, animate=False)
+            self.scroll_to(y=self.cursor, animate=False, force=True)
         elif self.cursor >= self.top + self.height:
-            self.scroll_to(y=self.cursor - self.height + 1, animate=False)
+            self.scroll_to(y=self.cursor - self.height + 1, animate=False, force=True)
 
     def _note_selected(self) -> None:
         row = self.selected

@@ -15,6 +15,9 @@ from clinic_ai.tui.words import HELD, SIGNS, age, modality
 SENTENCE_FROM = 34
 """Columns from which the last one has room for a sentence; else it has the reason in a word or two."""
 
+_SHORT = {"originals_removed": "images removed"}
+"""Reasons that would not fit in their own words."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -108,7 +111,8 @@ def _verdict(row: QueueRow) -> Cell:
 def reason_of(row: QueueRow, width: int) -> str:
     """Return why a study waits, or what is done for it; in a word or two if there is no room for a sentence."""
     if row.wait is not None:
-        return row.wait.sentence if width >= SENTENCE_FROM else row.wait.code.replace("_", " ")
+        code = row.wait.code
+        return row.wait.sentence if width >= SENTENCE_FROM else _SHORT.get(code, code.replace("_", " "))
     if row.at_work:
         return f"{row.at_work[0] or 'the report'} at work"
     if row.turns:

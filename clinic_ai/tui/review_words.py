@@ -18,6 +18,7 @@ SIGNS = {"HELD": ("‖", "bold yellow"), "PRELIMINARY": ("○", "cyan"), "FINAL"
 """Sign and colour of each state of a result."""
 _FINDING_ID = re.compile(r"f_([1-9][0-9]{0,3})")
 _SILENT = frozenset({"allow", ""})
+_STOPS = frozenset({"hold", "block"})
 _BAR = 20
 """Cells of a bar from 0 to 100 %."""
 MOST_CRITICAL = 3
@@ -49,11 +50,11 @@ def row_words(row: ReviewRow) -> str:
 
 def critical_text(found: Sequence[CriticalView], now: float) -> Text:
     """Return the open critical findings, a line each, and what to press."""
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text()
     if not found:
         return text
     many = "1 critical finding" if len(found) == 1 else f"{len(found)} critical findings"
-    text.append(f"▲ {many} that nobody acknowledged: act within … (t acknowledges)", style="bold red")
+    text.append(f"▲ {many} that nobody acknowledged; t does", style="bold red")
     for one in found[:MOST_CRITICAL]:
         text.append(f"\n  {critical_words(one, now)}")
     if len(found) > MOST_CRITICAL:
@@ -66,7 +67,7 @@ def critical_words(one: CriticalView, now: float) -> str:
     told = f"told {one.notices}×" if one.notices else "not told yet"
     escalated = ", escalated" if one.escalated else ""
     waits = age(now - one.raised_at)
-    return f"{one.what} in {one.study_id}: {one.act_within}, open {waits}, {told}{escalated}"
+    return f"{one.what}: act within {one.act_within}, open {waits}, {told}{escalated}; {one.study_id}"
 
 
 # ---------------------------------------------------------------- one result
@@ -76,10 +77,10 @@ def words_text(view: ReviewView, corrections: Mapping[str, Presence]) -> Text:
     """Return whom a result is about and what it says, each statement with the rules and findings it goes with."""
     text = Text()
     text.append(f"{view.subject.patient}\n", style="bold")
-    text.append(f"{view.subject.exam}, {view.subject.dates}\n", style="bright_black")
+    text.append(f"{view.subject.exam}, {view.subject.dates}\n")
     text.append_text(state_text(view.row.state))
     text.append(f" for the {view.row.audience}; the guard said {view.row.action}\n")
-    about = _by_statement(view.decisions)
+    about = _by_statement(view)
     _decisions(text, about.get("", ()), "")
     for one in view.statements:
         text.append(f"\n[{one.statement_id}] ", style="bold cyan")
@@ -143,17 +144,21 @@ def percent(probability: float) -> int:
     return min(99, max(1, round(probability * 100)))
 
 
-def _by_statement(decisions: Iterable[DecisionRow]) -> dict[str, tuple[DecisionRow, ...]]:
+def _by_statement(view: ReviewView) -> dict[str, tuple[DecisionRow, ...]]:
+    """Return by statement why the result is held, and then what the guard says of it as the reviewer's own."""
+    held = [decision for decision in view.original_decisions if decision.action in _STOPS]
+    known = {*(one.statement_id for one in view.statements), *view.withheld}
     found: dict[str, dict[DecisionRow, None]] = {}
-    for decision in decisions:
+    for decision in (*held, *view.decisions):
         if decision.action not in _SILENT:
-            found.setdefault(decision.statement_id, {})[decision] = None
+            # What is said of a statement that is not shown stands with what is said of all.
+            found.setdefault(decision.statement_id if decision.statement_id in known else "", {})[decision] = None
     return {statement_id: tuple(those) for statement_id, those in found.items()}
 
 
 def _decisions(text: Text, decisions: Iterable[DecisionRow], indent: str) -> None:
     for decision in decisions:
-        stops = decision.action in {"hold", "block"}
+        stops = decision.action in _STOPS
         text.append(f"{indent}{'‖' if stops else '·'} {decision.rule}", style="bold yellow" if stops else "yellow")
         text.append(f" ({decision.action}): {decision.reason}\n")
 

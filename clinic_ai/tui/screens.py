@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.dom import DOMNode
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from clinic_ai.tui.view import ClinicView
-from clinic_ai.tui.words import MEANINGS, state_text
+from clinic_ai.tui.help import help_text
 
 if TYPE_CHECKING:
     from clinic_ai.tui.app import ClinicApp
 
+_HELP_WIDTH = 96
+_FRAME = 8
+"""Columns of border, padding and scroll bar."""
+
+
+@runtime_checkable
+class Unsaved(Protocol):
+    """A screen in which something is typed that nobody has yet; the app is not closed over it."""
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is something."""
+
 
 class HelpScreen(ModalScreen[None]):
-    """What the keys of the screen in front do, and what the states mean. Made from the bindings themselves."""
+    """What the keys do, which are missing and why, and what the states mean. Made from the bindings themselves."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "scroll(1)", "Down", id="help.down", tooltip="A line down"),
+        Binding("k,up", "scroll(-1)", "Up", id="help.up", tooltip="A line up"),
+        Binding("space,pagedown", "scroll(20)", "Page", id="help.page", tooltip="A page down"),
+        Binding("g,home", "top", "Top", id="help.top", tooltip="To the beginning"),
+        Binding("G,end", "bottom", "End", id="help.end", tooltip="To the end"),
+        Binding("escape,q,question_mark,enter", "dismiss", "Close", id="help.close", tooltip="Close the help"),
+    ]
 
     def __init__(self, clinic: ClinicApp) -> None:
         super().__init__()
@@ -33,30 +51,27 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Lay out the help."""
-        text = Text()
-        view = self._clinic.view
-        if view is not None:
-            text.append(f"{view.TITLE}\n", style="bold")
-            _keys(text, self._clinic, view)
-        text.append("\nEverywhere\n", style="bold")
-        _keys(text, self._clinic, self._clinic)
-        text.append("\nStates\n", style="bold")
-        for state, words in MEANINGS.items():
-            text.append("  ")
-            text.append_text(state_text(state))
-            text.append(f"{'':<{11 - len(state.value)}}{words}\n", style="not bold")
-        text.append("\nWhy a study waits, and what to do, stands in its details.", style="not bold")
-        with VerticalScroll(id="help", classes="card"):
-            yield Static(text)
+        with Vertical(classes="card wide-card"):
+            with VerticalScroll(id="help"):
+                width = min(self._clinic.size.width * 95 // 100, _HELP_WIDTH) - _FRAME
+                yield Static(help_text(self._clinic, width))
+            yield Static(_keys_text(("j k", "scroll"), ("g G", "top, end"), ("Esc", "close")), classes="keys")
 
+    def on_mount(self) -> None:
+        """Put the focus where it scrolls."""
+        self.query_one("#help").focus()
 
-def _keys(text: Text, app: ClinicApp, place: DOMNode) -> None:
-    """Append the keys of a place that do something now."""
-    for _, binding in place._bindings:
-        if isinstance(place, ClinicView) and not place.may(binding.action.partition("(")[0]):
-            continue
-        text.append(f"  {app.get_key_display(binding):<8}", style="bold cyan")
-        text.append(f" {binding.tooltip or binding.description}\n", style="not bold")
+    def action_scroll(self, lines: int) -> None:
+        """Scroll."""
+        self.query_one("#help").scroll_relative(y=lines, animate=False)
+
+    def action_top(self) -> None:
+        """Go to the beginning."""
+        self.query_one("#help").scroll_home(animate=False)
+
+    def action_bottom(self) -> None:
+        """Go to the end."""
+        self.query_one("#help").scroll_end(animate=False)
 
 
 class Confirm(ModalScreen[bool]):

@@ -50,6 +50,10 @@ class SeriesTree(Tree[Spot | None], inherit_bindings=False):
         self.clear()
         for row in series.series if series is not None else ():
             self._add_series(row)
+        self.call_after_refresh(self._to_top)
+
+    def _to_top(self) -> None:
+        self.cursor_line = max(self.cursor_line, 0)
 
     def _add_series(self, row: SeriesRow) -> None:
         first = Spot(row.stacks[0].number, 1) if row.stacks else None

@@ -33,6 +33,26 @@ MEANINGS: dict[StudyState, str] = {
     StudyState.SUPERSEDED: "a newer version replaced it",
 }
 
+WAITS: dict[str, str] = {
+    "receiving": "Its files are arriving. Nothing is needed.",
+    "receiving_more": "An image seems to be missing. Nothing is needed; or close the study to go on without.",
+    "no_rule": "No rule and no plugin takes it. Add a rule to clinic.toml, reload, then retry.",
+    "originals_removed": "Some of its images were removed by age. Send the whole study again.",
+    "no_plugin": "A rule wants a plugin that is not there. Install it, or change the rule and re-route.",
+    "no_model": "The plugin has no model in use. Import one and promote it: screen Models.",
+    "bad_model": "The files of the model are damaged. Restore them, or roll back: screen Models.",
+    "engine_crashing": "The plugin died too often and rests. See the log; roll back a model that is new.",
+    "retry_later": "An attempt failed. The next comes by itself; retry tries at once.",
+    "no_memory": "The model is larger than execution.memory_mb in clinic.toml. Raise it.",
+    "memory_in_use": "Other models use the memory just now. Nothing is needed.",
+    "no_policy": "No policy pack is in force, so nothing may go out. Correct the pack and reload.",
+    "held": "The guard held the result. A clinician accepts, amends or rejects it: screen Review.",
+    "not_signed": "The signed report could not be made. Review it once more: screen Review.",
+    "failed": "Every attempt failed. Retry when the cause, which stands beside it, is gone.",
+    "undelivered": "The result could not be delivered; it is tried again. Check the target.",
+}
+"""What each code of a WaitReason means and what to do, in a line; the study itself says it in full."""
+
 
 def state_text(state: StudyState) -> Text:
     """Return a state with its sign."""

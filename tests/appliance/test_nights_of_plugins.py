@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from films import write_films
 from nights import Simulation, simulated
-from PIL import Image
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import RunState
@@ -14,7 +14,6 @@ from clinic_ai.home import Home, init_home
 from clinic_ai.plugins import find_plugins
 from clinic_ai.store.runs import RunResult
 from clinic_ai_ultrasound.reference.phantoms import write_phantoms
-from clinic_ai_xray.phantom import draw_chest
 
 HOUR = 3600.0
 
@@ -26,17 +25,6 @@ def home(tmp_path: Path) -> Home:
 
 def manifest(name: str) -> PluginManifest:
     return find_plugins().manifests[name]
-
-
-def write_films(folder: Path, patients: int) -> Path:
-    """Write two small films for each patient, one of each kind."""
-    for patient in range(patients):
-        for kind in ("pneumonia", "normal"):
-            place = folder / kind / f"P{patient}" / "film.png"
-            place.parent.mkdir(parents=True)
-            pixels = draw_chest(80, 72, seed=2 * patient + (kind == "normal"), opacity=kind == "pneumonia")
-            Image.fromarray((pixels * 255).astype("uint8")).save(place)
-    return folder
 
 
 def fix_splits(night: Simulation) -> None:

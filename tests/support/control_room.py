@@ -14,6 +14,7 @@ from copies import open_deidentifier
 
 from clinic_ai.contract import Condition, PluginManifest
 from clinic_ai.control.client import Client
+from clinic_ai.control.pace import Pace
 from clinic_ai.control.server import ControlServer
 from clinic_ai.control.services import Services
 from clinic_ai.control.topics import Topics
@@ -252,7 +253,7 @@ class Room:
 
 
 @contextlib.contextmanager
-def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
+def control_room(path: Path, *plugins: PluginManifest, pace: Pace | None = None) -> Iterator[Room]:
     """Serve a control room in a home of its own at ``path``; without ``plugins`` with one that is never run."""
     home = init_home(path)
     shared = Shared(load_settings(home.clinic_toml))
@@ -365,7 +366,7 @@ def control_room(path: Path, *plugins: PluginManifest) -> Iterator[Room]:
         reload=shared.reload,
         topics=topics,
     )
-    server = ControlServer(home, services)
+    server = ControlServer(home, services, pace=pace)
     server.start()
     try:
         yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines, sampler, previews)

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from control_room import Room
+from PIL import Image
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from clinic_ai.domain import CloseCode, InstanceHeader, PatientIdentity, StudyFacts
-from clinic_ai.store import ledger, studies
+from clinic_ai.control.preview_views import PreviewView
+from clinic_ai.domain import (
+    Analysis,
+    Audience,
+    CloseCode,
+    Decision,
+    Finding,
+    GuardAction,
+    GuardVerdict,
+    InstanceHeader,
+    JobKind,
+    PatientIdentity,
+    Presence,
+    ProducedFile,
+    Released,
+    StoredFile,
+    StudyFacts,
+)
+from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.tui.pixels import inked
 from clinic_ai.workers import parser
 
 _NUMBERS = itertools.count(1)
@@ -85,3 +105,56 @@ def write_bar(path: Path, number: int, *, side: int = 64, spacing: tuple[float, 
     ds.PixelData = pixels.tobytes()
     ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def add_heat(
+    room: Room, study_id: str, *, released: Sequence[str] = ("f_1",), action: GuardAction = GuardAction.ALLOW
+) -> None:
+    """Store an analysis whose two findings have one heat map, hot in its upper half; of them ``released`` may be said.
+
+    The second finding has no heat map of its own.
+    """
+    objects = ObjectStore(room.home.objects)
+    buffer = io.BytesIO()
+    heat = np.zeros((16, 16), dtype=np.uint8)
+    heat[:8] = 255
+    Image.fromarray(heat).save(buffer, format="PNG")
+    sha256, size = objects.write_bytes(buffer.getvalue())
+    with room.database.write() as c:
+        [image, *_] = studies.instances_of(c, study_id, 1)
+        first = Finding(
+            condition="pneumonia",
+            label="UNGUARDED",
+            probability=0.98,
+            threshold=0.47,
+            presence=Presence.PRESENT,
+            instance_sha256=image.sha256,
+            heatmap="heat.png",
+            laterality="left",
+        )
+        second = first.model_copy(update={"condition": "pleural_effusion", "heatmap": None, "probability": 0.1})
+        made = ProducedFile(name="heat.png", role="heatmap", media_type="image/png", instance_sha256=image.sha256)
+        analysis = Analysis(plugin="echo", plugin_version="1", models=(), findings=(first, second), files=(made,))
+        stored = StoredFile(name="heat.png", sha256=sha256, size_bytes=size, media_type="image/png")
+        job = jobs.get_job(c, jobs.add_job(c, kind=JobKind.ANALYSE, study_id=study_id, version=1, plugin="echo"))
+        jobs.save_analysis(c, jobs.lease(c, job, "test", (), ""), analysis, (stored,))
+        jobs.succeed(c, job.job_id)
+        verdict = GuardVerdict(
+            audience=Audience.CLINICIAN,
+            action=action,
+            decisions=(Decision(statement_id="f_1", rule="test.rule", action=action, reason="Because."),),
+            released=tuple(
+                Released(statement_id=key, audience=Audience.CLINICIAN, text=f"Said {key}.", policy_hash="c" * 64)
+                for key in released
+            ),
+            marks=(),
+            policy_hash="c" * 64,
+            policy_name="default",
+        )
+        report = jobs.add_job(c, kind=JobKind.REPORT, study_id=study_id, version=1)
+        artefacts.add_artefact(c, jobs.get_job(c, report), verdict)
+
+
+def picture_of(view: PreviewView) -> list[str]:
+    """Return a picture as lines of characters, one for the two pixels of a cell."""
+    return [inked(view.rgb(), view.columns, line) for line in range(view.rows // 2)]

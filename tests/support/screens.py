@@ -13,6 +13,7 @@ from typing import Any, cast
 from textual.app import App
 from textual.pilot import Pilot
 
+from clinic_ai.control.queue_views import QueuePage
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import EventView, PolicyView, Role, StatusView, TopicView
 from clinic_ai.errors import ClinicError
@@ -65,9 +66,12 @@ class Exhibit:
     def __init__(self, answers: Mapping[str, Any] | None = None, *, status: StatusView | None = None) -> None:
         self.answers: dict[str, Any] = dict(answers or {})
         self.answers.setdefault("status", made_status() if status is None else status)
+        # The screen that is opened first asks for it, whichever is looked at afterwards.
+        self.answers.setdefault("queue", QueuePage(studies=(), offset=0, total=0, place=None))
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.news: list[EventView | TopicView] = []
         self._moved = threading.Event()
+        self._told = 0
         self.closed = False
 
     @contextmanager
@@ -78,12 +82,16 @@ class Exhibit:
     def follow(self, after: int | None = None) -> Iterator[EventView | TopicView]:
         """Yield the news as they are told, until closed."""
         yield TopicView(topic="start")
-        told = 0
         while not self.closed:
             self._moved.clear()
-            yield from self.news[told:]
-            told = len(self.news)
+            while self._told < len(self.news):
+                self._told += 1
+                yield self.news[self._told - 1]
             self._moved.wait()
+
+    def told(self) -> int:
+        """Return how many of the news were heard."""
+        return self._told
 
     def tell(self, news: EventView | TopicView) -> None:
         """Let the stream of changes say something."""

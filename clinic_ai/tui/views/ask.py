@@ -160,7 +160,8 @@ class AskView(ClinicView):
 
     def tick(self, now: float) -> None:  # noqa: ARG002 - the clock is asked where it is needed
         """Let the time of a question on its way go on."""
-        self._draw_state()
+        if self._pending is not None and self.query("#ask-state"):
+            self._draw_state()
 
     # ------------------------------------------------------------ drawing
 
@@ -193,8 +194,7 @@ class AskView(ClinicView):
         frame = "any" if self._frame is None else self._frame
         text.append(f"\nfor: {self._audience} (t)  image: {self._image_words(study)} (i)  frame: {frame} (f)")
         if self._shown.offered:
-            count = len(self._shown.offered)
-            text.append(f"  {count} standard question{'' if count == 1 else 's'} (s)")
+            text.append(f"  standard: {len(self._shown.offered)} (s)")
         return text
 
     def _image_words(self, study: StudyView) -> str:

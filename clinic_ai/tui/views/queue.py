@@ -11,12 +11,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from clinic_ai.control.queue_views import QueuePage, QueueRow
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import Role, RouteView, StatusView, StudyView
-from clinic_ai.domain import QueueSort, StudyState
+from clinic_ai.domain import Fate, QueueSort, StudyState
 from clinic_ai.errors import NotFound
 from clinic_ai.tui.feed import Fetch
 from clinic_ai.tui.queue import StudyTable, Wanted
@@ -124,7 +125,7 @@ class QueueView(ClinicView):
 
     def on_mount(self) -> None:
         """Name the parts."""
-        self.query_one("#details").border_title = "Why it waits"
+        self._draw_titles()
 
     def focus_first(self) -> None:
         """Put the focus on the queue."""
@@ -171,18 +172,17 @@ class QueueView(ClinicView):
         self._draw_details()
 
     def _draw_titles(self) -> None:
-        table, status = self.table, self._status
+        table, status, words = self.table, self._status, " ".join(self._words.split())
         known = sum(n for state, n in status.studies.items() if state != StudyState.SUPERSEDED) if status else 0
-        found = counted(table.total, "study", "studies")
-        table.border_title = f"Queue: {self._words}: {table.total:,} of {counted(known, 'study', 'studies')}"
-        if not self._words.split():
-            table.border_title = f"Queue: {found}" if table.total else "Queue"
+        title = f"Queue: {counted(table.total, 'study', 'studies')}" if table.total else "Queue"
+        if words:
+            title = f"Queue: {words}: {table.total:,} of {counted(known, 'study', 'studies')}"
         what, usual, other = SORTS[table.sort]
         order = f"by {what}, {other if table.reverse else usual}; urgent on top"
-        table.border_subtitle = order if table.total else ""
-        waiting = status.files.get("QUARANTINED", 0) if status else 0
+        _entitle(table, title, order if table.total else "")
+        waiting = status.files.get(Fate.QUARANTINED.value, 0) if status else 0
         files = f"{counted(waiting, 'file waits', 'files wait')} in quarantine: f" if waiting else ""
-        self.query_one("#details").border_subtitle = files
+        _entitle(self.query_one("#details"), "Why it waits", files)
 
     def _follow_cursor(self) -> None:
         """Show the study under the cursor, and fetch what is to be said of it."""
@@ -383,10 +383,16 @@ class QueueView(ClinicView):
         self.order(question, lambda client: client.prioritise(row.study_id, priority))
 
     def _on_its_way(self, row: QueueRow) -> None:
-        more = (
-            "is still arriving; c goes on with what is there" if row.state is StudyState.RECEIVING else "is on its way"
-        )
-        self.clinic.notify(f"Study {row.study_id} {more}.", markup=False)
+        arriving = row.state is StudyState.RECEIVING
+        words = "is still arriving; c goes on with what is there." if arriving else "is about to be routed."
+        self.clinic.notify(f"Study {row.study_id} {words}", markup=False)
+
+
+def _entitle(widget: Widget, title: str, subtitle: str) -> None:
+    """Give a widget its titles; giving it the same ones again would draw it again."""
+    text = Text(title).markup, Text(subtitle).markup  # words that a person looks for are no markup
+    if (widget.border_title, widget.border_subtitle) != text:
+        widget.border_title, widget.border_subtitle = text
 
 
 def _named(row: QueueRow) -> str:

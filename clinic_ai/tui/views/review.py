@@ -13,17 +13,18 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import DataTable, Static
 
-from clinic_ai.control.alert_views import AckOrder, CriticalView
+from clinic_ai.control.alert_views import CriticalView
 from clinic_ai.control.review_views import AcceptReview, RejectReview, ReviewRow, ReviewView, SignersView
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import DoneView, Role, StatusView
 from clinic_ai.domain import Presence
 from clinic_ai.errors import ClinicError, Conflict, NotFound
+from clinic_ai.tui.acknowledging import ask_who_was_told, choose_critical
 from clinic_ai.tui.amending import AmendScreen, NotTaken, Signing
 from clinic_ai.tui.feed import Fetch
 from clinic_ai.tui.making import made
 from clinic_ai.tui.review_table import ReviewTable
-from clinic_ai.tui.review_words import critical_text, critical_words, finding_words, record_text, row_words, words_text
+from clinic_ai.tui.review_words import critical_text, finding_words, record_text, row_words, words_text
 from clinic_ai.tui.screens import Choose, Prompt
 from clinic_ai.tui.view import ClinicView
 
@@ -61,7 +62,8 @@ class ReviewsView(ClinicView):
     )
     SCOPED_CSS = False
     DEFAULT_CSS = """
-    ReviewsView #review-critical { display: none; height: auto; max-height: 5; padding: 0 1; }
+    ReviewsView #review-critical { display: none; height: auto; max-height: 5; padding: 0 1; text-wrap: nowrap;
+        text-overflow: ellipsis; }
     ReviewsView ReviewTable { height: 2fr; min-height: 5; }
     ReviewsView #review-details { height: 4fr; border: round $primary; scrollbar-size-vertical: 1; }
     ReviewsView #review-details:focus { border: round $accent; }
@@ -150,8 +152,9 @@ class ReviewsView(ClinicView):
 
     def tick(self, now: float) -> None:
         """Let the ages go on."""
-        self.query_one(ReviewTable).tick(now)
-        self._draw_critical()
+        if self._shown is not None and self.query(ReviewTable):
+            self.query_one(ReviewTable).tick(now)
+            self._draw_critical()
 
     @on(DataTable.RowHighlighted)
     def _chosen(self) -> None:
@@ -416,41 +419,14 @@ class ReviewsView(ClinicView):
         as_it_is = (_NO_CORRECTION, "as the software says: no correction")
         self.clinic.push_screen(Choose(f"{label}: what is there in truth?", [*options, as_it_is]), chosen)
 
-    # ------------------------------------------------------------ critical findings
-
     def action_acknowledge(self) -> None:
         """Ask which critical finding and who was told, then acknowledge it."""
         found = self._shown.critical if self._shown is not None else ()
-        if not found:
-            self.clinic.notify("There is no critical finding to acknowledge.")
-        elif len(found) == 1:
-            self._as_somebody(lambda name: self._ask_who_was_told(found[0], name))
-        else:
-            by_id = {str(one.alert_id): one for one in found}
-            options = [(key, critical_words(one, self.clinic.clock())) for key, one in by_id.items()]
 
-            def chosen(key: str | None) -> None:
-                if key is not None:
-                    self._as_somebody(lambda name: self._ask_who_was_told(by_id[key], name))
+        def chosen(one: CriticalView) -> None:
+            self._as_somebody(lambda name: ask_who_was_told(self, one, name, self._signer))
 
-            self.clinic.push_screen(Choose("Which critical finding do you acknowledge?", options), chosen)
-
-    def _ask_who_was_told(self, one: CriticalView, name: str) -> None:
-        def written(told: str | None) -> None:
-            if told is None:
-                return
-            try:
-                order = made(AckOrder, told_to=told, reviewer=self._signer)
-            except ClinicError as error:
-                self.clinic.notify(f"{error.message} {error.remedy}", severity="error", markup=False)
-                return
-            self.order(None, lambda client: client.acknowledge(one.alert_id, order.told_to, order.reviewer))
-
-        question = (
-            f"Acknowledge as {name}?\n\n{one.what} in {one.study_id}, act within {one.act_within}\n\n"
-            "Its notices then end. To whom was it told?"
-        )
-        self.clinic.push_screen(Prompt(question, placeholder="such as: Dr. Weber, ward 3, by telephone"), written)
+        choose_critical(self, found, chosen)
 
 
 VIEW = ReviewsView

@@ -17,6 +17,7 @@ from textual.widgets import ContentSwitcher, DataTable, Static, Tree
 from clinic_ai.control.study_views import FindingsView, HistoryView, SeriesView
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import FileRow, Role, RouteView, StatusView, StudyView
+from clinic_ai.domain import Fate
 from clinic_ai.errors import ClinicError, NotFound
 from clinic_ai.tui import study_orders
 from clinic_ai.tui.feed import Fetch
@@ -39,6 +40,8 @@ from clinic_ai.tui.words import details_text
 
 PAGES = ("Picture", "Overview", "Series", "Findings", "Report", "Guard", "History", "Files", "Routing")
 _CONTENT = frozenset({"Picture", "Findings", "Report"})
+_OF_PICTURE = frozenset({"slice", "stack", "window", "level", "width", "cine", "overlay"})
+"""Actions on the picture, which is content too."""
 _WIDGETS = {"Series": "series", "Files": "study-files"}
 """Pages that are more than text, and their widgets."""
 
@@ -114,6 +117,7 @@ class OneStudyView(ClinicView):
         self._page = PAGES[0]
         self._data = Shown()
         self._turned = False
+        self._refusal: ClinicError | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the head, the pages' names, the picture and the pages."""
@@ -133,12 +137,12 @@ class OneStudyView(ClinicView):
 
     def fetching(self) -> Fetch:
         """Return what fetches the study in hand, and what the page in front shows of it."""
-        study_id, page, before = self.clinic.study_id, self._page, self._data
+        study_id, page = self.clinic.study_id, self._page
 
         def fetch(client: TerminalClient) -> Shown:
             if study_id is None:
                 return Shown()
-            study = client.study(study_id)
+            study, before = client.study(study_id), self._data  # which never changes, but is replaced
             return Shown(
                 study=study,
                 series=before.series if _same_images(before, study) else client.series(study_id),
@@ -158,26 +162,39 @@ class OneStudyView(ClinicView):
             return  # another was chosen meanwhile
         if study is not None and not study.content and self._page == "Picture" and not self._turned:
             self._page = "Overview"  # what a technician came for
-        self._data = answer
+            self.focus_first()
+        sees = self._sees_content
+        self._data, self._refusal = answer, None
         self._draw()
+        if sees != self._sees_content:
+            self.app.refresh_bindings()
 
     def refuse(self, error: ClinicError) -> None:
         """Say why there is no study."""
+        self._refusal = error
         if isinstance(error, NotFound):
             self._data = Shown()
-            self._draw()
-        self.put("#study-head", Text(f"{error.message} {error.remedy}", style="bold"))
+        self._draw()
 
     def status_changed(self, status: StatusView) -> None:  # noqa: ARG002 - the app has it
         """Draw the reason why there is no picture anew: it names the role."""
         if self._data.study is not None and not self._data.study.content:
             self._draw()
 
+    @property
+    def _sees_content(self) -> bool:
+        return self._data.study is None or self._data.study.content
+
+    def may(self, action: str) -> bool:
+        """Return whether the keys of an action are there: those of the picture only for who may see it."""
+        return super().may(action) and (action not in _OF_PICTURE or self._sees_content)
+
     # ------------------------------------------------------------ drawing
 
     @property
     def _wide(self) -> bool:
-        return self.clinic.query_one("#body").has_class("wide")
+        """Whether picture and words stand side by side; without the picture the words have all of it."""
+        return self._sees_content and self.clinic.query_one("#body").has_class("wide")
 
     @property
     def _pages(self) -> tuple[str, ...]:
@@ -203,8 +220,12 @@ class OneStudyView(ClinicView):
 
     def _draw_head(self) -> None:
         study = self._data.study
+        self.query_one("#study-body").display = study is not None
         width = self.clinic.size.width - 2
-        self.put("#study-head", Text(NO_STUDY) if study is None else head_text(study, width))
+        if self._refusal is not None:
+            self.put("#study-head", Text(f"{self._refusal.message} {self._refusal.remedy}", style="bold"))
+        else:
+            self.put("#study-head", Text(NO_STUDY) if study is None else head_text(study, width))
         tabs = Text(no_wrap=True)
         for page in self._pages:
             here = page == self._page
@@ -239,7 +260,7 @@ class OneStudyView(ClinicView):
             return no_content_text(self.clinic.status)
         data, row = self._data, study.versions[0].study
         pages: dict[str, Callable[[], Text]] = {
-            "Overview": lambda: details_text(row, study),
+            "Overview": lambda: details_text(row, study.model_copy(update={"files": _remarkable(study)})),
             "Findings": lambda: findings_text(data.findings),
             "Report": lambda: report_text(study),
             "Guard": lambda: guard_text(study),
@@ -252,9 +273,12 @@ class OneStudyView(ClinicView):
     def focus_first(self) -> None:
         """Put the focus where the page in front is moved."""
         self._draw()
-        page = self._page
-        target = {"Series": "#series", "Files": "#study-files-table"}.get(page, "#study-page")
-        self.query_one(target).focus()
+        self.call_after_refresh(self._focus_page)
+
+    def _focus_page(self) -> None:
+        """Focus what is displayed by now: else the keys of this screen would do nothing."""
+        targets = {"Picture": "#picture-pane", "Series": "#series", "Files": "#study-files-table"}
+        self.query_one(targets.get(self._page, "#study-page")).focus()
 
     # ------------------------------------------------------------ pages
 
@@ -399,6 +423,11 @@ class OneStudyView(ClinicView):
             self.clinic.notify("Select a file in quarantine on the page Files first.")
             return None
         return file
+
+
+def _remarkable(study: StudyView) -> tuple[FileRow, ...]:
+    """Return the files that did not just come in; all of them stand on a page of their own."""
+    return tuple(file for file in study.files if file.fate != Fate.STORED.value)
 
 
 def _same_images(before: Shown, study: StudyView) -> bool:

@@ -1,27 +1,444 @@
-"""The screen driven by keys, over the socket of a served control room."""
+"""The queue: what it shows, in which order, and what its keys send; on made data and over a served control room."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from control_room import NAME, SECRET, Room, control_room
+from made_queue import S, busy, busy_status, made_row, queue_exhibit
+from screens import SIZES, Script, picture, play, screen, shows, until
+from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from clinic_ai import waiting
-from clinic_ai.domain import GuardAction, StudyState, WaitReason
+from clinic_ai.control.client import NoDaemon
+from clinic_ai.control.views import CheckRow, DoneView, Role, RouteView, RuleRow, TopicView
+from clinic_ai.domain import GuardAction, QueueSort, StudyFacts, StudyState
+from clinic_ai.errors import Conflict
 from clinic_ai.store import alerts
 from clinic_ai.tui.app import ClinicApp
 from clinic_ai.tui.queue import StudyTable
-from clinic_ai.tui.screens import Confirm, HelpScreen
+from clinic_ai.tui.screens import Choose, Confirm, HelpScreen
 from clinic_ai.tui.views.queue import QueueView
 
 NOON = time.mktime((2026, 11, 21, 12, 0, 0, 0, 0, -1))
-Script = Callable[[ClinicApp, Pilot[None]], Awaitable[None]]
+DONE = DoneView(sentence="It is done.")
+ORDERS = ("r", "R", "c", "u", "plus", "minus")
+
+
+def facts(app: ClinicApp) -> str:
+    """Return the details, on one line."""
+    return " ".join(str(app.query_one("#facts", Static).render()).split())
+
+
+def table(app: ClinicApp) -> StudyTable:
+    return app.query_one(StudyTable)
+
+
+async def ready(pilot: Pilot[None], total: int) -> StudyTable:
+    """Wait until the queue is there with the details of its first study."""
+    app = pilot.app
+    assert isinstance(app, ClinicApp)
+    await until(pilot, lambda: table(app).total == total and bool(facts(app)), f"{total} studies should be shown")
+    return table(app)
+
+
+async def notified(pilot: Pilot[None], words: str) -> None:
+    """Wait until the words are said at the edge of the screen."""
+    app = pilot.app
+    await until(pilot, lambda: any(words in said.message for said in app._notifications), f"{words!r} should be said")
+
+
+def question(app: ClinicApp) -> str:
+    assert isinstance(app.screen, Confirm)
+    return app.screen.question
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_an_empty_queue_says_where_scans_may_be_put(size: tuple[int, int], pictures: SnapshotAssertion) -> None:
+    assert picture(queue_exhibit(), "queue", "No studies yet", size=size) == pictures
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_busy_noon(size: tuple[int, int], pictures: SnapshotAssertion) -> None:
+    assert picture(queue_exhibit(busy()), "queue", "Press 3", size=size) == pictures
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_the_daemon_is_lost(size: tuple[int, int], pictures: SnapshotAssertion) -> None:
+    exhibit = queue_exhibit(busy())
+
+    async def lose(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 12)
+        exhibit.answers["status"] = NoDaemon("No daemon answers at /run/x.sock.", remedy="Start it.")
+        exhibit.tell(TopicView(topic="start"))
+
+    assert picture(exhibit, "queue", "Trying again", size=size, after=lose) == pictures
+
+
+def test_ten_thousand_studies_are_counted_with_commas() -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 10_000)
+        await shows(pilot, "Queue: 10,000 studies")
+        await pilot.press("slash", *"p-", "enter")
+        await shows(pilot, "Queue: p-: 10,000 of 10,000 studies")
+
+    play(queue_exhibit([made_row(n) for n in range(10_000)]), script)
+
+
+# ---------------------------------------------------------------- a long queue
+
+
+def test_only_what_is_to_be_seen_and_a_page_each_side_is_asked_for() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(10_000)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 10_000)
+        await pilot.press("G")
+        await until(pilot, lambda: queue.selected is not None and queue.complete, "the last rows should come")
+        assert queue.cursor == 9_999
+        assert queue.selected == exhibit.answers["rows"][-1]
+        await pilot.press("g", "pagedown", "pagedown", "pagedown")
+        await until(pilot, lambda: queue.selected is not None and queue.complete, "rows further down should come")
+        assert queue.cursor == 3 * queue.height
+        await shows(pilot, exhibit.answers["rows"][queue.cursor].study_id)
+        for _, asked in exhibit.sent("queue"):
+            assert asked["limit"] <= 3 * queue.height
+        assert {asked["offset"] for _, asked in exhibit.sent("queue")} >= {0, 10_000 - 2 * queue.height}
+
+    play(exhibit, script)
+
+
+def test_the_keys_move_within_what_is_there_without_asking() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(100)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 100)
+        for key, place in (("j", 1), ("down", 2), ("k", 1), ("up", 0), ("up", 0), ("end", 99), ("home", 0)):
+            await pilot.press(key)
+            assert queue.cursor == place
+
+    play(exhibit, script)
+
+
+def test_the_cursor_stays_on_its_study_when_others_arrive_above() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(1000, 1400)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 400)
+        await pilot.press(*["j"] * 30)
+        await until(pilot, lambda: queue.complete and queue.selected is not None, "the rows should be there")
+        chosen, line = queue.selected, queue.cursor - queue.top
+        exhibit.answers["rows"] = [*(made_row(n) for n in range(7)), *exhibit.answers["rows"]]
+        exhibit.tell(TopicView(topic="start"))
+        await until(pilot, lambda: queue.total == 407 and queue.complete, "the arrivals should be counted")
+        assert queue.selected == chosen
+        assert queue.cursor - queue.top == line
+        exhibit.answers["rows"] = [*(made_row(n) for n in range(2000, 2200)), *exhibit.answers["rows"]]
+        exhibit.tell(TopicView(topic="start"))
+        await until(pilot, lambda: queue.total == 607 and queue.complete, "more than a page should be counted too")
+        assert queue.selected == chosen
+        assert queue.cursor - queue.top == line
+
+    play(exhibit, script)
+
+
+def test_at_the_top_what_arrives_is_seen_and_the_cursor_stays() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(10, 14)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 4)
+        chosen, new = queue.selected, made_row(1)
+        exhibit.answers["rows"] = [new, *exhibit.answers["rows"]]
+        exhibit.tell(TopicView(topic="start"))
+        await shows(pilot, new.pseudonym)
+        assert (queue.selected, queue.cursor) == (chosen, 1)
+
+    play(exhibit, script)
+
+
+def test_the_cursor_stays_where_it_was_when_its_study_goes() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(5)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 5)
+        await pilot.press("G")
+        exhibit.answers["rows"] = exhibit.answers["rows"][:3]
+        exhibit.tell(TopicView(topic="start"))
+        await until(pilot, lambda: queue.total == 3, "two should go")
+        assert queue.cursor == 2
+        assert queue.selected == exhibit.answers["rows"][2]
+
+    play(exhibit, script)
+
+
+def test_the_mouse_chooses_opens_and_sorts() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(5)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 5)
+        await pilot.click(StudyTable, offset=(30, 4))
+        assert queue.cursor == 2
+        await pilot.click(StudyTable, offset=(8, 1))
+        await until(pilot, lambda: exhibit.sent("queue")[-1][1]["reverse"], "came should turn the order around")
+        await pilot.click(StudyTable, offset=(12, 1))
+        await until(
+            pilot, lambda: exhibit.sent("queue")[-1][1]["sort"] is QueueSort.PATIENT, "patient should be sorted by"
+        )
+        assert not exhibit.sent("queue")[-1][1]["reverse"]
+        await pilot.click(StudyTable, offset=(30, 3), times=2)
+        await until(pilot, lambda: app.view is not None and app.view.NAME == "study", "two clicks should open it")
+
+    play(exhibit, script)
+
+
+def test_what_did_not_change_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    exhibit = queue_exhibit(busy())
+    drawn: list[object] = []
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 12)
+        await shows(pilot, "Press 3")
+        await pilot.pause(0.3)
+        monkeypatch.setattr(queue, "refresh", lambda *regions, **_: drawn.append(regions))
+        details, answers = app.query_one("#facts", Static).content, len(exhibit.sent("queue"))
+        app.query_one(QueueView).refetch()
+        await until(pilot, lambda: len(exhibit.sent("queue")) > answers, "it should be fetched again")
+        await pilot.pause(0.1)
+        assert not drawn
+        assert app.query_one("#facts", Static).content is details
+        exhibit.answers["rows"][3] = made_row(1, S.ROUTED, turns=1)
+        exhibit.tell(TopicView(topic="start"))
+        await until(pilot, lambda: bool(drawn), "the change should be drawn")
+        assert [region.y for regions in drawn for region in regions] == [4]
+
+    play(exhibit, script)
+
+
+# ---------------------------------------------------------------- filter and sort
+
+
+def test_words_are_looked_for_by_the_daemon_as_they_are_typed() -> None:
+    exhibit = queue_exhibit(busy())
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 12)
+        await pilot.press("slash", *"us rule")
+        await shows(pilot, "Queue: us rule: 1 of 12 studies")
+        assert exhibit.sent("queue")[-1][1]["words"] == "us rule"
+        await pilot.press(*" none", "enter")
+        await shows(pilot, "No study has these words. Escape shows all.")
+        await pilot.press("escape")
+        await until(pilot, lambda: queue.total == 12, "all should be back")
+        assert not app.query_one("#filter", Input).display
+
+    play(exhibit, script)
+
+
+def test_after_the_filter_the_cursor_is_on_the_study_that_was_found() -> None:
+    exhibit = queue_exhibit([made_row(n) for n in range(500)])
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 500)
+        wanted = exhibit.answers["rows"][333]
+        await pilot.press("slash", *wanted.pseudonym.lower(), "enter")
+        await until(pilot, lambda: queue.total == 1, "one should be found")
+        await pilot.press("escape")
+        await until(pilot, lambda: queue.total == 500 and queue.complete, "all should be back")
+        assert (queue.cursor, queue.selected) == (333, wanted)
+
+    play(exhibit, script)
+
+
+def test_s_chooses_what_is_sorted_by_and_the_column_shows_it() -> None:
+    exhibit = queue_exhibit(busy())
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 12)
+        await pilot.press("s")
+        assert isinstance(app.screen, Choose)
+        await pilot.press("j", "enter")
+        await shows(pilot, "age▼")
+        await shows(pilot, "by age of the wait, what waits longest first; urgent on top")
+        assert exhibit.sent("queue")[-1][1]["sort"] is QueueSort.WAIT
+        await pilot.press("S")
+        await shows(pilot, "age▲")
+        await shows(pilot, "what waits shortest first")
+        assert exhibit.sent("queue")[-1][1]["reverse"] is True
+
+    play(exhibit, script, size=(140, 40))
+
+
+# ---------------------------------------------------------------- orders
+
+
+ASKED: tuple[tuple[int, str, str, str, tuple[object, ...]], ...] = (
+    (9, "r", "Try study S-20261121-00000025", "retry", ("S-20261121-00000025",)),
+    (4, "r", "Whatever of it waits is tried at once", "retry", ("S-20261121-00000002",)),
+    (5, "R", "What runs or waits of it is dropped", "reroute", ("S-20261121-00000004",)),
+    (2, "c", "Go on with what has arrived of study", "close_study", ("S-20261121-00000000",)),
+    (6, "u", "from 0 to 50?", "prioritise", ("S-20261121-00000009", 50)),
+    (1, "u", "from 50 to 0?", "prioritise", ("S-20261121-00000003", 0)),
+    (6, "plus", "from 0 to 10?", "prioritise", ("S-20261121-00000009", 10)),
+    (1, "minus", "from 50 to 40?", "prioritise", ("S-20261121-00000003", 40)),
+)
+
+
+def test_each_order_asks_first_and_names_the_study() -> None:
+    exhibit = queue_exhibit(busy(), **{method: DONE for _, _, _, method, _ in ASKED})
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 12)
+        for place, key, asked, method, arguments in ASKED:
+            queue.move(place)
+            row, before = queue.selected, len(exhibit.sent(method))
+            assert row is not None
+            await pilot.press(key)
+            assert asked in question(app)
+            assert row.study_id in question(app)
+            assert row.pseudonym in question(app)
+            if not before:
+                await pilot.press("n")
+                assert not exhibit.sent(method)
+                await pilot.press(key)
+            await pilot.press("y")
+            await until(pilot, lambda m=method, n=before: len(exhibit.sent(m)) > n, f"{method} should be sent")
+            assert exhibit.sent(method)[-1] == (arguments, {})
+        await notified(pilot, "It is done.")
+
+    play(exhibit, script)
+
+
+def test_what_makes_no_sense_is_said_and_not_asked() -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        queue = await ready(pilot, 12)
+        for place, key, said in (
+            (2, "r", "00000000 is still arriving; c goes on with what is there"),
+            (3, "r", "00000001 is about to be routed"),
+            (2, "R", "00000000 is still arriving"),
+            (8, "c", "00000017 is closed already"),
+        ):
+            queue.move(place)
+            await pilot.press(key)
+            assert not isinstance(app.screen, Confirm)
+            await notified(pilot, said)
+
+    play(queue_exhibit(busy()), script)
+
+
+def test_a_priority_has_an_end() -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 1)
+        await pilot.press("plus")
+        assert "from 95 to 100?" in question(app)
+        await pilot.press("n", "u")
+        assert "from 95 to 0?" in question(app)
+
+    play(queue_exhibit([made_row(3, S.ROUTED, priority=95, urgent=True)]), script)
+
+
+def test_what_the_daemon_refuses_is_said() -> None:
+    exhibit = queue_exhibit([made_row(25, S.FAILED)], retry=Conflict("It cannot be.", remedy="Send it again."))
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 1)
+        await pilot.press("r", "y")
+        await notified(pilot, "It cannot be. Send it again.")
+
+    play(exhibit, script)
+
+
+@pytest.mark.parametrize("change", ["monitor", "lost"])
+def test_every_order_is_gone_where_nothing_may_be_changed(change: str) -> None:
+    exhibit = queue_exhibit(busy())
+    if change == "monitor":
+        exhibit.answers["status"] = busy_status(busy(), may_change=False, role=Role.TECHNICIAN)
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 12)
+        if change == "lost":
+            exhibit.answers["status"] = NoDaemon("No daemon answers.", remedy="Start it.")
+            exhibit.tell(TopicView(topic="start"))
+            await shows(pilot, "Trying again")
+        for place in (0, 2, 9):
+            table(app).move(place)
+            await pilot.press(*ORDERS)
+            assert len(app.screen_stack) == 1
+        assert "Retry" not in screen(app)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        told = str(app.screen.query_one("#help Static", Static).render())
+        assert "(asks" not in told
+        assert "Where the rules send it now" in told
+
+    play(exhibit, script)
+
+
+# ---------------------------------------------------------------- looking closer
+
+
+def test_enter_opens_the_study_and_y_copies_its_id() -> None:
+    exhibit = queue_exhibit(busy())
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 12)
+        await pilot.press("j", "y")
+        assert app.clipboard == "S-20261121-00000003"
+        await pilot.press("enter")
+        await until(pilot, lambda: app.view is not None and app.view.NAME == "study", "its screen should open")
+        assert app.study_id == "S-20261121-00000003"
+
+    play(exhibit, script)
+
+
+def test_e_shows_where_the_rules_send_it_and_why() -> None:
+    check = CheckRow(key="modality", wanted="CT", found="US", matched=False)
+    rule = RuleRow(
+        kind="rule", name="ct", plugins=("ct",), matched=False, verdict="no", reason="It is no CT.", checks=(check,)
+    )
+    route = RouteView(
+        facts=StudyFacts(), plugins=(), missing=(), explanation=(rule,), lines=("no rule takes it", "ct: US is no CT")
+    )
+    exhibit = queue_exhibit(busy(), route=route)
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 12)
+        await pilot.press(*["j"] * 6, "e")
+        await shows(pilot, "Where the rules send S-20261121-00000009 now")
+        assert "ct: US is no CT" in screen(app)
+        assert "routed by the rules of that time" not in screen(app)
+        await pilot.press("escape", *["j"] * 2, "e")
+        await shows(pilot, "It was routed by the rules of that time; R asks these ones.")
+        assert [arguments for arguments, _ in exhibit.sent("route")] == [
+            ("S-20261121-00000009",),
+            ("S-20261121-00000017",),
+        ]
+
+    play(exhibit, script)
+
+
+def test_the_help_of_the_queue_tells_every_key() -> None:
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 12)
+        await pilot.press("question_mark")
+        told = str(app.screen.query_one("#help Static", Static).render())
+        assert all(state.value in told for state in StudyState)
+        assert all(str(binding.tooltip) in told for _, binding in app.query_one(QueueView)._bindings)
+        await pilot.press("escape", "q")
+        await until(pilot, lambda: not app.is_running, "q should close it")
+
+    play(queue_exhibit(busy()), script)
+
+
+# ---------------------------------------------------------------- over a served control room
 
 
 @pytest.fixture
@@ -30,45 +447,20 @@ def room(tmp_path: Path) -> Iterator[Room]:
         yield served
 
 
-def play(room: Room, script: Script, *, size: tuple[int, int] = (80, 24), monitor: bool = False) -> None:
-    """Run the app without a terminal and do what the script says."""
+def play_in(room: Room, script: Script, *, monitor: bool = False) -> None:
+    """Run the app over the sockets of a room and do what the script says."""
 
     async def run() -> None:
         app = ClinicApp(room.home, monitor=monitor, clock=lambda: NOON)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=(80, 24)) as pilot:
             await script(app, pilot)
 
     asyncio.run(run())
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
-    """Let the app work until the condition holds; the feed's thread announces nothing to wait for."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}; the screen:\n{screen(pilot.app)}"
-        await pilot.pause(0.02)
-
-
-def screen(app: object) -> str:
-    """Return what is on the screen, as text."""
-    strips = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
-
-
-def facts(app: ClinicApp) -> str:
-    return str(app.query_one("#facts", Static).render())
-
-
-def rows(app: ClinicApp) -> int:
-    return app.query_one(StudyTable).row_count
-
-
-# ---------------------------------------------------------------- what is seen
-
-
 def test_a_study_that_arrives_is_seen_with_its_reason_and_remedy(room: Room) -> None:
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "Drop a scan" in facts(app), "an empty queue should say what to do")
+        await until(pilot, lambda: "No studies yet" in facts(app), "an empty queue should say so")
         study_id = room.add_study(state="UNROUTED", wait=waiting.no_rule())
         await until(pilot, lambda: study_id in facts(app), "the study should appear")
         await until(pilot, lambda: "route explain" in facts(app), "the remedy should appear")
@@ -77,36 +469,7 @@ def test_a_study_that_arrives_is_seen_with_its_reason_and_remedy(room: Room) -> 
         assert "● linked" in shown
         assert NAME not in shown
 
-    play(room, script)
-
-
-def test_every_reason_to_wait_stands_in_full_in_the_details(room: Room) -> None:
-    reasons = [
-        waiting.no_rule(),
-        waiting.no_plugin("echo"),
-        waiting.no_model("echo"),
-        waiting.bad_model("echo", "a file is missing."),
-        waiting.crashing("echo", 5, 60),
-        waiting.backing_off(1, 30, "It died."),
-        waiting.no_memory("echo", 900, 100),
-        waiting.memory_in_use("echo", 900),
-        waiting.held("rule", "Because."),
-        waiting.failed("It failed."),
-        waiting.undelivered("outbox", "It is full.", 30),
-    ]
-    reasons = [waiting.addressed(reason, room.add_study(wait=reason)) for reason in reasons]
-
-    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: rows(app) == len(reasons), "all studies should be shown")
-        for reason in reversed(reasons):  # the newest is on top
-            await until(pilot, lambda wanted=reason: _told(app, wanted), f"{reason.code} should be explained")
-            await pilot.press("j")
-
-    play(room, script)
-
-
-def _told(app: ClinicApp, reason: WaitReason) -> bool:
-    return reason.sentence in facts(app) and reason.remedy in facts(app)
+    play_in(room, script)
 
 
 def test_a_held_result_is_not_called_done_and_is_not_read_here(room: Room) -> None:
@@ -115,13 +478,14 @@ def test_a_held_result_is_not_called_done_and_is_not_read_here(room: Room) -> No
     room.add_result(room.add_study(state="DONE"))
 
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: rows(app) == 2, "both should be shown")
+        await ready(pilot, 2)
         await pilot.press("j")
         await until(pilot, lambda: "the guard said hold" in facts(app), "the verdict should be shown")
-        assert "‖ HELD" in screen(app)
+        assert "‖ HELD      hold" in screen(app)
+        assert "✓ DONE      allow" in screen(app)
         assert SECRET not in screen(app)
 
-    play(room, script)
+    play_in(room, script)
 
 
 def test_alerts_stand_on_top_until_acknowledged(room: Room) -> None:
@@ -135,94 +499,55 @@ def test_alerts_stand_on_top_until_acknowledged(room: Room) -> None:
             client.acknowledge(1)
         await until(pilot, lambda: "no alerts" in screen(app), "the alert should go")
 
-    play(room, script)
+    play_in(room, script)
 
 
-@pytest.mark.parametrize(("size", "beside"), [((80, 24), False), ((140, 40), True)])
-def test_both_sizes_show_all_columns_and_the_details(room: Room, size: tuple[int, int], beside: bool) -> None:
-    room.add_study(state="ROUTED", wait=waiting.no_model("echo"))
-
-    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "There is no model" in facts(app), "the reason should be shown")
-        await until(pilot, lambda: "What to do" in screen(app), "the remedy should fit")
-        head = next(line for line in screen(app).splitlines() if "waits because" in line)
-        assert all(word in head for word in ("came", "patient", "mod", "source", "state", "age"))
-        table, details = app.query_one(StudyTable).region, app.query_one("#details").region
-        assert (table.y == details.y) is beside
-
-    play(room, script, size=size)
-
-
-# ---------------------------------------------------------------- keys
-
-
-def test_filter_narrows_and_escape_clears(room: Room) -> None:
-    room.add_study(modality="MR", state="UNROUTED", wait=waiting.no_rule())
-    room.add_study(modality="CT")
-
-    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: rows(app) == 2, "both should be shown")
-        await pilot.press("slash", *"mr rule", "enter")
-        await until(pilot, lambda: rows(app) == 1, "one should be left")
-        assert "mr rule (1 of 2)" in screen(app)
-        await pilot.press("escape")
-        await until(pilot, lambda: rows(app) == 2, "both should be back")
-        assert not app.query_one("#filter", Input).display
-
-    play(room, script)
-
-
-def test_retry_asks_first_and_then_says_what_happens(room: Room) -> None:
+def test_the_cursor_goes_with_a_study_to_its_next_version(room: Room) -> None:
     study_id = room.add_study(state="DONE")
+    other = room.add_study(state="DONE")
 
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: study_id in facts(app), "the study should be shown")
-        await pilot.press("r")
-        assert isinstance(app.screen, Confirm)
-        assert study_id in app.screen.question
-        await pilot.press("n")
-        with room.client() as client:
-            assert len(client.study(study_id).versions) == 1
-        await pilot.press("r", "y")
+        queue = await ready(pilot, 2)
+        assert other in facts(app)
+        await pilot.press("j", "r")
+        assert study_id in question(app)
+        await pilot.press("y")
         await until(pilot, lambda: "version 2" in facts(app), "the new version should appear")
+        assert study_id in facts(app)
+        assert queue.cursor == 0
         with room.client() as client:
             assert client.study(study_id).versions[1].study.state == StudyState.SUPERSEDED
 
-    play(room, script)
+    play_in(room, script)
+
+
+def test_a_study_still_arriving_is_closed_and_one_is_made_urgent(room: Room) -> None:
+    study_id = room.add_study(state="RECEIVING", wait=waiting.receiving(30))
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await ready(pilot, 1)
+        await pilot.press("u", "y")
+        await until(pilot, lambda: "Priority: 50" in facts(app), "the priority should be told")
+        assert "› !" not in screen(app)
+        assert "›!" in screen(app)
+        await pilot.press("c", "y")
+        await until(pilot, lambda: "CLOSED" in facts(app), "it should be closed")
+        with room.client() as client:
+            assert client.study(study_id).versions[0].study.priority == 50
+
+    play_in(room, script)
 
 
 def test_nothing_can_be_changed_over_the_monitor_socket(room: Room) -> None:
-    study_id = room.add_study(state="DONE")
+    room.add_study(state="DONE")
 
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: study_id in facts(app), "the study should be shown")
+        await ready(pilot, 1)
         await pilot.press("r")
         assert not isinstance(app.screen, Confirm)
         assert "read-only" in screen(app)
-        assert "Retry" not in screen(app)
-        await pilot.press("question_mark")
-        assert isinstance(app.screen, HelpScreen)
-        assert "Try the selected study again" not in str(app.screen.query_one("#help Static", Static).render())
 
-    play(room, script, monitor=True)
-
-
-def test_help_explains_every_key_and_state(room: Room) -> None:
-    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "linked" in screen(app), "the daemon should answer")
-        await pilot.press("question_mark")
-        shown = str(app.screen.query_one("#help Static", Static).render())
-        assert all(state.value in shown for state in StudyState)
-        assert "Show only studies with these words" in shown
-        await pilot.press("escape")
-        assert not isinstance(app.screen, HelpScreen)
-        await pilot.press("q")
-        await until(pilot, lambda: not app.is_running, "q should close it")
-
-    play(room, script)
-
-
-# ---------------------------------------------------------------- the daemon goes
+    play_in(room, script, monitor=True)
 
 
 def test_daemon_gone_leaves_the_last_picture_under_a_banner(room: Room) -> None:
@@ -233,11 +558,11 @@ def test_daemon_gone_leaves_the_last_picture_under_a_banner(room: Room) -> None:
         await asyncio.to_thread(room.server.stop)
         await until(pilot, lambda: "No daemon answers" in screen(app), "the banner should appear")
         assert "12:00:00" in screen(app)
-        assert rows(app) == 1
+        assert table(app).total == 1
         await pilot.press("r")
         assert not isinstance(app.screen, Confirm)
 
-    play(room, script)
+    play_in(room, script)
 
 
 def test_screen_goes_on_when_the_daemon_is_back(tmp_path: Path) -> None:
@@ -251,22 +576,4 @@ def test_screen_goes_on_when_the_daemon_is_back(tmp_path: Path) -> None:
             await until(pilot, lambda: study_id in facts(app), "the study should be shown")
             assert not app.query_one("#banner").display
 
-    play(home, script)
-
-
-def test_nothing_is_drawn_again_while_nothing_changes(room: Room) -> None:
-    room.add_study(state="DONE")
-
-    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "File:" in facts(app), "the study and its details should be shown")
-        await pilot.pause()
-        table, details = app.query_one(StudyTable), app.query_one("#facts", Static)
-        drawn = (table._update_count, details.content)
-        answer = app.status
-        app.query_one(QueueView).refetch()
-        await until(pilot, lambda: app.status is not answer, "the feed should answer again")
-        await pilot.pause()
-        assert table._update_count == drawn[0]
-        assert details.content is drawn[1]
-
-    play(room, script)
+    play_in(home, script)
