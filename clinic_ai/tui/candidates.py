@@ -92,7 +92,7 @@ class DecidingView(ClinicView):
 
     def width_of_card(self) -> int:
         """Return the columns that the words of a card have."""
-        return min(int(self.clinic.size.width * 0.95), 130) - 6
+        return min(int(self.clinic.size.width * 0.95), 130) - 8  # border, padding and the bar to scroll with
 
     # ------------------------------------------------------------ the keys
 

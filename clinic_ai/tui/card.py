@@ -16,8 +16,7 @@ class Card(ModalScreen[None]):
     """Shows a text until it is closed."""
 
     DEFAULT_CSS = """
-    Card > .card { width: 95%; max-width: 130; }
-    Card #card-words { height: auto; max-height: 70vh; }
+    Card #card-words { height: auto; max-height: 62vh; }
     Card #card-keys { height: 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -35,7 +34,7 @@ class Card(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Lay out title, words and keys."""
-        with Vertical(classes="card"):
+        with Vertical(classes="card broad"):
             yield Static(Text(self._title, style="bold"))
             with VerticalScroll(id="card-words"):
                 yield Static(self.words)

@@ -26,7 +26,7 @@ MEANINGS = {
     "REJECTED": "not to be used",
 }
 _ORDER = tuple(SIGNS)
-_NAME = 17
+_NAME = 19
 
 
 def state_text(state: str) -> Text:

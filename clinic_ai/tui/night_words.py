@@ -78,6 +78,8 @@ def budget_text(found: SpendingView, width: int) -> Text:
 
 
 def _numbers(limit: LimitView) -> str:
+    if limit.key == "money_per_year":
+        return f"{limit.spent:,.2f} of {limit.limit:,.2f}"
     return f"{amount(limit.spent)} of {amount(limit.limit)}"
 
 
@@ -87,7 +89,8 @@ def _budget(limit: LimitView, width: int, numbers: int) -> Text:
         label = f"year {limit.unit}"
     text = Text(f"{label:<{_LABEL}}", no_wrap=True)
     if limit.limit <= 0:
-        text.append(f"{amount(limit.spent)}, no limit", style="dim")
+        spent = f"{limit.spent:,.2f}" if limit.key == "money_per_year" else amount(limit.spent)
+        text.append(f"{spent}, no limit", style="dim")
         return text
     share = limit.spent / limit.limit
     style = "bold red" if share >= 1 else "yellow" if share >= _NEARLY else "green"

@@ -9,12 +9,14 @@ from typing import Any
 from screens import NOW, Exhibit, made_status
 
 from clinic_ai.contract import ModelFile
+from clinic_ai.control.forecast_views import ForecastView
 from clinic_ai.control.night_views import EstimateView, ExpectedView, ExpenseView, SpendingView, SpentView, TonightView
 from clinic_ai.control.progress_views import HistoryView, SeriesView
 from clinic_ai.control.queue_views import QueuePage
 from clinic_ai.control.shelf_views import ShelfModel, ShelfView, SlotView
 from clinic_ai.control.views import Role, RunRow
 from clinic_ai.domain import ModelRef, ModelState, Spent, ValidationFigures
+from clinic_ai.forecasting import Ahead, Forecast, HoldOut, LawFit, NoiseView, Purchase, Rates, Span, WithoutFloor
 from clinic_ai.gating import Compared, Comparison, GateReport, GateRules, GroupCompared, GuardOutcome, NewFailure
 from clinic_ai.promoting import Activation, Origin, PromotionRecord
 
@@ -235,6 +237,39 @@ def history(run_id: str = AT_WORK) -> HistoryView:
             SeriesView(name="validation_auroc", points=tuple(aurocs)),
         ),
     )
+
+
+def forecast(*, identifiable: bool) -> ForecastView:
+    """Return what a run would bring if it went on, told or not told by its curve."""
+    whole = Span(value=0.31, low=0.29, high=0.33)
+    fit = LawFit(dropped=0, points=7, a=whole, b=whole, c=whole)
+    told = Forecast(
+        name=f"run {AT_WORK}",
+        unit="step",
+        last_step=2604,
+        fit=fit,
+        windows=(),
+        hold_out=HoldOut(until=2000, points=5, held_out=2, predicted=whole, observed=0.32),
+        noise=NoiseView(
+            deviation=0.02, trend=0.0, autocorrelation=0.1, effective_points=6, block_length=1, replicates=400
+        ),
+        identifiable=identifiable,
+        reasons=() if identifiable else ("The curve has 7 points; the law has three parameters.",),
+        now=Ahead(step=2604, loss=whole),
+        twice=Ahead(step=5208, loss=Span(value=0.28 if identifiable else None, low=0.25, high=0.31)),
+        halving=Span(value=9000.0 if identifiable else None, low=6000.0, high=None),
+        target=None,
+        target_at=None,
+        target_note="",
+        without_floor=WithoutFloor(a=1.0, b=0.5, excess=0.1, enough=False),
+        points=tuple((372.0 * epoch, 0.3 + 0.3 / epoch) for epoch in range(1, 8)),
+        law=(),
+        notes=(),
+    )
+    again = Span(value=2604, low=2604, high=2604)
+    bought = Purchase(what="twice the data", loss=told.twice.loss, steps=again, seconds=again, note="If none repeats.")
+    rates = Rates(seconds=1.0, kwh=0.0001, money=0.00003, currency="EUR", basis="By the ledger of this run.")
+    return ForecastView(forecast=told, rates=rates, purchases=(bought,))
 
 
 # ---------------------------------------------------------------- models

@@ -71,7 +71,7 @@ class NightView(DecidingView):
     #night-list:focus, #night-details:focus { border: round $accent; }
     #night-details { height: 1fr; border: round $primary; padding: 0 1; scrollbar-size-vertical: 1; }
     #night-facts { height: auto; }
-    #body.wide #night-list { width: 9fr; height: 1fr; }
+    #body.wide #night-list { width: 10fr; height: 1fr; }
     #body.wide #night-details { width: 11fr; height: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -175,8 +175,9 @@ class NightView(DecidingView):
             return
         width = self.size.width - 2
         top = words.window_text(shown.outlook, now)
-        top.append("\n")
-        top.append_text(words.budget_text(shown.spending, width))
+        if shown.spending.limits:
+            top.append("\n")
+            top.append_text(words.budget_text(shown.spending, width))
         self.put("#night-top", top)
         table = {}
         for key, row in rows_of(shown.runs, shown.outlook).items():
@@ -199,7 +200,8 @@ class NightView(DecidingView):
         rows = rows_of(shown.runs, shown.outlook)
         row = rows.get(self._wanted or "")
         if row is None:
-            self.put("#night-facts", Text("Nothing is planned, and nothing was trained yet. n starts a run."))
+            starts = " n starts a run." if self.may("start") else ""
+            self.put("#night-facts", Text(f"Nothing is planned, and nothing was trained yet.{starts}"))
             return
         box = self.query_one("#night-details")
         width = max(box.size.width - 3, 40)

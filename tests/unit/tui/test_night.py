@@ -223,7 +223,7 @@ def test_budgets_say_in_numbers_what_the_bars_show() -> None:
         top = str(app.query_one("#night-top").render())
         assert "62 %  1.24 of 2" in top
         assert "91 %! 4.55 of 5" in top
-        assert "11.8, no limit" in top
+        assert "11.84, no limit" in top
         assert "█" in top
 
     drive(scenes.night(), script)
@@ -517,3 +517,24 @@ def test_the_ledger_shows_what_was_spent() -> None:
         assert app.screen is app.screen_stack[0]
 
     drive(scenes.night(), script)
+
+
+@pytest.mark.parametrize(
+    ("identifiable", "verdict"), [(True, "✓ The curve tells its law."), (False, "? The curve does not tell")]
+)
+def test_a_forecast_begins_with_its_verdict(identifiable: bool, verdict: str) -> None:
+    exhibit = scenes.night(forecast_run=scenes.forecast(identifiable=identifiable))
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await pilot.press("f")
+        card = await dialog(pilot, Card)
+        assert card.words.plain.startswith(verdict)
+        assert ("0.280 (95 %: 0.250 to 0.310)" in card.words.plain) is identifiable
+        assert ("The curve has 7 points" in card.words.plain) is not identifiable
+        assert "Twice the data: " in card.words.plain
+        room = card.query_one("#card-words").size.width
+        assert max(map(len, (row for row in card.words.plain.splitlines() if "┤" in row or "└" in row))) <= room
+
+    drive(exhibit, script)
+    [((run_id, _), _)] = exhibit.sent("forecast_run")
+    assert run_id == scenes.AT_WORK
