@@ -12,4 +12,4 @@ from clinic_ai.control.views import StudyPage
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_an_empty_queue(pictures: SnapshotAssertion, size: tuple[int, int]) -> None:
     exhibit = Exhibit({"studies": StudyPage(studies=(), next_before=None)})
-    assert picture(exhibit, "queue", "Drop a scan", size=size) == pictures
+    assert picture(exhibit, "queue", "No studies yet", size=size) == pictures
