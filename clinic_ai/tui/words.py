@@ -71,11 +71,6 @@ def _held(row: StudyRow) -> bool:
     return row.state is StudyState.DONE and row.wait is not None and row.wait.code == HELD
 
 
-def wait_text(row: StudyRow) -> Text:
-    """Return why a study waits, on one line."""
-    return Text("" if row.wait is None else row.wait.sentence, no_wrap=True, overflow="ellipsis")
-
-
 def age(seconds: float) -> str:
     """Return a length of time in one unit, such as ``3 min``."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

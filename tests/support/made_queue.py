@@ -183,7 +183,7 @@ def made_file(number: int, **changes: Any) -> FileRow:
 def queue_exhibit(rows: Sequence[QueueRow] = (), *, status: StatusView | None = None, **answers: Any) -> Exhibit:
     """Return an exhibit with these studies, in this order whatever is sorted by; words are found in their texts."""
     exhibit = Exhibit(answers, status=busy_status(rows) if status is None else status)
-    exhibit.answers.setdefault("rows", list(rows))
+    exhibit.answers["rows"] = list(rows)
 
     def queue(
         *,
@@ -208,8 +208,7 @@ def queue_exhibit(rows: Sequence[QueueRow] = (), *, status: StatusView | None = 
         versions = tuple(map(made_version, found))
         return StudyView(study_id=study_id, content=False, versions=versions, files=())
 
-    exhibit.answers.setdefault("queue", queue)
-    exhibit.answers.setdefault("study", study)
+    exhibit.answers |= {"queue": queue, "study": study, "series": NotFound("It has no pictures.")} | answers
     return exhibit
 
 

@@ -100,12 +100,15 @@ def test_every_reason_fits_its_column_in_a_word_or_two() -> None:
         assert reason_of(made_row(1, wait=reason), 60) == waiting.addressed(reason, "S-20261121-00000001").sentence
 
 
-def test_the_help_says_where_the_reason_stands() -> None:
+def test_the_help_says_where_the_reason_stands_and_names_all_there_are() -> None:
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: app.query_one(StudyTable).total == 1, "the queue should be there")
         await pilot.press("question_mark")
-        told = str(app.screen.query_one("#help Static", Static).render())
-        assert "Why a study waits, and what to do, stands in its details." in told
+        told = " ".join(str(app.screen.query_one("#help Static", Static).render()).split())
+        assert "its reason stands there in full, and below it what to do" in told
         assert "Files that are in no study, and why" in told
+        for reason in REASONS.values():
+            assert f" {reason.code.replace('_', ' ')} " in told, reason.code
 
     play(queue_exhibit([made_row(1)]), script)
 

@@ -72,6 +72,7 @@ def lose(exhibit: Exhibit) -> None:
 
 @by_size
 def test_an_empty_queue(pictures: SnapshotAssertion, size: tuple[int, int]) -> None:
+<<<<<<< HEAD
     assert picture(Exhibit({"studies": EMPTY}), "queue", "Drop a scan", size=size) == pictures
 
 
@@ -376,3 +377,7 @@ def _drawn(tmp_path: Path, environment: dict[str, str]) -> bytes:
         shown.wait()
         os.close(ours)
     return drawn
+=======
+    exhibit = Exhibit({"studies": StudyPage(studies=(), next_before=None)})
+    assert picture(exhibit, "queue", "No studies yet", size=size) == pictures
+>>>>>>> queue
