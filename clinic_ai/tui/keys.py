@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.keys import _character_to_key, format_key
+from textual.screen import Screen
 
 from clinic_ai.tui.views import PLACES
 
@@ -69,10 +70,14 @@ def all_orders(chosen: Mapping[str, str] | None = None) -> list[Order]:
     from clinic_ai.tui.app import ClinicApp
 
     found = orders_of(ClinicApp, EVERYWHERE, chosen)
+    dialogs: list[type[DOMNode]] = [screens.HelpScreen, screens.Confirm, screens.Prompt, screens.Choose]
     for place in PLACES:
         for part in _parts(place.load()):
-            found += [order for order in orders_of(part, place.name, chosen) if order not in found]
-    for dialog in (screens.HelpScreen, screens.Confirm, screens.Prompt, screens.Choose):
+            if issubclass(part, Screen):  # it stands over a screen, whose keys do nothing meanwhile
+                dialogs.append(part)
+            else:
+                found += [order for order in orders_of(part, place.name, chosen) if order not in found]
+    for dialog in dict.fromkeys(dialogs):
         found += orders_of(dialog, DIALOGS, chosen)
     return found
 

@@ -356,11 +356,15 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/studies/{study_id}/export/deidentified",
         "/v1/studies/{study_id}/originals/{sha256}",
         "/v1/studies/{study_id}/close",
+        "/v1/studies/{study_id}/findings",
+        "/v1/studies/{study_id}/history",
+        "/v1/studies/{study_id}/preview",
         "/v1/studies/{study_id}/priority",
         "/v1/studies/{study_id}/questions",
         "/v1/studies/{study_id}/reroute",
         "/v1/studies/{study_id}/retry",
         "/v1/studies/{study_id}/route",
+        "/v1/studies/{study_id}/series",
     }
     assert set(found["paths"]) == expected
     assert "ProblemView" in found["components"]["schemas"]

@@ -249,6 +249,7 @@ def test_it_fetches_when_the_machine_moved_and_draws_only_what_changed() -> None
 
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await shows(pilot, "clinic-1")
+        await pilot.pause()  # its bars are as wide as their box, once that is laid out
         asked = len(exhibit.sent("machine"))
         workers = app.query_one("#machine-workers").content
         exhibit.answers["machine"] = made_machine(now={"cpu_percent": 44.0})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from control_room import control_room
 from screens import NOW, SIZES, Exhibit, made_status, picture, play, screen, shows, until
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
@@ -72,8 +73,7 @@ def lose(exhibit: Exhibit) -> None:
 
 @by_size
 def test_an_empty_queue(pictures: SnapshotAssertion, size: tuple[int, int]) -> None:
-<<<<<<< HEAD
-    assert picture(Exhibit({"studies": EMPTY}), "queue", "Drop a scan", size=size) == pictures
+    assert picture(Exhibit({"studies": EMPTY}), "queue", "No studies yet", size=size) == pictures
 
 
 @by_size
@@ -99,7 +99,7 @@ def test_what_lies_over_the_screens(pictures: SnapshotAssertion, key: str, size:
         await shows(pilot, "linked")
         await pilot.press(key)
 
-    words = {"question_mark": "j k scroll", "ctrl+p": "Go to Review"}[key]
+    words = {"question_mark": "j k scroll", "ctrl+p": "Queue: Try the study again"}[key]
     assert picture(Exhibit({"studies": EMPTY}), "queue", words, size=size, after=after) == pictures
 
 
@@ -182,7 +182,7 @@ def test_a_frozen_screen_stands_still_and_its_header_does_not() -> None:
     exhibit = Exhibit({"studies": EMPTY})
 
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
-        await shows(pilot, "Drop a scan")
+        await shows(pilot, "No studies yet")
         await pilot.press("p")
         await shows(pilot, "FROZEN")
         exhibit.answers["status"] = made_status(alerts=(alert(1, CRITICAL),))
@@ -296,12 +296,10 @@ def test_the_help_knows_every_reason_to_wait() -> None:
 def test_every_screen_is_drawn_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures_of_screens, "STILL_S", 0.05)
     monkeypatch.setattr(pictures_of_screens, "_LOOK_S", 0.02)
-    exhibit = busy()
     folder = tmp_path / "new"
-    try:
-        files = take(Home(Path("/nowhere")), folder, (80, 24), connect=exhibit.connect, clock=lambda: NOW)
-    finally:
-        exhibit.close()
+    with control_room(tmp_path / "h") as room:
+        room.add_study(state="DONE")
+        files = take(room.home, folder, (80, 24), clock=lambda: NOW)
     assert len(files) == 18
     assert all(file.stat().st_size > 1000 for file in files)
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files if file.suffix == ".png")
@@ -377,7 +375,3 @@ def _drawn(tmp_path: Path, environment: dict[str, str]) -> bytes:
         shown.wait()
         os.close(ours)
     return drawn
-=======
-    exhibit = Exhibit({"studies": StudyPage(studies=(), next_before=None)})
-    assert picture(exhibit, "queue", "No studies yet", size=size) == pictures
->>>>>>> queue
