@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INPUT ?=
 HOME_DIR ?=
 DURATION ?= 3600
+# Workers take turns on the cores; more threads in each only wait for one another.
 JOBS ?= 4
 BENCHMARKS := idle tui guard end_to_end xray ultrasound ingest receive listing growth scaling yielding three_nights
 
@@ -25,7 +26,7 @@ run: $(VENV)/.run  ## run the daemon in the foreground; HOME_DIR=DIR picks its h
 	@$(BIN)/clinic-ai run --home "$(or $(HOME_DIR),home)"
 
 test: $(VENV)/.dev  ## the whole suite; JOBS=1 runs one test at a time
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40 --durations-min 10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40 --durations-min 10
 
 check: $(VENV)/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .

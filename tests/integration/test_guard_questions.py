@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from clinic_ai.domain import Audience, GuardAction, ImageFacts, Released, StudyFacts
+from clinic_ai.domain.words import MAX_QUESTION
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.client import Guard, _implausible_answer
-from clinic_ai.guard.intents import MAX_QUESTION, question_subject
+from clinic_ai.guard.intents import question_subject
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.processes import Crew
 

@@ -153,6 +153,15 @@ async def shows(pilot: Pilot[None], words: str) -> None:
     await until(pilot, lambda: words in screen(pilot.app), f"{words!r} should be shown")
 
 
+async def still(pilot: Pilot[None]) -> str:
+    """Return what is on the screen once it stands still: the line of keys is drawn a moment after the rest."""
+    seen, before = screen(pilot.app), ""
+    while seen != before:
+        await pilot.pause(0.1)
+        seen, before = screen(pilot.app), seen
+    return seen
+
+
 def screen(app: App[Any]) -> str:
     """Return what is on the screen, as text, a line a row."""
     strips = app.screen._compositor.render_strips()
@@ -168,8 +177,7 @@ def picture(exhibit: Exhibit, place: str, words: str, *, size: tuple[int, int], 
         if after is not None:
             await after(app, pilot)
         await shows(pilot, words)
-        await pilot.pause()
-        taken = screen(app)
+        taken = await still(pilot)
 
     play(exhibit, script, size=size, place=place)
     return taken

@@ -17,6 +17,7 @@ from clinic_ai.cli.watching import Teller, block, watch
 from clinic_ai.domain import Alert
 from clinic_ai.home import init_home
 from clinic_ai.store import alerts
+from clinic_ai.tui import feed
 from clinic_ai.tui.feed import Lost, Picture
 
 GONE = Lost("No daemon answers at /run/x.", "Start it with `clinic-ai run`.")
@@ -127,10 +128,12 @@ class Heard(io.StringIO):
             assert self._more.wait_for(lambda: words in self.getvalue(), 60), f"{words!r} not in\n{self.getvalue()}"
 
 
+@pytest.mark.timeout(400)
 def test_it_follows_a_daemon_that_goes_and_comes_back_until_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard, failures = Heard(), []
+    monkeypatch.setattr(feed, "UNTOLD_S", 2.0)  # beside other tests the stream may be slow to begin
     monkeypatch.setattr("sys.stdout", heard)
 
     def happens() -> None:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from clinic_ai.domain import Audience, GuardAction, ImageFacts, PatientIdentity, StudyFacts
+from clinic_ai.domain.words import MAX_QUESTION
 from clinic_ai.errors import PolicyError
 from clinic_ai.guard.asking import QuestionTask, QuestionVerdict
 from clinic_ai.guard.examples import fitting, load_examples
-from clinic_ai.guard.intents import MAX_QUESTION, HealthyExample, QuestionSubject, question_subject
+from clinic_ai.guard.intents import HealthyExample, QuestionSubject, question_subject
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.guard.policy import Policy
 from clinic_ai.guard.proof import load_policy

@@ -41,7 +41,7 @@ def test_stored_progress_is_told_once_and_rubbish_never(tmp_path: Path, step: An
             with database.read() as connection:
                 times.append(str((runs.get_run(connection, run_id).progress or {})["step"]))
 
-        recorder = _Recorder(database, Running(run_id), cast(Child, trainer), note)
+        recorder = _Recorder(database, Running(run_id), cast(Child, trainer), lambda _run_id, _progress: None, note)
         recorder({"epoch": 1, "epochs": 2, "step": step, "steps": 10, "loss": 0.5})
         recorder.flush()  # nothing is left to store, and nothing to tell
         assert times == [str(step)] * told

@@ -20,7 +20,7 @@ from made_study import (
     preview,
     study_exhibit,
 )
-from screens import NOW, SIZES, Exhibit, made_status, play, screen, shows, until
+from screens import NOW, SIZES, Exhibit, made_status, play, screen, shows, still, until
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 from textual.widgets import OptionList
@@ -134,7 +134,7 @@ def test_without_a_study_it_says_how_to_choose_one(size: tuple[int, int], pictur
         await app.action_go("study")
         await shows(pilot, "● linked")
         await shows(pilot, "No study is chosen")
-        seen = screen(app)
+        seen = await still(pilot)
 
     play(study_exhibit(), script, size=size)
     assert seen == pictures
