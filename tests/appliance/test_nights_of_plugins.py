@@ -64,8 +64,8 @@ def test_xray(home: Home, tmp_path: Path) -> None:
     folder = write_films(tmp_path / "films", 20)
     with simulated(home, manifest=manifest("xray")) as night:
         fix_splits(night)
-        result = disturbed(night, "xray", folder, condition="pneumonia", tier="fast", epochs=60, patience=60)
-        assert [entry["epoch"] for entry in result.history] == list(range(1, 61))
+        result = disturbed(night, "xray", folder, condition="pneumonia", tier="fast", epochs=100, patience=100)
+        assert [entry["epoch"] for entry in result.history] == list(range(1, 101))
 
 
 @pytest.mark.torture  # three processes that import transformers
