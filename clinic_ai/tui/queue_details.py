@@ -11,7 +11,7 @@ from clinic_ai.control.queue_views import QueueRow
 from clinic_ai.control.views import ArtefactRow, DeliveryRow, FileRow, StatusView, StudyView, VersionView
 from clinic_ai.domain import Fate, Job, JobKind, JobState, StudyState
 from clinic_ai.tui.queue_words import counted, held
-from clinic_ai.tui.words import MEANINGS, age, modality, stand_text
+from clinic_ai.tui.words import MEANINGS, add_artefact, add_job, age, modality, stand_text
 
 TO_DO = "What to do"
 NOTHING_TO_DO = "Nothing: it goes on by itself."
@@ -153,31 +153,9 @@ def _facts(text: Text, row: QueueRow, now: float) -> None:
 def _history(text: Text, version: VersionView) -> None:
     _line(text, "Files", f"{counted(version.instances, 'file', 'files')} in this version")
     for job in version.jobs:
-        _job(text, job)
+        add_job(text, job)
     for artefact in version.artefacts:
-        _artefact(text, artefact)
-
-
-def _job(text: Text, job: Job) -> None:
-    who = f"{job.kind.value} {job.plugin}".strip()
-    attempt = f", attempt {job.attempt}" if job.attempt > 1 or job.state is not JobState.DONE else ""
-    models = "".join(f", {model.name} {model.version}" for model in job.models)
-    _line(text, "Job", f"{who}: {job.state.value}{attempt}{models}")
-    if job.wait is not None:
-        _line(text, "  waits", f"{job.wait.sentence} {job.wait.remedy}".strip())
-    if job.error:
-        _line(text, "  error", job.error)
-
-
-def _artefact(text: Text, artefact: ArtefactRow) -> None:
-    signed = f", signed by {artefact.signed_by}" if artefact.signed_by else ""
-    _line(text, "Result", f"for the {artefact.audience}: {artefact.state}; the guard said {artefact.action}{signed}")
-    for rule, action, reason in dict.fromkeys((d.rule, d.action, d.reason) for d in artefact.decisions):
-        if action not in {"allow", "annotate"}:
-            _line(text, "  guard", f"{rule}, {action}: {reason}")
-    for delivery in artefact.deliveries:
-        where = f"{delivery.place} {delivery.error}".strip()
-        _line(text, "  sent to", f"{delivery.target}: {delivery.state} {where}".rstrip())
+        add_artefact(text, artefact)
 
 
 def _clock(at: float) -> str:

@@ -127,12 +127,13 @@ def _facts(text: Text, row: StudyRow) -> None:
 
 def _version(text: Text, version: VersionView) -> None:
     for job in version.jobs:
-        _job(text, job)
+        add_job(text, job)
     for artefact in version.artefacts:
-        _artefact(text, artefact)
+        add_artefact(text, artefact)
 
 
-def _job(text: Text, job: Job) -> None:
+def add_job(text: Text, job: Job) -> None:
+    """Append a job: who did what, how it stands, and why it waits."""
     who = f"{job.kind.value} {job.plugin}".strip()
     attempt = f", attempt {job.attempt}" if job.attempt > 1 or job.state is not JobState.DONE else ""
     models = "".join(f", {model.name} {model.version}" for model in job.models)
@@ -143,8 +144,10 @@ def _job(text: Text, job: Job) -> None:
         _line(text, "  error", job.error)
 
 
-def _artefact(text: Text, artefact: ArtefactRow) -> None:
-    _line(text, "Result", f"for the {artefact.audience}: {artefact.state}; the guard said {artefact.action}")
+def add_artefact(text: Text, artefact: ArtefactRow) -> None:
+    """Append a result: for whom, what the guard said of it, who signed it, and where it went."""
+    signed = f", signed by {artefact.signed_by}" if artefact.signed_by else ""
+    _line(text, "Result", f"for the {artefact.audience}: {artefact.state}; the guard said {artefact.action}{signed}")
     for rule, action, reason in dict.fromkeys((d.rule, d.action, d.reason) for d in artefact.decisions):
         if action not in {"allow", "annotate"}:
             _line(text, "  guard", f"{rule}, {action}: {reason}")
