@@ -23,7 +23,10 @@ def show(home: Home, *, monitor: bool) -> None:
     from clinic_ai.tui.app import ClinicApp
     from clinic_ai.tui.preferences import preferences_path, read_preferences
 
-    ClinicApp(home, monitor=monitor, preferences=read_preferences(preferences_path())).run()
+    app = ClinicApp(home, monitor=monitor, preferences=read_preferences(preferences_path()))
+    app.run()
+    if app.return_code:
+        raise typer.Exit(app.return_code)
 
 
 def print_keys() -> None:

@@ -15,7 +15,7 @@ from clinic_ai.cli.output import clean, moment, styled, terminal_width
 if TYPE_CHECKING:
     from clinic_ai.control.views import RunRow, StatusView
     from clinic_ai.home import Home
-    from clinic_ai.tui.feed import Fetch, Lost, Picture
+    from clinic_ai.tui.feed import Fetch, Lost, Picture, Told
 
 CALM_S = 1.0
 """Between two blocks lies at least this long; what changed meanwhile is in the second."""
@@ -37,22 +37,31 @@ def watch(home: Home, *, monitor: bool, as_json: bool) -> None:
     from clinic_ai.control.terminal_client import TerminalClient
     from clinic_ai.tui.feed import Feed
 
-    answers: queue.SimpleQueue[Picture | Lost] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Told] = queue.SimpleQueue()
     feed = Feed(lambda: TerminalClient(home, monitor=monitor), tell=answers.put)
     feed.want(_Everything())
     feed.start()
     teller = Teller(as_json=as_json)
     try:
         while True:
-            answer = answers.get()
-            while not answers.empty():
-                answer = answers.get()
-            if teller.tell(answer):
+            if teller.tell(_newest(answers)):
                 time.sleep(CALM_S)
     except KeyboardInterrupt:
         pass  # that is how it is ended
     finally:
         feed.stop()
+
+
+def _newest(answers: queue.SimpleQueue[Told]) -> Picture | Lost:
+    """Wait for an answer and return the newest. Raise what ended the feed, if a fault did."""
+    from clinic_ai.tui.feed import Broken
+
+    while True:
+        answer = answers.get()
+        if isinstance(answer, Broken):
+            raise answer.error
+        if answers.empty():
+            return answer
 
 
 class Teller:

@@ -26,7 +26,7 @@ from textual.widgets import ContentSwitcher, Footer, Static
 
 from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
-from clinic_ai.tui.feed import Connect, Feed, Fetch, Lost, Picture
+from clinic_ai.tui.feed import Broken, Connect, Feed, Fetch, Lost, Picture, Told
 from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.looks import LOOKS, NoColour
 from clinic_ai.tui.preferences import Preferences, preferences_path
@@ -88,7 +88,7 @@ class ClinicApp(App[None]):
     class Arrived(Message):
         """The feed has an answer."""
 
-        def __init__(self, answer: Picture | Lost) -> None:
+        def __init__(self, answer: Told) -> None:
             super().__init__()
             self.answer = answer
 
@@ -129,7 +129,7 @@ class ClinicApp(App[None]):
         self._place = PLACES[0]
         self._views: dict[str, ClinicView] = {}
 
-    def _tell(self, answer: Picture | Lost) -> None:
+    def _tell(self, answer: Told) -> None:
         """Called in the feed's thread."""
         self.post_message(self.Arrived(answer))
 
@@ -259,6 +259,8 @@ class ClinicApp(App[None]):
         answer = message.answer
         if self._emptied:
             return
+        if isinstance(answer, Broken):
+            raise answer.error
         if not self._asked:
             self._asked = True
             # By now the screen in front has its answer; loading takes nobody's time.

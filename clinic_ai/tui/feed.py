@@ -69,10 +69,20 @@ class Lost:
     remedy: str
 
 
-class Feed:
-    """Fetches what is wished when something changed or when poked. ``tell`` gets every answer, in the feed's thread."""
+@dataclass(frozen=True)
+class Broken:
+    """A fault of this program ended a thread: nothing new would ever be shown, so it must not pass unseen."""
 
-    def __init__(self, connect: Connect, *, tell: Callable[[Picture | Lost], None]) -> None:
+    error: Exception
+
+
+Told = Picture | Lost | Broken
+
+
+class Feed:
+    """Fetches what is wished when something changed or when poked; ``tell`` gets every answer, in the feed's threads."""
+
+    def __init__(self, connect: Connect, *, tell: Callable[[Told], None]) -> None:
         self._connect = connect
         self._tell = tell
         self._wish: Wish | None = None
@@ -83,8 +93,8 @@ class Feed:
         self._linked = threading.Event()
         # Daemon threads: closing the screen must not wait for an answer.
         self._threads = [
-            threading.Thread(target=self._run, name="feed", daemon=True),
-            threading.Thread(target=self._follow, name="news", daemon=True),
+            threading.Thread(target=self._work, args=(self._run,), name="feed", daemon=True),
+            threading.Thread(target=self._work, args=(self._follow,), name="news", daemon=True),
         ]
 
     def start(self) -> None:
@@ -108,6 +118,13 @@ class Feed:
     def poke(self) -> None:
         """Fetch at once."""
         self._poked.set()
+
+    def _work(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 - thread boundary: the screen would show the past for ever
+            if not self._stopping.is_set():
+                self._tell(Broken(error))
 
     # ------------------------------------------------------------ fetching
 

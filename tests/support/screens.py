@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import Footer
 
 from clinic_ai.control.queue_views import QueuePage
 from clinic_ai.control.terminal_client import TerminalClient
@@ -154,12 +155,20 @@ async def shows(pilot: Pilot[None], words: str) -> None:
 
 
 async def still(pilot: Pilot[None]) -> str:
-    """Return what is on the screen once it stands still: the line of keys is drawn a moment after the rest."""
+    """Return what is on the screen, as text, once all of it is drawn and stands still."""
+    await until(pilot, lambda: _keys_are_drawn(pilot.app), "the line of keys should be drawn")
     seen, before = screen(pilot.app), ""
     while seen != before:
         await pilot.pause(0.1)
         seen, before = screen(pilot.app), seen
     return seen
+
+
+def _keys_are_drawn(app: App[Any]) -> bool:
+    """Say whether the line of keys shows what may be pressed now: it is made anew a moment after the rest."""
+    wanted = {binding.action for _, binding, _, _ in app.screen.active_bindings.values() if binding.show}
+    drawn = [list(cast(Any, footer).query("FooterKey")) for footer in app.screen.query(Footer)]
+    return all({key.action for key in keys} == wanted and all(key.region for key in keys) for keys in drawn)
 
 
 def screen(app: App[Any]) -> str:

@@ -20,11 +20,11 @@ from textual.pilot import Pilot
 from clinic_ai.control import events
 from clinic_ai.control.client import NoDaemon
 from clinic_ai.control.terminal_client import TerminalClient
-from clinic_ai.control.views import EventView, StudyPage, TopicView
+from clinic_ai.control.views import EventView, TopicView
 from clinic_ai.errors import ClinicError, Conflict, NotAllowed, NotFound
 from clinic_ai.tui import feed as feeds
 from clinic_ai.tui.app import ClinicApp
-from clinic_ai.tui.feed import Feed, Lost, Picture
+from clinic_ai.tui.feed import Feed, Lost, Picture, Told
 
 GONE = NoDaemon("No daemon answers.", remedy="Start it.")
 FULL = Conflict("16 readers follow the events already.", remedy="Close a terminal that is not needed.")
@@ -84,8 +84,8 @@ class Wanted:
 
 
 @contextmanager
-def fed(daemon: Daemon, wanted: Wanted | None = Wanted()) -> Iterator[queue.Queue[Picture | Lost]]:
-    answers: queue.Queue[Picture | Lost] = queue.Queue()
+def fed(daemon: Daemon, wanted: Wanted | None = Wanted()) -> Iterator[queue.Queue[Told]]:
+    answers: queue.Queue[Told] = queue.Queue()
     feed = Feed(daemon.connect, tell=answers.put)
     if wanted is not None:
         feed.want(wanted)
@@ -97,7 +97,7 @@ def fed(daemon: Daemon, wanted: Wanted | None = Wanted()) -> Iterator[queue.Queu
         daemon.ended.set()
 
 
-def first(answers: queue.Queue[Picture | Lost], right: Callable[[Picture | Lost], bool]) -> Picture | Lost:
+def first(answers: queue.Queue[Told], right: Callable[[Told], bool]) -> Told:
     """Return the first answer that is right."""
     while True:
         answer = answers.get(timeout=20)
@@ -105,7 +105,7 @@ def first(answers: queue.Queue[Picture | Lost], right: Callable[[Picture | Lost]
             return answer
 
 
-def quiet(answers: queue.Queue[Picture | Lost]) -> None:
+def quiet(answers: queue.Queue[Told]) -> None:
     """Wait until no answer comes any more."""
     while True:
         try:
@@ -185,7 +185,7 @@ def test_a_full_stream_means_asking_now_and_then_and_saying_so(monkeypatch: pyte
 @pytest.mark.parametrize(("topic", "fetched"), [("machine", True), ("log", False)])
 def test_only_the_topics_that_are_wished_are_fetched_for(topic: str, fetched: bool) -> None:
     daemon = Exhibit({"studies": None})
-    answers: queue.Queue[Picture | Lost] = queue.Queue()
+    answers: queue.Queue[Told] = queue.Queue()
     feed = Feed(daemon.connect, tell=answers.put)
     feed.want(Wanted())
     feed.start()
@@ -226,7 +226,7 @@ def test_without_a_wish_there_is_the_status_alone() -> None:
 
 
 def test_keys_work_while_thousands_of_things_happen() -> None:
-    exhibit = Exhibit({"studies": StudyPage(studies=(), next_before=None)})
+    exhibit = Exhibit({"shelf": FULL})
 
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         await shows(pilot, "linked")
@@ -236,9 +236,26 @@ def test_keys_work_while_thousands_of_things_happen() -> None:
             await pilot.press(key)
             assert app.place.name == name
         await until(pilot, lambda: exhibit.told() == 5000, "all should have been heard")
-        assert len(exhibit.sent("studies")) <= 50
+        assert 1 <= len(exhibit.sent("queue")) <= 50
 
     play(exhibit, script)
+
+
+def test_a_fault_of_the_program_ends_it_instead_of_showing_the_past_for_ever() -> None:
+    exhibit = Exhibit()
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await shows(pilot, "linked")
+        exhibit.answers["queue"] = _raise_key_error
+        exhibit.tell(event(1))
+        await until(pilot, lambda: app.return_code == 1, "the fault should end it")
+
+    with pytest.raises(KeyError, match="no such field"):
+        play(exhibit, script)
+
+
+def _raise_key_error(*_: Any, **__: Any) -> None:
+    raise KeyError("no such field")
 
 
 def test_a_daemon_that_has_too_many_readers_still_shows_what_changes(

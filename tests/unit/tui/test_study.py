@@ -73,8 +73,7 @@ def taken(exhibit: Exhibit, words: str, **how: Any) -> str:
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         nonlocal seen
         await shows(pilot, words)
-        await pilot.pause()
-        seen = screen(app)
+        seen = await still(pilot)
 
     visit(exhibit, script, **how)
     return seen
@@ -108,8 +107,7 @@ def test_pages_on_a_small_terminal(pictures: SnapshotAssertion) -> None:
     async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
         for page, words in PAGES.items():
             await shows(pilot, words)
-            await pilot.pause()
-            seen[page] = screen(app)
+            seen[page] = await still(pilot)
             await pilot.press("tab")
         await shows(pilot, "[Picture]")
 
