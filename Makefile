@@ -9,8 +9,8 @@ DURATION ?= 3600
 JOBS ?= 4
 BENCHMARKS := idle tui guard end_to_end xray ultrasound ingest receive listing growth scaling yielding three_nights
 
-RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray -e plugins/ultrasound
-DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]' -e 'plugins/ultrasound[train]'
+RUN_PACKAGES := -e . -e plugins/echo -e plugins/xray -e plugins/ultrasound -e plugins/ct
+DEV_PACKAGES := -e '.[dev]' -e plugins/echo -e 'plugins/xray[train]' -e 'plugins/ultrasound[train]' -e 'plugins/ct[train]'
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 # pip compiles what it copies, not what it links to; the daemon's children write no bytecode.
 COMPILE := $(BIN)/python -m compileall -q clinic_ai plugins

@@ -24,6 +24,7 @@ from clinic_ai.domain import (
     ModelRef,
     QuestionAnswer,
     Sha256,
+    SliceRef,
     StudyFacts,
     ValidationFigures,
     Vector,
@@ -211,13 +212,6 @@ class Ready(Word):
     """The child has done what it was asked; ``seconds`` it took."""
 
     seconds: float
-
-
-class SliceRef(Word):
-    """One slice: an image of the task by its SHA-256, and the frame of it, counted from 0."""
-
-    sha256: Sha256
-    frame: int = Field(ge=0)
 
 
 class VolumeInfo(Word):

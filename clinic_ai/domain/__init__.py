@@ -15,6 +15,10 @@ from clinic_ai.domain.analyses import (
     Presence,
     ProducedFile,
     Refusal,
+    ReportSentence,
+    Segment,
+    Segmentation,
+    SliceRef,
     ValidationFigures,
 )
 from clinic_ai.domain.asked import AskedQuestion, QuestionDocument, QuestionOutcome
@@ -115,8 +119,12 @@ __all__ = [
     "QueueSort",
     "Refusal",
     "Released",
+    "ReportSentence",
     "RunState",
+    "Segment",
+    "Segmentation",
     "Sha256",
+    "SliceRef",
     "Spent",
     "Statement",
     "StatementKind",

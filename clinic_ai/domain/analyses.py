@@ -119,10 +119,63 @@ class ProducedFile(Word):
 
     name: FileName
     role: Literal["heatmap", "mask", "picture", "data"]
-    media_type: Literal["image/png", "image/jpeg", "application/json", "application/dicom", "application/pdf"]
+    media_type: Literal[
+        "image/png", "image/jpeg", "application/json", "application/dicom", "application/pdf", "application/x-npz"
+    ]
     instance_sha256: Sha256 | None = None
     extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
     caption: str = ""
+
+
+class SliceRef(Word):
+    """One slice: an image of the task by its SHA-256, and the frame of it, counted from 0."""
+
+    sha256: Sha256
+    frame: int = Field(ge=0)
+
+
+class Segment(Word):
+    """One structure of a segmentation: ``number`` counts from 1 and is its place in the array, from 1.
+
+    ``name`` is a condition's key for a finding, or the key of an anatomical structure.
+    """
+
+    number: int = Field(ge=1)
+    name: Key
+    role: Literal["finding", "anatomy"] = "finding"
+    label: str = Field(min_length=1, max_length=64)
+    model: str = ""
+    """Slot of the model that made it."""
+
+
+class Segmentation(Word):
+    """Masks over one stack of slices, voxel for voxel on the images as they arrived: nothing was resampled.
+
+    The file holds one array ``masks`` (segment, slice, row, column) of bits, packed along the columns by
+    ``numpy.packbits``; slices in the order of ``slices``, segments in that of ``segments``. They may overlap.
+    """
+
+    file: FileName
+    slices: tuple[SliceRef, ...] = Field(min_length=1)
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    segments: tuple[Segment, ...] = Field(min_length=1)
+
+
+class ReportSentence(Word):
+    """One sentence of a written report, and what it rests on: findings, masks, or that nothing was found.
+
+    ``findings`` and ``masks`` are places in those of the analysis, counted from 0. One that rests on neither is
+    about the examination itself, or a recommendation that follows from ``conditions``.
+    """
+
+    section: Literal["findings", "impression", "recommendations"]
+    text: Words
+    conditions: tuple[Key, ...] = ()
+    findings: tuple[int, ...] = ()
+    masks: tuple[int, ...] = ()
+    normal: bool = False
+    """It says that something was looked for and not found."""
 
 
 class Analysis(Word):
@@ -138,5 +191,8 @@ class Analysis(Word):
     files: tuple[ProducedFile, ...] = ()
     masks: tuple[Mask, ...] = ()
     """What its segmentations show; the guard holds the text against them."""
+    segmentations: tuple[Segmentation, ...] = ()
+    report: tuple[ReportSentence, ...] = ()
+    """A written report, sentence by sentence, in the order in which they are read; unguarded."""
     distances: tuple[Distance, ...] = ()
     timings_ms: dict[str, float] = Field(default_factory=dict)

@@ -80,7 +80,7 @@ Told = Picture | Lost | Broken
 
 
 class Feed:
-    """Fetches what is wished when something changed or when poked; ``tell`` gets every answer, in the feed's threads."""
+    """Fetches what is wished when something changed or when poked; ``tell`` gets each answer, in a feed's thread."""
 
     def __init__(self, connect: Connect, *, tell: Callable[[Told], None]) -> None:
         self._connect = connect

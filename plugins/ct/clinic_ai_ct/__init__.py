@@ -1,0 +1,1 @@
+"""Chest CT for clinic-ai: volumes, networks, training phases, and reports from evidence."""
