@@ -1,9 +1,9 @@
 """Nights of learning from what a clinician signed of X-rays, with the whole appliance as real processes.
 
 The films of a clinic of phantoms come in and are analysed by the reference model. Of three nights, it learns in the
-first from labels that say what it said itself, in the second from labels that are right but for one scanner, whose films were
-read the wrong way round, and in the third from right ones; in a night alone, from right ones. What is promoted then is
-measured on films of further patients.
+first from labels that say what it said itself, in the second from labels that are right but for one scanner, whose
+films were read the wrong way round, and in the third from right ones; in a night alone, from right ones. What is
+promoted then is measured on films of further patients.
 """
 
 from __future__ import annotations
