@@ -71,7 +71,8 @@ def read_npz(path: Path) -> Npz:
     if images is None or images.dtype != np.uint8 or images.ndim != 3:
         raise DatasetError(f"{path.name} has no array imgs of 8-bit grey levels (slices, rows, columns).")
     regions = arrays.get("gts", np.zeros(images.shape, dtype=np.uint8))
-    if regions.shape != images.shape or regions.dtype.kind not in "iu" or (regions.size and regions.max() > 255):
+    fits = regions.shape == images.shape and regions.dtype.kind in "iu"
+    if not fits or (regions.size and not 0 <= int(regions.min()) <= int(regions.max()) <= 255):
         raise DatasetError(f"The array gts of {path.name} does not hold a label for each voxel of imgs.")
     return Npz(images, regions.astype(np.uint8), _spacing(path, spacing))
 

@@ -116,7 +116,7 @@ def _heart_share(phantom):
 
 
 def test_chance_decides_what_nobody_wished():
-    labels = [make(seed, shape=(24, 32, 32), spacing=(12.0, 11.2, 11.2)).labels for seed in range(8)]
+    labels = [make(seed, shape=(16, 24, 24), spacing=(18.0, 15.0, 15.0)).labels for seed in range(8)]
     shown = {name for one in labels for name, value in one.items() if value}
     assert set(LESIONS) <= shown
     assert all(set(one) == set(CONDITIONS) for one in labels)

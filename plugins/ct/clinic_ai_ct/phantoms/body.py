@@ -162,7 +162,7 @@ def _above_diaphragm(space: Space, build: Build) -> Field:
     top = np.where(right, build.right_dome, build.left_dome).astype(np.float32)
     x = space.x - np.where(right, -62.0, 66.0).astype(np.float32)
     fall = (x / 78.0) ** 2 * 34.0 + ((space.y + 14.0) / 72.0) ** 2 * 46.0
-    result: Field = (space.z - top + np.minimum(fall, 90.0)).astype(np.float32)
+    result: Field = (space.z - top + np.minimum(fall, 42.0)).astype(np.float32)
     return result
 
 

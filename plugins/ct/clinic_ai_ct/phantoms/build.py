@@ -65,7 +65,7 @@ def build(generator: np.random.Generator, *, large_heart: bool, contrast: Contra
     """Draw a patient and a scan by chance, but for the size of the heart and the contrast if it is given."""
     uniform = generator.uniform
     width, fat = uniform(116, 132), uniform(6, 20)
-    dome = uniform(-88, -68)
+    dome = uniform(-80, -62)
     phase: Contrast = ("none", "arterial", "venous")[int(generator.choice(3, p=(0.4, 0.2, 0.4)))]
     return Build(
         width=width,
@@ -75,12 +75,12 @@ def build(generator: np.random.Generator, *, large_heart: bool, contrast: Contra
         heart=uniform(*(LARGE_HEART if large_heart else NORMAL_HEART)),
         aorta=uniform(13, 17),
         right_dome=dome,
-        left_dome=dome - uniform(4, 16),
+        left_dome=dome - uniform(3, 13),
         lung_hu=uniform(-885, -845),
         bone_hu=uniform(130, 230),
         contrast=contrast or phase,
         noise_hu=uniform(9, 26),
         turns=(uniform(-5, 5), uniform(-2.5, 2.5), uniform(-3, 3)),
-        moved=(uniform(-7, 7), uniform(-6, 6), uniform(-10, 10)),
+        moved=(uniform(-7, 7), uniform(-6, 6), uniform(-6, 6)),
         table=width * 0.7 + 34 + fat,
     )

@@ -46,10 +46,11 @@ def plate(chest: Chest, side: Side, generator: np.random.Generator) -> Bits:
     """Draw plate-like atelectases: two or three flat bands at the base of a lung."""
     space, lung = chest.space, chest.lung(side)
     mask = np.zeros(space.grid.shape, dtype=np.bool_)
+    bent = 3.0 * clouds(generator, space.grid, 22.0)
     for number in range(int(generator.integers(2, 4))):
         tilt = generator.uniform(-0.5, 0.5, 2)
         sign = 1.0 if side == "left" else -1.0
-        flat = chest.space.z - chest.build.left_dome - 26.0 - 18.0 * number
+        flat = space.z - chest.build.left_dome - 26.0 - 18.0 * number + bent
         flat = flat - tilt[0] * (space.x - 70.0 * sign) - tilt[1] * space.y
         reach = space.ball((70.0 * sign, float(generator.uniform(-20, 40)), chest.build.left_dome + 30), 52.0)
         band = np.maximum(np.abs(flat) - generator.uniform(1.8, 3.2), reach)
