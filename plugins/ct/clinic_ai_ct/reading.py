@@ -321,16 +321,19 @@ def to_source(masks: Bits, network_grid: Grid, source_grid: Grid) -> Bits:
 
 
 def _by_axes(masks: Bits, step: npt.NDArray[np.floating[Any]], order: Sequence[int], result: Bits) -> Bits:
-    """Map axis by axis: row ``order[axis]`` of ``step`` depends on this axis of the new grid only."""
-    places, inside = [], []
-    for axis, row in enumerate(order):
+    """Map axis by axis: row ``order[axis]`` of ``step`` depends on this axis of the new grid only.
+
+    The last axis is mapped first, while the array is small; of the others whole rows and planes are copied.
+    """
+    part = masks.transpose(0, *(row + 1 for row in order))
+    inside: list[slice] = []
+    for axis in (2, 1, 0):
+        row = order[axis]
         index = _nearest(step[row, axis] * np.arange(result.shape[axis + 1]) + step[row, 3])
         fits = np.flatnonzero((index >= 0) & (index < masks.shape[row + 1]))
-        places.append(index[fits])
-        inside.append(fits)
-    turned = masks.transpose(0, *(row + 1 for row in order))
-    everywhere = np.arange(len(masks))
-    result[np.ix_(everywhere, *inside)] = turned[np.ix_(everywhere, *places)]
+        part = np.take(part, index[fits], axis=axis + 1)
+        inside.insert(0, slice(fits[0], fits[-1] + 1) if len(fits) else slice(0))  # they follow on each other
+    result[:, inside[0], inside[1], inside[2]] = part
     return result
 
 
