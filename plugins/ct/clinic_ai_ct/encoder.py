@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         """Encode (B, C, D, H, W) in 0..1; ``regions`` (B, D, H, W) holds the number of each voxel's region, 0 for none.
 
         D, H and W are whole patches; a volume larger than the one of the config is better read in windows. Raise
-        ValueError if they are not, or if the region mask has another shape or a number above those known.
+        ValueError if they are not, or if the region mask has another shape.
         """
         self._check(volume, regions)
         placed = self.positions(self.stem(volume))

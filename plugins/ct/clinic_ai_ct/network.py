@@ -10,7 +10,7 @@ from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.encoder import Encoder, Features
 from clinic_ai_ct.localiser import Localiser
 from clinic_ai_ct.projector import Projector
-from clinic_ai_ct.text import TextEncoder, bundled_text_encoder
+from clinic_ai_ct.text import Prompts, TextEncoder, bundled_text_encoder
 
 
 class CTNetwork(nn.Module):
@@ -35,9 +35,14 @@ class CTNetwork(nn.Module):
         self.projector = Projector(config)
         self.bundled: nn.Module | None = texts.model if texts is not None and config.text.bundled else None
         """A text encoder that is kept with the network; frozen."""
+        self.text_digest = "" if texts is None else texts.digest
+        """SHA-256 of the weights of the text encoder that is not kept with it."""
 
     def encode(self, image: Tensor, regions: Tensor | None = None) -> Features:
-        """Look at (B, C, D, H, W); see ``Encoder.forward``."""
+        """Look at (B, C, D, H, W); see ``Encoder.forward``. Raise ValueError also for a region that is not known."""
+        known = self.config.encoder.regions
+        if regions is not None and int(regions.max()) > known:
+            raise ValueError(f"The region mask has the number {int(regions.max())}; there are {known} regions.")
         found: Features = self.encoder(image, regions)
         return found
 
@@ -65,6 +70,20 @@ class CTNetwork(nn.Module):
         """Return (B, Q, W): Q tokens in the width W of the language model."""
         spoken: Tensor = self.projector(features)
         return spoken
+
+    def renew(self) -> None:
+        """Keep what the text encoder says now of labels and findings, if it is at hand."""
+        for prompts in self._prompts():
+            if prompts.attached:
+                prompts.renew()
+
+    def share_text_encoder(self, texts: TextEncoder) -> None:
+        """Give the text encoder this network learned with, so that soft prompts can go on learning."""
+        for prompts in self._prompts():
+            prompts.share(texts.model)
+
+    def _prompts(self) -> tuple[Prompts, Prompts]:
+        return self.classifier.prompts, self.localiser.prompts
 
     def train(self, mode: bool = True) -> CTNetwork:
         """Switch between learning and judging; a text encoder stays frozen and never drops anything out."""

@@ -145,11 +145,7 @@ class Prompts(nn.Module):
 
     def share(self, model: Any) -> None:
         """Use a text encoder that reads the tokens which are kept already."""
-        self._encoder = [model.to(self.ids.device)]
-
-    def detach(self) -> None:
-        """Let go of the text encoder; what it said is kept."""
-        self._encoder = []
+        self._encoder = [model]
 
     def renew(self) -> None:
         """Keep what the text encoder says now."""
@@ -169,7 +165,9 @@ class Prompts(nn.Module):
         return self.said
 
     def _read(self, *, hard: bool) -> Tensor:
-        model = self._encoder[0].to(self.ids.device)
+        model = self._encoder[0]
+        if model.device != self.ids.device:
+            model.to(self.ids.device)
         words = model.embeddings.word_embeddings(self.ids)
         mask = self.mask
         if not hard and self.soft.shape[1]:

@@ -66,8 +66,6 @@ def test_region_shares_are_what_is_in_each_patch():
     assert shares.shape == (1, 8, 2)
     assert shares[0, 0].tolist() == [0.0, 0.5]
     assert shares[0, 1:].abs().max() == 0
-    with pytest.raises(ValueError, match="number 2"):
-        region_shares(regions, (2, 2, 2), 1)
 
 
 @torch.no_grad()
@@ -176,6 +174,14 @@ def test_patches_are_reached_by_halving():
 def test_wrong_volumes_are_refused(network, volume):
     with pytest.raises(ValueError, match=r"encoder reads|whole patches"):
         network.encode(torch.zeros(volume))
+
+
+def test_wrong_regions_are_refused(network):
+    image, _, regions = tiny_ct.volumes()
+    with pytest.raises(ValueError, match="number 5; there are 4"):
+        network.encode(image, regions + 2)
+    with pytest.raises(ValueError, match="not of the volume"):
+        network.encode(image, regions[:, :4])
 
 
 def test_a_configuration_that_cannot_be_is_refused():
