@@ -49,6 +49,13 @@ def halvings(patch: Size) -> list[Size]:
     return found
 
 
+def prepare(module: nn.Module) -> None:
+    """Begin a linear layer as vision transformers do: Glorot weights, and no bias that every image would share."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
 def stem(config: EncoderConfig) -> nn.Module:
     """Return what makes tokens of voxels: (B, C, D, H, W) → (B, E, D', H', W')."""
     if config.stem == "patch":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clinic_ai_ct.blocks import prepare
 from clinic_ai_ct.classifier import Classifier, prompts_of
 from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.encoder import Encoder, Features
@@ -33,6 +34,8 @@ class CTNetwork(nn.Module):
         self.classifier = Classifier(config, texts)
         self.localiser = Localiser(config, texts)
         self.projector = Projector(config)
+        for part in (self.encoder, self.classifier, self.localiser, self.projector):
+            part.apply(prepare)
         self.bundled: nn.Module | None = texts.model if texts is not None and config.text.bundled else None
         """A text encoder that is kept with the network; frozen."""
         self.text_digest = "" if texts is None else texts.digest

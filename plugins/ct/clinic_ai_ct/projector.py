@@ -23,7 +23,8 @@ class Projector(nn.Module):
         super().__init__()
         own = config.projector
         self.checkpointing = config.encoder.checkpointing
-        self.queries = nn.Parameter(torch.randn(1, own.queries, own.width))
+        # Small, so that what the queries see is louder from the start than what they are.
+        self.queries = nn.Parameter(0.02 * torch.randn(1, own.queries, own.width))
         self.enter = nn.Linear(config.encoder.width, own.width)
         self.layers = nn.ModuleList(GuidedBlock(own.width, own.heads) for _ in range(own.layers))
         self.leave = nn.Sequential(

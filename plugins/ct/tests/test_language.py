@@ -64,7 +64,7 @@ def test_an_image_goes_through_the_projector_into_what_is_written(llama, quantis
     network.projector.match(language.words)
     features = Features(torch.randn(2, 32), torch.randn(2, 64, 32), (4, 4, 4))
     trained = [*network.projector.parameters(), *(w for w in language.model.parameters() if w.requires_grad)]
-    optimiser = torch.optim.AdamW(trained, lr=2e-2)
+    optimiser = torch.optim.AdamW(trained, lr=4e-3)
     reports = ["a nodule in the right upper lobe .", "no effusion ."]
     losses = []
     for _ in range(40):
