@@ -7,14 +7,13 @@ a sentence sounds follows from the calibrated probability alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from clinic_ai.domain import Finding, Presence, ReportSentence
 from clinic_ai.guard.wording import probability_word
 from clinic_ai_ct.describing import describe
+from clinic_ai_ct.evidence import Evidence, collected
 from clinic_ai_ct.lesions import Lesion
-from clinic_ai_ct.measuring import lesion_masks
 from clinic_ai_ct.recommending import recommend
 from clinic_ai_ct.wording import Wording, capital
 
@@ -65,39 +64,18 @@ def report_text(sentences: Iterable[ReportSentence]) -> str:
     return "\n\n".join("\n".join([f"{section.upper()}:", *lines]) for section, lines in parts.items())
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """All that is known of one condition; numbers are places in the analysis."""
-
-    condition: str
-    findings: tuple[int, ...]
-    masks: tuple[int, ...]
-    lesion: Lesion | None
-    strongest: Finding | None
-    """The finding with the highest probability."""
-
-    @property
-    def outlined(self) -> bool:
-        return self.lesion is not None and bool(self.lesion.pieces)
-
-    @property
-    def denied(self) -> bool:
-        """Whether nothing speaks for it."""
-        return not self.outlined and (self.strongest is None or self.strongest.presence is Presence.ABSENT)
-
-
 class _Report:
     def __init__(self, findings: Sequence[Finding], lesions: Sequence[Lesion], wording: Wording) -> None:
         self._wording = wording
         self._lesions = tuple(lesions)
-        self._evidence = self._in_order(_collected(findings, lesions))
+        self._evidence = self._in_order(collected(findings, lesions))
 
     def sentences(self) -> tuple[ReportSentence, ...]:
         return (*self._findings(), *self._impression(), *self._recommendations())
 
-    def _in_order(self, evidence: dict[str, _Evidence]) -> dict[str, list[_Evidence]]:
+    def _in_order(self, evidence: dict[str, Evidence]) -> dict[str, list[Evidence]]:
         """Return the evidence by system, in the order of the report; what is of none comes last."""
-        systems: dict[str, list[_Evidence]] = {}
+        systems: dict[str, list[Evidence]] = {}
         for system, conditions in self._wording.table("systems").items():
             systems[system] = [evidence.pop(c) for c in conditions if c in evidence]
         systems["others"] = list(evidence.values())
@@ -114,7 +92,7 @@ class _Report:
             if absent:
                 yield self._none(absent)
 
-    def _affirmed(self, one: _Evidence) -> tuple[str, ...]:
+    def _affirmed(self, one: Evidence) -> tuple[str, ...]:
         if not one.outlined:
             text = self._by_probability(one)
             if one.lesion is not None:
@@ -128,7 +106,7 @@ class _Report:
         low = self._wording.sentence("findings", "rated_low", name=self._wording.name(one.condition), word=word)
         return (*said, low)
 
-    def _by_probability(self, one: _Evidence) -> str:
+    def _by_probability(self, one: Evidence) -> str:
         finding = one.strongest
         assert finding is not None
         name = self._wording.name(one.condition, finding.label)
@@ -146,7 +124,7 @@ class _Report:
         both = finding.laterality == "bilateral"
         return " " + self._wording.phrase("both_sides" if both else "side_of", side=finding.laterality)
 
-    def _none(self, absent: Sequence[_Evidence]) -> ReportSentence:
+    def _none(self, absent: Sequence[Evidence]) -> ReportSentence:
         names = [self._wording.name(one.condition, one.strongest.label if one.strongest else "") for one in absent]
         return ReportSentence(
             section="findings",
@@ -188,29 +166,12 @@ class _Report:
             yield self._of(by_name[advice.lesion], "recommendations", advice.text)
 
     @staticmethod
-    def _of(one: _Evidence, section: Section, text: str) -> ReportSentence:
+    def _of(one: Evidence, section: Section, text: str) -> ReportSentence:
         return ReportSentence(
             section=section, text=text, conditions=(one.condition,), findings=one.findings, masks=one.masks
         )
 
 
-def _urgency(one: _Evidence) -> tuple[int, float]:
+def _urgency(one: Evidence) -> tuple[int, float]:
     place = _URGENCY.index(one.condition) if one.condition in _URGENCY else len(_URGENCY)
     return place, -(one.strongest.probability if one.strongest else 1.0)
-
-
-def _collected(findings: Sequence[Finding], lesions: Sequence[Lesion]) -> dict[str, _Evidence]:
-    """Return the evidence by condition: lesions first, in their order, then findings in theirs."""
-    masks: dict[str, tuple[int, ...]] = {}
-    total = 0
-    for lesion in lesions:
-        count = len(lesion_masks(lesion))
-        masks[lesion.name] = tuple(range(total, total + count))
-        total += count
-    by_name = {lesion.name: lesion for lesion in lesions}
-    evidence: dict[str, _Evidence] = {}
-    for condition in dict.fromkeys([*by_name, *(f.condition for f in findings)]):
-        own = tuple(n for n, f in enumerate(findings) if f.condition == condition)
-        strongest = max((findings[n] for n in own), key=lambda f: f.probability, default=None)
-        evidence[condition] = _Evidence(condition, own, masks.get(condition, ()), by_name.get(condition), strongest)
-    return evidence

@@ -58,7 +58,7 @@ def test_a_lesion_is_found_if_enough_of_it_is_hit() -> None:
     ("one", "other", "monai"), [((4, 12), (8, 16), 2.8), ((4, 20), (5, 9), 7.7), ((2, 3), (18, 22), 13.3)]
 )
 def test_hd95_is_that_of_monai(one: tuple[int, int], other: tuple[int, int], monai: float) -> None:
-    """``monai.metrics.compute_hausdorff_distance`` of 1.6.1 with percentile 95 and this spacing; it takes long to load."""
+    """``monai.metrics.compute_hausdorff_distance`` of 1.6.1, percentile 95; it takes too long to load here."""
     assert hd95(block(*one), block(*other), SPACING) == pytest.approx(monai, rel=1e-5)
 
 
