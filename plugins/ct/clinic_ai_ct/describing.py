@@ -159,7 +159,7 @@ def _parenchymal(lesion: Lesion, wording: Wording) -> Said:
     if len(sides) == 1:
         ((side, pieces),) = sides.items()
         slots |= {"in_place": in_place(pieces, wording), "extent": _extent(lesion.name, pieces, wording)}
-        details = _area(lesion.name, side, pieces, wording)
+        details = _area(lesion.name, side, pieces, wording, alone=True)
         return Said(
             (wording.sentence("findings", lesion.name, **slots, details=details),),
             wording.sentence("impression", lesion.name, **slots),
@@ -174,9 +174,13 @@ def _parenchymal(lesion: Lesion, wording: Wording) -> Said:
     )
 
 
-def _area(name: str, side: str, pieces: Sequence[Piece], wording: Wording) -> str:
-    """Return ", 41 mm across, about 6 % of the right lung (minimal extent)"."""
-    told = [wording.phrase("across", mm=round(max(p.axial_mm for p in pieces)))]
+def _area(name: str, side: str, pieces: Sequence[Piece], wording: Wording, *, alone: bool = False) -> str:
+    """Return ", 41 mm across, about 6 % of the right lung (minimal extent)".
+
+    That it is the largest is said only where the sentence is about this side ``alone``: else of which would be unclear.
+    """
+    key = "largest_across" if alone and len(pieces) > 1 else "across"
+    told = [wording.phrase(key, mm=round(max(p.axial_mm for p in pieces)))]
     shares = [p.lung_share for p in pieces if p.lung_share is not None]
     if len(shares) == len(pieces) and side:
         lung = wording.phrase("lungs" if side == "bilateral" else "lung", side=side)

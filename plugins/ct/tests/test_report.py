@@ -163,9 +163,19 @@ def test_follow_up_of_nodules_is_that_of_the_fleischner_society(
 def test_a_mass_gets_no_advice_for_nodules_and_a_small_nodule_the_condition_that_it_be_solid() -> None:
     mass = write_report((), (nodule(41, 30),))
     assert told(mass, "recommendations") == []
-    assert told(mass, "findings")[1] == "It is larger than 30 mm, the most that is called a nodule."
+    assert told(mass, "findings")[1] == "At more than 30 mm it is called a mass by definition."
     (advice,) = told(write_report((), (nodule(7, 6, core_hu=None),)), "recommendations")
     assert advice.startswith("Nodule of 7 x 6 mm, if solid: where found incidentally")
+
+
+def test_of_several_areas_the_largest_is_told() -> None:
+    known = {"side": "right", "place": "right lower lobe", "lung_share": 0.03}
+    pieces = [chests.piece("consolidation", DRAW, axial_mm=size, **known) for size in (41.0, 22.0)]
+    sentences = write_report((), (chests.lesion("consolidation", *pieces),))
+    assert told(sentences, "findings") == [
+        "There are several areas of consolidation in the right lower lobe, the largest 41 mm across, about 6 % of the "
+        "right lung (minimal extent)."
+    ]
 
 
 def test_location_phrases_name_each_place_once() -> None:
