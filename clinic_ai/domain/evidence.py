@@ -31,7 +31,7 @@ class Mask(Word):
     count: int = Field(default=1, ge=0)
     """Separate pieces."""
     size_mm: Millimetres | None = None
-    """Longest diameter of the largest piece; None where the image has no scale."""
+    """Longest diameter of the largest piece, or how deep it is if it is fluid; None where the image has no scale."""
     volume_mm3: Millimetres | None = None
 
 

@@ -17,6 +17,7 @@ class Piece:
 
     ``diameter_mm`` is the longest between voxel centres in three dimensions plus one voxel, ``axial_mm`` the longest
     in one axial slice, ``key_slice`` the index on the grid's first axis in which its area is largest.
+    ``axial_short_mm`` is across the longest axial diameter, in the same slice.
     """
 
     volume_mm3: float
@@ -28,6 +29,13 @@ class Piece:
     place: str
     """Where it lies, in a report's words: "right lower lobe"; empty where that is not known."""
     mean_hu: float
+    axial_short_mm: float = 0.0
+    depth_mm: float | None = None
+    """Of fluid: how deep a pleural effusion is from front to back, how thick a pericardial one. None of the others."""
+    core_hu: float | None = None
+    """Median HU of what lies inside its outermost voxels; None if that is too little to tell."""
+    lung_share: float | None = None
+    """Share, in 0..1, of the lung or lungs it lies in; None where no mask of the lungs came with the volume."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,227 @@
+"""Keeps of a generated report what the evidence carries, and says what was taken out and why.
+
+A language model writes fluently and invents freely. Here each sentence has to earn its place: only words from a closed
+vocabulary, only conditions that were looked for, only numbers, sides, places and grades that were measured, and no
+objection from the guard. What is left is true of the evidence; ``completed`` fills in what it leaves out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from clinic_ai.domain import Audience, Finding, ImageFacts, ReportSentence, Statement, StudyFacts
+from clinic_ai.guard.detectors.claims import WORDED, Claim, claims
+from clinic_ai.guard.engine import judge
+from clinic_ai.guard.lexicon import Lexicon
+from clinic_ai.guard.packfiles import pack_texts, read_pack_files
+from clinic_ai.guard.packs import shipped_pack
+from clinic_ai.guard.parsing import read_lexicons
+from clinic_ai.guard.policy import Policy, read_policy
+from clinic_ai.guard.text import Text
+from clinic_ai.tasks import GuardSubject, GuardTask
+from clinic_ai_ct.evidence import Evidence, collected
+from clinic_ai_ct.lesions import Lesion
+from clinic_ai_ct.measuring import masks_of
+from clinic_ai_ct.numbers import unmeasured
+from clinic_ai_ct.placing import misplaced
+from clinic_ai_ct.report import Section, write_report
+from clinic_ai_ct.sections import sections
+from clinic_ai_ct.wording import capital, words_of
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\d])")
+_BULLET = re.compile(r"^\s*(?:[-*•·–]+|\d{1,2}[.)](?=\s))\s*")
+_WORD = re.compile(r"[a-z]+")
+_UNITS = frozenset({"mm", "cm", "ml", "hu", "x", "per", "cent", "percent"})
+_SECTIONS: tuple[Section, ...] = ("findings", "impression")
+
+
+class Removed(NamedTuple):
+    """A sentence that was taken out, and why, in a sentence."""
+
+    text: str
+    reason: str
+
+
+class Supported(NamedTuple):
+    """What of a text the evidence carries, in its order, and what was taken out."""
+
+    sentences: tuple[ReportSentence, ...]
+    removed: tuple[Removed, ...]
+
+
+def supported(text: str, findings: Sequence[Finding], lesions: Sequence[Lesion]) -> Supported:
+    """Return the sentences of a generated report that findings and lesions carry, each tied to them.
+
+    Sentences under RECOMMENDATIONS are all taken out: those come from guidelines (``recommending``), not from a model.
+    So are history, indication, technique and comparison.
+    """
+    check = _Check(findings, lesions)
+    parts = sections(text)
+    kept: list[ReportSentence] = []
+    removed: list[Removed] = []
+    for section in _SECTIONS:
+        for sentence in _sentences(getattr(parts, section)):
+            reason = check.objection(sentence)
+            if not reason and any(k.text == sentence and k.section == section for k in kept):
+                reason = "It was said before."
+            if reason:
+                removed.append(Removed(sentence, reason))
+            else:
+                kept.append(check.tied(sentence, section))
+    removed += [Removed(s, "Advice comes from published guidelines only.") for s in _sentences(parts.recommendations)]
+    removed += [Removed(s, "It is not about what these images show.") for s in _sentences(parts.aside)]
+    return Supported(tuple(kept), tuple(removed))
+
+
+def completed(kept: Iterable[ReportSentence], written: Sequence[ReportSentence]) -> tuple[ReportSentence, ...]:
+    """Return a whole report: the sentences kept, and of the written one those on conditions that they leave out.
+
+    ``written`` is what ``write_report`` makes of the same evidence. The order is that of its conditions in each
+    section; its recommendations are taken as they are.
+    """
+    kept = tuple(kept)
+    report: list[ReportSentence] = []
+    for section in _SECTIONS:
+        own = [s for s in kept if s.section == section]
+        told = {condition for s in own for condition in s.conditions}
+        order = {c: n for n, c in enumerate(c for s in written if s.section == section for c in s.conditions)}
+        missing = [s for s in written if s.section == section and not told.issuperset(s.conditions)]
+        if not own:
+            report += missing
+            continue
+        whole = [*own, *missing]
+        report += sorted(whole, key=lambda s: min((order.get(c, len(order)) for c in s.conditions), default=0))
+    return (*report, *(s for s in written if s.section == "recommendations"))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        for part in _SENTENCE.split(_BULLET.sub("", line)):
+            sentence = " ".join(part.split())
+            if sentence:
+                yield capital(sentence)
+
+
+@lru_cache(maxsize=1)
+def _policy() -> Policy:
+    return read_policy(shipped_pack("default"))
+
+
+@lru_cache(maxsize=1)
+def _lexicons() -> tuple[Lexicon, Lexicon, Lexicon]:
+    """Return the pack's names of conditions, its negations and its normal statements."""
+    found = read_lexicons(pack_texts(read_pack_files(shipped_pack("default"))), [])
+    return found["findings"], found["negations"], found["normals"]
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> frozenset[str]:
+    lines = files("clinic_ai_ct").joinpath("vocabulary_en.txt").read_text(encoding="utf-8").splitlines()
+    names = " ".join([*words_of("en")["names"].values(), *words_of("en")["numbers"]["words"]])
+    listed = " ".join(line for line in lines if not line.startswith("#"))
+    words = _WORD.findall(f"{listed} {names}")
+    return frozenset({*words, *(f"{w}s" for w in _WORD.findall(names)), *_UNITS})
+
+
+class _Check:
+    """Objections to sentences, by the evidence of one study."""
+
+    def __init__(self, findings: Sequence[Finding], lesions: Sequence[Lesion]) -> None:
+        self._evidence = collected(findings, lesions)
+        self._findings = tuple(findings)
+        self._masks = masks_of(lesions)
+        labels = " ".join(f.label.lower() for f in findings)
+        written = write_report(findings, lesions)
+        self._written = {s.text: s for s in written if s.section != "recommendations"}
+        self._words = _vocabulary() | set(_WORD.findall(labels))
+
+    def objection(self, sentence: str) -> str:
+        """Return why a sentence may not stay, in a sentence; empty if it may, as all may that the templates make."""
+        if sentence in self._written:
+            return ""
+        text = Text(sentence)
+        said = claims(text, *_lexicons())
+        objections: tuple[Callable[[], str], ...] = (
+            lambda: self._strange(sentence),
+            lambda: self._uncarried(text, said),
+            lambda: unmeasured(sentence, self._named(said)),
+            lambda: misplaced(sentence, self._named(said)),
+            lambda: self._guarded(sentence),
+        )
+        return next(filter(None, (objection() for objection in objections)), "")
+
+    def tied(self, sentence: str, section: Section) -> ReportSentence:
+        """Return a sentence without objections, tied to the evidence of the conditions it names."""
+        own = self._written.get(sentence)
+        if own is not None:
+            return own.model_copy(update={"section": section})
+        said = claims(Text(sentence), *_lexicons())
+        named = self._named(said)
+        return ReportSentence(
+            section=section,
+            text=sentence,
+            conditions=tuple(one.condition for one in named),
+            findings=tuple(n for one in named for n in one.findings),
+            masks=tuple(n for one in named for n in one.masks),
+            normal=all(claim.denied for claim in said),
+        )
+
+    def _named(self, said: Sequence[Claim]) -> tuple[Evidence, ...]:
+        keys = dict.fromkeys(claim.match.key for claim in said)
+        return tuple(self._evidence[key] for key in keys if key in self._evidence)
+
+    def _strange(self, sentence: str) -> str:
+        if "?" in sentence:
+            return "It asks instead of telling."
+        unknown = [w for w in _WORD.findall(sentence.lower()) if w not in self._words]
+        return f"Nothing that was measured tells of {unknown[0]!r}." if unknown else ""
+
+    def _uncarried(self, text: Text, said: Sequence[Claim]) -> str:
+        if not said:
+            return "It names nothing that was looked for."
+        worded = bool(WORDED.find(text))
+        for claim in said:
+            one = self._evidence.get(claim.match.key)
+            name = claim.match.key.replace("_", " ")
+            if one is None:
+                return f"Nobody looked for {name}."
+            if claim.denied is None and not (worded and one.strongest):
+                return f"It leaves open whether there is {name}, which nothing measured."
+            if claim.denied is False and not one.outlined:
+                return f"It says that there is {name}, which is not outlined."
+            if claim.denied and not _deniable(claim, one):
+                return f"It denies {name}, which was found."
+        return ""
+
+    def _guarded(self, sentence: str) -> str:
+        statement = Statement(statement_id="s", kind="answer", text=sentence)
+        subject = GuardSubject(
+            facts=StudyFacts(slices=2),
+            findings=self._findings,
+            masks=self._masks,
+            image=ImageFacts(calibrated=True, priors=0),
+        )
+        policy = _policy()
+        task = GuardTask(
+            audience=Audience.CLINICIAN, subject=subject, statements=(statement,), policy_hash=policy.digest
+        )
+        decisions = [d for d in judge(policy, task).decisions if d.statement_id]
+        return f"The guard objects ({decisions[0].rule}): {decisions[0].reason}." if decisions else ""
+
+
+def _deniable(claim: Claim, one: Evidence) -> bool:
+    """Whether a denial is right: nothing was found, or nothing on the one side that it names."""
+    if one.denied:
+        return True
+    if (
+        one.lesion is None
+        or len(claim.sides) != 1
+        or (one.strongest and not one.strongest.laterality and not one.outlined)
+    ):
+        return False
+    found = {p.side for p in one.lesion.pieces}
+    return bool(found) and not found & {*claim.sides, "bilateral", ""}
