@@ -19,11 +19,11 @@ from clinic_ai_ct.volume import Grid
 FEWEST_SLICES, SHORTEST_MM, THICKEST_MM = 12, 100.0, 12.0
 """Below that many slices or mm from the first to the last, or above that step between them, no chest can be judged."""
 _THICK_MM, _COARSE_MM = 5.0, 2.0
-_LEAST_LUNGS_ML, _MOST_LUNGS_ML = 600.0, 14_000.0
+_LEAST_LUNGS_ML, _FEW_LUNGS_ML, _MOST_LUNGS_ML = 250.0, 1000.0, 14_000.0
+"""Lungs full of fluid may hold little air: below the second it is said, below the first it may be anything."""
 _LOWEST_AIR_HU = -1060.0
-_TISSUE_HU = (-140.0, 130.0)
-_BETWEEN_HU = (-45.0, 2.0)
-"""Where neither fat nor flesh lies: the peak of a stack whose slope or intercept is wrong may."""
+_FLESH_HU = (10.0, 125.0)
+_LEAST_SOFT = 0.4
 _SATURATED = 0.02
 _METAL_ML = 0.3
 _STRONG_RATIO = 15.0
@@ -254,11 +254,10 @@ def _not_hounsfield(found: Survey, acquisition: Acquisition) -> str | None:
         return "there is no air in it"
     if found.air_hu < _LOWEST_AIR_HU:
         return f"air is most often at {found.air_hu:.0f} instead of -1000"
-    if found.tissue_hu is None:
-        return "there is neither fat (-100) nor flesh (50) in it"
-    between = _BETWEEN_HU[0] < found.tissue_hu < _BETWEEN_HU[1]
-    if between or not _TISSUE_HU[0] <= found.tissue_hu <= _TISSUE_HU[1]:
-        return f"the body is most often at {found.tissue_hu:.0f}, where neither fat (-100) nor flesh (50) is"
+    if found.flesh_hu is None or found.soft < _LEAST_SOFT:
+        return f"only {100 * found.soft:.0f} % of the body have values of fat (-100) or flesh (50)"
+    if not _FLESH_HU[0] <= found.flesh_hu <= _FLESH_HU[1]:
+        return f"flesh is most often at {found.flesh_hu:.0f} instead of 50"
     return None
 
 
@@ -278,6 +277,10 @@ def limits_by_values(found: Survey, acquisition: Acquisition, header: InstanceHe
             f"The lungs go on beyond the images at their {' and '.join(ends)} end; nothing is known of what lies there."
         )
         limits.append(Limit("lungs_cut", cut))
+    if found.lungs_ml < _FEW_LUNGS_ML:
+        litres = f"{found.lungs_ml / 1000:.1f} litres"
+        little = f"Only {litres} of lung hold air: little of the lungs is in view, or little of them is open."
+        limits.append(Limit("little_air", little))
     if not acquisition.rescaled:
         unsaid = "Some slices do not say how their values become Hounsfield units; the values fit as they are."
         limits.append(Limit("rescale_not_said", unsaid))

@@ -122,14 +122,15 @@ class _Gathered:
     """What the headers of the slices say, one after the other."""
 
     def __init__(self) -> None:
-        self._agents: set[str | None] = set()
+        self._agents: set[str] = set()
         self._ratios: list[float] = []
         self._units: set[str] = set()
         self._rescaled = True
 
     def add(self, dataset: Dataset) -> None:
-        agent = dataset.get("ContrastBolusAgent")
-        self._agents.add(None if agent is None else _word(agent))
+        agent = _word(dataset.get("ContrastBolusAgent"))
+        several = "ContrastBolusAgentSequence" in dataset  # of an enhanced object
+        self._agents.add(agent or ("SEVERAL" if several else ""))
         if _word(dataset.get("LossyImageCompression")) == "01":
             self._ratios.append(_ratio(dataset))
         kind = _word(dataset.get("RescaleType"))
@@ -138,7 +139,7 @@ class _Gathered:
         self._rescaled &= "PerFrameFunctionalGroupsSequence" in dataset or "RescaleSlope" in dataset
 
     def acquisition(self) -> Acquisition:
-        given = {agent for agent in self._agents if agent}
+        given = self._agents - {""}
         contrast: bool | None = None
         if given:
             contrast = not given <= {"NO", "NONE", "NATIVE", "WITHOUT"}

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clinic_ai.errors import DatasetError
+from clinic_ai_ct.collection import load, report_text, samples_of
 from clinic_ai_ct.formats import (
     Npz,
     read_labels,
@@ -279,3 +280,72 @@ def test_any_json_is_read_or_refused(tmp_path, value):
     except DatasetError:
         return
     assert record.image_id
+
+
+# ---------------------------------------------------------------- a whole folder
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """A folder as public sets have it: two volumes, one of them with masks, and sheets."""
+    (tmp_path / "medsam").mkdir()
+    np.savez(tmp_path / "medsam/train_7_a_1.npz", **SOUND)
+    np.savez(tmp_path / "medsam/train_7_b_1.npz", **SOUND)
+    (tmp_path / "lesion_masks/lung_nodule").mkdir(parents=True)
+    grid = Grid((2, 3, 4), (2.0, 0.7, 0.7))
+    write_nifti(tmp_path / "lesion_masks/lung_nodule/train_7_a_1.nii.gz", SOUND["imgs"] > 20, grid)
+    write_nifti(tmp_path / "lesion_masks/train_7_a_1_consolidation_mask.nii.gz", SOUND["imgs"] > 22, grid)
+    (tmp_path / "train_predicted_labels.csv").write_text(
+        "VolumeName,Lung nodule,Ground-glass opacity,Pleural effusion,Hiatal hernia\n"
+        "train_7_a_1.nii.gz,1,0,1,0\ntrain_7_b_1,0,,0,1\n"
+    )
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/train_7_a_1.txt").write_text("FINDINGS:\n- A nodule.\n")
+    (tmp_path / "reports/train_7_b_1.json").write_text(json.dumps(REPORT | {"report_text": "None."}))
+    return tmp_path
+
+
+def test_a_folder_becomes_samples(collection):
+    one, other = samples_of(collection)
+    assert (one.name, other.name) == ("train_7_a_1", "train_7_b_1")
+    assert one.patient == other.patient == "train_7"
+    assert one.labels == {
+        "lung_nodule": 1,
+        "ground_glass_opacity": 0,
+        "pleural_effusion": 1,
+        "hiatal_hernia": 0,
+    }
+    assert (report_text(one), report_text(other)) == ("FINDINGS:\n- A nodule.", "None.")
+
+
+def test_masks_are_there_where_it_is_known_where_lesions_lie(collection):
+    one, other = (load(sample) for sample in samples_of(collection))
+    assert np.array_equal(one.masks["lung_nodule"], SOUND["imgs"] > 20)
+    assert np.array_equal(one.masks["consolidation"], SOUND["imgs"] > 22)
+    assert not one.masks["ground_glass_opacity"].any(), "its label says that there is none"
+    assert "pleural_effusion" not in one.masks, "there is some, and nobody says where"
+    assert set(other.masks) == {"lung_nodule", "pleural_effusion"}
+    assert (one.regions == 1).all()
+    assert one.volume.grid.spacing == pytest.approx((2.0, 0.7, 0.7))
+    assert one.volume.hu[0, 0, 0] == -160
+    assert one.volume.remarks
+
+
+def test_nifti_is_preferred_for_it_holds_hounsfield_units(collection):
+    hu = SOUND["imgs"].astype(np.int16) * 50 - 1000
+    write_nifti(collection / "train_7_a_1.nii.gz", hu, Grid((2, 3, 4), (2.0, 0.7, 0.7)))
+    loaded = load(samples_of(collection)[0])
+    assert np.array_equal(loaded.volume.hu, hu)
+    assert (loaded.regions == 1).all()
+    write_nifti(collection / "train_7_a_1.nii.gz", hu[:1], Grid((1, 3, 4), (2.0, 0.7, 0.7)))
+    with pytest.raises(DatasetError, match="different sizes"):
+        load(samples_of(collection)[0])
+
+
+def test_sheets_that_contradict_each_other(collection):
+    (collection / "z.csv").write_text("VolumeName,Lung nodule\ntrain_7_a_1,0\n")
+    with pytest.raises(DatasetError, match=r"z\.csv has another label of Lung nodule for train_7_a_1"):
+        samples_of(collection)
+    (collection / "empty").mkdir()
+    with pytest.raises(DatasetError, match="The folder empty holds no volume"):
+        samples_of(collection / "empty")

@@ -73,8 +73,9 @@ def test_a_chest_is_admitted_with_its_limits(phantom, admission):
         ({"gap_mm": 20.0}, "irregular_volume", "gap of 32.0 mm"),
         ({"missing": {9}}, "irregular_volume", "gap of 24.0 mm"),
         ({"missing": set(range(8)) | set(range(16, 24))}, "too_few_slices", "has 8 slices"),
-        ({"set": {"RescaleSlope": "0.5"}}, "not_hounsfield", "neither fat"),
-        ({"set": {"RescaleSlope": "1.1"}}, "not_hounsfield", "where neither fat (-100) nor flesh (50) is"),
+        ({"set": {"RescaleSlope": "0.5"}}, "not_hounsfield", "of the body have values of fat"),
+        ({"set": {"RescaleSlope": "0.9"}}, "not_hounsfield", "flesh is most often at"),
+        ({"set": {"RescaleSlope": "1.1"}}, "not_hounsfield", "flesh is most often at"),
         ({"set": {"RescaleIntercept": "0"}}, "not_hounsfield", "no air"),
         ({"set": {"RescaleIntercept": "-1090"}}, "not_hounsfield", "air is most often at"),
         ({"set": {"RescaleType": "US"}}, "not_hounsfield", "the header calls them US"),
@@ -186,8 +187,23 @@ def test_lungs_that_are_cut_off_are_said(phantom, rows, words):
     assert words in limit.sentence
 
 
+def test_lungs_are_found_that_open_into_the_air_around_the_patient(phantom):
+    whole = survey(phantom.volume)
+    hu = phantom.volume.hu.copy()
+    hu[-3:] = -1000  # beyond the mouth of a windpipe
+    found = survey(Volume(hu, phantom.volume.grid))
+    assert found.lungs_ml == pytest.approx(whole.lungs_ml, rel=0.1)
+    gas = np.where((phantom.organs > 0) & (phantom.organs <= 5), -995, phantom.volume.hu).astype(np.int16)
+    assert survey(Volume(gas, phantom.volume.grid)).lungs_ml < 200, "gas is no lung"
+
+
 def header(**words):
     return InstanceHeader(**{"kind": FileKind.DICOM, "modality": "CT", "rows": 8, "columns": 8} | words)
+
+
+def test_little_air_is_said():
+    found = limits_by_values(survey_of(lungs_ml=400.0), Acquisition(), header(), Grid((9, 9, 9), (3.0, 3.0, 3.0)))
+    assert "Only 0.4 litres of lung hold air" in {limit.code: limit.sentence for limit in found}["little_air"]
 
 
 def test_a_lossy_transfer_syntax_says_enough():
@@ -200,7 +216,8 @@ def test_a_lossy_transfer_syntax_says_enough():
 def survey_of(**words):
     usual = {
         "air_hu": -1000.0,
-        "tissue_hu": 50.0,
+        "flesh_hu": 50.0,
+        "soft": 0.9,
         "lungs_ml": 4000.0,
         "lungs_hu": -850.0,
         "centre": (0.0, 0.0, 0.0),
@@ -220,9 +237,11 @@ def survey_of(**words):
         ({"uniform": True}, "empty_volume"),
         ({"saturated": 0.05}, "saturated"),
         ({"air_hu": None}, "not_hounsfield"),
-        ({"tissue_hu": None}, "not_hounsfield"),
-        ({"tissue_hu": -95.0}, ""),
-        ({"lungs_ml": 300.0}, "no_lungs"),
+        ({"flesh_hu": None}, "not_hounsfield"),
+        ({"flesh_hu": -5.0}, "not_hounsfield"),
+        ({"soft": 0.3}, "not_hounsfield"),
+        ({"lungs_ml": 200.0}, "no_lungs"),
+        ({"lungs_ml": 300.0}, ""),
         ({"lungs_ml": 30_000.0}, "no_lungs"),
     ],
 )

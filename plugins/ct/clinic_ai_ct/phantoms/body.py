@@ -269,7 +269,7 @@ def _lungs(chest: Chest, sac: Field, generator: np.random.Generator, widened: fl
     solid = (chest.organs == label_of("aorta")) | (chest.organs == label_of("pulmonary_artery"))
     if widened:
         filled = np.maximum(np.maximum(lungs * -1.0, np.abs(z - 58.0) - 50.0), np.maximum(9.0 - middle, y - 26.0))
-        filled = np.maximum(filled, np.abs(x) - middle + 1.5)
+        filled = np.maximum(np.maximum(filled, np.abs(x) - middle + 1.5), 4.0 - chest.wall)
         soft = np.maximum(filled, 30.0 * solid - 15.0)
         space.paint(chest.hu, soft, ENHANCEMENTS[build.contrast].node)
     r = build.aorta * 0.85

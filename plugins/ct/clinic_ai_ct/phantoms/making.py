@@ -32,7 +32,7 @@ OTHERS = (
     "pneumothorax",
     "atelectasis",
     "emphysema",
-    "pulmonary_fibrosis",
+    "fibrosis",
     "lung_mass",
     "cardiomegaly",
     "mediastinal_widening",
@@ -163,15 +163,15 @@ class _Maker:
             if isinstance(wish, GroundGlass):
                 self._keep(wish.name, drawing.draw_ground_glass(chest, wish, self._generator), lobe=wish.lobe)
         draw_vessels(chest, self._generator)
-        if "pulmonary_fibrosis" in shown:
-            self._others["pulmonary_fibrosis"] = others.fibrosis(chest, self._generator)
+        if "fibrosis" in shown:
+            self._others["fibrosis"] = others.fibrosis(chest, self._generator)
         for wish in wishes:
             if isinstance(wish, Consolidation):
                 self._keep(wish.name, drawing.draw_consolidation(chest, wish, self._generator), lobe=wish.lobe)
 
     def _finish_nodules(self, chest: Chest, wishes: Sequence[LesionSpec], shown: set[str]) -> None:
         taken = self._masks["consolidation"] | self._masks["ground_glass_opacity"]
-        for mask in (self._others.get(name) for name in ("atelectasis", "pulmonary_fibrosis")):
+        for mask in (self._others.get(name) for name in ("atelectasis", "fibrosis")):
             if mask is not None:
                 taken = taken | mask
         wanted = [wish for wish in wishes if isinstance(wish, Nodule)]

@@ -149,7 +149,7 @@ def nodes(chest: Chest, generator: np.random.Generator, *, enlarged: bool) -> Bi
         radii = (short / 2, short / 2, short / 2 * generator.uniform(1.0, 1.7))
         box = space.box([centre], max(radii) + space.edge)
         distance = space.ball(centre, radii, box)
-        open_to = np.isin(chest.organs[box], (0, 1, 2, 3, 4, 5, label_of("mediastinum"), label_of("oesophagus")))
+        open_to = np.isin(chest.organs[box], (1, 2, 3, 4, 5, label_of("mediastinum"), label_of("oesophagus")))
         share = space.inside(distance) * open_to
         chest.hu[box] += share * (level - chest.hu[box])
         found = (distance < 0) & open_to

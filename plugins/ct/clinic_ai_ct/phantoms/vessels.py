@@ -41,7 +41,8 @@ def _vessel(chest: Chest, start: Point, end: Point, radii: tuple[float, float], 
     space = chest.space
     box = space.box([start, end], max(radii) + space.edge)
     share = space.inside(space.tube(start, end, radii, box)) * space.inside(chest.lungs[box])
-    part = chest.hu[box]
+    organs, part = chest.organs[box], chest.hu[box]
+    share = share * ((organs > 0) & (organs <= len(LOBES)))  # not through fluid
     part += share * np.maximum(level - part, 0.0)
 
 
