@@ -13,35 +13,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from clinic_ai.domain import Word
+from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.label_sets import all_labels
 from clinic_ai_ct.lesions import LESIONS
 
 Size = tuple[int, int, int]
 """Lengths along (z, y, x) = (slice, row, column)."""
 
-REGIONS = (
-    "left_upper_lobe",
-    "left_lower_lobe",
-    "right_upper_lobe",
-    "right_middle_lobe",
-    "right_lower_lobe",
-    "trachea",
-    "heart",
-    "aorta",
-    "pulmonary_artery",
-    "oesophagus",
-    "mediastinum",
-    "spine",
-    "ribs",
-    "sternum",
-    "shoulder_girdle",
-    "liver",
-    "spleen",
-    "stomach",
-    "chest_wall",
-    "subcutaneous_fat",
-)
-"""The 20 anatomical regions in the order of their numbers in a region mask, from 1; 0 is everything else."""
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

@@ -27,7 +27,7 @@ from clinic_ai.contract import Device, LoadedModel
 from clinic_ai.domain import Word
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.checkpoints import write_durably
-from clinic_ai_ct.configurations import REGIONS
+from clinic_ai_ct.anatomy import REGIONS
 
 SLOT = "organs"
 CONFIG, WEIGHTS, GRAPH = "organs.json", "organs.safetensors", "organs.onnx"
@@ -41,7 +41,7 @@ class SegmenterConfig(Word):
 
     It reads (1, C, D, H, W) in 0..1, one channel for each of ``windows`` (centre, width) in Hounsfield units, on a grid
     of ``spacing`` mm along (z, y, x), each side a multiple of 16. It says a score (1, 1 + names, D, H, W): the first is
-    of everything else, the others are of ``names``. Names that are none of ``configurations.REGIONS`` are passed over.
+    of everything else, the others are of ``names``. Names that are none of ``anatomy.REGIONS`` are passed over.
     ``features`` are the six widths of MONAI's BasicUNet; an ONNX graph has none.
     """
 
@@ -53,7 +53,7 @@ class SegmenterConfig(Word):
 
 @dataclass(frozen=True)
 class Regions:
-    """Regions of one volume: ``labels`` (D, H, W), numbers of ``configurations.REGIONS`` from 1, 0 for none.
+    """Regions of one volume: ``labels`` (D, H, W), numbers of ``anatomy.REGIONS`` from 1, 0 for none.
 
     None if there are no regions. ``sentence`` says where they are from, for the report.
     """
@@ -160,7 +160,7 @@ def load_segmenter(model: LoadedModel, device: Device) -> OrganSegmenter:
 
 
 def _renumbered(labels: Labels, names: Sequence[str]) -> Labels:
-    """Return a mask by the numbers of ``configurations.REGIONS``."""
+    """Return a mask by the numbers of ``anatomy.REGIONS``."""
     table = np.zeros(256, np.uint8)
     for number, name in enumerate(names, start=1):
         table[number] = REGIONS.index(name) + 1 if name in REGIONS else 0

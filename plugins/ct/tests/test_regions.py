@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from clinic_ai.contract import Device
 from clinic_ai.errors import ModelError
-from clinic_ai_ct.configurations import REGIONS
+from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.regions import (
     CONFIG,
     GRAPH,
