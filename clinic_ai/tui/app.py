@@ -31,6 +31,7 @@ from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.looks import LOOKS, NoColour
 from clinic_ai.tui.preferences import Preferences, preferences_path
 from clinic_ai.tui.views import PLACES, Place
+from clinic_ai.tui.visible import Visible, copyable
 
 if TYPE_CHECKING:
     # The frame is drawn before any of these is loaded.
@@ -106,7 +107,7 @@ class ClinicApp(App[None]):
         for look in LOOKS.values():
             self.register_theme(look.theme)
         self.theme = self.preferences.theme
-        self._no_colour = NoColour()
+        self._visible, self._no_colour = Visible(), NoColour()
         self.no_color = self.no_color or os.environ.get("TERM") == "dumb"
         self.keys: Mapping[str, str] = {}
         """Keys this person chose, by the id of what they do; without those that cannot be."""
@@ -194,7 +195,7 @@ class ClinicApp(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every line goes through before it is shown."""
-        return [self._no_colour] if self.no_color else super().get_line_filters()
+        return [self._visible, *([self._no_colour] if self.no_color else super().get_line_filters())]
 
     async def choose_look(self) -> None:
         """Ask for other colours."""
@@ -375,6 +376,10 @@ class ClinicApp(App[None]):
             self.notify(f"Copied, if your terminal takes it: {shortened(words)}", markup=False)
         else:
             self.notify("There is nothing to copy here.")
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy a text through the terminal; nothing that cannot be seen in it is pasted elsewhere."""
+        super().copy_to_clipboard(copyable(text))
 
     def action_find(self) -> None:
         """Find something to do by its name."""
