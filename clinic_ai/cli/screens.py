@@ -33,7 +33,7 @@ def print_keys() -> None:
     """Print every key with its id, as this person has them, and what of their file cannot be."""
     from clinic_ai.cli.output import say, table
     from clinic_ai.tui.keys import listing, settled
-    from clinic_ai.tui.preferences import preferences_path, read_preferences
+    from clinic_ai.tui.preferences import first_few, preferences_path, read_preferences
 
     path = preferences_path()
     preferences = read_preferences(path)
@@ -41,7 +41,7 @@ def print_keys() -> None:
     table(("id", "keys", "what it does"), listing(keys), empty="")
     say()
     say(f'Other keys: write lines such as "queue.retry" = "ctrl+r" below [keys] in {path}.')
-    for problem in (*preferences.problems, *(f"{path}: {problem}" for problem in problems)):
+    for problem in first_few([*preferences.problems, *(f"{path}: {problem}" for problem in problems)]):
         say(problem)
 
 

@@ -29,7 +29,7 @@ from clinic_ai.home import Home
 from clinic_ai.tui.feed import Broken, Connect, Feed, Fetch, Lost, Picture, Told
 from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.looks import LOOKS, NoColour
-from clinic_ai.tui.preferences import Preferences, preferences_path
+from clinic_ai.tui.preferences import Preferences, first_few, preferences_path
 from clinic_ai.tui.views import PLACES, Place
 from clinic_ai.tui.visible import Visible, copyable
 
@@ -155,23 +155,23 @@ class ClinicApp(App[None]):
 
     async def _begin(self) -> None:
         """Open the first screen; start the clock and the feed."""
+        problems = list(self.preferences.problems)
         if self.preferences.keys:
-            self._take_keys()
-        for problem in self.preferences.problems:
+            problems += self._take_keys()
+        for problem in first_few(problems):
             self.notify(problem, severity="warning", timeout=15, markup=False)
         if not self._views:
             await self._open(self._place)
         self.set_interval(1.0, self._tick)
         self._feed.start()
 
-    def _take_keys(self) -> None:
-        """Give the orders the keys this person chose; say which cannot be."""
+    def _take_keys(self) -> list[str]:
+        """Give the orders the keys this person chose; return a sentence about each that cannot be."""
         from clinic_ai.tui.keys import settled
 
         self.keys, problems = settled(self.preferences.keys)
         self.set_keymap(self.keys)
-        for problem in problems:
-            self.notify(f"{preferences_path()}: {problem}", severity="warning", timeout=15, markup=False)
+        return [f"{preferences_path()}: {problem}" for problem in problems]
 
     def on_unmount(self) -> None:
         """Fetch no more."""
