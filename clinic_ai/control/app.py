@@ -186,8 +186,9 @@ def get_events(
 ) -> StreamingResponse:
     """Stream what changes as server-sent events; ``Last-Event-ID`` resumes."""
     feed: Feed = request.app.state.feed
-    feed.enter()
-    return StreamingResponse(feed.stream(last_event_id), media_type="text/event-stream")
+    peer: Peer = request.state.peer
+    feed.enter(peer, last_event_id)
+    return StreamingResponse(feed.stream(peer, last_event_id), media_type="text/event-stream")
 
 
 @_machine.get("/v1/plugins")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.stats_views import StatsOrder
 from clinic_ai.control.training_views import CheckOrder, RunOrder
+from clinic_ai.control.views import TopicView
 from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
 from clinic_ai.ingest.pace import Pace, Seen
@@ -261,8 +263,28 @@ def test_readers_of_events_are_limited(room: Room, client: Client, monkeypatch: 
     room.add_study()
     reading = client.events(after=0)
     next(reading)
-    with room.client() as other, pytest.raises(Conflict, match="follow the events"):
+    with room.client() as other, pytest.raises(Conflict, match="1 readers follow the events"):
         next(other.events(after=0))
+    with room.client(monitor=True) as monitor:
+        assert next(monitor.events(after=0)).action == "study.open"  # each socket has places of its own
+
+
+def test_one_person_does_not_take_every_place(room: Room, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_OWN_READERS", 1)
+    room.add_study()
+    reading = client.events(after=0)
+    next(reading)
+    with room.client() as other, pytest.raises(Conflict, match="1 of your terminals follow the events"):
+        next(other.events(after=0))
+
+
+def test_a_reader_of_another_audit_is_told_so(room: Room, client: Client) -> None:
+    room.add_study(state="CLOSED")
+    with pytest.raises(NotFound, match="no change number 4711"):
+        next(client.events(after=4711))
+    [*_, last] = (event.seq for _, event in zip(range(3), client.events(after=0), strict=False))
+    with closing(client.follow(last)) as news:
+        assert next(news) == TopicView(topic="start")
 
 
 # ---------------------------------------------------------------- shape
