@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -20,6 +21,11 @@ def show(home: Home, *, monitor: bool) -> None:
     """Open the screens on this terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise typer.BadParameter("The terminal screen needs a terminal; `clinic-ai status` is for scripts.")
+    if not _takes_signs(sys.stderr):
+        raise typer.BadParameter(
+            f"The terminal screen needs UTF-8, and this terminal is said to take {sys.stderr.encoding}."
+            " Set LANG=C.UTF-8; `clinic-ai status --watch` needs no such thing."
+        )
     from clinic_ai.tui.app import ClinicApp
     from clinic_ai.tui.preferences import preferences_path, read_preferences
 
@@ -27,6 +33,11 @@ def show(home: Home, *, monitor: bool) -> None:
     app.run()
     if app.return_code:
         raise typer.Exit(app.return_code)
+
+
+def _takes_signs(stream: TextIO) -> bool:
+    """Return whether frames, signs and foreign letters can be written to a stream as they are."""
+    return codecs.lookup(stream.encoding).name == "utf-8"
 
 
 def print_keys() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -162,8 +164,16 @@ class ClinicApp(App[None]):
             self.notify(problem, severity="warning", timeout=15, markup=False)
         if not self._views:
             await self._open(self._place)
+        if not self.is_headless:
+            self._end_on_signals()
         self.set_interval(1.0, self._tick)
         self._feed.start()
+
+    def _end_on_signals(self) -> None:
+        """Leave the terminal as it was found when told to end from outside: else it echoes nothing any more."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one, and keeps it ignored
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
 
     def _take_keys(self) -> list[str]:
         """Give the orders the keys this person chose; return a sentence about each that cannot be."""
@@ -345,7 +355,13 @@ class ClinicApp(App[None]):
             return
         width = self.size.width
         line = header_text(
-            self.status, linked=self.linked, now=self.clock(), width=width, frozen=self.frozen, asked=self._asked
+            self.status,
+            linked=self.linked,
+            now=self.clock(),
+            width=width,
+            frozen=self.frozen,
+            asked=self._asked,
+            silent_s=self._feed.silent_s,
         )
         self._put("#header", line, layout=False)
         self._put("#places", places_text(PLACES, self._place, width), layout=False)

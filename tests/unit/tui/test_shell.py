@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from clinic_ai.domain import Alert
 from clinic_ai.errors import ClinicError, NotFound
 from clinic_ai.home import Home, init_home
 from clinic_ai.store import critical
+from clinic_ai.tui import header as header_module
 from clinic_ai.tui import pictures as pictures_of_screens
 from clinic_ai.tui.app import ClinicApp, shortened
 from clinic_ai.tui.header import CRITICAL, alerts_text, header_text
@@ -136,6 +138,32 @@ def test_before_the_first_answer_nothing_is_called_lost() -> None:
     line = str(header_text(None, linked=False, now=NOW, width=80, asked=False))
     assert "connecting" in line
     assert "no daemon" not in line
+
+
+def test_a_daemon_that_lets_a_question_wait_is_not_called_linked() -> None:
+    assert "● linked" in header(80, silent_s=4.9)
+    line = header(80, silent_s=13.2)
+    assert "no answer for 10 s" in line
+    assert "linked" not in line
+
+
+def test_the_header_tells_how_long_a_question_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_module, "SILENT_S", 0.05)
+    exhibit, answered = Exhibit({"studies": EMPTY}), threading.Event()
+
+    def stopped(*_: Any) -> Any:
+        answered.wait(30)
+        return made_status()
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await shows(pilot, "linked")
+        exhibit.answers["status"] = stopped
+        exhibit.tell(TopicView(topic="start"))
+        await shows(pilot, "no answer for")
+        answered.set()
+        await shows(pilot, "linked")
+
+    play(exhibit, script)
 
 
 def test_critical_alerts_are_those_of_the_store() -> None:
