@@ -354,7 +354,7 @@ def verify_model(order: ModelChoice, models: Models) -> VerifyView:
 @_models.post("/rollback")
 def rollback_model(order: ModelRollback, models: Models) -> DoneView:
     """Take back the newest promotion of a slot."""
-    return models.rollback_model(order.plugin, order.slot)
+    return models.rollback_model(order.plugin, order.slot, order.retires)
 
 
 @_models.post("/bench")

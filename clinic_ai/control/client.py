@@ -278,9 +278,10 @@ class Client:
         order = ModelChoice(plugin=plugin, name=name, version=version)
         return self._post("/v1/models/verify", order, VerifyView, timeout_s=LONG_S)
 
-    def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
-        """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
-        return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)
+    def rollback_model(self, plugin: str, slot: str = "main", retires: str | None = None) -> DoneView:
+        """Take back the newest promotion of a slot. Raise ModelError, or Conflict also if not ``retires`` is in use."""
+        order = ModelRollback(plugin=plugin, slot=slot, retires=retires)
+        return self._post("/v1/models/rollback", order, DoneView, timeout_s=LONG_S)
 
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model on the daemon's machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
