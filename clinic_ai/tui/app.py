@@ -321,6 +321,13 @@ class ClinicApp(App[None]):
         self.query_one("#banner").display = True
         self.query_one("#body").add_class("stale")
 
+    def _fatal_error(self) -> None:
+        """Say where a mistake of this program lies; Textual would print variables, and with them what studies show."""
+        from clinic_ai.tui.faults import fault_text
+
+        self._exit_renderables.append(fault_text(self._exception))
+        self._close_messages_no_wait()
+
     # ------------------------------------------------------------ drawing
 
     def _put(self, place: str, text: Text, *, layout: bool = True) -> None:

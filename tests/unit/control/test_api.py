@@ -29,11 +29,17 @@ from clinic_ai.control.training_views import CheckOrder, RunOrder
 from clinic_ai.control.views import TopicView
 from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
+from clinic_ai.home import Home
 from clinic_ai.ingest.pace import Pace, Seen
 from clinic_ai.store import alerts, tables
 from clinic_ai.store.audit import first_break
 from clinic_ai.store.pace import save_pace
 from clinic_ai.waiting import addressed, no_rule
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
 
 
 @pytest.fixture
@@ -285,6 +291,21 @@ def test_a_reader_of_another_audit_is_told_so(room: Room, client: Client) -> Non
     [*_, last] = (event.seq for _, event in zip(range(3), client.events(after=0), strict=False))
     with closing(client.follow(last)) as news:
         assert next(news) == TopicView(topic="start")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text='event: change\ndata: {"seq": "the next"}\n\n'),
+        httpx.Response(200, text="data: no JSON\n\n"),
+        httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip")),
+    ],
+)
+def test_a_daemon_of_another_version_is_told_in_a_sentence(home: Home, answer: httpx.Response) -> None:
+    other = Client(home)
+    other._http = httpx.Client(transport=httpx.MockTransport(lambda _: answer), base_url="http://x")
+    with other, pytest.raises(ClinicError, match="not understood"):
+        list(other.follow())
 
 
 # ---------------------------------------------------------------- shape
