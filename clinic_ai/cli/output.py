@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _GAP = "  "
+_WIDTHS = {"W": 2, "F": 2}
 _STYLES = {"bad": "31", "good": "32", "wait": "33", "strong": "1", "faint": "2"}
 
 
@@ -127,7 +129,7 @@ def table(
         say(empty)
         return
     wide %= len(headers)
-    widths = [max(len(line[i]) for line in [list(headers), *body]) for i in range(len(headers))]
+    widths = [max(columns(line[i]) for line in [list(headers), *body]) for i in range(len(headers))]
     others = sum(width for i, width in enumerate(widths) if i != wide) + len(_GAP) * (len(headers) - 1)
     widths[wide] = max(min(widths[wide], terminal_width() - others), 16)
     say_raw(styled(_line(headers, widths), "strong"))
@@ -156,7 +158,14 @@ def terminal_width() -> int:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return _GAP.join(cell + " " * (width - columns(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a clean text takes: letters of Chinese and Japanese two, marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(_WIDTHS.get(unicodedata.east_asian_width(c), 1) for c in text if not unicodedata.combining(c))
 
 
 def clean(text: str) -> str:

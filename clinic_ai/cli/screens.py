@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -20,6 +21,11 @@ def show(home: Home, *, monitor: bool) -> None:
     """Open the screens on this terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise typer.BadParameter("The terminal screen needs a terminal; `clinic-ai status` is for scripts.")
+    if not _takes_signs(sys.stderr):
+        raise typer.BadParameter(
+            f"The terminal screen needs UTF-8, and this terminal is said to take {sys.stderr.encoding}."
+            " Set LANG=C.UTF-8; `clinic-ai status --watch` needs no such thing."
+        )
     from clinic_ai.tui.app import ClinicApp
     from clinic_ai.tui.preferences import preferences_path, read_preferences
 
@@ -29,11 +35,16 @@ def show(home: Home, *, monitor: bool) -> None:
         raise typer.Exit(app.return_code)
 
 
+def _takes_signs(stream: TextIO) -> bool:
+    """Return whether frames, signs and foreign letters can be written to a stream as they are."""
+    return codecs.lookup(stream.encoding).name == "utf-8"
+
+
 def print_keys() -> None:
     """Print every key with its id, as this person has them, and what of their file cannot be."""
     from clinic_ai.cli.output import say, table
     from clinic_ai.tui.keys import listing, settled
-    from clinic_ai.tui.preferences import preferences_path, read_preferences
+    from clinic_ai.tui.preferences import first_few, preferences_path, read_preferences
 
     path = preferences_path()
     preferences = read_preferences(path)
@@ -41,7 +52,7 @@ def print_keys() -> None:
     table(("id", "keys", "what it does"), listing(keys), empty="")
     say()
     say(f'Other keys: write lines such as "queue.retry" = "ctrl+r" below [keys] in {path}.')
-    for problem in (*preferences.problems, *(f"{path}: {problem}" for problem in problems)):
+    for problem in first_few([*preferences.problems, *(f"{path}: {problem}" for problem in problems)]):
         say(problem)
 
 

@@ -55,6 +55,7 @@ from clinic_ai.control.paging import Before, Limit, page_of
 from clinic_ai.control.people import Peer
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.services import Services
+from clinic_ai.control.slowly import COMPARISONS, ORDERS, slowly
 from clinic_ai.control.training_views import CheckOrder, CheckView, ResumeOrder, RunOrder
 from clinic_ai.control.views import (
     DoneView,
@@ -186,8 +187,9 @@ def get_events(
 ) -> StreamingResponse:
     """Stream what changes as server-sent events; ``Last-Event-ID`` resumes."""
     feed: Feed = request.app.state.feed
-    feed.enter()
-    return StreamingResponse(feed.stream(last_event_id), media_type="text/event-stream")
+    peer: Peer = request.state.peer
+    feed.enter(peer, last_event_id)
+    return StreamingResponse(feed.stream(peer, last_event_id), media_type="text/event-stream")
 
 
 @_machine.get("/v1/plugins")
@@ -218,6 +220,7 @@ def get_retention_plan(services: Having) -> list[RemovalRow]:
 
 
 @_machine.post("/v1/disk/verify")
+@slowly(ORDERS)
 def verify_objects(order: SlicesChoice, services: Having, person: Administrator) -> VerifiedView:  # noqa: ARG001 - the role
     """Read the stored objects of slices and compare each with its hash; stops after some seconds and says where."""
     return VerifiedView.model_validate(services.disk.verify(order.prefixes))
@@ -307,6 +310,7 @@ def get_file(file_id: FileNumber, services: Having) -> FileView:
 
 
 @_studies.get("/v1/files/{file_id}/comparison")
+@slowly(COMPARISONS)
 def compare_file(file_id: FileNumber, services: Having) -> ComparisonView:
     """Read a quarantined file beside what it contradicts, in a child process, and say what differs."""
     return file_desk.compare(services, file_id)
@@ -339,24 +343,28 @@ def get_models(services: Having, limit: Limit = 100, before: Before = None) -> M
 
 
 @_models.post("/import")
+@slowly(ORDERS)
 def import_model(order: ModelImport, models: Models) -> DoneView:
     """Verify a model directory and copy it into the registry."""
     return models.import_model(order.directory)
 
 
 @_models.post("/verify")
+@slowly(ORDERS)
 def verify_model(order: ModelChoice, models: Models) -> VerifyView:
     """Check the files of a model against its manifest."""
     return models.verify_model(order.plugin, order.name, order.version)
 
 
 @_models.post("/rollback")
+@slowly(ORDERS)
 def rollback_model(order: ModelRollback, models: Models) -> DoneView:
     """Take back the newest promotion of a slot."""
-    return models.rollback_model(order.plugin, order.slot)
+    return models.rollback_model(order.plugin, order.slot, order.retires)
 
 
 @_models.post("/bench")
+@slowly(ORDERS)
 def bench_model(order: BenchOrder, runs: Runs) -> BenchView:
     """Measure a model on this machine, and an int8 version of it if there are labelled images."""
     return runs.bench_model(order)
@@ -374,12 +382,14 @@ def get_runs(services: Having, limit: Limit = 100, before: Before = None) -> Run
 
 
 @_training.post("", status_code=201)
+@slowly(ORDERS)
 def start_run(order: RunOrder, runs: Runs) -> RunRow:
     """Freeze the dataset, plan and start a run."""
     return runs.start_run(order)
 
 
 @_training.post("/check")
+@slowly(ORDERS)
 def check_labels(order: CheckOrder, runs: Runs) -> CheckView:
     """Say what a run would learn from a folder of labelled images, and what is wrong with it; nothing is started."""
     return runs.check_labels(order)
@@ -404,6 +414,7 @@ def resume_run(run_id: Id, runs: Runs, order: ResumeOrder | None = None) -> Done
 
 
 @_training.post("/tonight")
+@slowly(ORDERS)
 def foresee_tonight(runs: Runs) -> TonightView:
     """Say what will be trained in the next window, why or why not, and what it will cost; nothing is started."""
     return runs.tonight()
@@ -427,6 +438,7 @@ def get_policy(services: Having) -> PolicyView:
 
 
 @_guard.post("/test")
+@slowly(ORDERS)
 def check_policy(order: PolicyTest, services: Having, person: Administrator) -> CaseReport:  # noqa: ARG001 - the role
     """Run the cases of a pack in a child of its own; the pack in force stays."""
     named = services.home.policies / services.settings().guard.pack

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from clinic_ai.control.asking import Clinician, Having, needs
 from clinic_ai.control.audit_views import AuditView
+from clinic_ai.control.slowly import ORDERS, slowly
 from clinic_ai.control.views import Role
 from clinic_ai.heads import dicom_audit, exporting
 from clinic_ai.heads.keys import is_signed_aside, load_signer, public_key
@@ -20,6 +21,7 @@ router = APIRouter(tags=["audit"])
 
 
 @router.post("/v1/audit/verify")
+@slowly(ORDERS)
 def verify(services: Having, person: Clinician) -> AuditView:  # noqa: ARG001 - the role
     """Read the whole audit: chain, signed heads, and the decisions and analyses that it vouches for."""
     found = examine(services.home, services.database, is_signed_aside)

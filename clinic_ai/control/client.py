@@ -183,7 +183,7 @@ class Client:
                 elif line.startswith("event: "):
                     shape = TopicView if line == "event: topic" else EventView
                 elif line.startswith("data: "):
-                    yield shape.model_validate_json(line.removeprefix("data: "))
+                    yield _read(line.removeprefix("data: "), shape)
 
     # ------------------------------------------------------------ studies
 
@@ -278,9 +278,10 @@ class Client:
         order = ModelChoice(plugin=plugin, name=name, version=version)
         return self._post("/v1/models/verify", order, VerifyView, timeout_s=LONG_S)
 
-    def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
-        """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
-        return self._post("/v1/models/rollback", ModelRollback(plugin=plugin, slot=slot), DoneView, timeout_s=LONG_S)
+    def rollback_model(self, plugin: str, slot: str = "main", retires: str | None = None) -> DoneView:
+        """Take back the newest promotion of a slot. Raise ModelError, or Conflict also if not ``retires`` is in use."""
+        order = ModelRollback(plugin=plugin, slot=slot, retires=retires)
+        return self._post("/v1/models/rollback", order, DoneView, timeout_s=LONG_S)
 
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model on the daemon's machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
@@ -377,6 +378,8 @@ class Client:
             raise self._unreachable(error) from error
         except httpx.TimeoutException as error:
             raise Conflict(f"The daemon at {self.socket} is too busy to answer.", remedy="Try again soon.") from error
+        except httpx.DecodingError as error:
+            raise _other_version() from error
         except httpx.TransportError as error:
             raise NoDaemon(
                 f"The daemon at {self.socket} went away in the middle of the answer.",
@@ -417,8 +420,12 @@ def segment(value: str, what: str) -> str:
 
 
 def _understood(answer: httpx.Response, shape: type[T]) -> T:
+    return _read(answer.content, shape)
+
+
+def _read(text: str | bytes, shape: type[T]) -> T:
     try:
-        return TypeAdapter(shape).validate_json(answer.content)
+        return TypeAdapter(shape).validate_json(text)
     except ValidationError as error:
         raise _other_version() from error
 

@@ -9,6 +9,7 @@ from clinic_ai.control.dataset_views import DatasetCheckView, DatasetView, row_o
 from clinic_ai.control.orders import DatasetDesk
 from clinic_ai.control.pages import DatasetPage
 from clinic_ai.control.paging import Before, Limit
+from clinic_ai.control.slowly import ORDERS, slowly
 
 router = APIRouter(prefix="/v1/datasets", tags=["training"])
 
@@ -32,6 +33,7 @@ def get_dataset(
 
 
 @router.post("/{dataset_id}/check")
+@slowly(ORDERS)
 def check_dataset(dataset_id: Id, services: Having, person: Administrator) -> DatasetCheckView:  # noqa: ARG001
     """Read the images of a dataset again and say what is wrong with it."""
     return DatasetDesk(services.runs.datasets).check_dataset(dataset_id)

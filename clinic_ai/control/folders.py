@@ -31,6 +31,7 @@ from clinic_ai.control.folder_views import (
 )
 from clinic_ai.control.people import Peer
 from clinic_ai.control.services import Services
+from clinic_ai.control.slowly import ORDERS, slowly
 from clinic_ai.control.views import DoneView, InboxRow
 from clinic_ai.domain import Sha256
 from clinic_ai.errors import Conflict, InputError, NotAllowed
@@ -187,6 +188,7 @@ def get_original(
 
 
 @router.post("/v1/studies/{study_id}/export/deidentified")
+@slowly(ORDERS)
 def deidentify_study(study_id: Id, services: Having, person: Clinician) -> CopiesView:
     """Make de-identified copies of a study, return what there is to fetch of them, and note who asked."""
     return export_desk.deidentify(services, study_id, person)

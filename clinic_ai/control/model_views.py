@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clinic_ai.control.views import Line, Order, PlainPath
+from clinic_ai.control.views import Line, LongLine, Order, PlainPath
 from clinic_ai.domain import Key
 
 
@@ -21,7 +21,11 @@ class ModelChoice(Order):
 
 
 class ModelRollback(Order):
-    """Take back the newest promotion of this slot."""
+    """Take back the newest promotion of this slot; refused if another model than ``retires`` is in use by then.
+
+    ``retires`` is name and version as they are shown; None takes back whatever is in use.
+    """
 
     plugin: Key
     slot: Key = "main"
+    retires: LongLine | None = None

@@ -37,9 +37,9 @@ class ModelDesk:
         problems = self._registry.verify(plugin, name, version)
         return VerifyView(plugin=plugin, name=name, version=version, problems=tuple(problems))
 
-    def rollback_model(self, plugin: str, slot: str = "main") -> DoneView:
+    def rollback_model(self, plugin: str, slot: str = "main", retires: str | None = None) -> DoneView:
         """Take back the newest promotion of a slot. Raise Conflict or ModelError."""
-        ref = self._registry.rollback(plugin, slot, self._actor)
+        ref = self._registry.rollback(plugin, slot, self._actor, retires=retires)
         return DoneView(sentence=f"{ref.label()} is the active model of {ref.plugin}, slot {ref.slot}, again.")
 
 

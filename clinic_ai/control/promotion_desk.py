@@ -11,6 +11,7 @@ from clinic_ai.control.model_views import ModelChoice
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.promotions import PromotionDesk
 from clinic_ai.control.services import Services
+from clinic_ai.control.slowly import ORDERS, slowly
 from clinic_ai.control.views import DoneView
 from clinic_ai.gating import GateReport
 from clinic_ai.promoting import CanaryResult, PromotionRecord
@@ -35,6 +36,7 @@ Clinicians = Annotated[PromotionDesk, Depends(_clinicians)]
 
 
 @router.post("/check")
+@slowly(ORDERS)
 def check_model(order: ModelChoice, models: Administrators) -> GateReport:
     """Hold a candidate against the model in use."""
     return models.check_model(order.plugin, order.name, order.version)
@@ -47,12 +49,14 @@ def approve_model(order: ApproveOrder, models: Clinicians) -> DoneView:
 
 
 @router.post("/promote")
+@slowly(ORDERS)
 def promote_model(order: PromoteOrder, models: Administrators) -> DoneView:
     """Make a model the active one of its slot."""
     return models.promote_model(order)
 
 
 @router.post("/canary")
+@slowly(ORDERS)
 def run_canary(order: CanaryOrder, models: Administrators) -> CanaryResult:
     """Run a candidate in the shadow; nothing of it is released."""
     return models.run_canary(order)

@@ -12,12 +12,14 @@ from clinic_ai.control.asking import Anyone, Content, Having, Id, content
 from clinic_ai.control.pages import QuestionPage
 from clinic_ai.control.paging import Before, Limit, page_of
 from clinic_ai.control.question_views import AskedView, AskOrder
+from clinic_ai.control.slowly import QUESTIONS, slowly
 from clinic_ai.domain import AskedQuestion, Audience
 
 router = APIRouter(prefix="/v1/studies", tags=["questions"])
 
 
 @router.post("/{study_id}/questions")
+@slowly(QUESTIONS)
 def ask(study_id: Id, order: AskOrder, services: Having, person: Anyone, request: Request) -> AskedView:
     """Answer a question about one image of a study; it is recorded, and who asked it."""
     audience = Audience(order.audience)

@@ -30,6 +30,8 @@ MAX_CONNECTIONS = 64
 """Connections to one socket that are answered; each socket has its own, so that no monitor keeps a clinician out."""
 MAX_HELD = 128
 """Connections to one socket held open, each beyond them is cut: nobody is to use up the daemon's files."""
+MAX_OWN = 48
+"""Connections of one user to one socket, each beyond them is cut: some are left for everybody else."""
 FIRST_REQUEST_S = 30.0
 """A connection that has not sent a whole request in this time is cut."""
 MAX_HEAD_BYTES = 16 * 1024
@@ -46,9 +48,13 @@ def _protocol_for(*, readonly: bool) -> type[H11Protocol]:
             peer = peer_of(transport.get_extra_info("socket"), readonly=readonly)
             self.app_state = {**self.app_state, "peer": peer}  # a new dict: the old one is shared by all connections
             super().connection_made(transport)
-            if len(self.connections) > MAX_HELD:
+            if len(self.connections) > MAX_HELD or self._own() > MAX_OWN:
                 transport.abort()
             self.loop.call_later(FIRST_REQUEST_S, self._cut_if_silent)
+
+        def _own(self) -> int:
+            uid = self.app_state["peer"].uid
+            return sum(other.app_state["peer"].uid == uid for other in self.connections)
 
         def _cut_if_silent(self) -> None:
             if self.cycle is None:

@@ -91,7 +91,7 @@ class RegistryPort(Bases, Protocol):
     def verify(self, plugin: str, name: str, version: str) -> list[str]:
         """Return what is wrong with the files of a model. Raise NotFound."""
 
-    def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
+    def rollback(self, plugin: str, slot: str, actor: str, *, retires: str | None = None) -> ModelRef:
         """Make the model active that was so before. Raise Conflict or ModelError."""
 
 

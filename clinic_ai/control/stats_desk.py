@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from clinic_ai.control.asking import Administrator, Having
+from clinic_ai.control.slowly import ORDERS, slowly
 from clinic_ai.control.stats_views import StatsOrder, StatsView
 from clinic_ai.training.stats import Stats
 
@@ -25,6 +26,7 @@ class StatsDesk:
 
 
 @router.post("/stats")
+@slowly(ORDERS)
 def describe(order: StatsOrder, services: Having, person: Administrator) -> StatsView:  # noqa: ARG001 - the role
     """Say what a model is made of and what its training would take, before anything is loaded."""
     stats = Stats(services.registry, services.catalogue.manifests, services.crew, services.settings().training)

@@ -280,11 +280,12 @@ class Registry:
             store.activate(connection, model, actor=actor, approval_id=approval)
         return model.ref
 
-    def rollback(self, plugin: str, slot: str, actor: str) -> ModelRef:
+    def rollback(self, plugin: str, slot: str, actor: str, *, retires: str | None = None) -> ModelRef:
         """Take the newest promotion of a slot back; once more, the one before it. Return what is in use then.
 
         Behind the first adapter of a slot comes its base, without an adapter. Raise Conflict if no model was
-        active before, ModelError if the files of that one are damaged.
+        active before, or if another model is in use than ``retires`` (name and version), ModelError if the files of
+        that one are damaged.
         """
         with self._database.read() as connection:
             expected = store.previous(connection, plugin, slot)
@@ -297,7 +298,10 @@ class Registry:
         with self._database.write() as connection:
             target = store.previous(connection, plugin, slot)
             if target is None or target.ref != expected.ref:
-                raise Conflict(f"The active model of {plugin}/{slot} changed meanwhile.", remedy="Look, and try again.")
+                raise _changed(plugin, slot)
+            in_use = next((m for m in store.active_models(connection, plugin) if m.slot == slot), None)
+            if retires is not None and (in_use is None or f"{in_use.name} {in_use.version}" != retires):
+                raise _changed(plugin, slot)
             store.roll_back(connection, plugin, slot, actor=actor)
         return target.ref
 
@@ -433,3 +437,7 @@ def _ref(manifest: ModelManifest, digest: str) -> ModelRef:
         digest=digest,
         reference=manifest.reference,
     )
+
+
+def _changed(plugin: str, slot: str) -> Conflict:
+    return Conflict(f"The active model of {plugin}/{slot} changed meanwhile.", remedy="Look, and try again.")

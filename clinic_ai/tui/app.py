@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -29,8 +31,9 @@ from clinic_ai.home import Home
 from clinic_ai.tui.feed import Broken, Connect, Feed, Fetch, Lost, Picture, Told
 from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.looks import LOOKS, NoColour
-from clinic_ai.tui.preferences import Preferences, preferences_path
+from clinic_ai.tui.preferences import Preferences, first_few, preferences_path
 from clinic_ai.tui.views import PLACES, Place
+from clinic_ai.tui.visible import Visible, copyable
 
 if TYPE_CHECKING:
     # The frame is drawn before any of these is loaded.
@@ -106,7 +109,7 @@ class ClinicApp(App[None]):
         for look in LOOKS.values():
             self.register_theme(look.theme)
         self.theme = self.preferences.theme
-        self._no_colour = NoColour()
+        self._visible, self._no_colour = Visible(), NoColour()
         self.no_color = self.no_color or os.environ.get("TERM") == "dumb"
         self.keys: Mapping[str, str] = {}
         """Keys this person chose, by the id of what they do; without those that cannot be."""
@@ -154,23 +157,31 @@ class ClinicApp(App[None]):
 
     async def _begin(self) -> None:
         """Open the first screen; start the clock and the feed."""
+        problems = list(self.preferences.problems)
         if self.preferences.keys:
-            self._take_keys()
-        for problem in self.preferences.problems:
+            problems += self._take_keys()
+        for problem in first_few(problems):
             self.notify(problem, severity="warning", timeout=15, markup=False)
         if not self._views:
             await self._open(self._place)
+        if not self.is_headless:
+            self._end_on_signals()
         self.set_interval(1.0, self._tick)
         self._feed.start()
 
-    def _take_keys(self) -> None:
-        """Give the orders the keys this person chose; say which cannot be."""
+    def _end_on_signals(self) -> None:
+        """Leave the terminal as it was found when told to end from outside: else it echoes nothing any more."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one, and keeps it ignored
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
+
+    def _take_keys(self) -> list[str]:
+        """Give the orders the keys this person chose; return a sentence about each that cannot be."""
         from clinic_ai.tui.keys import settled
 
         self.keys, problems = settled(self.preferences.keys)
         self.set_keymap(self.keys)
-        for problem in problems:
-            self.notify(f"{preferences_path()}: {problem}", severity="warning", timeout=15, markup=False)
+        return [f"{preferences_path()}: {problem}" for problem in problems]
 
     def on_unmount(self) -> None:
         """Fetch no more."""
@@ -194,7 +205,7 @@ class ClinicApp(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every line goes through before it is shown."""
-        return [self._no_colour] if self.no_color else super().get_line_filters()
+        return [self._visible, *([self._no_colour] if self.no_color else super().get_line_filters())]
 
     async def choose_look(self) -> None:
         """Ask for other colours."""
@@ -310,6 +321,13 @@ class ClinicApp(App[None]):
         self.query_one("#banner").display = True
         self.query_one("#body").add_class("stale")
 
+    def _fatal_error(self) -> None:
+        """Say where a mistake of this program lies; Textual would print variables, and with them what studies show."""
+        from clinic_ai.tui.faults import fault_text
+
+        self._exit_renderables.append(fault_text(self._exception))
+        self._close_messages_no_wait()
+
     # ------------------------------------------------------------ drawing
 
     def _put(self, place: str, text: Text, *, layout: bool = True) -> None:
@@ -344,7 +362,13 @@ class ClinicApp(App[None]):
             return
         width = self.size.width
         line = header_text(
-            self.status, linked=self.linked, now=self.clock(), width=width, frozen=self.frozen, asked=self._asked
+            self.status,
+            linked=self.linked,
+            now=self.clock(),
+            width=width,
+            frozen=self.frozen,
+            asked=self._asked,
+            silent_s=self._feed.silent_s,
         )
         self._put("#header", line, layout=False)
         self._put("#places", places_text(PLACES, self._place, width), layout=False)
@@ -375,6 +399,10 @@ class ClinicApp(App[None]):
             self.notify(f"Copied, if your terminal takes it: {shortened(words)}", markup=False)
         else:
             self.notify("There is nothing to copy here.")
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy a text through the terminal; nothing that cannot be seen in it is pasted elsewhere."""
+        super().copy_to_clipboard(copyable(text))
 
     def action_find(self) -> None:
         """Find something to do by its name."""

@@ -204,7 +204,8 @@ class DecidingView(ClinicView):
             f"Roll back {model.plugin}, slot {model.slot}?\n{slot.active} is retired, and {slot.before} is active "
             "afterwards. Studies from then on are judged by that."
         )
-        self.order(question, lambda client: client.rollback_model(model.plugin, model.slot))
+        retired = slot.active
+        self.order(question, lambda client: client.rollback_model(model.plugin, model.slot, retired))
 
     def action_verify(self) -> None:
         """Check every file of the model against its manifest; it changes nothing."""

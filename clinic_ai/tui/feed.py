@@ -87,6 +87,7 @@ class Feed:
         self._tell = tell
         self._wish: Wish | None = None
         self._note = ""
+        self._asked_at: float | None = None
         self._poked = threading.Event()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -119,6 +120,12 @@ class Feed:
         """Fetch at once."""
         self._poked.set()
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds that a question waits for its answer, 0 if none does."""
+        asked_at = self._asked_at
+        return 0.0 if asked_at is None else time.monotonic() - asked_at
+
     def _work(self, run: Callable[[], None]) -> None:
         try:
             run()
@@ -133,8 +140,9 @@ class Feed:
             while not self._stopping.is_set():
                 self._poked.clear()
                 self._wanted.clear()
-                began = time.monotonic()
+                began = self._asked_at = time.monotonic()
                 answer = self._fetch(client)
+                self._asked_at = None
                 took = time.monotonic() - began
                 if self._stopping.is_set():
                     return

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CRITICAL = "critical_finding"
 """Code of the alerts about critical findings."""
+SILENT_S = 5.0
+"""A question that waits longer for its answer is told, in steps of this."""
 _BUSY = ("RECEIVING", "CLOSED", "ROUTED")
 
 
@@ -30,16 +32,24 @@ class _Part:
 
 
 def header_text(
-    status: StatusView | None, *, linked: bool, now: float, width: int, frozen: bool = False, asked: bool = True
+    status: StatusView | None,
+    *,
+    linked: bool,
+    now: float,
+    width: int,
+    frozen: bool = False,
+    asked: bool = True,
+    silent_s: float = 0.0,
 ) -> Text:
     """Return the line at the top: link, what there is to do, who one is, the clock.
 
-    ``asked``: the daemon was asked already; if it was not, nobody knows yet whether it answers.
+    ``asked``: the daemon was asked already; if it was not, nobody knows yet whether it answers. ``silent_s``: so many
+    seconds a question waits for its answer.
     """
     parts = [
         _Part("clinic-ai", "bold", spare=9),
         *([_Part("‖ FROZEN, p goes on", "bold reverse")] if frozen else []),
-        _link(linked=linked, asked=asked),
+        _link(linked=linked, asked=asked, silent_s=silent_s),
         *(() if status is None else _counts(status)),
     ]
     role = "" if status is None else status.role.value
@@ -55,7 +65,9 @@ def header_text(
     return left + Text(" " * (width - left.cell_len - len(right)) + right)
 
 
-def _link(*, linked: bool, asked: bool) -> _Part:
+def _link(*, linked: bool, asked: bool, silent_s: float) -> _Part:
+    if linked and silent_s >= SILENT_S:
+        return _Part(f"… no answer for {silent_s // SILENT_S * SILENT_S:.0f} s", "bold yellow")
     if linked:
         return _Part("● linked", "bold green")
     return _Part("✗ no daemon", "bold red") if asked else _Part("… connecting")

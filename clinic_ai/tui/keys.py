@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 from textual.dom import DOMNode
-from textual.keys import _character_to_key, format_key
+from textual.keys import Keys, _character_to_key, format_key
 from textual.screen import Screen
 
 from clinic_ai.tui.views import PLACES
@@ -16,6 +16,10 @@ from clinic_ai.tui.views import PLACES
 EVERYWHERE = "everywhere"
 DIALOGS = "dialogs"
 _SHOWN = {"escape": "Esc", "enter": "Enter", "space": "Space", "question_mark": "?", "slash": "/", "ctrl+p": "Ctrl-P"}
+_HELD = frozenset({"ctrl", "shift", "alt", "meta", "super", "hyper"})
+_NAMES = frozenset(key.value for key in Keys if not key.value.startswith("<")) | frozenset(
+    _character_to_key(chr(code)) for code in range(33, 127)
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ def _parts(view: type[DOMNode]) -> Iterator[type[DOMNode]]:
 
 def settled(wished: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the keys that a person wished and can have, by id, and a sentence about each of the others."""
-    keys, problems = dict(wished), []
+    ids = {order.id for order in all_orders()}
+    keys = {name: key for name, key in wished.items() if name in ids}
+    problems = [f"{name} is no id of a key. `clinic-ai tui --keys` lists them." for name in wished if name not in ids]
     while wrong := _first_wrong(keys):  # one at a time: what takes no key of its own leaves the key of another free
         name, sentence = wrong
         del keys[name]
@@ -106,16 +112,22 @@ def settled(wished: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 def _first_wrong(wished: Mapping[str, str]) -> tuple[str, str] | None:
     known = {order.id: order for order in all_orders(wished)}
     for name in wished:
-        order = known.get(name)
-        if order is None:
-            return name, f"{name} is no id of a key. `clinic-ai tui --keys` lists them."
+        order = known[name]
         if not order.keys:
             return name, f'{name} has no key. Write one, such as "ctrl+r", or take the line out.'
+        if not all(map(_exists, order.keys)):
+            return name, f'no key is called {wished[name]}, as {name} wants. Write one such as "x", "f5" or "ctrl+r".'
         taken = _taken(order, known.values())
         if taken is not None:
             key, other = taken
             return name, f"the key {shown((key,))} of {name} is taken by {other}. Choose another, or move that one too."
     return None
+
+
+def _exists(key: str) -> bool:
+    """Return whether Textual has a name like this one; under another, what it does could not be reached."""
+    *held, name = key.split("+")
+    return _HELD.issuperset(held) and (len(name) == 1 or name in _NAMES)
 
 
 def _taken(order: Order, others: Iterable[Order]) -> tuple[str, str] | None:

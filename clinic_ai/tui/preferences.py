@@ -11,14 +11,21 @@ A mistake in it is told in a sentence and keeps nobody from working.
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinic_ai.tui.looks import DEFAULT, LOOKS
 
-MAX_BYTES = 64 * 1024
+MAX_BYTES = 16 * 1024
+"""Each of some hundred keys can be named in less; a larger file would keep the screens from opening."""
+MAX_PROBLEMS = 5
+"""Mistakes that are told one by one; how many more there are is a sentence."""
+_LONGEST = 400
+_DEEPEST = 4
+"""Tables in one another: ids have two or three parts."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ def preferences_path() -> Path:
 def read_preferences(path: Path) -> Preferences:
     """Return what a file says; nothing if there is none."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return Preferences(problems=(f"{path} is left aside, for it is no file.",))  # a pipe would be waited for
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -50,8 +59,10 @@ def read_preferences(path: Path) -> Preferences:
         return Preferences(problems=(f"{path} is larger than {MAX_BYTES} bytes and is left aside.",))
     try:
         table = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        return Preferences(problems=(f"{path} is left aside, for it is no TOML: {error}.",))
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        deep = isinstance(error, RecursionError)
+        why = "things lie too deep in one another in it" if deep else f"it is no TOML: {error}"
+        return Preferences(problems=(f"{path} is left aside, for {why}.",))
     return _understood(table, path)
 
 
@@ -76,9 +87,19 @@ def _understood(table: dict[str, object], path: Path) -> Preferences:
     return Preferences(theme, keys, tuple(problems))
 
 
-def _flat(table: Mapping[str, object], before: str = "") -> list[tuple[str, object]]:
+def first_few(problems: Sequence[str]) -> list[str]:
+    """Return so many sentences about mistakes as a person reads, and how many more there are."""
+    told = [problem if len(problem) <= _LONGEST else f"{problem[: _LONGEST - 1]}…" for problem in problems]
+    more = len(told) - MAX_PROBLEMS
+    return told if more <= 1 else [*told[:MAX_PROBLEMS], f"There are {more} more mistakes like these."]
+
+
+def _flat(table: Mapping[str, object], before: str = "", depth: int = 1) -> list[tuple[str, object]]:
     """Return names and values; ``queue.retry`` without quotation marks is a table in TOML, and means the same."""
     rows: list[tuple[str, object]] = []
     for name, value in table.items():
-        rows += _flat(value, f"{before}{name}.") if isinstance(value, dict) else [(f"{before}{name}", value)]
+        if isinstance(value, dict) and depth < _DEEPEST:
+            rows += _flat(value, f"{before}{name}.", depth + 1)
+        else:
+            rows.append((f"{before}{name}", value))
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,20 @@ from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.stats_views import StatsOrder
 from clinic_ai.control.training_views import CheckOrder, RunOrder
+from clinic_ai.control.views import TopicView
 from clinic_ai.domain import GuardAction, StudyState
 from clinic_ai.errors import ClinicError, Conflict, DatasetError, NotFound, PolicyError
+from clinic_ai.home import Home
 from clinic_ai.ingest.pace import Pace, Seen
 from clinic_ai.store import alerts, tables
 from clinic_ai.store.audit import first_break
 from clinic_ai.store.pace import save_pace
 from clinic_ai.waiting import addressed, no_rule
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
 
 
 @pytest.fixture
@@ -261,8 +269,43 @@ def test_readers_of_events_are_limited(room: Room, client: Client, monkeypatch: 
     room.add_study()
     reading = client.events(after=0)
     next(reading)
-    with room.client() as other, pytest.raises(Conflict, match="follow the events"):
+    with room.client() as other, pytest.raises(Conflict, match="1 readers follow the events"):
         next(other.events(after=0))
+    with room.client(monitor=True) as monitor:
+        assert next(monitor.events(after=0)).action == "study.open"  # each socket has places of its own
+
+
+def test_one_person_does_not_take_every_place(room: Room, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_OWN_READERS", 1)
+    room.add_study()
+    reading = client.events(after=0)
+    next(reading)
+    with room.client() as other, pytest.raises(Conflict, match="1 of your terminals follow the events"):
+        next(other.events(after=0))
+
+
+def test_a_reader_of_another_audit_is_told_so(room: Room, client: Client) -> None:
+    room.add_study(state="CLOSED")
+    with pytest.raises(NotFound, match="no change number 4711"):
+        next(client.events(after=4711))
+    [*_, last] = (event.seq for _, event in zip(range(3), client.events(after=0), strict=False))
+    with closing(client.follow(last)) as news:
+        assert next(news) == TopicView(topic="start")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text='event: change\ndata: {"seq": "the next"}\n\n'),
+        httpx.Response(200, text="data: no JSON\n\n"),
+        httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip")),
+    ],
+)
+def test_a_daemon_of_another_version_is_told_in_a_sentence(home: Home, answer: httpx.Response) -> None:
+    other = Client(home)
+    other._http = httpx.Client(transport=httpx.MockTransport(lambda _: answer), base_url="http://x")
+    with other, pytest.raises(ClinicError, match="not understood"):
+        list(other.follow())
 
 
 # ---------------------------------------------------------------- shape

@@ -10,6 +10,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ from clinic_ai.control import door, server
 from clinic_ai.control.client import Client, NoDaemon
 from clinic_ai.control.door import MAX_BODY_BYTES
 from clinic_ai.control.people import SO_PEERPIDFD, descends_from, peer_of, user_name
-from clinic_ai.control.server import MAX_CONNECTIONS, MAX_HELD
+from clinic_ai.control.server import MAX_CONNECTIONS, THREADS
 from clinic_ai.control.sockets import bind
 from clinic_ai.domain import GuardAction
-from clinic_ai.errors import HomeError, NotAllowed
+from clinic_ai.errors import HomeError, NotAllowed, NotFound
 from clinic_ai.home import Home
 
 OTHER_UID = 65534
@@ -365,14 +367,18 @@ def test_a_request_whose_body_does_not_come_gives_its_place_back(room: Room, mon
     assert b"came to a halt" in answer
 
 
-def test_connections_beyond_the_limit_are_cut_and_the_others_stay(room: Room) -> None:
+@pytest.mark.parametrize("limit", ["MAX_HELD", "MAX_OWN"])
+def test_connections_beyond_the_limit_are_cut_and_the_others_stay(
+    room: Room, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, limit, 20)
     held = []
-    for _ in range(MAX_HELD + 3):
+    for _ in range(20 + 3):
         knock = socket.socket(socket.AF_UNIX)
         knock.settimeout(20)
         knock.connect(str(room.home.control_socket))
         held.append(knock)
-    for knock in held[MAX_HELD:]:
+    for knock in held[20:]:
         assert knock.recv(1) == b""
     held[0].setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -382,7 +388,10 @@ def test_connections_beyond_the_limit_are_cut_and_the_others_stay(room: Room) ->
     assert room.client().status().home
 
 
-def test_whoever_crowds_the_monitor_socket_keeps_nobody_from_the_control_socket(room: Room) -> None:
+def test_whoever_crowds_the_monitor_socket_keeps_nobody_from_the_control_socket(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_OWN", MAX_CONNECTIONS + 1)
     held = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CONNECTIONS)]
     for knock in held:
         knock.connect(str(room.home.monitor_socket))
@@ -393,6 +402,17 @@ def test_whoever_crowds_the_monitor_socket_keeps_nobody_from_the_control_socket(
         knock.close()
 
 
+@needs_root
+def test_whoever_crowds_a_socket_keeps_nobody_else_from_it(reachable: Room) -> None:
+    held = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CONNECTIONS)]
+    for one in held:
+        one.connect(str(reachable.home.control_socket))
+    status, _ = knock(reachable, "GET", "/v1/status")
+    assert status == 403  # a stranger, but heard
+    for one in held:
+        one.close()
+
+
 def test_a_connection_that_asks_nothing_is_cut(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.1)
     with socket.socket(socket.AF_UNIX) as knock:
@@ -400,3 +420,24 @@ def test_a_connection_that_asks_nothing_is_cut(room: Room, monkeypatch: pytest.M
         knock.connect(str(room.home.control_socket))
         knock.sendall(b"GET /v1/sta")
         assert knock.recv(1) == b""
+
+
+def test_what_takes_long_keeps_nobody_from_the_rest(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, begun = threading.Event(), threading.Semaphore(0)
+
+    def compare(*_: Any) -> None:
+        begun.release()
+        goes_on.wait(60)
+        raise NotFound("There is no file 1.")
+
+    monkeypatch.setattr("clinic_ai.control.file_desk.compare", compare)
+    head = "GET /v1/files/1/comparison HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with ThreadPoolExecutor(2 * THREADS) as people:
+        asked = [people.submit(raw, room.home.monitor_socket, head) for _ in range(2 * THREADS)]
+        try:
+            assert begun.acquire(timeout=20)
+            assert room.client().status().home
+            assert not any(one.done() for one in asked)
+        finally:
+            goes_on.set()
+        assert all(b" 404 " in one.result(60).split(b"\r\n")[0] for one in asked)

@@ -262,6 +262,17 @@ class TestPromotion:
         with quick.database.read() as connection:
             assert audit.first_break(connection) is None
 
+    def test_a_rollback_of_a_model_that_is_not_in_use_any_more_changes_nothing(
+        self, quick: School, tmp_path: Path
+    ) -> None:
+        for version in "123":
+            _add(quick, tmp_path, version)
+            quick.registry.promote("tiny", "scalar", version, "ada")
+        with pytest.raises(Conflict, match="changed meanwhile"):
+            quick.registry.rollback("tiny", "main", "bob", retires="scalar 2")
+        assert _labels(quick) == ["main:3"]
+        assert quick.registry.rollback("tiny", "main", "bob", retires="scalar 3").version == "2"
+
     def test_slots_are_promoted_and_rolled_back_apart(self, quick: School, tmp_path: Path) -> None:
         for version, slot in (("1", "a"), ("2", "b"), ("3", "b")):
             _add(quick, tmp_path, version, slot=slot)

@@ -254,6 +254,27 @@ def test_a_fault_of_the_program_ends_it_instead_of_showing_the_past_for_ever() -
         play(exhibit, script)
 
 
+def test_a_fault_says_where_it_lies_and_nothing_of_a_patient(capsys: pytest.CaptureFixture[str]) -> None:
+    exhibit = Exhibit()
+
+    def fault(*_: Any, **__: Any) -> None:
+        patient = "MUELLER^HANS"
+        raise KeyError(patient)
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await shows(pilot, "linked")
+        exhibit.answers["queue"] = fault
+        exhibit.tell(event(1))
+        await until(pilot, lambda: app.return_code == 1, "the fault should end it")
+
+    with pytest.raises(KeyError):
+        play(exhibit, script)
+    told = capsys.readouterr().err
+    assert "KeyError at" in told
+    assert "queue.py:" in told
+    assert "MUELLER" not in told
+
+
 def _raise_key_error(*_: Any, **__: Any) -> None:
     raise KeyError("no such field")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from clinic_ai.tui.app import ClinicApp
 from clinic_ai.tui.help import help_text
 from clinic_ai.tui.keys import all_orders, listing, settled
 from clinic_ai.tui.looks import DEFAULT, LOOKS, contrast
-from clinic_ai.tui.preferences import Preferences, preferences_path, read_preferences
+from clinic_ai.tui.preferences import MAX_PROBLEMS, Preferences, first_few, preferences_path, read_preferences
 
 
 def written(tmp_path: Path, text: str) -> Preferences:
@@ -43,7 +45,10 @@ def test_a_file_may_choose_a_theme_and_keys_with_and_without_quotation_marks(tmp
         ('colour = "red"', "colour is not known"),
         ("keys = 3", "keys has to be a table"),
         ("[keys]\nquit = 3", "quit has to be the name of a key in quotation marks"),
-        ("#" * 70_000, "larger than"),
+        ("#" * 20_000, "larger than"),
+        ("theme = " + "[" * 5_000, "too deep in one another"),
+        ("theme = " + "9" * 5_000, "no TOML"),
+        ("[keys]\nqueue" + ".retry" * 1_500 + ' = "f5"', "has to be the name of a key"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence_and_the_rest_holds(tmp_path: Path, text: str, words: str) -> None:
@@ -56,8 +61,42 @@ def test_a_mistake_is_told_in_a_sentence_and_the_rest_holds(tmp_path: Path, text
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    [problem] = read_preferences(tmp_path).problems
+    [problem] = read_preferences(tmp_path / ("x" * 300)).problems
     assert "cannot be read" in problem
+
+
+def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "terminal.toml")
+    [problem] = read_preferences(tmp_path / "terminal.toml").problems
+    assert "it is no file" in problem
+
+
+def test_of_many_mistakes_a_few_are_told_and_none_at_length() -> None:
+    assert first_few(["one", "two"]) == ["one", "two"]
+    told = first_few(["x" * 10_000, *(f"mistake {n}" for n in range(2, 1001))])
+    assert len(told) == MAX_PROBLEMS + 1
+    assert told[-1] == "There are 995 more mistakes like these."
+    assert max(map(len, told)) <= 400
+
+
+@pytest.mark.parametrize("key", ["foo", "ctrl+f99", "strg+r", "<any>", "ctrl+"])
+def test_a_key_that_no_keyboard_has_is_not_given_away(key: str) -> None:
+    keys, [problem] = settled({"quit": key, "queue.retry": "ctrl+r"})
+    assert keys == {"queue.retry": "ctrl+r"}
+    assert f"no key is called {key}, as quit wants" in problem
+
+
+@pytest.mark.parametrize("key", ["x", "ö", "?", "f12", "ctrl+shift+left", "question_mark", "alt+x", "space, X"])
+def test_keys_that_there_are_can_be_had(key: str) -> None:
+    assert settled({"queue.retry": key, "queue.explain": "f9", "help": "f10"})[0]["queue.retry"] == key
+
+
+def test_a_file_full_of_unknown_names_keeps_nobody_waiting() -> None:
+    wished = {f"no.such.{number}": "f5" for number in range(2_000)}
+    began = time.monotonic()
+    keys, problems = settled(wished | {"queue.retry": "f5"})
+    assert time.monotonic() - began < 5  # a second look at every key for each of them takes half a minute
+    assert (keys, len(problems)) == ({"queue.retry": "f5"}, 2_000)
 
 
 def test_the_file_lies_where_the_desktop_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

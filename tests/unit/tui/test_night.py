@@ -477,7 +477,7 @@ def test_roll_back_names_what_is_active_afterwards() -> None:
         await until(pilot, lambda: bool(exhibit.sent("rollback_model")), "it should be sent")
 
     drive(exhibit, script)
-    assert exhibit.sent("rollback_model") == [(("xray", "pneumonia_fast"), {})]
+    assert exhibit.sent("rollback_model") == [(("xray", "pneumonia_fast", "chest-fast 1.0"), {})]
 
 
 def test_promotion_names_what_it_takes_the_place_of() -> None:

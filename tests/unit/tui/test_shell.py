@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from clinic_ai import waiting
 from clinic_ai.control.client import NoDaemon
 from clinic_ai.control.views import InboxRow, Role, StudyPage, TopicView
 from clinic_ai.domain import Alert
-from clinic_ai.errors import ClinicError
+from clinic_ai.errors import ClinicError, NotFound
 from clinic_ai.home import Home, init_home
 from clinic_ai.store import critical
+from clinic_ai.tui import header as header_module
 from clinic_ai.tui import pictures as pictures_of_screens
 from clinic_ai.tui.app import ClinicApp, shortened
 from clinic_ai.tui.header import CRITICAL, alerts_text, header_text
@@ -138,6 +140,32 @@ def test_before_the_first_answer_nothing_is_called_lost() -> None:
     assert "no daemon" not in line
 
 
+def test_a_daemon_that_lets_a_question_wait_is_not_called_linked() -> None:
+    assert "● linked" in header(80, silent_s=4.9)
+    line = header(80, silent_s=13.2)
+    assert "no answer for 10 s" in line
+    assert "linked" not in line
+
+
+def test_the_header_tells_how_long_a_question_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_module, "SILENT_S", 0.05)
+    exhibit, answered = Exhibit({"studies": EMPTY}), threading.Event()
+
+    def stopped(*_: Any) -> Any:
+        answered.wait(30)
+        return made_status()
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await shows(pilot, "linked")
+        exhibit.answers["status"] = stopped
+        exhibit.tell(TopicView(topic="start"))
+        await shows(pilot, "no answer for")
+        answered.set()
+        await shows(pilot, "linked")
+
+    play(exhibit, script)
+
+
 def test_critical_alerts_are_those_of_the_store() -> None:
     assert critical.CODE == CRITICAL
 
@@ -239,7 +267,7 @@ def test_the_palette_goes_to_a_screen_and_does_what_the_screen_offers() -> None:
         await pilot.press("j", "enter")
         await until(pilot, lambda: app.theme == "safe-light", "the theme should change")
 
-    play(Exhibit({"studies": EMPTY}), script)
+    play(Exhibit({"studies": EMPTY, "runs": NotFound("Nobody asks for these here.")}), script)
 
 
 @pytest.mark.parametrize(
