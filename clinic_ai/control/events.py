@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from anyio import to_thread
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from clinic_ai.control.topics import Topics
 from clinic_ai.control.views import EventView, TopicView
@@ -23,6 +25,21 @@ POLL_S = 0.5
 BEAT_S = 15.0
 """A comment is sent this often, so that a reader notices a dead daemon and a daemon a dead reader."""
 BATCH = 200
+
+
+class _Followed(StreamingResponse):
+    """A stream that says when it is over, even if its reader was gone before the first byte: then nothing of it ran."""
+
+    def __init__(self, content: AsyncIterator[bytes], *, media_type: str, when_over: Callable[[], None]) -> None:
+        super().__init__(content, media_type=media_type)
+        self._when_over = when_over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._when_over()
 
 
 class Feed:
@@ -39,8 +56,12 @@ class Feed:
         """End every stream; called in the event loop that serves them."""
         self._closing.set()
 
-    def enter(self) -> None:
-        """Take a place. Raise Conflict if there is none."""
+    def follow(self, after: int | None) -> Response:
+        """Take a place and return the answer that streams what changes. Raise Conflict if there is no place."""
+        self._enter()
+        return _Followed(self.stream(after), media_type="text/event-stream", when_over=self._leave)
+
+    def _enter(self) -> None:
         with self._lock:
             if self._readers >= MAX_READERS:
                 raise Conflict(
@@ -48,35 +69,31 @@ class Feed:
                 )
             self._readers += 1
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def _leave(self) -> None:
         with self._lock:
             self._readers -= 1
 
     async def stream(self, after: int | None) -> AsyncIterator[bytes]:
         """Yield the events after sequence number ``after`` (None: from now on), until the reader leaves."""
-        try:
-            silent, told = 0.0, self._topics.numbers()  # before the reader is told that nothing is missed from now on
-            seq = after if after is not None else await to_thread.run_sync(self._last)
-            yield _text(f": events after {seq}\n\n")
-            while not self._closing.is_set():
-                news = await to_thread.run_sync(self._after, seq)
-                numbers = self._topics.numbers()
-                if moved := [topic for topic, number in numbers.items() if told.get(topic) != number]:
-                    told, silent = numbers, 0.0
-                    yield _text("".join(map(_topic, moved)))
-                if news:
-                    seq, silent = news[-1].seq, 0.0
-                    yield _text("".join(map(_event, news)))
-                    if len(news) == BATCH:
-                        continue
-                elif silent >= BEAT_S:
-                    silent = 0.0
-                    yield b": still here\n\n"
-                silent += POLL_S
-                await _wait(self._closing, POLL_S)
-        finally:
-            self.leave()
+        silent, told = 0.0, self._topics.numbers()  # before the reader is told that nothing is missed from now on
+        seq = after if after is not None else await to_thread.run_sync(self._last)
+        yield _text(f": events after {seq}\n\n")
+        while not self._closing.is_set():
+            news = await to_thread.run_sync(self._after, seq)
+            numbers = self._topics.numbers()
+            if moved := [topic for topic, number in numbers.items() if told.get(topic) != number]:
+                told, silent = numbers, 0.0
+                yield _text("".join(map(_topic, moved)))
+            if news:
+                seq, silent = news[-1].seq, 0.0
+                yield _text("".join(map(_event, news)))
+                if len(news) == BATCH:
+                    continue
+            elif silent >= BEAT_S:
+                silent = 0.0
+                yield b": still here\n\n"
+            silent += POLL_S
+            await _wait(self._closing, POLL_S)
 
     def _last(self) -> int:
         with self._database.read() as connection:

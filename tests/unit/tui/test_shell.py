@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import training_scenes
 from control_room import control_room
 from screens import NOW, SIZES, Exhibit, made_status, picture, play, screen, shows, until
 from syrupy.assertion import SnapshotAssertion
@@ -239,7 +240,7 @@ def test_the_palette_goes_to_a_screen_and_does_what_the_screen_offers() -> None:
         await pilot.press("j", "enter")
         await until(pilot, lambda: app.theme == "safe-light", "the theme should change")
 
-    play(Exhibit({"studies": EMPTY}), script)
+    play(training_scenes.night(), script)
 
 
 @pytest.mark.parametrize(
