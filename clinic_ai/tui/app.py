@@ -299,7 +299,7 @@ class ClinicApp(App[None]):
         if self.frozen:
             return
         self._status_at = self.clock()
-        self.query_one("#banner").display = False
+        self._set_shown("#banner", shown=False)
         self.query_one("#body").remove_class("stale")
         self._draw_alerts()
         self.told.publish(picture.status)
@@ -321,7 +321,7 @@ class ClinicApp(App[None]):
         if self.status is not None:
             since = f" What you see is from {time.strftime('%H:%M:%S', time.localtime(self._status_at))}."
         self._put("#banner", Text(f"{lost.sentence}{since} {lost.remedy} Trying again every second."))
-        self.query_one("#banner").display = True
+        self._set_shown("#banner", shown=True)
         self.query_one("#body").add_class("stale")
 
     # ------------------------------------------------------------ drawing
@@ -334,6 +334,12 @@ class ClinicApp(App[None]):
         if self._texts.get(place) != text:
             self._texts[place] = text
             self.query_one(place, Static).update(text, layout=layout)
+
+    def _set_shown(self, place: str, *, shown: bool) -> None:
+        """Show a place or not; to say again what is so already would lay the screen out anew."""
+        widget = self.query_one(place)
+        if widget.display != shown:
+            widget.display = shown
 
     @property
     def _emptied(self) -> bool:
@@ -365,7 +371,7 @@ class ClinicApp(App[None]):
 
     def _draw_alerts(self) -> None:
         text = alerts_text(self.status, self._note, self.size.width - 2) if self.status else Text()
-        self.query_one("#alerts").display = bool(text)
+        self._set_shown("#alerts", shown=bool(text))
         self._put("#alerts", text)
 
     # ------------------------------------------------------------ keys
