@@ -93,7 +93,8 @@ def _store(home: Home) -> None:
     database = Database(home.database)
     with database.read() as connection:
         newest = studies.list_studies(connection, limit=1)[0]
-        middle = studies.list_studies(connection, limit=1000)[-1].opened_at
+        last = studies.list_studies(connection, limit=1000)[-1]
+        middle = last.opened_at, last.study_id, last.version
         print("store")
         found = queue.look(connection, limit=1).total
         floor = _report("floor: SELECT 1", lambda: connection.exec_driver_sql("SELECT 1").all())

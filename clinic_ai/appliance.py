@@ -49,7 +49,7 @@ from clinic_ai.processes import Crew
 from clinic_ai.questions import Questions
 from clinic_ai.results.codes import table
 from clinic_ai.results.courier import Courier
-from clinic_ai.results.previews import Previews
+from clinic_ai.results.previews import PREVIEWER_IDLE_S, Previews
 from clinic_ai.results.reporting import ReportRunner, policy_hash
 from clinic_ai.results.reviewing import Reviews
 from clinic_ai.results.signing import SignRunner
@@ -365,7 +365,7 @@ class Appliance:
             steps.callback(self.crew.close)
             steps.callback(self.guard.close)
             steps.callback(self.reports.press.renderer.close)
-            steps.callback(self.previews.close)
+            steps.callback(self.previews.child.close)
             steps.callback(self.engines.close)
             steps.callback(self._end_intake)
             steps.callback(self.receiver.close)
@@ -439,8 +439,8 @@ class Appliance:
     def _keep_house(self) -> bool:
         self.engines.evict_idle()
         self.reports.press.renderer.end_if_idle(RENDERER_IDLE_S)
-        self.deidentifier.end_if_idle(RENDERER_IDLE_S)
-        self.previews.end_if_idle()
+        self.deidentifier.child.end_if_idle(RENDERER_IDLE_S)
+        self.previews.child.end_if_idle(PREVIEWER_IDLE_S)
         self.crew.bury_dead()
         return False
 

@@ -11,8 +11,6 @@ import hmac
 import os
 import re
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +32,7 @@ from clinic_ai.tasks import (
     DeidentifyTask,
     Problem,
 )
+from clinic_ai.warm_child import WarmChild
 from clinic_ai.wire import DISK_FULL
 
 log = structlog.get_logger()
@@ -60,6 +59,19 @@ _BATCH = 25
 _START_TIMEOUT_S = 60.0
 _BATCH_TIMEOUT_S = 300.0
 _ONE_FILE_TIMEOUT_S = 60.0
+_PREFIX = "deidentify-"
+_SPEC = ChildSpec(
+    kind="deidentifier",
+    name="deidentifier",
+    confinement=Confinement(address_space=_MEMORY, file_size=MAX_FILE_BYTES),
+    environment=(("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")),
+)
+
+
+def _prove(child: Child) -> None:
+    """Let a fresh child answer once. Raise ChildError."""
+    nothing = DeidentifyTask(files=(), output_directory="", key="0" * 64, max_file_bytes=0)
+    child.call("deidentify", nothing, DeidentifyResult, timeout_s=_START_TIMEOUT_S)
 
 
 class Deidentifier:
@@ -79,8 +91,7 @@ class Deidentifier:
         self._database = database
         self._directory = directory
         self._max_pixels = max_pixels
-        self._child: Child | None = None
-        self._working = threading.Lock()
+        self.child = WarmChild(crew, _SPEC, proving=_prove)
 
     def copies(self, originals: Mapping[str, Path], *, keep: bool = True) -> dict[str, DeidentifiedFile]:
         """Return, for each original by its SHA-256, its copy in the object store, or why there is none.
@@ -95,7 +106,7 @@ class Deidentifier:
         missing = [sha256 for sha256 in originals if sha256 not in found]
         for start in range(0, len(missing), _BATCH):
             files = [DeidentifyFile(path=str(originals[s]), sha256=s) for s in missing[start : start + _BATCH]]
-            with self._working:
+            with self.child.at_work():
                 made = self._make(files, key, keep)
             if keep:
                 with self._database.write() as connection:
@@ -109,20 +120,6 @@ class Deidentifier:
         with self._database.read() as connection:
             found = deidentified.copies_of(connection, profile, originals)
         return {original: copy.sha256 for original, copy in found.items() if copy.sha256 is not None}
-
-    def end_if_idle(self, after_s: float) -> None:
-        """End the child if nobody needed it for so long."""
-        if self._working.acquire(blocking=False):
-            try:
-                if self._child is not None and time.monotonic() - self._child.last_used > after_s:
-                    self._end()
-            finally:
-                self._working.release()
-
-    def close(self) -> None:
-        """End the child."""
-        with self._working:
-            self._end()
 
     # ------------------------------------------------------------
 
@@ -146,7 +143,8 @@ class Deidentifier:
         return [self._make_suspect(file, key, keep) for file in files]
 
     def _make_suspect(self, file: DeidentifyFile, key: str, keep: bool) -> DeidentifiedFile:
-        self._working_child()  # raises if the machine is the trouble, and not the file
+        with self.child.at_work():
+            pass  # raises if the machine is the trouble, and not the file
         try:
             return self._call([file], key, keep, _ONE_FILE_TIMEOUT_S)[0]
         except ChildError as error:
@@ -155,8 +153,7 @@ class Deidentifier:
             return DeidentifiedFile(original_sha256=file.sha256, problem=_problem(error))
 
     def _call(self, files: Sequence[DeidentifyFile], key: str, keep: bool, timeout_s: float) -> list[DeidentifiedFile]:
-        child = self._working_child()
-        with tempfile.TemporaryDirectory(prefix="deidentify-", dir=self._directory) as folder:
+        with self.child.at_work() as child, tempfile.TemporaryDirectory(dir=self._directory, prefix=_PREFIX) as folder:
             task = DeidentifyTask(
                 files=tuple(files),
                 output_directory=folder,
@@ -168,7 +165,7 @@ class Deidentifier:
             try:
                 self._adopt(Path(folder), [file.sha256 for file in files], result, keep)
             except ChildMisbehaved:
-                child.kill()
+                self.child.distrust()
                 raise
         return list(result.files)
 
@@ -189,28 +186,6 @@ class Deidentifier:
             os.close(descriptor)
         if sha256 != copy.sha256:
             raise ChildMisbehaved("The deidentifier child handed over other bytes than it said.")
-
-    def _working_child(self) -> Child:
-        if self._child is not None and self._child.alive:
-            return self._child
-        self._end()
-        child = self._crew.start(
-            ChildSpec(
-                kind="deidentifier",
-                name="deidentifier",
-                confinement=Confinement(address_space=_MEMORY, file_size=MAX_FILE_BYTES),
-                environment=(("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")),
-            )
-        )
-        nothing = DeidentifyTask(files=(), output_directory="", key="0" * 64, max_file_bytes=0)
-        child.call("deidentify", nothing, DeidentifyResult, timeout_s=_START_TIMEOUT_S)
-        self._child = child
-        return child
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
 
 
 def _check(copy: DeidentifiedFile) -> None:

@@ -26,7 +26,7 @@ def list_alerts(
     now = time.time()
     with client_of(home) as client:
         urgent = client.critical() if critical else []
-        others = [] if critical else client.alerts()
+        others = () if critical else client.alerts()
     if as_json:
         print_json(urgent or others)
     elif critical:

@@ -34,6 +34,7 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Rows at 
 def list_studies(
     state: Annotated[list[str] | None, typer.Option(metavar="STATE", help="Only this state; may be repeated.")] = None,
     limit: Limit = 50,
+    before: Annotated[str | None, typer.Option(metavar="PLACE", help="Go on after the end of a list before.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +42,7 @@ def list_studies(
     from clinic_ai.cli.output import age, print_json, say, table
 
     with client_of(home) as client:
-        page = client.studies(states=_states(state or []), limit=limit)
+        page = client.studies(states=_states(state or []), limit=limit, before=before)
     if as_json:
         print_json(page)
         return
@@ -49,7 +50,7 @@ def list_studies(
     rows = ((s.study_id, _looks(s), s.state.value, age(now - s.opened_at), _waits(s)) for s in page.studies)
     table(("study", "what", "state", "age", "waits because"), rows, empty="No studies.")
     if page.next_before is not None:
-        say(f"There are more than these {limit}; --limit shows more.")
+        say(f"There are more than these {limit}; --before {page.next_before} shows the next.")
 
 
 @study.command("show", epilog=example("study show S-20261121-7F3K9QXB"))

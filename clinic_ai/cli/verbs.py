@@ -284,6 +284,8 @@ def _print_status(view: StatusView) -> None:
         say(styled(problem, "bad"))
     for alert in view.alerts:
         say(styled(f"Alert {alert.alert_id}: {alert.sentence} {alert.remedy}", "bad"))
+    if view.more_alerts:
+        say(styled(f"{view.more_alerts} more alerts: `clinic-ai alert list`", "bad"))
 
 
 def _why(sentence: str, remedy: str) -> str:

@@ -15,7 +15,7 @@ from clinic_ai.cli.output import clean, moment, styled, terminal_width
 if TYPE_CHECKING:
     from clinic_ai.control.views import RunRow, StatusView
     from clinic_ai.home import Home
-    from clinic_ai.tui.feed import Fetch, Lost, Picture, Told
+    from clinic_ai.tui.feed import Again, Fetch, Lost, Picture, Told
 
 CALM_S = 1.0
 """Between two blocks lies at least this long; what changed meanwhile is in the second."""
@@ -30,6 +30,7 @@ class _Everything:
         self.name = "watch"
         self.topics = frozenset({"runs", "inboxes"})
         self.fetch: Fetch = lambda _: None
+        self.again: Again | None = None
 
 
 def watch(home: Home, *, monitor: bool, as_json: bool) -> None:
@@ -137,6 +138,8 @@ def block(status: StatusView) -> Iterator[str]:
         yield f"▲ {status.policy.problem}"
     for alert in status.alerts:
         yield f"▲ alert {alert.alert_id}: {alert.sentence} {alert.remedy}".rstrip()
+    if status.more_alerts:
+        yield f"▲ {status.more_alerts} more alerts: `clinic-ai alert list`"
     if not status.alerts:
         yield _line("alerts", "none")
 

@@ -9,10 +9,11 @@ from fastapi import Path as FromPath
 
 from clinic_ai.control.alert_views import AckOrder, CriticalView
 from clinic_ai.control.asking import Anyone, Content, Having, needs
+from clinic_ai.control.pages import AlertPage
+from clinic_ai.control.paging import Before, Limit, page_of
 from clinic_ai.control.people import Person, stands_for_nobody, user_exists
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import DoneView, Role
-from clinic_ai.domain import Alert
 from clinic_ai.errors import Conflict, NotAllowed
 from clinic_ai.store import alerts, critical
 from clinic_ai.store.critical import URGENCY
@@ -23,10 +24,15 @@ AlertNumber = Annotated[int, FromPath(ge=0, le=2**63 - 1)]
 
 
 @router.get("/v1/alerts")
-def get_alerts(services: Having) -> list[Alert]:
-    """Return the alerts nobody acknowledged, newest first; those about critical findings do not say what was found."""
+def get_alerts(services: Having, limit: Limit = 100, before: Before = None) -> AlertPage:
+    """Return the alerts nobody acknowledged: about critical findings first, not saying what was found; then the newest.
+
+    A page goes on after an alert that is still open; else the list is read from its beginning.
+    """
     with services.database.read() as connection:
-        return alerts.open_alerts(connection)
+        found = alerts.open_alerts(connection)
+    rows, goes_on = page_of(found, limit, before, lambda alert: str(alert.alert_id))
+    return AlertPage(alerts=rows, next_before=goes_on)
 
 
 @router.get("/v1/alerts/critical")

@@ -182,14 +182,11 @@ def get_status(services: Having, person: Anyone, request: Request) -> StatusView
 
 
 @_machine.get("/v1/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-def get_events(
-    request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=MAX_NUMBER)] = None
-) -> StreamingResponse:
+def get_events(request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=MAX_NUMBER)] = None) -> Response:
     """Stream what changes as server-sent events; ``Last-Event-ID`` resumes."""
     feed: Feed = request.app.state.feed
     peer: Peer = request.state.peer
-    feed.enter(peer, last_event_id)
-    return StreamingResponse(feed.stream(peer, last_event_id), media_type="text/event-stream")
+    return feed.follow(peer, last_event_id)
 
 
 @_machine.get("/v1/plugins")
@@ -247,7 +244,7 @@ def get_studies(
     services: Having,
     state: Annotated[list[StudyState] | None, Query(description="Only these states; else all but SUPERSEDED.")] = None,
     limit: Limit = 100,
-    before: Annotated[float | None, Query(allow_inf_nan=False, description="next_before of the page before.")] = None,
+    before: Before = None,
 ) -> StudyPage:
     """Return study versions, newest first."""
     return desk.list_studies(services, state, limit, before)

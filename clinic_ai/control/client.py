@@ -19,7 +19,7 @@ from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedVie
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
 from clinic_ai.control.night_views import SpendingView, TonightView
-from clinic_ai.control.pages import ModelPage, RunPage
+from clinic_ai.control.pages import AlertPage, ModelPage, RunPage
 from clinic_ai.control.policy_views import PolicyTest
 from clinic_ai.control.problems import MEDIA_TYPE, error_of
 from clinic_ai.control.stats_views import StatsOrder, StatsView
@@ -108,9 +108,14 @@ class Client:
         """Return the categories of the plugins, and what answers about each."""
         return self._get("/v1/plugins/categories", list[CategoryRow])
 
-    def alerts(self) -> list[Alert]:
-        """Return the alerts nobody acknowledged, newest first."""
-        return self._get("/v1/alerts", list[Alert])
+    def alerts(self) -> tuple[Alert, ...]:
+        """Return all alerts nobody acknowledged: about critical findings first, then the newest."""
+
+        def fetch(before: str | None) -> tuple[Sequence[Alert], str | None]:
+            page = self._get("/v1/alerts", AlertPage, page_query(before))
+            return page.alerts, page.next_before
+
+        return tuple(all_pages(fetch))
 
     def critical(self) -> list[CriticalView]:
         """Return the open alerts about critical findings, with what was found."""
@@ -187,10 +192,8 @@ class Client:
 
     # ------------------------------------------------------------ studies
 
-    def studies(
-        self, *, states: tuple[StudyState, ...] = (), limit: int = 100, before: float | None = None
-    ) -> StudyPage:
-        """Return one page of studies, newest first."""
+    def studies(self, *, states: tuple[StudyState, ...] = (), limit: int = 100, before: str | None = None) -> StudyPage:
+        """Return one page of studies, newest first. Raise NotFound if ``before`` is no place of the list."""
         query: dict[str, Any] = {"limit": limit, "state": [state.value for state in states]}
         return self._get("/v1/studies", StudyPage, query | ({} if before is None else {"before": before}))
 

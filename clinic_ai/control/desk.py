@@ -12,6 +12,7 @@ from clinic_ai import __version__
 from clinic_ai.control.category_desk import categories_shown
 from clinic_ai.control.explain import route_view
 from clinic_ai.control.pages import RunPage
+from clinic_ai.control.paging import no_such_row
 from clinic_ai.control.people import Person
 from clinic_ai.control.services import Services
 from clinic_ai.control.views import (
@@ -42,15 +43,20 @@ from clinic_ai.domain import Artefact, ArtefactState, Instance, Job, ModelState,
 from clinic_ai.ingest.geometry import measure
 from clinic_ai.ingest.geometry_words import line_of
 from clinic_ai.ingest.identifiers import remarks_of
-from clinic_ai.ingest.lookout import InboxState
+from clinic_ai.ingest.posts import InboxState
 from clinic_ai.ingest.stacks import stacks_of
 from clinic_ai.ingest.urgency import sentence
 from clinic_ai.processes import Child
 from clinic_ai.store import alerts, artefacts, jobs, ledger, studies
+from clinic_ai.store.critical import CODE as CRITICAL
 from clinic_ai.waiting import addressed
 
 _READABLE = frozenset({ArtefactState.PRELIMINARY, ArtefactState.FINAL})
 """States in which released text may be read here; held text is for review alone."""
+MAX_ALERTS = 50
+"""Alerts that the status holds; the others it counts."""
+_MAX_NUMBER = 2**63 - 1
+"""Largest number the database compares."""
 
 
 # ---------------------------------------------------------------- the machine
@@ -64,7 +70,8 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         found_jobs = jobs.counts(connection)
         found_files = ledger.counts(connection)
         found_artefacts = artefacts.counts(connection)
-        open_alerts = alerts.open_alerts(connection)
+        shown = alerts.open_alerts(connection, MAX_ALERTS)
+        open_alerts, critical = alerts.count_open(connection)
     return StatusView(
         version=__version__,
         clinic=settings.clinic.name,
@@ -82,7 +89,9 @@ def status(services: Services, person: Person, *, may_change: bool) -> StatusVie
         children=children(services),
         daemon_resident_bytes=psutil.Process().memory_info().rss,
         disk_free_bytes=shutil.disk_usage(services.home.path).free,
-        alerts=tuple(open_alerts),
+        alerts=tuple(shown),
+        more_alerts=open_alerts - len(shown),
+        more_critical=critical - sum(alert.code == CRITICAL for alert in shown),
         inboxes=inboxes(services),
         network=NetworkRow.model_validate(services.receiver.view()),
         paces=_paces(services),
@@ -159,16 +168,28 @@ def _inbox(services: Services, state: InboxState) -> InboxRow:
 # ---------------------------------------------------------------- studies and files
 
 
-def list_studies(
-    services: Services, states: Iterable[StudyState] | None, limit: int, before: float | None
-) -> StudyPage:
-    """Return one page of studies, newest first."""
+def list_studies(services: Services, states: Iterable[StudyState] | None, limit: int, before: str | None) -> StudyPage:
+    """Return one page of studies, newest first. Raise NotFound if ``before`` is no place of the list."""
+    place = None if before is None else _place(before)
     with services.database.read() as connection:
-        found = studies.list_studies(connection, states=states, limit=limit, before=before)
+        found = studies.list_studies(connection, states=states, limit=limit, before=place)
+    last = found[-1] if len(found) == limit else None
     return StudyPage(
         studies=tuple(map(study_row, found)),
-        next_before=found[-1].opened_at if len(found) == limit else None,
+        next_before=None if last is None else f"{last.opened_at}~{last.study_id}~{last.version}",
     )
+
+
+def _place(words: str) -> studies.Place:
+    opened_at, _, rest = words.partition("~")
+    study_id, _, version = rest.partition("~")
+    try:
+        place = float(opened_at), study_id, int(version)
+    except ValueError:
+        raise no_such_row() from None
+    if not 0 < place[2] <= _MAX_NUMBER:
+        raise no_such_row()
+    return place
 
 
 def get_study(services: Services, study_id: str, person: Person, *, readonly: bool) -> StudyView:

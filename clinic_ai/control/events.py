@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from anyio import to_thread
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from clinic_ai.control.people import Peer
 from clinic_ai.control.topics import Topics
@@ -30,6 +32,21 @@ BEAT_S = 15.0
 BATCH = 200
 
 
+class _Followed(StreamingResponse):
+    """A stream that says when it is over, even if its reader was gone before the first byte: then nothing of it ran."""
+
+    def __init__(self, content: AsyncIterator[bytes], *, media_type: str, when_over: Callable[[], None]) -> None:
+        super().__init__(content, media_type=media_type)
+        self._when_over = when_over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._when_over()
+
+
 class Feed:
     """Serves the changes to so many readers at once as there are places."""
 
@@ -44,12 +61,16 @@ class Feed:
         """End every stream; called in the event loop that serves them."""
         self._closing.set()
 
-    def enter(self, peer: Peer, after: int | None = None) -> None:
-        """Take a place for a reader.
+    def follow(self, peer: Peer, after: int | None) -> Response:
+        """Take a place and return the answer that streams what changes.
 
-        Raise Conflict if there is none, and NotFound if change number ``after`` has not happened: the reader knows
+        Raise Conflict if there is no place, and NotFound if change number ``after`` has not happened: the reader knows
         another audit than this one, and would hear nothing until this has grown as long.
         """
+        self._enter(peer, after)
+        return _Followed(self.stream(after), media_type="text/event-stream", when_over=lambda: self._leave(peer))
+
+    def _enter(self, peer: Peer, after: int | None) -> None:
         if after is not None and after > self._last():
             raise NotFound(
                 f"There is no change number {after} yet; this home may have been restored.",
@@ -63,36 +84,32 @@ class Feed:
                 raise Conflict(f"{who} follow the events already.", remedy="Close a terminal that is not needed.")
             self._readers[peer.uid, peer.readonly] += 1
 
-    def leave(self, peer: Peer) -> None:
-        """Give the place back."""
+    def _leave(self, peer: Peer) -> None:
         with self._lock:
             self._readers[peer.uid, peer.readonly] -= 1
             self._readers += Counter()  # forgets who has none left
 
-    async def stream(self, peer: Peer, after: int | None) -> AsyncIterator[bytes]:
+    async def stream(self, after: int | None) -> AsyncIterator[bytes]:
         """Yield the events after sequence number ``after`` (None: from now on), until the reader leaves."""
-        try:
-            silent, told = 0.0, self._topics.numbers()  # before the reader is told that nothing is missed from now on
-            seq = after if after is not None else await to_thread.run_sync(self._last)
-            yield _text(f": events after {seq}\n\n")
-            while not self._closing.is_set():
-                news = await to_thread.run_sync(self._after, seq)
-                numbers = self._topics.numbers()
-                if moved := [topic for topic, number in numbers.items() if told.get(topic) != number]:
-                    told, silent = numbers, 0.0
-                    yield _text("".join(map(_topic, moved)))
-                if news:
-                    seq, silent = news[-1].seq, 0.0
-                    yield _text("".join(map(_event, news)))
-                    if len(news) == BATCH:
-                        continue
-                elif silent >= BEAT_S:
-                    silent = 0.0
-                    yield b": still here\n\n"
-                silent += POLL_S
-                await _wait(self._closing, POLL_S)
-        finally:
-            self.leave(peer)
+        silent, told = 0.0, self._topics.numbers()  # before the reader is told that nothing is missed from now on
+        seq = after if after is not None else await to_thread.run_sync(self._last)
+        yield _text(f": events after {seq}\n\n")
+        while not self._closing.is_set():
+            news = await to_thread.run_sync(self._after, seq)
+            numbers = self._topics.numbers()
+            if moved := [topic for topic, number in numbers.items() if told.get(topic) != number]:
+                told, silent = numbers, 0.0
+                yield _text("".join(map(_topic, moved)))
+            if news:
+                seq, silent = news[-1].seq, 0.0
+                yield _text("".join(map(_event, news)))
+                if len(news) == BATCH:
+                    continue
+            elif silent >= BEAT_S:
+                silent = 0.0
+                yield b": still here\n\n"
+            silent += POLL_S
+            await _wait(self._closing, POLL_S)
 
     def _last(self) -> int:
         with self._database.read() as connection:

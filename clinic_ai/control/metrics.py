@@ -46,7 +46,7 @@ class ApplianceCollector(Collector):
             yield _by("clinic_ai_files", "Files ever seen, by fate.", "fate", ledger.counts(connection))
             made = _all(ArtefactState, artefacts.counts(connection))
             yield _by("clinic_ai_artefacts", "Artefacts by state.", "state", made)
-            yield _one("clinic_ai_alerts_open", "Alerts nobody acknowledged.", len(alerts.open_alerts(connection)))
+            yield _one("clinic_ai_alerts_open", "Alerts nobody acknowledged.", alerts.count_open(connection)[0])
             oldest = studies.oldest(connection, _OPEN)
         age = 0.0 if oldest is None else time.time() - oldest
         yield _one("clinic_ai_oldest_open_study_seconds", "Age of the oldest study that is not finished.", age)

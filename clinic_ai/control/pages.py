@@ -6,6 +6,7 @@ from clinic_ai.control.dataset_views import DatasetRow
 from clinic_ai.control.question_views import AskedView
 from clinic_ai.control.review_views import ReviewRow
 from clinic_ai.control.views import ModelRow, RunRow, View
+from clinic_ai.domain import Alert
 
 
 class ModelPage(View):
@@ -19,6 +20,13 @@ class RunPage(View):
     """Training runs, newest first."""
 
     runs: tuple[RunRow, ...]
+    next_before: str | None
+
+
+class AlertPage(View):
+    """Alerts nobody acknowledged: about critical findings first, then the newest."""
+
+    alerts: tuple[Alert, ...]
     next_before: str | None
 
 

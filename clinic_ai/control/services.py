@@ -36,7 +36,7 @@ from clinic_ai.home import Home
 from clinic_ai.ingest.closing import PaceView
 from clinic_ai.ingest.comparison import Comparison
 from clinic_ai.ingest.imports import Arrival, ImportState, Listed
-from clinic_ai.ingest.lookout import InboxState
+from clinic_ai.ingest.posts import InboxState
 from clinic_ai.ingest.receiving import ReceiverView
 from clinic_ai.logs import Recent
 from clinic_ai.plugins import PluginCatalogue

@@ -113,7 +113,7 @@ class StudyPage(View):
     """Studies, newest first. ``next_before`` continues the list; None at its end."""
 
     studies: tuple[StudyRow, ...]
-    next_before: float | None
+    next_before: str | None
 
 
 class FileRow(View):
@@ -421,7 +421,7 @@ class RunRow(View):
 
 
 class StatusView(View):
-    """All a person wants to know at a glance. Counts are by state."""
+    """All a person wants to know at a glance. Counts are by state; ``more_alerts`` counts those left out here."""
 
     version: str
     clinic: str
@@ -441,6 +441,8 @@ class StatusView(View):
     daemon_resident_bytes: int
     disk_free_bytes: int
     alerts: tuple[Alert, ...]
+    more_alerts: int = 0
+    more_critical: int = 0
     inboxes: tuple[InboxRow, ...]
     network: NetworkRow | None = None
     """None from a daemon that is older than the receiver."""

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from re import Pattern
@@ -24,6 +24,7 @@ from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.ingest import watch
 from clinic_ai.ingest.mounts import FSTAB, FileSystem, file_system_of, missing_mount
+from clinic_ai.ingest.posts import ElsewhereError, Found, InboxState, Post, state_of
 from clinic_ai.ingest.troubles import (
     HELD_OPEN,
     HELD_OPEN_REMEDY,
@@ -59,64 +60,6 @@ LONGEST_REST_S = 60.0
 T = TypeVar("T")
 
 _NOTHING = watch.ignore_pattern(())
-_NO_LOOK = Look()
-
-
-@dataclass(frozen=True)
-class InboxState:
-    """How an inbox stands, for people. ``oldest_at`` is UTC seconds, None if nothing waits."""
-
-    name: str
-    path: str
-    online: bool
-    sentence: str
-    remedy: str
-    file_system: str
-    waiting: int
-    oldest_at: float | None
-    owner: str
-
-
-@dataclass(frozen=True)
-class _Found:
-    look: Look
-    file_system: FileSystem | None
-
-
-class _ElsewhereError(Exception):
-    """Another file system lies where the inbox was, or none was mounted yet where one belongs."""
-
-    def __init__(self, found: FileSystem, missing: str = "") -> None:
-        super().__init__()
-        self.found = found
-        self.missing = missing
-
-
-@dataclass
-class _Post:
-    """What is known of one inbox."""
-
-    inbox: Inbox
-    arm: Arm
-    watch: Watch = field(default_factory=Watch)
-    looking: Errand[_Found] | None = None
-    looked_at: float = -math.inf
-    """When the newest whole look began, monotonic seconds."""
-    not_before: float = -math.inf
-    look: Look = _NO_LOOK
-    known: FileSystem | None = None
-    """The file system it is known by."""
-    found: FileSystem | None = None
-    """The one that lies there instead."""
-    trouble: Trouble | None = None
-    alerted: bool | None = None
-    held: dict[bytes, float] = field(default_factory=dict)
-    """Files that somebody has open for writing → since when, monotonic seconds."""
-    held_alerted: bool = False
-
-    def serves(self, source: str) -> bool:
-        """Return whether this is the inbox of clinic.toml of this name."""
-        return self.inbox.source == source and not self.inbox.whole
 
 
 class Lookout:
@@ -140,7 +83,7 @@ class Lookout:
         self._wake = wake
         self._on_change = on_change
         self._told: list[InboxState] = []
-        self._posts: dict[tuple[str, Path], _Post] = {}  # a peer of the network may have the name of an inbox
+        self._posts: dict[tuple[str, Path], Post] = {}  # a peer of the network may have the name of an inbox
 
     # ------------------------------------------------------------ looking
 
@@ -184,13 +127,13 @@ class Lookout:
         for post in self._posts.values():
             post.arm.close()
 
-    def _follow_settings(self) -> list[_Post]:
+    def _follow_settings(self) -> list[Post]:
         """Return the posts of all inboxes there are now, in their order."""
         posts = {}
         for inbox in self._inboxes():
             post = self._posts.get(_key(inbox))
             if post is None:
-                post = _Post(inbox, Arm(f"inbox {inbox.source}", self._wake))
+                post = Post(inbox, Arm(f"inbox {inbox.source}", self._wake))
                 post.known = self._remembered(inbox)
             post.inbox = inbox
             posts[_key(inbox)] = post
@@ -199,7 +142,7 @@ class Lookout:
         self._posts = posts
         return list(posts.values())
 
-    def _retire(self, post: _Post) -> None:
+    def _retire(self, post: Post) -> None:
         post.arm.close()
         if post.alerted:
             self._withdraw(post, "inbox_offline")
@@ -214,7 +157,7 @@ class Lookout:
         # A path that was changed in clinic.toml was meant.
         return None if row is None or row.path != str(inbox.root) else FileSystem.model_validate_json(row.file_system)
 
-    def _begin(self, post: _Post) -> None:
+    def _begin(self, post: Post) -> None:
         now = time.monotonic()
         if post.looking is not None or post.arm.busy or now < post.not_before:
             return
@@ -223,15 +166,15 @@ class Lookout:
         work = partial(self._look, post.inbox, post.watch, post.known)
         post.looking = done(work) if post.inbox.whole else post.arm.give(work)
 
-    def _look(self, inbox: Inbox, seen: Watch, known: FileSystem | None, beat: Beat) -> _Found:
+    def _look(self, inbox: Inbox, seen: Watch, known: FileSystem | None, beat: Beat) -> Found:
         """Make one look; in the thread of the inbox."""
         if inbox.whole:
-            return _Found(seen.look(inbox, watch.look(inbox, _NOTHING), time.monotonic()), None)
+            return Found(seen.look(inbox, watch.look(inbox, _NOTHING), time.monotonic()), None)
         root = os.open(inbox.root, watch.FOLDER)
         try:
             file_system = self._judge(root, inbox, known)
             here = replace(inbox, device=os.fstat(root).st_dev)
-            return _Found(seen.look(here, watch.look(here, self._ignore(), root, beat), time.monotonic()), file_system)
+            return Found(seen.look(here, watch.look(here, self._ignore(), root, beat), time.monotonic()), file_system)
         finally:
             os.close(root)
 
@@ -245,14 +188,14 @@ class Lookout:
     def _judge(self, root: int, inbox: Inbox, known: FileSystem | None) -> FileSystem:
         found = file_system_of(root, self._home)
         if known is not None and not known.same(found):
-            raise _ElsewhereError(found)
+            raise ElsewhereError(found)
         if known is None and FSTAB.is_file():
             missing = missing_mount(os.path.realpath(inbox.root), found, FSTAB.read_text("utf-8", "surrogateescape"))
             if missing:
-                raise _ElsewhereError(found, missing)
+                raise ElsewhereError(found, missing)
         return found
 
-    def _collect(self, post: _Post) -> Look | None:
+    def _collect(self, post: Post) -> Look | None:
         """Return what a look found, None if there is none or it has not ended."""
         errand = post.looking
         if errand is None or not errand.wait(errand.started_at + PATIENCE_S):
@@ -262,7 +205,7 @@ class Lookout:
         post.not_before = time.monotonic() + min(IDLE_SHARE * errand.cpu_s, LONGEST_REST_S)
         try:
             found = errand.result()
-        except _ElsewhereError as error:
+        except ElsewhereError as error:
             self._elsewhere(post, error)
             return None
         except OSError as error:
@@ -275,13 +218,13 @@ class Lookout:
 
     # ------------------------------------------------------------ online and offline
 
-    def _listen(self, post: _Post) -> None:
+    def _listen(self, post: Post) -> None:
         """Call an inbox offline whose thread does not come back."""
         errand = post.arm.errand
         if errand is not None and not errand.ended and time.monotonic() - errand.beat_at > SILENCE_S:
             self._offline(post, silent(post.inbox, post.known))
 
-    def _elsewhere(self, post: _Post, error: _ElsewhereError) -> None:
+    def _elsewhere(self, post: Post, error: ElsewhereError) -> None:
         source, found = post.inbox.source, error.found
         post.found = found
         if post.known is not None and found.covers(post.known):
@@ -293,7 +236,7 @@ class Lookout:
                 return
         self._offline(post, moved(post.inbox, post.known, found, error.missing))
 
-    def _offline(self, post: _Post, trouble: Trouble) -> None:
+    def _offline(self, post: Post, trouble: Trouble) -> None:
         if trouble == post.trouble:
             return
         post.trouble = trouble
@@ -310,7 +253,7 @@ class Lookout:
             )
         post.alerted = True
 
-    def _online(self, post: _Post, found: FileSystem | None) -> None:
+    def _online(self, post: Post, found: FileSystem | None) -> None:
         if found is not None and found != post.known:
             self._remember(post, found)
             post.known = found
@@ -321,7 +264,7 @@ class Lookout:
             post.alerted = False
             self._withdraw(post, "inbox_offline")
 
-    def _remember(self, post: _Post, found: FileSystem, *, by: str = "") -> None:
+    def _remember(self, post: Post, found: FileSystem, *, by: str = "") -> None:
         with self._database.write() as connection:
             mounts.remember(
                 connection,
@@ -334,7 +277,7 @@ class Lookout:
                 details = {"before": "" if post.known is None else post.known.words, "now": found.words}
                 audit.record(connection, actor=by, action="inbox.accepted", subject=post.inbox.source, details=details)
 
-    def _withdraw(self, post: _Post, code: str) -> None:
+    def _withdraw(self, post: Post, code: str) -> None:
         with self._database.write() as connection:
             alerts.withdraw(connection, code, post.inbox.source)
 
@@ -394,7 +337,7 @@ class Lookout:
         for key, files in overdue.items():
             self._tell_of_held(self._posts[key], files)
 
-    def _tell_of_held(self, post: _Post, files: Sequence[Entry]) -> None:
+    def _tell_of_held(self, post: Post, files: Sequence[Entry]) -> None:
         post.held_alerted = True
         with self._database.write() as connection:
             for entry in files:
@@ -411,13 +354,13 @@ class Lookout:
                 + looked_after(post.inbox),
             )
 
-    def _forget_held(self, post: _Post) -> None:
+    def _forget_held(self, post: Post) -> None:
         post.held = {name: since for name, since in post.held.items() if post.watch.knows(name)}
         if post.held_alerted and not post.held:
             post.held_alerted = False
             self._withdraw(post, "inbox_held_open")
 
-    def _note_odd(self, post: _Post, entries: Sequence[Entry]) -> None:
+    def _note_odd(self, post: Post, entries: Sequence[Entry]) -> None:
         """Note, once each, what is no regular file; it is never opened."""
         if not entries:
             return
@@ -465,34 +408,12 @@ class Lookout:
 
     def states(self) -> list[InboxState]:
         """Return how the inboxes of clinic.toml stand."""
-        return [_state(post) for post in list(self._posts.values()) if not post.inbox.whole]
+        return [state_of(post) for post in list(self._posts.values()) if not post.inbox.whole]
 
 
 def sighting(entry: Entry) -> Sighting:
     """Return what the ledger notes of a file in an inbox."""
     return Sighting(entry.inbox.source, entry.name, entry.raw_name, entry.size_bytes, entry.mtime_ns)
-
-
-def _state(post: _Post) -> InboxState:
-    inbox, trouble = post.inbox, post.trouble
-    known = post.known if trouble is None or post.found is None else post.found
-    if trouble is not None:
-        sentence = trouble.sentence
-    elif post.looked_at == -math.inf:
-        sentence = "It was not looked at yet."
-    else:
-        sentence = "Further files wait for their turn." if post.look.cut else ""
-    return InboxState(
-        name=inbox.source,
-        path=str(inbox.root),
-        online=trouble is None,
-        sentence=sentence,
-        remedy="" if trouble is None else trouble.remedy,
-        file_system="" if known is None else known.words,
-        waiting=post.look.files,
-        oldest_at=None if post.look.oldest_at == math.inf else post.look.oldest_at,
-        owner=inbox.owner,
-    )
 
 
 def _key(inbox: Inbox) -> tuple[str, Path]:
@@ -502,6 +423,6 @@ def _key(inbox: Inbox) -> tuple[str, Path]:
 def _went_well(errand: Errand[None]) -> bool:
     try:
         errand.result()
-    except (OSError, _ElsewhereError):
+    except (OSError, ElsewhereError):
         return False
     return True

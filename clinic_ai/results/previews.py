@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from clinic_ai.ingest.geometry import StackGeometry, measure
 from clinic_ai.ingest.geometry_words import line_of
 from clinic_ai.ingest.stacks import Plane, Stack, dot, stacks_of
 from clinic_ai.previewing import CT_WINDOWS, PreviewResult, PreviewTask, Window
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import ChildSpec, Crew
 from clinic_ai.results.orientation import edges_of
 from clinic_ai.results.overlays import overlay_title
 from clinic_ai.results.rendering import heatmap_of
@@ -28,12 +27,13 @@ from clinic_ai.results.turns import Turns
 from clinic_ai.store import artefacts, jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
+from clinic_ai.warm_child import WarmChild
 
 log = structlog.get_logger()
 
 PREVIEW_TIMEOUT_S = 20.0
 PREVIEWER_MEMORY_BYTES = 3 << 30
-IDLE_S = 20.0
+PREVIEWER_IDLE_S = 20.0
 """A person who looks at something else for so long gets a fresh child."""
 READABLE = frozenset({ArtefactState.PRELIMINARY, ArtefactState.FINAL})
 """States in which what a study shows may be read outside of a review."""
@@ -119,8 +119,8 @@ class Previews:
         self._turns = Turns()
         self._stacks: OrderedDict[tuple[str, int, int], Stacked] = OrderedDict()
         self._killers: OrderedDict[str, None] = OrderedDict()
-        self._child: Child | None = None
-        self._lock = threading.Lock()
+        limits = Confinement(data=PREVIEWER_MEMORY_BYTES, file_size=1)
+        self.child = WarmChild(crew, ChildSpec(kind="previewer", name="previewer", confinement=limits))
         self._lock_stacks = threading.Lock()
 
     def show(self, study_id: str, wish: Wish, reader: str) -> Preview:
@@ -173,47 +173,20 @@ class Previews:
                 self._stacks.popitem(last=False)
         return found
 
-    def end_if_idle(self, idle_s: float = IDLE_S) -> None:
-        """End the child if nobody used it for ``idle_s`` seconds; one at work is left alone."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            if self._child is not None and time.monotonic() - self._child.last_used > idle_s:
-                self._end()
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        """End the child."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.close(grace_s=1.0)
-            self._child = None
-
     # ------------------------------------------------------------ the child
 
     def _make(self, task: PreviewTask, place: Place, study_id: str) -> PreviewResult:
         what = f"image {place.image} of stack {place.stack} of study {study_id}"
         if place.sha256 in self._killers:
             raise ChildDied(_KILLED.format(what=what), remedy=_KILLED_REMEDY)
-        with self._lock:
-            child = self._child
-            if child is None or not child.alive:
-                limits = Confinement(data=PREVIEWER_MEMORY_BYTES, file_size=1)
-                child = self._child = self._crew.start(
-                    ChildSpec(kind="previewer", name="previewer", confinement=limits)
-                )
+        with self.child.at_work() as child:
             try:
                 made = child.call("preview", task, PreviewResult, timeout_s=PREVIEW_TIMEOUT_S)
                 _check_size(made, task)
             except ChildRefused:
                 raise
             except (ChildDied, ChildTimedOut, ChildMisbehaved) as error:
-                child.kill()
-                self._child = None
+                self.child.distrust()
                 if self._crew.closed:
                     raise  # we are stopping and killed it ourselves: no fault of the file
                 self._remember(place.sha256)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,14 @@ from clinic_ai.domain import Analysis, Finding, GuardVerdict, Instance, Job, Pro
 from clinic_ai.domain.reviews import SignOff
 from clinic_ai.errors import ChildError, ChildRefused
 from clinic_ai.ingest.identifiers import remarks_of
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import ChildSpec, Crew
 from clinic_ai.results.document import result_document
 from clinic_ai.results.statements import findings_of, origins_of
 from clinic_ai.settings import Settings
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import RenderImage, RenderResult, RenderTask
+from clinic_ai.warm_child import WarmChild
 
 RENDER_TIMEOUT_S = 120.0
 RENDERER_MEMORY_BYTES = 3 << 30
@@ -65,49 +64,10 @@ def material_of(connection: Connection, study_id: str, version: int) -> Material
     )
 
 
-class Renderer:
-    """The warm renderer child, started when it is needed and again when it died."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._child: Child | None = None
-        self._lock = threading.Lock()
-
-    def render(self, task: RenderTask) -> RenderResult:
-        """Render one study version. Raise ChildError if the child dies, hangs, misbehaves or refuses."""
-        with self._lock:
-            child = self._child
-            if child is None or not child.alive:
-                limits = Confinement(data=RENDERER_MEMORY_BYTES, file_size=1 << 30)
-                child = self._child = self._crew.start(ChildSpec(kind="renderer", name="renderer", confinement=limits))
-            return child.call("render", task, RenderResult, timeout_s=RENDER_TIMEOUT_S)
-
-    def distrust(self) -> None:
-        """Kill the child because of what it answered; the next task gets a new one."""
-        with self._lock:
-            if self._child is not None:
-                self._child.kill()
-                self._child = None
-
-    def end_if_idle(self, idle_s: float) -> None:
-        """End the child if nobody used it for ``idle_s`` seconds; one at work is left alone."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            if self._child is not None and time.monotonic() - self._child.last_used > idle_s:
-                self._end()
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        """End the child."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.close(grace_s=1.0)
-            self._child = None
+def renderer_of(crew: Crew) -> WarmChild:
+    """Return the warm renderer child, which is started when it is needed."""
+    limits = Confinement(data=RENDERER_MEMORY_BYTES, file_size=1 << 30)
+    return WarmChild(crew, ChildSpec(kind="renderer", name="renderer", confinement=limits))
 
 
 class Press:
@@ -119,7 +79,7 @@ class Press:
         self._objects = objects
         self._directories = job_directories
         self._settings = settings
-        self.renderer = Renderer(crew)
+        self.renderer = renderer_of(crew)
 
     def render(
         self, job: Job, material: Material, verdict: GuardVerdict, sign_off: SignOff | None = None
@@ -168,7 +128,8 @@ class Press:
     def _rendered(self, task: RenderTask, directory: Path) -> tuple[tuple[StoredFile, ...], tuple[str, ...]]:
         """Return the files that the renderer made, stored, and what it says it could not make. Raise ChildError."""
         try:
-            answer = self.renderer.render(task)
+            with self.renderer.at_work() as child:
+                answer = child.call("render", task, RenderResult, timeout_s=RENDER_TIMEOUT_S)
             files = adopt(self._objects, directory, [(f.name, f.media_type) for f in answer.files])
         except ChildRefused:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from clinic_ai.domain import Alert
 from clinic_ai.errors import NotFound
@@ -42,10 +42,17 @@ def restate(connection: Connection, code: str, subject: str, sentence: str) -> N
     connection.execute(update(alerts).where(same).values(sentence=sentence))
 
 
-def open_alerts(connection: Connection) -> list[Alert]:
-    """Return the alerts nobody acknowledged yet: those about critical findings first, then the newest."""
-    urgent = (alerts.c.code == critical.CODE).desc()
-    query = select(alerts).where(alerts.c.acknowledged_at.is_(None)).order_by(urgent, alerts.c.last_at.desc())
+def count_open(connection: Connection) -> tuple[int, int]:
+    """Return how many alerts nobody acknowledged yet, and how many of these are about critical findings."""
+    urgent = func.count().filter(alerts.c.code == critical.CODE)
+    row = connection.execute(select(func.count(), urgent).where(alerts.c.acknowledged_at.is_(None))).one()
+    return row[0], row[1]
+
+
+def open_alerts(connection: Connection, limit: int | None = None) -> list[Alert]:
+    """Return the alerts nobody acknowledged yet, or the first ``limit``: about critical findings, then the newest."""
+    order = (alerts.c.code == critical.CODE).desc(), alerts.c.last_at.desc(), alerts.c.alert_id.desc()
+    query = select(alerts).where(alerts.c.acknowledged_at.is_(None)).order_by(*order).limit(limit)
     return [
         Alert(
             alert_id=row.alert_id,

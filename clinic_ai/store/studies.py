@@ -77,16 +77,20 @@ def instances_of(connection: Connection, study_id: str, version: int) -> tuple[I
     return tuple(sorted((instance_of_row(row) for row in connection.execute(query)), key=_reading_order))
 
 
+Place = tuple[float, str, int]
+"""Where a study version stands in a list: ``opened_at``, its id, its version."""
+
+
 def list_studies(
     connection: Connection,
     *,
     states: Iterable[StudyState] | None = None,
     limit: int = 100,
-    before: float | None = None,
+    before: Place | None = None,
 ) -> list[Study]:
     """Return study versions, newest first: those in ``states``, or all that are not SUPERSEDED.
 
-    ``before`` is the ``opened_at`` of the last one already shown.
+    ``before`` is the place of the last one already shown, so that of two of one moment none is lost or comes twice.
     """
     wanted = list(states) if states is not None else [state for state in StudyState if state != StudyState.SUPERSEDED]
     if not wanted:
@@ -98,7 +102,7 @@ def list_studies(
         select(*key).where(studies.c.state == state.value).order_by(*backwards).limit(limit) for state in wanted
     ]
     if before is not None:
-        of_state = [query.where(studies.c.opened_at < before) for query in of_state]
+        of_state = [query.where(tuple_(*key) < tuple_(*before)) for query in of_state]
     newest = union_all(*(select(query.subquery()) for query in of_state)).subquery()
     query = (
         select(studies)

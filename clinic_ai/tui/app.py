@@ -24,11 +24,12 @@ from textual.css.query import NoMatches
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.message import Message
+from textual.signal import Signal
 from textual.widgets import ContentSwitcher, Footer, Static
 
 from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
-from clinic_ai.tui.feed import Broken, Connect, Feed, Fetch, Lost, Picture, Told
+from clinic_ai.tui.feed import Again, Broken, Connect, Feed, Fetch, Lost, Picture, Told
 from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.looks import LOOKS, NoColour
 from clinic_ai.tui.preferences import Preferences, first_few, preferences_path
@@ -60,6 +61,7 @@ class _Wished:
         self.name = view.NAME
         self.topics = view.TOPICS
         self.fetch: Fetch = view.fetching()
+        self.again: Again | None = view.fetching_again()
 
 
 class ClinicApp(App[None]):
@@ -80,6 +82,9 @@ class ClinicApp(App[None]):
                 tooltip=f"{place.title}: {place.purpose}",
             )
             for place in PLACES
+        ),
+        Binding(
+            "exclamation_mark", "alerts", "Alerts", show=False, id="alerts", tooltip="All alerts; acknowledge them"
         ),
         Binding("p", "freeze", "Freeze", show=False, id="freeze", tooltip="Let the screen stand still, or go on"),
         Binding("y", "copy", "Copy", show=False, id="copy", tooltip="Copy what is under the cursor"),
@@ -117,6 +122,8 @@ class ClinicApp(App[None]):
         self.connect = connect if connect is not None else lambda: _client(home, monitor=monitor)
         self._feed = Feed(self.connect, tell=self._tell)
         self.status: StatusView | None = None
+        self.told: Signal[StatusView] = Signal(self, "status")
+        """Tells each status to the dialogs that show some of it."""
         self._status_at = 0.0
         self.linked = False
         self.lost: ClinicError | None = None
@@ -135,6 +142,10 @@ class ClinicApp(App[None]):
     def _tell(self, answer: Told) -> None:
         """Called in the feed's thread."""
         self.post_message(self.Arrived(answer))
+
+    def broke(self, error: Exception) -> None:
+        """End the terminal because a fault of its own ended a thread, which would never answer any more."""
+        self._tell(Broken(error))
 
     def compose(self) -> ComposeResult:
         """Lay out header, banner, alerts, the screens and the keys."""
@@ -191,6 +202,8 @@ class ClinicApp(App[None]):
         """Put details beside the lists if there is room, else below."""
         self._arrange(event.size.width)
         self._draw_header()
+        if self._texts.get("#alerts"):
+            self._draw_alerts()
 
     def _arrange(self, width: int) -> None:
         self.query_one("#body").set_class(width >= WIDE, "wide")
@@ -297,9 +310,10 @@ class ClinicApp(App[None]):
         if self.frozen:
             return
         self._status_at = self.clock()
-        self.query_one("#banner").display = False
+        self._set_shown("#banner", shown=False)
         self.query_one("#body").remove_class("stale")
         self._draw_alerts()
+        self.told.publish(picture.status)
         view = self.view
         if view is None or picture.view != view.NAME:
             return
@@ -318,7 +332,7 @@ class ClinicApp(App[None]):
         if self.status is not None:
             since = f" What you see is from {time.strftime('%H:%M:%S', time.localtime(self._status_at))}."
         self._put("#banner", Text(f"{lost.sentence}{since} {lost.remedy} Trying again every second."))
-        self.query_one("#banner").display = True
+        self._set_shown("#banner", shown=True)
         self.query_one("#body").add_class("stale")
 
     def _fatal_error(self) -> None:
@@ -338,6 +352,12 @@ class ClinicApp(App[None]):
         if self._texts.get(place) != text:
             self._texts[place] = text
             self.query_one(place, Static).update(text, layout=layout)
+
+    def _set_shown(self, place: str, *, shown: bool) -> None:
+        """Show a place or not; to say again what is so already would lay the screen out anew."""
+        widget = self.query_one(place)
+        if widget.display != shown:
+            widget.display = shown
 
     @property
     def _emptied(self) -> bool:
@@ -374,8 +394,8 @@ class ClinicApp(App[None]):
         self._put("#places", places_text(PLACES, self._place, width), layout=False)
 
     def _draw_alerts(self) -> None:
-        text = alerts_text(self.status, self._note) if self.status else Text()
-        self.query_one("#alerts").display = bool(text)
+        text = alerts_text(self.status, self._note, self.size.width - 2) if self.status else Text()
+        self._set_shown("#alerts", shown=bool(text))
         self._put("#alerts", text)
 
     # ------------------------------------------------------------ keys
@@ -383,6 +403,12 @@ class ClinicApp(App[None]):
     def may_order(self, needed: Role) -> bool:
         """Return whether this person may do here what ``needed`` permits, now."""
         return not self.why_not(needed)
+
+    def action_alerts(self) -> None:
+        """Show all alerts."""
+        from clinic_ai.tui.alerts_screen import AlertsScreen
+
+        self.push_screen(AlertsScreen(self))
 
     def action_freeze(self) -> None:
         """Let the screen stand still, or go on."""

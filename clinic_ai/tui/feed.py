@@ -5,6 +5,7 @@ One thread follows the stream of changes, the other fetches, so that a slow daem
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,8 @@ HURRIED = 0.5
 """What a person asks for waits only this many times what the fetch before it took."""
 
 Fetch = Callable[["TerminalClient"], object]
+Again = Callable[["TerminalClient", "StatusView"], object]
+"""Fetches only what a topic moved; the status is there already."""
 Connect = Callable[[], AbstractContextManager["TerminalClient"]]
 
 
@@ -44,6 +47,8 @@ class Wish(Protocol):
     name: str
     topics: frozenset[str]
     fetch: Fetch
+    again: Again | None
+    """Does for ``fetch`` when nothing but a topic moved since; None: nothing does."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Feed:
         self._asked_at: float | None = None
         self._poked = threading.Event()
         self._wanted = threading.Event()
+        self._whole = threading.Event()
+        """Set while something else than a topic moved: all is to be fetched."""
         self._stopping = threading.Event()
         self._linked = threading.Event()
         # Daemon threads: closing the screen must not wait for an answer.
@@ -113,11 +120,13 @@ class Feed:
     def want(self, wish: Wish) -> None:
         """Fetch this from now on, and at once."""
         self._wish = wish
+        self._whole.set()
         self._wanted.set()
         self._poked.set()
 
     def poke(self) -> None:
-        """Fetch at once."""
+        """Fetch all of it at once."""
+        self._whole.set()
         self._poked.set()
 
     @property
@@ -136,18 +145,24 @@ class Feed:
     # ------------------------------------------------------------ fetching
 
     def _run(self) -> None:
+        whole_at = -math.inf
         with self._connect() as client:
             while not self._stopping.is_set():
                 self._poked.clear()
                 self._wanted.clear()
                 began = self._asked_at = time.monotonic()
-                answer = self._fetch(client)
+                whole = self._whole.is_set() or began - whole_at > UNTOLD_S
+                if whole:
+                    self._whole.clear()
+                    whole_at = began
+                answer = self._fetch(client, whole=whole)
                 self._asked_at = None
                 took = time.monotonic() - began
                 if self._stopping.is_set():
                     return
                 self._tell(answer)
                 if isinstance(answer, Lost):
+                    whole_at = -math.inf
                     self._linked.clear()
                     self._poked.wait(RETRY_S)
                     continue
@@ -156,7 +171,7 @@ class Feed:
                     self._stopping.wait(HURRIED * took)
                 self._poked.wait(UNTOLD_S)
 
-    def _fetch(self, client: TerminalClient) -> Picture | Lost:
+    def _fetch(self, client: TerminalClient, *, whole: bool) -> Picture | Lost:
         wish = self._wish
         try:
             status = client.status()
@@ -165,7 +180,8 @@ class Feed:
         if wish is None:
             return Picture(status, "", None, note=self._note)
         try:
-            return Picture(status, wish.name, wish.fetch(client), note=self._note)
+            found = wish.fetch(client) if whole or wish.again is None else wish.again(client, status)
+            return Picture(status, wish.name, found, note=self._note)
         except ClinicError as error:
             return Picture(status, wish.name, None, error, note=self._note)
 
@@ -190,7 +206,7 @@ class Feed:
                     self._note = f"Changes are seen within {UNFOLLOWED_S:.0f} s: {error.message} {error.remedy}"
                 except ClinicError:
                     pass  # whatever it is, the fetching thread says it
-                self._poked.set()
+                self.poke()
                 self._stopping.wait(pause)
                 self._linked.wait()
 
@@ -198,9 +214,11 @@ class Feed:
         from clinic_ai.control.views import EventView
 
         if isinstance(news, EventView):
-            self._poked.set()
+            self.poke()
             return news.seq
         wish = self._wish
-        if news.topic == "start" or (wish is not None and news.topic in wish.topics):
+        if news.topic == "start":
+            self.poke()
+        elif wish is not None and news.topic in wish.topics:
             self._poked.set()
         return after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ CRITICAL = "critical_finding"
 """Code of the alerts about critical findings."""
 SILENT_S = 5.0
 """A question that waits longer for its answer is told, in steps of this."""
+ALERT_LINES = 4
+"""Lines that alerts take from the screens."""
 _BUSY = ("RECEIVING", "CLOSED", "ROUTED")
 
 
@@ -89,8 +92,8 @@ def _joined(parts: list[_Part]) -> Text:
 
 def _counts(status: StatusView) -> Iterator[_Part]:
     count = status.studies.get
-    critical = sum(alert.code == CRITICAL for alert in status.alerts)
-    others = len(status.alerts) - critical
+    critical = sum(alert.code == CRITICAL for alert in status.alerts) + status.more_critical
+    others = len(status.alerts) + status.more_alerts - critical
     if critical:
         yield _Part(f"◆ {critical} critical", "bold reverse red")
     elif others:
@@ -118,26 +121,58 @@ def places_text(places: Sequence[Place], here: Place, width: int) -> Text:
     return text
 
 
-def alerts_text(status: StatusView, note: str = "") -> Text:
-    """Return the open alerts and what else is wrong with the machine, a line each; ``note`` comes last."""
-    text = Text()
-    for alert in status.alerts:
-        _alert(text, alert)
+def alerts_text(status: StatusView, note: str = "", width: int = 78) -> Text:
+    """Return what is wrong, in at most ``ALERT_LINES`` lines of this width; ``note`` comes last.
+
+    What has no room is counted, with the key that shows all alerts.
+    """
+    alerts = [_alert(alert) for alert in status.alerts]
+    others = [*_wrong(status), *([Text(note, style="bright_black")] if note else [])]
+    shown: list[Text] = []
+    left = ALERT_LINES - sum(_lines(part, width) for part in others)
+    if status.more_alerts or sum(_lines(part, width) for part in alerts) > left:
+        left -= 1  # for the line that counts them
+    for part in alerts:
+        if not shown:
+            _cut(part, max(left, 1), width)
+        left -= _lines(part, width)
+        if left < 0 and shown:
+            break
+        shown.append(part)
+    more = len(alerts) - len(shown) + status.more_alerts
+    if more:
+        shown.append(Text(f"… and {more} more alert{'' if more == 1 else 's'}: ! shows all", style="bold"))
+    return Text("\n").join([*shown, *others])
+
+
+def _cut(part: Text, lines: int, width: int) -> None:
+    """Take words from the end of a text until it has no more than so many lines."""
+    if _lines(part, width) <= lines:
+        return
+    while _lines(part, width) > lines:
+        part.right_crop(1)
+    part.right_crop(1)
+    part.append("…")
+
+
+def _lines(part: Text, width: int) -> int:
+    return len(textwrap.wrap(part.plain, max(width, 20)))
+
+
+def _wrong(status: StatusView) -> Iterator[Text]:
+    """Yield what else is wrong with the machine, and how it listens to the network."""
+    told = {alert.sentence for alert in status.alerts}
     for inbox in status.inboxes:
-        if not inbox.online:
-            why = inbox.sentence or f"The inbox {inbox.name} ({inbox.path}) is offline."
-            text.append(f"▲ {why}\n", style="bold red")
+        why = inbox.sentence or f"The inbox {inbox.name} ({inbox.path}) is offline."
+        if not inbox.online and why not in told:
+            yield Text(f"▲ {why}", style="bold red")
     if status.policy.pack is None and status.policy.problem:
-        text.append(f"▲ {status.policy.problem}\n", style="bold red")
+        yield Text(f"▲ {status.policy.problem}", style="bold red")
     if status.network is not None and status.network.enabled:
-        text.append(f"network: {status.network.line}\n", style="bright_black")
-    if note:
-        text.append(f"{note}\n", style="bright_black")
-    text.rstrip()
-    return text
+        yield Text(f"network: {status.network.line}", style="bright_black")
 
 
-def _alert(text: Text, alert: Alert) -> None:
+def _alert(alert: Alert) -> Text:
     critical = alert.code == CRITICAL
-    text.append(f"{'◆' if critical else '▲'} {alert.sentence} ", style="bold reverse red" if critical else "bold red")
-    text.append(alert.remedy + "\n")
+    text = Text(f"{'◆' if critical else '▲'} {alert.sentence}", style="bold reverse red" if critical else "bold red")
+    return Text.assemble(text, f" {alert.remedy}".rstrip())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from clinic_ai.tui.keys import EVERYWHERE, Order, orders_of
-from clinic_ai.tui.words import MEANINGS, WAITS, state_text
+from clinic_ai.tui.words import MEANINGS, WAITS, short_reason, state_text
 
 if TYPE_CHECKING:
     from clinic_ai.tui.app import ClinicApp
@@ -22,7 +22,7 @@ _WHY = (
 _SIGNS = (
     ("● linked", "the daemon answers; ✗ says that it does not, and what you see is old"),
     ("◆ critical", "critical findings nobody has acknowledged: tell the clinician now"),
-    ("▲ alert", "something of the appliance needs a person; the lines below the header say what to do"),
+    ("▲ alert", "something of the appliance needs a person; the lines below the header say what to do, ! shows all"),
     ("‖ held", "results the guard keeps back until a clinician decides"),
     ("‖ FROZEN", "the screen stands still; the line at the top goes on"),
 )
@@ -48,7 +48,7 @@ def help_text(app: ClinicApp, width: int) -> Text:
     _section(text, "States of a study", ((state_text(state), words) for state, words in MEANINGS.items()), width)
     text.append("Why a study waits\n", style="bold underline")
     text.append(_wrapped(_WHY, width) + "\n")
-    _section(text, "", ((code.replace("_", " "), words) for code, words in WAITS.items()), width)
+    _section(text, "", ((short_reason(code), words) for code, words in WAITS.items()), width)
     _section(text, "The line at the top", _SIGNS, width)
     text.rstrip()
     return text

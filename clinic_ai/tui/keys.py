@@ -70,11 +70,12 @@ def orders_of(node: type[DOMNode] | DOMNode, place: str, chosen: Mapping[str, st
 
 def all_orders(chosen: Mapping[str, str] | None = None) -> list[Order]:
     """Return the orders of all screens; this loads them all."""
-    from clinic_ai.tui import screens
+    from clinic_ai.tui import alerts_screen, screens
     from clinic_ai.tui.app import ClinicApp
 
     found = orders_of(ClinicApp, EVERYWHERE, chosen)
     dialogs: list[type[DOMNode]] = [screens.HelpScreen, screens.Confirm, screens.Prompt, screens.Choose]
+    dialogs.append(alerts_screen.AlertsScreen)
     for place in PLACES:
         for part in _parts(place.load()):
             if issubclass(part, Screen):  # it stands over a screen, whose keys do nothing meanwhile

@@ -48,7 +48,7 @@ _SAFE_DARK = Look(
         foreground="#e4e4e4",
         background="#121416",
         surface="#1b1e22",
-        panel="#272b31",
+        panel="#24282d",
     ),
     _names(
         (18, 20, 22),
@@ -107,7 +107,7 @@ _DARK = Look(
         foreground="#e4e4e4",
         background="#121416",
         surface="#1b1e22",
-        panel="#272b31",
+        panel="#24282d",
     ),
     _names(
         (18, 20, 22),

@@ -1,4 +1,4 @@
-"""Lengths of time, amounts and moments in words, as the screens of training and models have them."""
+"""Lengths of time, amounts, moments and lines in words."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def size(count: float) -> str:
         if count >= length:
             return f"{count / length:.3g} {unit}"
     return f"{count:.0f} bytes"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number of things, such as ``10,000 studies``; ``many`` is ``one`` with an s if not given."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def heading(text: Text, words: str) -> None:

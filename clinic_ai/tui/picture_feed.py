@@ -35,16 +35,17 @@ class Came:
 
 
 class PictureFeed:
-    """Fetches the newest picture that is wanted. ``tell`` gets every answer, in the feed's thread."""
+    """Fetches the newest picture that is wanted. ``tell`` gets every answer, ``broke`` what ended it, in its thread."""
 
-    def __init__(self, connect: Connect, *, tell: Callable[[Came], None]) -> None:
+    def __init__(self, connect: Connect, *, tell: Callable[[Came], None], broke: Callable[[Exception], None]) -> None:
         self._connect = connect
         self._tell = tell
+        self._broke = broke
         self._reader = secrets.token_hex(8)
         self._wanted: Want | None = None
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="pictures", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="pictures", daemon=True)
 
     def want(self, want: Want) -> None:
         """Fetch this next."""
@@ -59,6 +60,13 @@ class PictureFeed:
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def _work(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 - thread boundary: no picture would ever come any more
+            if not self._stopping:
+                self._broke(error)
 
     def _run(self) -> None:
         with self._connect() as client:

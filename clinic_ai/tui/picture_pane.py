@@ -76,7 +76,7 @@ class PicturePane(Container, can_focus=True):
         """Say what it is not for, and get ready to fetch."""
         self.border_title = NOT_FOR_DIAGNOSIS
         clinic = cast("ClinicApp", self.app)
-        self._feed = PictureFeed(clinic.connect, tell=self._tell)
+        self._feed = PictureFeed(clinic.connect, tell=self._tell, broke=clinic.broke)
 
     def _tell(self, came: Came) -> None:
         """Called in the feed's thread."""

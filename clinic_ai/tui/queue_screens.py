@@ -17,7 +17,7 @@ from clinic_ai.control.queue_views import QueueRow
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import FileRow, InboxRow, RouteView, StatusView
 from clinic_ai.domain import StudyState
-from clinic_ai.tui.queue_words import counted
+from clinic_ai.tui.measures import counted
 
 MAX_FILES = 200
 """Files that are told of."""

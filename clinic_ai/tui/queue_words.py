@@ -10,13 +10,10 @@ from rich.cells import cell_len, set_cell_size
 
 from clinic_ai.control.queue_views import QueueRow
 from clinic_ai.domain import QueueSort, StudyState
-from clinic_ai.tui.words import HELD, SIGNS, age, modality
+from clinic_ai.tui.words import SIGNS, age, held, modality, short_reason
 
 SENTENCE_FROM = 34
 """Columns from which the last one has room for a sentence; else it has the reason in a word or two."""
-
-_SHORT = {"originals_removed": "images removed"}
-"""Reasons that would not fit in their own words."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,6 @@ def moment(at: float, now: float, *, seconds: bool = False) -> str:
     return strftime("%H:%M:%S" if seconds else "%H:%M", localtime(at))
 
 
-def held(row: QueueRow) -> bool:
-    """Return whether the guard held the result of a study."""
-    return row.state is StudyState.DONE and row.wait is not None and row.wait.code == HELD
-
-
 def _stand(row: QueueRow) -> Cell:
     if held(row):
         return Cell("‖ HELD", "bold yellow")
@@ -111,8 +103,7 @@ def _verdict(row: QueueRow) -> Cell:
 def reason_of(row: QueueRow, width: int) -> str:
     """Return why a study waits, or what is done for it; in a word or two if there is no room for a sentence."""
     if row.wait is not None:
-        code = row.wait.code
-        return row.wait.sentence if width >= SENTENCE_FROM else _SHORT.get(code, code.replace("_", " "))
+        return row.wait.sentence if width >= SENTENCE_FROM else short_reason(row.wait.code)
     if row.at_work:
         return f"{row.at_work[0] or 'the report'} at work"
     if row.turns:
@@ -125,8 +116,3 @@ def fitted(words: str, width: int) -> str:
     if cell_len(words) > width:
         return set_cell_size(words, width - 1) + "…"
     return set_cell_size(words, width)
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """Return a number of things, such as ``10,000 studies``."""
-    return f"{number:,} {one if number == 1 else many}"

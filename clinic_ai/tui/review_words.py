@@ -12,6 +12,7 @@ from clinic_ai.control.alert_views import CriticalView
 from clinic_ai.control.review_views import FindingRow, ReviewRow, ReviewView
 from clinic_ai.control.views import DecisionRow
 from clinic_ai.domain import Presence
+from clinic_ai.tui.measures import line
 from clinic_ai.tui.words import age
 
 SIGNS = {"HELD": ("‖", "bold yellow"), "PRELIMINARY": ("○", "cyan"), "FINAL": ("✓", "green"), "REJECTED": ("✗", "red")}
@@ -103,10 +104,10 @@ def record_text(view: ReviewView, corrections: Mapping[str, Presence], *, signer
     """Return how a decision will be signed, all findings, the marks, and the decisions so far."""
     text = Text()
     _heading(text, "Your decision")
-    _line(text, "signed as", signer)
-    _line(text, "learning", learning)
+    line(text, "signed as", signer)
+    line(text, "learning", learning)
     for condition, presence in corrections.items():
-        _line(text, "corrected", f"{_label_of(view, condition)} is {presence.value}; goes with amend or reject")
+        line(text, "corrected", f"{_label_of(view, condition)} is {presence.value}; goes with amend or reject")
     _heading(text, "\nFindings of the software")
     if not view.findings:
         text.append("No model gave a finding with a probability.\n")
@@ -124,11 +125,11 @@ def record_text(view: ReviewView, corrections: Mapping[str, Presence], *, signer
         text.append(f"{moment} {made.reviewer}: {made.decision}, {learned}\n")
         if made.reason:
             text.append(f"  {made.reason}\n")
-        for line in made.diff.splitlines():
-            text.append(f"  {line}\n", style=_diff_style(line))
+        for changed in made.diff.splitlines():
+            text.append(f"  {changed}\n", style=_diff_style(changed))
     _heading(text, "\nIds")
-    _line(text, "study", f"{view.row.study_id}, version {view.row.version}")
-    _line(text, "artefact", view.row.artefact_id)
+    line(text, "study", f"{view.row.study_id}, version {view.row.version}")
+    line(text, "artefact", view.row.artefact_id)
     return text
 
 
@@ -196,8 +197,3 @@ def _diff_style(line: str) -> str:
 
 def _heading(text: Text, words: str) -> None:
     text.append(f"{words}\n", style="bold")
-
-
-def _line(text: Text, name: str, words: str) -> None:
-    text.append(f"{name}: ", style="bright_black")
-    text.append(f"{words}\n")

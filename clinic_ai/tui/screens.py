@@ -55,7 +55,7 @@ class HelpScreen(ModalScreen[None]):
             with VerticalScroll(id="help"):
                 width = min(self._clinic.size.width * 95 // 100, _HELP_WIDTH) - _FRAME
                 yield Static(help_text(self._clinic, width))
-            yield Static(_keys_text(("j k", "scroll"), ("g G", "top, end"), ("Esc", "close")), classes="keys")
+            yield Static(keys_text(("j k", "scroll"), ("g G", "top, end"), ("Esc", "close")), classes="keys")
 
     def on_mount(self) -> None:
         """Put the focus where it scrolls."""
@@ -91,7 +91,7 @@ class Confirm(ModalScreen[bool]):
         with Vertical(classes="card"):
             with VerticalScroll(classes="words", can_focus=False):
                 yield Static(Text(self.question))
-            yield Static(_keys_text(("y", "yes"), ("n or Enter", "no")), classes="keys")
+            yield Static(keys_text(("y", "yes"), ("n or Enter", "no")), classes="keys")
 
     def action_answer(self, answer: bool) -> None:
         """Close with the answer."""
@@ -122,7 +122,7 @@ class Prompt(ModalScreen[str | None]):
                 yield Static(Text(self.question))
             yield Input(self._initial, placeholder=self._placeholder, select_on_focus=False, compact=True)
             yield Static(id="missing")
-            yield Static(_keys_text(("Enter", "go on"), ("Escape", "cancel")), classes="keys")
+            yield Static(keys_text(("Enter", "go on"), ("Escape", "cancel")), classes="keys")
 
     @on(Input.Submitted)
     def _written(self, event: Input.Submitted) -> None:
@@ -161,7 +161,7 @@ class Choose(ModalScreen[str | None]):
             with VerticalScroll(classes="words", can_focus=False):
                 yield Static(Text(self.question))
             yield OptionList(*(Option(Text(label)) for _, label in self._options), compact=True)
-            yield Static(_keys_text(("j k", "move"), ("Enter", "choose"), ("Escape", "cancel")), classes="keys")
+            yield Static(keys_text(("j k", "move"), ("Enter", "choose"), ("Escape", "cancel")), classes="keys")
 
     def on_mount(self) -> None:
         """Stand on the first one."""
@@ -185,7 +185,7 @@ class Choose(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-def _keys_text(*keys: tuple[str, str]) -> Text:
+def keys_text(*keys: tuple[str, str]) -> Text:
     """Return the line at the bottom of a dialog: which key does what."""
     text = Text("\n")
     for key, words in keys:

@@ -11,6 +11,7 @@ from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from clinic_ai.control.study_views import ImageRow, SeriesRow, SeriesView, StackImages
+from clinic_ai.tui.measures import counted
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,6 @@ class SeriesTree(Tree[Spot | None], inherit_bindings=False):
 
 _OPEN = 8
 """Up to so many series are shown with their stacks."""
-
-
-def counted(number: int, word: str) -> str:
-    """Return a number of things in words."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _file_line(file: ImageRow) -> str:

@@ -1,16 +1,15 @@
-"""The pages of the study's screen as text: findings, report, decisions of the guard, history, routing."""
+"""The pages of the study's screen as text: findings, report, decisions of the guard, routing."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 
 from rich.text import Text
 
 from clinic_ai.control.preview_views import PreviewView
-from clinic_ai.control.study_views import FindingsView, FoundRow, HistoryView
-from clinic_ai.control.views import ArtefactRow, FileRow, Role, RouteView, StatusView, StudyRow, StudyView, VersionView
+from clinic_ai.control.study_views import FindingsView, FoundRow
+from clinic_ai.control.views import ArtefactRow, FileRow, Role, RouteView, StatusView, StudyRow, StudyView
 from clinic_ai.domain import Presence
 from clinic_ai.tui.showing import Looking
 from clinic_ai.tui.words import modality, stand_text
@@ -195,39 +194,7 @@ def _mark(text: Text, state: str) -> None:
     text.append(sign, style=style)
 
 
-# ---------------------------------------------------------------- history, routing, files
-
-
-def history_text(study: StudyView, history: HistoryView | None) -> Text:
-    """Return the versions, and what the audit says, the newest first."""
-    text = Text()
-    for version in study.versions:
-        text.append_text(_version(version))
-    if history is None:
-        return text
-    text.append("\n")
-    day = ""
-    for row in history.rows:
-        at = time.localtime(row.at)
-        if day != (today := time.strftime("%Y-%m-%d", at)):
-            day = today
-            text.append(f"{day}\n", style="bold")
-        job = "" if row.subject == study.study_id else f" {row.subject}"
-        text.append(f"  {time.strftime('%H:%M:%S', at)}  ", style="dim")
-        text.append(f"{row.action:<24}")
-        text.append(f" {row.actor}{job}\n", style="dim")
-    if history.more:
-        text.append("\nOlder rows are left out; `clinic-ai audit export` has them all.")
-    return text
-
-
-def _version(version: VersionView) -> Text:
-    row = version.study
-    opened = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.opened_at))
-    text = Text.assemble((f"Version {row.version} ", "bold"), stand_text(row))
-    text.append(f"  {opened}, {version.instances} image{'' if version.instances == 1 else 's'}")
-    text.append(f"; closed: {row.closed_reason}\n" if row.closed_reason else "\n")
-    return text
+# ---------------------------------------------------------------- routing, files
 
 
 def routing_text(row: StudyRow, route: RouteView | None) -> Text:

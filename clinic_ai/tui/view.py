@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from clinic_ai.control.views import DoneView, Role, StatusView
 from clinic_ai.errors import ClinicError
-from clinic_ai.tui.feed import Fetch
+from clinic_ai.tui.feed import Again, Fetch
 
 if TYPE_CHECKING:
     from clinic_ai.control.terminal_client import TerminalClient
@@ -51,6 +51,10 @@ class ClinicView(Container):
     def fetching(self) -> Fetch:
         """Return what fetches the answer; it runs in the feed's thread and must not touch a widget."""
         raise NotImplementedError
+
+    def fetching_again(self) -> Again | None:
+        """Return what does for ``fetching`` when only one of ``TOPICS`` moved; None: all is fetched then, too."""
+        return None
 
     def show(self, answer: object) -> None:
         """Draw an answer of ``fetching``; what stayed the same is not drawn again."""

@@ -121,9 +121,9 @@ class TestChildren:
         assert maker.copies(originals) == {sha256(path): copy}
         assert place.exists()
         assert [child.pid for child in crew.living()] == [pid]
-        maker.end_if_idle(3600)
+        maker.child.end_if_idle(3600)
         assert crew.living()
-        maker.end_if_idle(-1)
+        maker.child.end_if_idle(-1)
         assert not crew.living()
 
     def test_another_site_and_another_profile_give_other_copies(

@@ -372,7 +372,7 @@ def control_room(path: Path, *plugins: PluginManifest, pace: Pace | None = None)
         yield Room(home, database, shared, server, lookout, closing, guard, catalogue, engines, sampler, previews)
     finally:
         server.stop()
-        previews.close()
+        previews.child.close()
         engines.close()
         lookout.close()
         machine.close()

@@ -474,8 +474,9 @@ def shelf() -> ShelfView:
 
 def night(*runs: RunRow, role: Role = Role.ADMINISTRATOR, may_change: bool = True, **answers: Any) -> Exhibit:
     """Return a client that knows these runs, by default a busy night."""
+    there = runs or (running(), waiting(), finished(), failed())
     given: dict[str, Any] = {
-        "runs": runs or (running(), waiting(), finished(), failed()),
+        "runs": there,
         "outlook": outlook(),
         "spending": spending(),
         "run_history": history,
@@ -483,4 +484,5 @@ def night(*runs: RunRow, role: Role = Role.ADMINISTRATOR, may_change: bool = Tru
         "shelf": shelf(),
         "queue": QueuePage(studies=(), offset=0, total=0, place=None),
     }
-    return Exhibit(given | answers, status=made_status(role=role, may_change=may_change))
+    living = tuple(run for run in there if run.state == "RUNNING" or run.goes_on)
+    return Exhibit(given | answers, status=made_status(role=role, may_change=may_change, runs=living))

@@ -262,6 +262,9 @@ class AskView(ClinicView):
                 answer = client.ask(pending.study_id, pending.order)
         except ClinicError as error:
             answer = error
+        except Exception as error:  # noqa: BLE001 - thread boundary: the question would be on its way for ever
+            self.clinic.broke(error)
+            return
         self.post_message(self.Answered(pending, answer))
 
     @on(Answered)

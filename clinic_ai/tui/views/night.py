@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual import on, work
@@ -17,13 +17,13 @@ from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import ExpectedView, SpendingView, TonightView
 from clinic_ai.control.progress_views import HistoryView
 from clinic_ai.control.terminal_client import TerminalClient
-from clinic_ai.control.views import Role, RunRow
+from clinic_ai.control.views import Role, RunRow, StatusView
 from clinic_ai.errors import NotFound
 from clinic_ai.promoting import PromotionRecord
 from clinic_ai.tui import night_words as words
 from clinic_ai.tui.candidates import DecidingView, Named, deciding_keys
 from clinic_ai.tui.card import Card
-from clinic_ai.tui.feed import Fetch
+from clinic_ai.tui.feed import Again, Fetch
 from clinic_ai.tui.forecast_words import forecast_text
 from clinic_ai.tui.gate_words import record_text
 from clinic_ai.tui.measures import line, moment
@@ -148,6 +148,25 @@ class NightView(DecidingView):
 
         return fetch
 
+    def fetching_again(self) -> Again | None:
+        """Return what fetches the curves of the run in hand; how far it is, the status says.
+
+        Everything else of the night moves with a row of the audit, or so slowly that the next whole fetch is in time.
+        """
+        whole = self.fetching()
+
+        def fetch(client: TerminalClient, status: StatusView) -> Shown:
+            before, wanted = self._shown, self._wanted  # these never change, but are replaced
+            living = {run.run_id: run for run in status.runs}
+            if before is None or _living(before.runs) != {(run.run_id, run.state) for run in status.runs}:
+                return cast("Shown", whole(client))
+            runs = tuple(living.get(run.run_id, run) for run in before.runs)
+            at_work = wanted in living and living[wanted].state == "RUNNING"
+            history = client.run_history(wanted) if wanted is not None and at_work else before.history
+            return replace(before, runs=runs, history=history)
+
+        return fetch
+
     def show(self, answer: object) -> None:
         """Draw the night."""
         if not isinstance(answer, Shown):
@@ -156,6 +175,10 @@ class NightView(DecidingView):
         for run in answer.runs:
             if run.run_id not in self._progress or self._progress[run.run_id][0] != run.progress:
                 self._progress[run.run_id] = (run.progress, now)
+        listed = self.query_one("#night-list")
+        more = f"the newest {RUNS}; `clinic-ai train list` has all" if len(answer.runs) == RUNS else ""
+        if listed.border_subtitle != more:
+            listed.border_subtitle = more
         fresh = self._shown is None
         self._shown = answer
         if self._wanted is None or self._wanted not in rows_of(answer.runs, answer.outlook):
@@ -391,6 +414,11 @@ def rows_of(runs: tuple[RunRow, ...], outlook: TonightView) -> dict[str, RunRow 
     living = {run.run_id: run for run in runs if run.state in _ORDER}
     plans = {f"{_PLAN}{each.name}": each for each in outlook.expected if each.name not in known}
     return {**living, **plans, **{run.run_id: run for run in runs if run.state not in _ORDER}}
+
+
+def _living(runs: tuple[RunRow, ...]) -> set[tuple[str, str]]:
+    """Return the runs that the status tells of, with their states."""
+    return {(run.run_id, run.state) for run in runs if run.state == "RUNNING" or (run.state in _ORDER and run.goes_on)}
 
 
 def candidate_of(run: RunRow) -> Named | None:

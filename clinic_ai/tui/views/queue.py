@@ -20,11 +20,12 @@ from clinic_ai.control.views import Role, RouteView, StatusView, StudyView
 from clinic_ai.domain import Fate, QueueSort, StudyState
 from clinic_ai.errors import NotFound
 from clinic_ai.tui.feed import Fetch
+from clinic_ai.tui.measures import counted
 from clinic_ai.tui.queue import StudyTable, Wanted
-from clinic_ai.tui.queue_details import details_text
 from clinic_ai.tui.queue_screens import LeftOut, TextScreen, left_out_text, route_text, sources_text
-from clinic_ai.tui.queue_words import SORTS, counted
+from clinic_ai.tui.queue_words import SORTS
 from clinic_ai.tui.screens import Choose
+from clinic_ai.tui.study_details import details_text
 from clinic_ai.tui.view import ClinicView
 from clinic_ai.tui.views import PLACES
 
@@ -201,7 +202,8 @@ class QueueView(ClinicView):
             self.put("#facts", self._nothing())
             return
         study = self._study if self._study is not None and self._study.study_id == row.study_id else None
-        self.put("#facts", details_text(row, study, status, self.clinic.clock(), self._hint(row)))
+        now, hint = self.clinic.clock(), self._hint(row)
+        self.put("#facts", details_text(row, study, status, now, hint=hint, critical=row.critical))
 
     def _hint(self, row: QueueRow) -> str:
         """Return which keys help with a study that waits; nothing if none does, or this person has none."""

@@ -147,7 +147,12 @@ class ReviewsView(ClinicView):
         """Draw what waits."""
         if isinstance(answer, Shown):
             self._shown = answer
-            self.query_one(ReviewTable).show(answer.rows, self.clinic.clock())
+            table = self.query_one(ReviewTable)
+            table.show(answer.rows, self.clinic.clock())
+            cut = len(answer.rows) == ROWS
+            more = f"the first {ROWS}; `clinic-ai review list --limit 1000` has more" if cut else ""
+            if table.border_subtitle != more:
+                table.border_subtitle = more
             self._draw()
 
     def tick(self, now: float) -> None:

@@ -17,12 +17,13 @@ from textual.widgets import ContentSwitcher, DataTable, Static, Tree
 from clinic_ai.control.study_views import FindingsView, HistoryView, SeriesView
 from clinic_ai.control.terminal_client import TerminalClient
 from clinic_ai.control.views import FileRow, Role, RouteView, StatusView, StudyView
-from clinic_ai.domain import Fate
 from clinic_ai.errors import ClinicError, NotFound
 from clinic_ai.tui import study_orders
 from clinic_ai.tui.feed import Fetch
+from clinic_ai.tui.history_words import history_text
 from clinic_ai.tui.picture_pane import PicturePane
 from clinic_ai.tui.series_tree import SeriesTree, Spot
+from clinic_ai.tui.study_details import details_text
 from clinic_ai.tui.study_files import StudyFiles
 from clinic_ai.tui.study_words import (
     NO_STUDY,
@@ -30,13 +31,11 @@ from clinic_ai.tui.study_words import (
     findings_text,
     guard_text,
     head_text,
-    history_text,
     no_content_text,
     report_text,
     routing_text,
 )
 from clinic_ai.tui.view import ClinicView
-from clinic_ai.tui.words import details_text
 
 PAGES = ("Picture", "Overview", "Series", "Findings", "Report", "Guard", "History", "Files", "Routing")
 _CONTENT = frozenset({"Picture", "Findings", "Report"})
@@ -260,7 +259,7 @@ class OneStudyView(ClinicView):
             return no_content_text(self.clinic.status)
         data, row = self._data, study.versions[0].study
         pages: dict[str, Callable[[], Text]] = {
-            "Overview": lambda: details_text(row, study.model_copy(update={"files": _remarkable(study)})),
+            "Overview": lambda: self._overview(study),
             "Findings": lambda: findings_text(data.findings),
             "Report": lambda: report_text(study),
             "Guard": lambda: guard_text(study),
@@ -269,6 +268,16 @@ class OneStudyView(ClinicView):
         }
         make = pages.get(self._page)
         return Text("") if make is None else make()
+
+    def _overview(self, study: StudyView) -> Text:
+        status, now = self.clinic.status, self.clinic.clock()
+        return details_text(study.versions[0].study, study, status, now, all_files="all stand on the page Files")
+
+    def tick(self, now: float) -> None:  # noqa: ARG002 - the clock of the app is the same
+        """Let the ages on the overview grow."""
+        study = self._data.study
+        if self._page == "Overview" and study is not None:
+            self.put("#study-text", self._overview(study))
 
     def focus_first(self) -> None:
         """Put the focus where the page in front is moved."""
@@ -423,11 +432,6 @@ class OneStudyView(ClinicView):
             self.clinic.notify("Select a file in quarantine on the page Files first.")
             return None
         return file
-
-
-def _remarkable(study: StudyView) -> tuple[FileRow, ...]:
-    """Return the files that did not just come in; all of them stand on a page of their own."""
-    return tuple(file for file in study.files if file.fate != Fate.STORED.value)
 
 
 def _same_images(before: Shown, study: StudyView) -> bool:

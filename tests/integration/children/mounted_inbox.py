@@ -17,7 +17,7 @@ from PIL import Image
 from clinic_ai.domain import Fate
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.ingest import lookout
-from clinic_ai.ingest.lookout import InboxState
+from clinic_ai.ingest.posts import InboxState
 from clinic_ai.settings import InboxSettings
 from clinic_ai.store import alerts
 from clinic_ai.store.changes import after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -15,16 +16,20 @@ import pytest
 from control_room import SECRET, Room
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
+from starlette.requests import ClientDisconnect
 
 from clinic_ai import errors
 from clinic_ai.control import events as stream
 from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
+from clinic_ai.control.desk import MAX_ALERTS
 from clinic_ai.control.forecast_views import ForecastOrder
+from clinic_ai.control.pages import AlertPage
 from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
 from clinic_ai.control.stats_views import StatsOrder
+from clinic_ai.control.topics import Topics
 from clinic_ai.control.training_views import CheckOrder, RunOrder
 from clinic_ai.control.views import TopicView
 from clinic_ai.domain import GuardAction, StudyState
@@ -74,6 +79,9 @@ def test_studies_come_in_pages_newest_first(room: Room, client: Client) -> None:
             break
     assert seen == made[::-1]
     assert client.studies(states=(StudyState.DONE,)).studies == ()
+    for nowhere in ("", "soon~S~1", "1.0~S~x", "1.0~S~0", f"1.0~S~{2**63}"):
+        with pytest.raises(NotFound, match="go on after"):
+            client.studies(before=nowhere)
 
 
 def test_study_shows_why_it_waits_and_its_files(room: Room, client: Client) -> None:
@@ -181,9 +189,27 @@ def test_alert_is_acknowledged_by_name_and_once(room: Room, client: Client) -> N
         alerts.raise_alert(c, "test", "appliance", "Something happened.", "Look at it.")
     (alert,) = client.alerts()
     assert client.status().person in client.acknowledge(alert.alert_id).sentence
-    assert client.alerts() == []
+    assert client.alerts() == ()
     with pytest.raises(NotFound):
         client.acknowledge(alert.alert_id)
+
+
+def test_alerts_come_in_pages_and_the_status_counts_what_it_leaves_out(room: Room, client: Client) -> None:
+    number = MAX_ALERTS + 3
+    with room.database.write() as c:
+        for subject in range(number):
+            alerts.raise_alert(c, "test", str(subject), f"Number {subject}.", "Look at it.")
+        c.execute(tables.alerts.update().values(last_at=1000.0))
+        assert alerts.count_open(c) == (number, 0)
+    assert [alert.subject for alert in client.alerts()] == [str(subject) for subject in reversed(range(number))]
+    status = client.status()
+    assert (len(status.alerts), status.more_alerts, status.more_critical) == (MAX_ALERTS, 3, 0)
+    page = client._get("/v1/alerts", AlertPage, {"limit": 2})
+    rest = client._get("/v1/alerts", AlertPage, {"limit": 2, "before": page.next_before})
+    assert [alert.subject for alert in (*page.alerts, *rest.alerts)] == [str(number - n) for n in range(1, 5)]
+    client.acknowledge(page.alerts[-1].alert_id)
+    with pytest.raises(NotFound, match="go on after"):
+        client._get("/v1/alerts", AlertPage, {"before": page.next_before})
 
 
 def test_reload_tells_what_stays(room: Room, client: Client) -> None:
@@ -306,6 +332,22 @@ def test_a_daemon_of_another_version_is_told_in_a_sentence(home: Home, answer: h
     other._http = httpx.Client(transport=httpx.MockTransport(lambda _: answer), base_url="http://x")
     with other, pytest.raises(ClinicError, match="not understood"):
         list(other.follow())
+
+
+def test_a_reader_who_left_before_the_first_event_gives_its_place_back(room: Room) -> None:
+    async def gone(message: object) -> None:
+        raise OSError("The reader is gone.")
+
+    async def silent() -> dict[str, str]:
+        return await asyncio.get_running_loop().create_future()
+
+    async def come_and_go() -> None:
+        feed = stream.Feed(room.database, Topics())
+        for _ in range(stream.MAX_READERS + 1):
+            with pytest.raises(ClientDisconnect):
+                await feed.follow(0)({"type": "http", "asgi": {"spec_version": "2.4"}}, silent, gone)
+
+    asyncio.run(come_and_go())
 
 
 # ---------------------------------------------------------------- shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import deadly_previewer
@@ -20,7 +21,6 @@ from clinic_ai.control.preview_views import PreviewView
 from clinic_ai.control.views import Role
 from clinic_ai.domain import GuardAction, InstanceHeader
 from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildTimedOut, ClinicError, Conflict, NotAllowed, NotFound
-from clinic_ai.processes import ChildSpec
 from clinic_ai.results import previews
 from clinic_ai.workers import parser
 from clinic_ai_xray.phantom import draw_chest, write_dx
@@ -224,31 +224,27 @@ def test_one_warm_child_serves_all_and_ends_when_nobody_looks(room: Room, bars: 
     first = _pid(room)
     look(room, bars, image=2)
     assert _pid(room) == first
-    room.previews.end_if_idle(3600)
+    room.previews.child.end_if_idle(3600)
     assert _pid(room) == first
-    room.previews.end_if_idle(0)
+    room.previews.child.end_if_idle(0)
     assert _pid(room) is None
     look(room, bars)
     assert _pid(room) not in {None, first}
 
 
 def _pid(room: Room) -> int | None:
-    child = room.previews._child
-    return None if child is None else child.pid
+    return room.previews.child.pid
 
 
 @pytest.fixture
 def deadly(room: Room, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The next child does what the file tells it."""
-
-    def spec(**values: object) -> ChildSpec:
-        return ChildSpec(**values, module="deadly_previewer")
-
-    room.previews.close()
+    warm = room.previews.child
+    warm.close()
     monkeypatch.setenv("PYTHONPATH", str(Path(deadly_previewer.__file__).parent))
-    monkeypatch.setattr(previews, "ChildSpec", spec)
+    monkeypatch.setattr(warm, "spec", replace(warm.spec, module="deadly_previewer"))
     yield
-    room.previews.close()
+    warm.close()
 
 
 @pytest.mark.usefixtures("deadly")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from clinic_ai import waiting
-from clinic_ai.domain import CloseCode, FileKind, InstanceHeader, PatientIdentity, StudyFacts, StudyState
+from clinic_ai.domain import CloseCode, FileKind, InstanceHeader, PatientIdentity, Study, StudyFacts, StudyState
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.states import STUDY
 from clinic_ai.store import groups, ledger, studies
@@ -129,12 +129,27 @@ def test_every_transition_of_the_table_and_no_other(c: Connection, state: StudyS
         assert studies.get_study(c, study_id).state is state
 
 
+def place_of(study: Study) -> studies.Place:
+    return study.opened_at, study.study_id, study.version
+
+
+def test_studies_that_came_in_one_moment_stand_each_on_one_page(c: Connection) -> None:
+    ids = {open_study(c, f"k{n}") for n in range(5)}
+    c.execute(table.update().values(opened_at=1000.0))
+    seen: list[str] = []
+    before = None
+    while page := studies.list_studies(c, limit=2, before=before):
+        seen += [study.study_id for study in page]
+        before = place_of(page[-1])
+    assert seen == sorted(ids, reverse=True)
+
+
 def test_lists_by_state_newest_first_and_by_urgency(c: Connection) -> None:
     ids = [open_study(c, f"k{n}", priority=n % 2) for n in range(4)]
     close(c, ids[0], 1)
     assert [study.study_id for study in studies.list_studies(c)] == ids[::-1]
     page = studies.list_studies(c, limit=2)
-    rest = studies.list_studies(c, before=page[-1].opened_at)
+    rest = studies.list_studies(c, before=place_of(page[-1]))
     assert [study.study_id for study in page + rest] == ids[::-1]
     assert [study.study_id for study in studies.list_studies(c, states=[StudyState.CLOSED])] == [ids[0]]
     assert [study.study_id for study in studies.studies_in(c, StudyState.RECEIVING)] == [ids[1], ids[3], ids[2]]

@@ -242,6 +242,19 @@ def test_why_there_is_no_answer_stays_on_the_screen() -> None:
     play(given, script)
 
 
+def test_a_fault_while_asking_ends_the_terminal_instead_of_leaving_the_question_on_its_way() -> None:
+    def faulty(*_: Any) -> None:
+        raise KeyError("no such field")
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await take(app, pilot)
+        await ask(app, pilot, QUESTION)
+        await until(pilot, lambda: app.return_code == 1, "the fault should end it")
+
+    with pytest.raises(KeyError, match="no such field"):
+        play(asking((), ask=faulty), script)
+
+
 def test_image_frame_and_reader_are_chosen_and_sent() -> None:
     given = asking((), study=study(images=3))
 

@@ -24,7 +24,7 @@ from clinic_ai.control.views import EventView, TopicView
 from clinic_ai.errors import ClinicError, Conflict, NotAllowed, NotFound
 from clinic_ai.tui import feed as feeds
 from clinic_ai.tui.app import ClinicApp
-from clinic_ai.tui.feed import Feed, Lost, Picture, Told
+from clinic_ai.tui.feed import Again, Feed, Lost, Picture, Told
 
 GONE = NoDaemon("No daemon answers.", remedy="Start it.")
 FULL = Conflict("16 readers follow the events already.", remedy="Close a terminal that is not needed.")
@@ -81,6 +81,7 @@ class Wanted:
     name: str = "queue"
     topics: frozenset[str] = frozenset({"machine"})
     fetch: Callable[[TerminalClient], object] = lambda client: "answer"
+    again: Again | None = None
 
 
 @contextmanager
@@ -120,6 +121,30 @@ def test_thousands_of_news_are_a_handful_of_fetches() -> None:
         assert daemon.told.wait(20)
         quiet(answers)
         assert 2 <= len(daemon.asked) <= 6
+
+
+def test_what_only_a_topic_moved_is_fetched_alone_and_the_rest_with_the_next_change() -> None:
+    daemon = Daemon([])
+    moved: queue.Queue[EventView | TopicView] = queue.Queue()
+    daemon.follow = lambda after=None: iter(moved.get, None)  # type: ignore[method-assign,assignment]
+    wanted = Wanted(again=lambda client, status: f"again for {status.person}")
+    try:
+        with fed(daemon, wanted) as answers:
+            assert answers.get(timeout=20).answer == "answer"
+            moved.put(TopicView(topic="machine"))
+            assert answers.get(timeout=20).answer == "again for tess"
+            moved.put(event(1))
+            assert answers.get(timeout=20).answer == "answer"
+            moved.put(TopicView(topic="machine"))
+            assert answers.get(timeout=20).answer == "again for tess"
+    finally:
+        moved.put(None)
+
+
+def test_all_is_fetched_at_times_though_only_topics_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "UNTOLD_S", 0.05)
+    with fed(Daemon([]), Wanted(again=lambda client, status: "again")) as answers:
+        assert [answers.get(timeout=20).answer for _ in range(4)] == ["answer"] * 4
 
 
 def test_a_slow_daemon_is_left_in_peace_between_two_answers() -> None:

@@ -10,7 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.color import Color as RichColor
+from rich.color import ColorSystem
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from screens import NOW, Exhibit, screen, shows
+from textual.color import Color
 
 from clinic_ai.control.views import StudyPage
 from clinic_ai.home import Home
@@ -202,6 +206,23 @@ def test_each_theme_can_be_chosen_and_read(name: str) -> None:
     assert contrast(names.foreground_color, behind) >= 7
     for number in (1, 2, 3, 4, 5, 6, 8):
         assert contrast(names.ansi_colors[number], behind) >= 4.5, f"colour {number}"
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_words_can_be_read_in_a_terminal_of_sixteen_colours(name: str) -> None:
+    theme, names = LOOKS[name].theme, LOOKS[name].names
+    shown = [names.foreground_color, *(names.ansi_colors[number] for number in (1, 2, 3, 4, 5, 6, 8))]
+    shown.append(Color.parse(theme.accent or "").rgb)
+    for place in (theme.background, theme.surface, theme.panel):
+        behind = _of_sixteen(Color.parse(place or "").rgb)
+        assert min(contrast(_of_sixteen(words), behind) for words in shown) >= 2.5, place
+
+
+def _of_sixteen(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return what is left of a colour where there are sixteen."""
+    number = RichColor.from_rgb(*colour).downgrade(ColorSystem.STANDARD).number
+    assert number is not None
+    return DEFAULT_TERMINAL_THEME.ansi_colors[number]
 
 
 @pytest.mark.parametrize("name", [name for name in LOOKS if name.startswith("safe")])

@@ -21,8 +21,9 @@ from clinic_ai.control.views import DeliveryRow, FilePage, StudyView
 from clinic_ai.domain import JobKind, JobState, StudyState, WaitReason
 from clinic_ai.tui.app import ClinicApp
 from clinic_ai.tui.queue import StudyTable
-from clinic_ai.tui.queue_details import NOTHING_TO_DO, details_text
 from clinic_ai.tui.queue_words import reason_of
+from clinic_ai.tui.study_details import NOTHING_TO_DO, details_text
+from clinic_ai.tui.words import short_reason
 
 PACKAGE = Path(clinic_ai.__file__).parent
 PASS_BY_THEMSELVES = {"receiving", "memory_in_use"}
@@ -108,7 +109,7 @@ def test_the_help_says_where_the_reason_stands_and_names_all_there_are() -> None
         assert "its reason stands there in full, and below it what to do" in told
         assert "Files that are in no study, and why" in told
         for reason in REASONS.values():
-            assert f" {reason.code.replace('_', ' ')} " in told, reason.code
+            assert f" {short_reason(reason.code)} " in told, reason.code
 
     play(queue_exhibit([made_row(1)]), script)
 

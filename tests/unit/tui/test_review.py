@@ -18,6 +18,7 @@ from clinic_ai.errors import Conflict
 from clinic_ai.tui.app import ClinicApp
 from clinic_ai.tui.review_words import bar
 from clinic_ai.tui.screens import Choose, Confirm, Prompt
+from clinic_ai.tui.views.review import ROWS as LISTED
 
 HELD, OTHER, FREE = ROWS
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -75,6 +76,15 @@ def test_who_may_not_read_sees_what_waits_and_no_words(changes: dict[str, object
         assert [exhibit.sent(name) for name in ("review", "critical", "signers", "accept")] == [[], [], [], []]
 
     play(exhibit, script, place="review")
+
+
+def test_a_list_that_is_cut_says_so() -> None:
+    cut = tuple(row(1, artefact_id=f"A-{number}") for number in range(LISTED))
+
+    async def script(app: ClinicApp, pilot: Pilot[None]) -> None:
+        await shows(pilot, f"the first {LISTED}; `clinic-ai review list --limit 1000` has more")
+
+    play(reviewing(cut, status=made_status(role=Role.TECHNICIAN)), script, place="review")
 
 
 def test_each_statement_stands_beside_its_rule_and_its_evidence() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import training_scenes
 from control_room import control_room
 from screens import NOW, SIZES, Exhibit, made_status, picture, play, screen, shows, until
 from syrupy.assertion import SnapshotAssertion
@@ -25,7 +26,7 @@ from clinic_ai import waiting
 from clinic_ai.control.client import NoDaemon
 from clinic_ai.control.views import InboxRow, Role, StudyPage, TopicView
 from clinic_ai.domain import Alert
-from clinic_ai.errors import ClinicError, NotFound
+from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home, init_home
 from clinic_ai.store import critical
 from clinic_ai.tui import header as header_module
@@ -267,7 +268,7 @@ def test_the_palette_goes_to_a_screen_and_does_what_the_screen_offers() -> None:
         await pilot.press("j", "enter")
         await until(pilot, lambda: app.theme == "safe-light", "the theme should change")
 
-    play(Exhibit({"studies": EMPTY, "runs": NotFound("Nobody asks for these here.")}), script)
+    play(training_scenes.night(), script)
 
 
 @pytest.mark.parametrize(
