@@ -25,6 +25,8 @@ _KINDS = {
     "hu": "attenuation",
     "hounsfield": "attenuation",
 }
+_AMOUNTS = frozenset({"volume", "attenuation", "share"})
+"""The guard holds lengths and counts against the condition they belong to; of these it knows nothing."""
 _SOLID = re.compile(r"\b(non-?\s?solid|nonsolid|subsolid|solid)\b", re.IGNORECASE)
 
 
@@ -43,6 +45,8 @@ def unmeasured(sentence: str, named: Sequence[Evidence]) -> str:
     sides = [side for lesion in lesions for side in by_side(lesion).values()]
     wholes = [list(lesion.pieces) for lesion in lesions if lesion.pieces]
     for number in _numbers(sentence):
+        if len(wholes) > 1 and number.kind in _AMOUNTS:
+            return f"Of which condition {number.written!r} is cannot be told."
         if not _measured(number, [*sides, *wholes]):
             return f"{number.written!r} was not measured."
     return _ungraded(sentence, named) or _not_so_solid(sentence, [p for side in sides for p in side])
@@ -82,6 +86,7 @@ def _measured(number: _Number, sides: Sequence[Sequence[Piece]]) -> bool:
 
 def _ungraded(sentence: str, named: Sequence[Evidence]) -> str:
     """Return why a word of degree is not the grade of any of the lesions, on the side named beside it."""
+    outlined = [one for one in named if one.outlined]
     words = {band.word for grading in gradings().values() for band in grading.bands}
     said = list(re.finditer(rf"\b({'|'.join(sorted(words))}|left|right)\b", sentence.lower()))
     grades: dict[str, set[str]] = {}
@@ -94,6 +99,8 @@ def _ungraded(sentence: str, named: Sequence[Evidence]) -> str:
         word = match[1]
         if word not in words:
             continue
+        if len(outlined) > 1:
+            return f"Of which condition {word!r} is said cannot be told."
         if word not in all_grades:
             return f"The amount was not graded {word!r}."
         beside = next((m[1] for m in said[at + 1 :] if m[1] not in words), sides[-1] if sides else "")
