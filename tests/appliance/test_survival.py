@@ -61,7 +61,7 @@ def check_whole(home: Home, made: dict[str, str]) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("kills", "studies"), [(3, 14), pytest.param(10, 50, marks=pytest.mark.torture)])
+@pytest.mark.parametrize(("kills", "studies"), [(2, 8), pytest.param(10, 50, marks=pytest.mark.torture)])
 def test_kills_of_the_daemon_in_the_middle_of_many_studies(
     home: Home, tmp_path: Path, start: Callable[[], Daemon], kills: int, studies: int
 ) -> None:

@@ -25,6 +25,8 @@ NOW = 1_795_262_400.0
 """2026-11-21 12:00:00 UTC; the clock of every picture. Tests set TZ to UTC."""
 
 SIZES = ((80, 24), (140, 40))
+PATIENCE_S = 60.0
+"""Beside other tests a screen may take long."""
 Script = Callable[[ClinicApp, Pilot[None]], Awaitable[None]]
 
 
@@ -143,10 +145,11 @@ def play(exhibit: Exhibit, script: Script, *, size: tuple[int, int] = (80, 24), 
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
     """Let the app work until the condition holds; the feed's thread announces nothing to wait for."""
-    deadline = time.monotonic() + 20
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"{what}; the screen:\n{screen(pilot.app)}"
-        await pilot.pause(0.02)
+        waited = time.monotonic() - began
+        assert waited < PATIENCE_S, f"{what}; the screen:\n{screen(pilot.app)}"
+        await pilot.pause(min(0.2, max(0.02, waited / 10)))
 
 
 async def shows(pilot: Pilot[None], words: str) -> None:

@@ -12,8 +12,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from clinic_ai.domain import Mask, Vector
 from clinic_ai.domain.evidence import Side
-from clinic_ai_ct.anatomy import Frame, Organs, frame, points
 from clinic_ai_ct.lesions import Lesion, Piece
+from clinic_ai_ct.organs import Frame, Organs, frame, points
 from clinic_ai_ct.places import place
 from clinic_ai_ct.volume import HU, Bits, Grid
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from clinic_ai.domain import Vector
 from clinic_ai.domain.evidence import Side
-from clinic_ai_ct.anatomy import Frame, Organs
+from clinic_ai_ct.organs import Frame, Organs
 from clinic_ai_ct.volume import Bits, Grid
 
 _MARGIN_MM = 10.0

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clinic_ai.domain import Finding, Presence
-from clinic_ai_ct.anatomy import Organs
 from clinic_ai_ct.lesions import LESIONS, Lesion, Piece
+from clinic_ai_ct.organs import Organs
 from clinic_ai_ct.volume import HU, Bits, Grid
 
 SHAPE = (50, 72, 90)

@@ -8,8 +8,8 @@ import chests
 import numpy as np
 import pytest
 
-from clinic_ai_ct.anatomy import Organs, frame
 from clinic_ai_ct.measuring import masks_of, measure
+from clinic_ai_ct.organs import Organs, frame
 from clinic_ai_ct.volume import Grid
 
 

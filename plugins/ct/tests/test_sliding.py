@@ -1,0 +1,63 @@
+"""Volumes of any size, read in windows and tiles."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_ct
+import torch
+
+from clinic_ai_ct.network import made
+from clinic_ai_ct.sliding import read, windows_of
+
+
+@pytest.fixture(scope="module")
+def network():
+    return made(tiny_ct.config(), seed=0).eval()
+
+
+@torch.no_grad()
+def test_one_window_is_the_network_itself(network):
+    """Tiles of the whole size, so that nothing is blended."""
+    image, _, regions = tiny_ct.volumes()
+    config = network.config.model_copy(
+        update={"localiser": network.config.localiser.model_copy(update={"tile": (8, 32, 32)})}
+    )
+    whole = made(config, seed=0).eval()
+    found = read(whole, image[:1], regions[:1])
+    features = whole.encode(image[:1], regions[:1])
+    assert found.windows == 1
+    assert torch.equal(found.logits, whole.classify(features))
+    assert torch.equal(found.masks, whole.localise(features, image[:1]))
+
+
+def test_a_larger_volume_is_read_in_windows_and_comes_back_whole(network):
+    torch.manual_seed(0)
+    image, regions = torch.rand(1, 3, 13, 40, 30), torch.ones(1, 13, 40, 30, dtype=torch.uint8)
+    encoder, looks = network.encoder, []
+    handle = encoder.register_forward_hook(lambda *_: looks.append(1))
+    found = read(network, image, regions)
+    handle.remove()
+    assert found.masks.shape == (1, 2, 13, 40, 30)
+    assert found.logits.shape == (1, 3)
+    assert found.windows == len(looks) == windows_of((13, 40, 30), (8, 32, 32), network.config.localiser.overlap) == 4
+    assert found.features.region_seen.tolist() == [[True, False, False, False]]
+    assert torch.isfinite(found.masks).all()
+    assert network.project(found.features).shape == (1, 4, 24)
+
+
+def test_tiles_lie_on_whole_patches_and_agree_with_each_other(network):
+    """Each voxel is drawn by tiles that see its surroundings; a flat image must come out flat away from the rim."""
+    sizes = set()
+    handle = network.localiser.unet.register_forward_hook(
+        lambda _, given, __: sizes.add((tuple(given[0].shape[2:]), tuple(given[1].shape[2:])))
+    )
+    read(network, torch.full((1, 3, 8, 32, 32), 0.5))
+    handle.remove()
+    assert sizes == {((8, 16, 16), (4, 2, 2))}
+
+
+def test_what_is_smaller_than_a_window_is_filled_up_and_cut_again(network):
+    found = read(network, torch.rand(1, 3, 5, 20, 31))
+    assert found.masks.shape == (1, 2, 5, 20, 31)
+    assert found.windows == 1
+    assert found.features.region is None
