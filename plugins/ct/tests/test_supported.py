@@ -118,6 +118,11 @@ def test_what_it_does_not_carry_goes_with_the_reason(sentence: str, because: str
     assert because in reason(sentence)
 
 
+def test_a_condition_is_known_by_its_label_too() -> None:
+    found = supported("No fibrosis is seen.", (chests.finding("pulmonary_fibrosis", 0.1, "Fibrosis"),), ())
+    assert [s.conditions for s in found.sentences] == [("pulmonary_fibrosis",)]
+
+
 def test_the_right_side_of_one_measure_is_wrong_for_another() -> None:
     both = chests.lesion(
         "pleural_effusion",
