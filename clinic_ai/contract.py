@@ -384,8 +384,34 @@ class TrainingProgress(Word):
     """Computation of this process so far, where the trainer counts it."""
 
 
+FIGURES = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "crg": "CRG",
+    "label_f1": "label F1",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95_mm": "HD95 (mm)",
+    "sensitivity": "sensitivity",
+    "lesion_sensitivity": "lesions found",
+}
+"""Names of figures in scores, in the order of a table, and what people call them."""
+
+
 class Scores(Word):
-    """Figures of a model on one split: name → value, and name → (low, high) of the 95 % interval."""
+    """Figures of a model on one split: name → value, and name → (low, high) of the 95 % interval.
+
+    A name is that of a figure, or ``task.figure`` or ``task.of.figure`` where a model does several things.
+    """
 
     split: str
     examples: int
@@ -448,6 +474,16 @@ class PlanTask(Word):
     recipe: Recipe = Field(default_factory=dict)
     base: LoadedModel | None = None
     """The model the run would start from."""
+
+
+class EvaluateRequest(Word):
+    """Ask a trainer for the figures of a model on the test part of a dataset."""
+
+    trainer: str
+    model: LoadedModel
+    dataset: Dataset
+    device: Device
+    base: LoadedModel | None = None
 
 
 class TrainRequest(Word):

@@ -16,6 +16,7 @@ from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.client import Client
 from clinic_ai.control.dataset_client import DatasetClient
 from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView
+from clinic_ai.control.evaluation_views import EvaluateOrder, EvaluationView
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.orders import DatasetDesk, ModelDesk, RunDesk
@@ -140,6 +141,9 @@ class FrozenDatasets(Protocol):
 
 class Benching(Protocol):
     """What a daemon's client and a desk of one's own have in common."""
+
+    def evaluate_model(self, order: EvaluateOrder) -> EvaluationView:
+        """Score a model on a frozen dataset."""
 
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model."""

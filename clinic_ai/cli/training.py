@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clinic_ai.cli.evaluating import evaluate_model
 from clinic_ai.cli.options import HomeOption, JsonOption, client_of, example, group, home_of, order_of
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def check(
         _tell_check(found)
     if found.problems:
         raise typer.Exit(Exit.FAILED)
+
+
+train.command("evaluate", epilog=example("train evaluate xray chest-fast 1.0"))(evaluate_model)
 
 
 @train.command("sheet", epilog=example("train sheet ultrasound femur /srv/labels/femur/labels.xlsx"))

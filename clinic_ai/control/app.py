@@ -44,6 +44,7 @@ from clinic_ai.control.asking import Administrator, Anyone, Clinician, Having, I
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
 from clinic_ai.control.door import Door, Refusals
+from clinic_ai.control.evaluation_views import EvaluateOrder, EvaluationView
 from clinic_ai.control.events import Feed
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
@@ -365,6 +366,12 @@ def rollback_model(order: ModelRollback, models: Models) -> DoneView:
 def bench_model(order: BenchOrder, runs: Runs) -> BenchView:
     """Measure a model on this machine, and an int8 version of it if there are labelled images."""
     return runs.bench_model(order)
+
+
+@_models.post("/evaluate")
+def evaluate_model(order: EvaluateOrder, runs: Runs) -> EvaluationView:
+    """Score a model on the test part of a frozen dataset; nothing is changed."""
+    return runs.evaluate_model(order)
 
 
 # ---------------------------------------------------------------- training

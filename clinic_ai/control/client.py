@@ -15,6 +15,7 @@ from clinic_ai.control.audit_views import AuditView
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.category_views import CategoryOrder, CategoryRow, StudyCategories
 from clinic_ai.control.disk_views import DiskView, RemovalRow, SlicesChoice, VerifiedView
+from clinic_ai.control.evaluation_views import EvaluateOrder, EvaluationView
 from clinic_ai.control.file_views import AcceptOrder, ComparisonView, DecidedView, DiscardOrder, FileView
 from clinic_ai.control.forecast_views import ForecastOrder, ForecastView
 from clinic_ai.control.model_views import ModelChoice, ModelImport, ModelRollback
@@ -289,6 +290,10 @@ class Client:
     def bench_model(self, order: BenchOrder) -> BenchView:
         """Measure a model on the daemon's machine. Raise DatasetError, NotFound, Conflict, or ChildError."""
         return self._post("/v1/models/bench", order, BenchView, timeout_s=BENCH_S)
+
+    def evaluate_model(self, order: EvaluateOrder) -> EvaluationView:
+        """Score a model on a frozen dataset. Raise DatasetError, NotFound, Conflict, or ChildError."""
+        return self._post("/v1/models/evaluate", order, EvaluationView, timeout_s=BENCH_S)
 
     def model_stats(self, order: StatsOrder) -> StatsView:
         """Return what a model is made of and what its training takes. Raise NotFound, Conflict, or ChildError."""

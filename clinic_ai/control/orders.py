@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clinic_ai.control.bench_views import BenchOrder, BenchView
 from clinic_ai.control.dataset_views import DatasetCheckView, DatasetRow, DatasetView, row_of, view_of
+from clinic_ai.control.evaluation_views import EvaluateOrder, EvaluationView
 from clinic_ai.control.night_views import SpendingView, TonightView
 from clinic_ai.control.services import DatasetsPort, NightPort, RegistryPort, RunsPort
 from clinic_ai.control.training_views import CheckOrder, CheckView, RunOrder
@@ -121,6 +122,11 @@ class RunDesk:
         directory = None if order.dataset is None else Path(order.dataset)
         found = self._runs.bench(order.plugin, order.name, order.version, directory, self._actor)
         return BenchView.model_validate(found)
+
+    def evaluate_model(self, order: EvaluateOrder) -> EvaluationView:
+        """Score a model on the test part of a dataset. Raise DatasetError, NotFound, Conflict, or ChildError."""
+        model = None if order.name is None or order.version is None else (order.name, order.version)
+        return EvaluationView.model_validate(self._runs.evaluate(order.plugin, model, order.dataset_id or ""))
 
     def stop_run(self, run_id: str) -> DoneView:
         """Stop a run at its next safe point. Raise NotFound or Conflict."""

@@ -179,6 +179,12 @@ class RunsPort(Protocol):
         Raise DatasetError, NotFound, Conflict, or ChildError with what the trainer says.
         """
 
+    def evaluate(self, plugin: str, model: tuple[str, str] | None, dataset_id: str) -> Any:
+        """Score a model on a dataset; return what has the attributes of ``evaluation_views.EvaluationView``.
+
+        Raise NotFound, Conflict, DatasetError, or ChildError with what the trainer says.
+        """
+
     def examine(self, plugin: str, name: str, version: str) -> GateReport:
         """Hold a model against the one in use; return the report. Raise NotFound, Conflict or DatasetError."""
 

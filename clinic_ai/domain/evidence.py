@@ -31,7 +31,9 @@ class Mask(Word):
     count: int = Field(default=1, ge=0)
     """Separate pieces."""
     size_mm: Millimetres | None = None
-    """Longest diameter of the largest piece, or how deep it is if it is fluid; None where the image has no scale."""
+    """Longest diameter of the largest piece, or by ``size_is`` its depth; None where the image has no scale."""
+    size_is: Literal["diameter", "depth"] = "diameter"
+    """What ``size_mm`` measures: reports give the size of free fluid as its depth."""
     volume_mm3: Millimetres | None = None
 
 

@@ -8,30 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clinic_ai.contract import FIGURES
 from clinic_ai.ml.label_scores import LabelScores, macro
 from clinic_ai.ml.mask_scores import MaskScores
 
-NAMES = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "crg": "CRG",
-    "label_f1": "label F1",
-    "auroc": "AUROC",
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd95_mm": "HD95 (mm)",
-    "sensitivity": "sensitivity",
-    "lesion_sensitivity": "lesions found",
-}
-"""Keys of the figures in the order of the table, and what people call them."""
 _MASKS = ("dice", "iou", "hd95_mm", "sensitivity")
 
 
@@ -70,15 +50,19 @@ def challenge_table(
 
 
 def values_of(rows: Iterable[Row]) -> dict[str, float]:
-    """Return the means of a table as figures of a model, ``report.bleu_1`` and so on, without those that are NaN."""
-    return {f"{row.task}.{row.figure}": row.value for row in rows if not row.of and not math.isnan(row.value)}
+    """Return a table as the figures of a model (``contract.Scores``), without those that are NaN.
+
+    A key is ``report.bleu_1`` for a mean over all, ``localisation.lung_nodule.dice`` for that of one label or lesion.
+    """
+    named = ((".".join(filter(None, (r.task, _key(r.of), r.figure))), r.value) for r in rows)
+    return {key: value for key, value in named if not math.isnan(value)}
 
 
 def table_text(rows: Sequence[Row]) -> str:
     """Return the table in columns, as a terminal shows it; what has no value is a dash."""
     if not rows:
         return "There are no figures."
-    cells = [(r.task, r.of or "all", NAMES.get(r.figure, r.figure), _value(r.value), r.note) for r in rows]
+    cells = [(r.task, r.of or "all", FIGURES.get(r.figure, r.figure), _value(r.value), r.note) for r in rows]
     head = ("task", "of", "figure", "value", "")
     widths = [max(len(row[n]) for row in (head, *cells)) for n in range(4)]
     return "\n".join(
@@ -88,8 +72,8 @@ def table_text(rows: Sequence[Row]) -> str:
 
 
 def _ordered(figures: Mapping[str, float]) -> list[tuple[str, float]]:
-    order = list(NAMES)
-    return sorted(figures.items(), key=lambda item: (order.index(item[0]) if item[0] in NAMES else len(order), item[0]))
+    order = {figure: place for place, figure in enumerate(FIGURES)}
+    return sorted(figures.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
 
 
 def _counted(scores: LabelScores) -> str:
@@ -114,6 +98,10 @@ def _mean_over(lesions: Iterable[Sequence[Row]]) -> list[Row]:
             rows.setdefault(row.figure, []).append(row.value)
     known = {figure: [v for v in values if not math.isnan(v)] for figure, values in rows.items()}
     return [Row("localisation", "", f, float(np.mean(values)) if values else math.nan) for f, values in known.items()]
+
+
+def _key(name: str) -> str:
+    return "_".join(name.lower().replace(".", " ").split())
 
 
 def _value(value: float) -> str:

@@ -19,7 +19,7 @@ from clinic_ai import __version__
 from clinic_ai.contract import Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import FOLDER_ALONE, FolderOrigin, LabelSource, LeftOut, Lineage, new_id
-from clinic_ai.errors import DatasetError
+from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.home import Home
 from clinic_ai.store import datasets as store
 from clinic_ai.store import reviews
@@ -248,6 +248,14 @@ class Datasets:
             e.model_copy(update={"path": str(self._objects.place(e.sha256).absolute())}) for e in dataset.examples
         )
         return dataset.model_copy(update={"examples": placed})
+
+    def newest(self, plugin: str) -> str:
+        """Return the id of the newest dataset of a plugin. Raise NotFound if there is none."""
+        found = next((view.dataset_id for view in self.list_datasets() if view.plugin == plugin), None)
+        if found is None:
+            remedy = "`clinic-ai train run` freezes one from labelled images."
+            raise NotFound(f"There is no frozen dataset of {plugin}.", remedy=remedy)
+        return found
 
     def refuse_withdrawn(self, dataset_id: str) -> None:
         """Raise DatasetError if a reviewer took back the consent to learn from a review that is in a dataset."""

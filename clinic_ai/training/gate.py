@@ -66,8 +66,8 @@ class Gate:
         """
         incumbent, base = None, None
         try:
-            incumbent, base = self.incumbent(manifest, candidate), self._base(candidate)
-            self._refuse_known(dataset, candidate, incumbent)
+            incumbent, base = self.incumbent(manifest, candidate), self.base_of(candidate)
+            self.refuse_known(dataset, candidate, incumbent)
             tasks = [
                 JudgeTask(
                     model=model,
@@ -118,7 +118,8 @@ class Gate:
         with self._database.read() as connection:
             return fishing(gates.others_tried(connection, candidate.ref.plugin, digest, candidate.ref.digest))
 
-    def _base(self, candidate: LoadedModel) -> LoadedModel | None:
+    def base_of(self, candidate: LoadedModel) -> LoadedModel | None:
+        """Return the base of an adapter, None for a whole model. Raise ModelError if it is not in the registry."""
         digest = candidate.manifest.base_digest
         if digest is None:
             return None
@@ -130,7 +131,7 @@ class Gate:
             )
         return self._registry.loaded(known[digest])
 
-    def _refuse_known(self, dataset: Dataset, candidate: LoadedModel, incumbent: LoadedModel | None) -> None:
+    def refuse_known(self, dataset: Dataset, candidate: LoadedModel, incumbent: LoadedModel | None) -> None:
         """Raise DatasetError if either model, or one it came of, was trained on a test image or patient of these."""
         test = [example for example in dataset.examples if example.split == "test"]
         patients, images = {e.patient_key for e in test}, {e.sha256 for e in test}

@@ -39,7 +39,8 @@ from clinic_ai.training.histories import History, Traces, history_of
 from clinic_ai.training.label_reading import Terms
 from clinic_ai.training.registry import Registry
 from clinic_ai.training.sheet_reading import SheetReader
-from clinic_ai.training.work import OVERTIME_S, Running, Wish, Work
+from clinic_ai.training.starting import base_of
+from clinic_ai.training.work import OVERTIME_S, Evaluated, Running, Wish, Work
 
 STOP_GRACE_S = 10.0
 """Time a trainer has to write a checkpoint when it is asked to stop; then it is killed."""
@@ -311,6 +312,24 @@ class Runs:
         manifest = self.trainable(plugin)
         with self._measuring():
             return self.work.examine_again(manifest, self.registry.loaded(self.registry.named(plugin, name, version)))
+
+    def evaluate(self, plugin: str, model: tuple[str, str] | None, dataset_id: str) -> Evaluated:
+        """Return the figures of a model, or of the one in use, on the test part of a dataset, or of the newest.
+
+        Raise NotFound if there is no such plugin, model or dataset, Conflict if a run or a measurement is at work,
+        DatasetError if the dataset is damaged or the model was trained on its test part, ChildError if the trainer
+        cannot.
+        """
+        manifest = self.trainable(plugin)
+        with self._measuring():
+            ref = self.registry.named(plugin, *model) if model else base_of(manifest, {}, self.registry)
+            if ref is None:
+                remedy = "Name one of `clinic-ai model list`, or promote one."
+                raise NotFound(f"No model of {plugin} is active.", remedy=remedy)
+            dataset = self.datasets.get(dataset_id or self.datasets.newest(plugin))
+            if dataset.plugin != plugin:
+                raise Conflict(f"The dataset {dataset_id} is of {dataset.plugin}.", remedy=f"Choose one of {plugin}.")
+            return self.work.evaluate(manifest, self.registry.loaded(ref), dataset)
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:

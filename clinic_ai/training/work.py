@@ -16,18 +16,20 @@ from clinic_ai.confinement import Confinement
 from clinic_ai.contract import (
     Dataset,
     Device,
+    EvaluateRequest,
     Limits,
     LoadedModel,
     PlanTask,
     PluginManifest,
     Recipe,
+    Scores,
     TrainingPlan,
     TrainingProgress,
     TrainingResult,
     TrainingTask,
     TrainRequest,
 )
-from clinic_ai.domain import ModelRef, PauseCode
+from clinic_ai.domain import ModelRef, PauseCode, Word
 from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, Conflict, ModelError
 from clinic_ai.gating import GateReport
 from clinic_ai.hardware import CUDA_HOST_MB, Devices, Machine, Reading
@@ -53,6 +55,14 @@ NICE = 10
 _MIB = 1 << 20
 
 Wish = Literal["stop", "pause"]
+
+
+class Evaluated(Word):
+    """The figures of a model on the test part of a dataset."""
+
+    model: ModelRef
+    dataset_id: str
+    scores: Scores
 
 
 @dataclass(eq=False)
@@ -178,6 +188,33 @@ class Work:
         with self._database.write() as connection:
             add_report(connection, report, of=ref)
         return report
+
+    def evaluate(self, manifest: PluginManifest, model: LoadedModel, dataset: Dataset) -> Evaluated:
+        """Return the figures of a model on the test part of a dataset, as its trainer measures them in a child.
+
+        Raise DatasetError if the model was trained on some of it, ModelError if its base is missing, ChildError with
+        what the trainer says if it cannot.
+        """
+        assert manifest.trainer is not None
+        base = None
+        if self._gate is not None:
+            self._gate.refuse_known(dataset, model, None)
+            base = self._gate.base_of(model)
+        device = self.device(manifest)
+        request = EvaluateRequest(
+            trainer=manifest.trainer,
+            model=model,
+            # The notes name files, and files are named after patients.
+            dataset=dataset.model_copy(update={"notes": ()}),
+            device=device,
+            base=base,
+        )
+        child = self._crew.start(self.spec(manifest, device))
+        try:
+            scores = child.call("evaluate", request, Scores, timeout_s=self.limits().max_seconds)
+        finally:
+            child.kill()
+        return Evaluated(model=model.ref, dataset_id=dataset.dataset_id, scores=scores)
 
     def limits(self) -> Limits:
         """Return what a run may use."""

@@ -1,6 +1,6 @@
 """The trainer child: one training run, measurement or examination, of one plugin.
 
-Methods ``plan``, ``train``, ``bench``, ``examine``, ``describe``.
+Methods ``plan``, ``train``, ``evaluate``, ``bench``, ``examine``, ``describe``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from clinic_ai import confinement, wire
 
 if TYPE_CHECKING:
     from clinic_ai.benching import BenchRequest, BenchResult
-    from clinic_ai.contract import PlanTask, Trainer, TrainingPlan, TrainingProgress, TrainingResult, TrainRequest
+    from clinic_ai.contract import (
+        EvaluateRequest,
+        PlanTask,
+        Scores,
+        Trainer,
+        TrainingPlan,
+        TrainingProgress,
+        TrainingResult,
+        TrainRequest,
+    )
     from clinic_ai.describing import DescribeRequest, ModelStats
     from clinic_ai.gating import Examined, ExamineRequest
 
@@ -42,6 +51,12 @@ def train(params: TrainRequest, call: wire.Call) -> TrainingResult:
     """Train or resume; a ``stop`` during the call ends it at the next whole checkpoint."""
     with _packages_of(params.trainer):
         return _make(params.trainer).train(params.task, _Reporter(call))
+
+
+def evaluate(params: EvaluateRequest, _: wire.Call) -> Scores:
+    """Return the figures of a model on the test part of a dataset."""
+    with _packages_of(params.trainer):
+        return _make(params.trainer).evaluate(params.model, params.dataset, params.device, params.base)
 
 
 def bench(params: BenchRequest, _: wire.Call) -> BenchResult:
@@ -143,13 +158,14 @@ def main() -> None:
     """Tie our hands, then serve until the daemon closes the channel."""
     channel, _ = confinement.confine()
     from clinic_ai.benching import BenchRequest
-    from clinic_ai.contract import PlanTask, TrainRequest
+    from clinic_ai.contract import EvaluateRequest, PlanTask, TrainRequest
     from clinic_ai.describing import DescribeRequest
     from clinic_ai.gating import ExamineRequest
 
     methods = {
         "plan": wire.Method(PlanTask, plan),
         "train": wire.Method(TrainRequest, train),
+        "evaluate": wire.Method(EvaluateRequest, evaluate),
         "bench": wire.Method(BenchRequest, bench),
         "describe": wire.Method(DescribeRequest, describe),
         "examine": wire.Method(ExamineRequest, examine),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from clinic_ai_ct.grading import grade
 from clinic_ai_ct.lesions import Lesion, Piece
 from clinic_ai_ct.wording import Wording, rounded
@@ -113,9 +111,13 @@ def _pleural(lesion: Lesion, wording: Wording) -> Said:
     items = [_on_side(lesion.name, side, pieces, wording, full=True) for side, pieces in sides.items()]
     brief = [_on_side(lesion.name, side, pieces, wording, full=False) for side, pieces in sides.items()]
     key = f"{lesion.name}_{'both' if lesion.side == 'bilateral' else 'list'}"
+    grades = {grade(lesion.name, pieces) for pieces in sides.values()}
+    same = len(grades) == 1 and set(sides) == {"left", "right"}
     return Said(
         (wording.sentence("findings", key, list=wording.listed(items)),),
-        wording.sentence("impression", key, list=wording.listed(brief)),
+        wording.sentence("impression", f"{lesion.name}_same", grade=_and_blank(grades.pop()))
+        if same
+        else wording.sentence("impression", key, list=wording.listed(brief)),
     )
 
 
@@ -136,13 +138,16 @@ def _pericardial(lesion: Lesion, wording: Wording) -> Said:
 
 
 def _fluid(pieces: Sequence[Piece], how: str, wording: Wording) -> str:
-    """Return ", 18 mm deep (about 120 mL, mean 8 HU)"."""
+    """Return ", 18 mm deep (about 120 mL, median attenuation 8 HU)".
+
+    The attenuation is that inside the largest collection: at its rim voxels are partly lung, which would look like fat.
+    """
     depths = [p.depth_mm for p in pieces if p.depth_mm is not None]
-    volumes = np.array([p.volume_mm3 for p in pieces])
-    mean = float(np.average([p.mean_hu for p in pieces], weights=volumes))
-    amount = wording.phrase("volume", ml=rounded(float(volumes.sum()) / 1000))
+    amount = wording.phrase("volume", ml=rounded(sum(p.volume_mm3 for p in pieces) / 1000))
+    core = max(pieces, key=lambda p: p.volume_mm3).core_hu
+    inside = "" if core is None else f", {wording.phrase('median', hu=round(core))}"
     depth = f", {wording.phrase(how, mm=round(max(depths)))}" if depths else ""
-    return f"{depth} ({amount}, {wording.phrase('mean', hu=round(mean))})"
+    return f"{depth} ({amount}{inside})"
 
 
 # ---------------------------------------------------------------- consolidation and ground glass
@@ -150,7 +155,7 @@ def _fluid(pieces: Sequence[Piece], how: str, wording: Wording) -> str:
 
 def _parenchymal(lesion: Lesion, wording: Wording) -> Said:
     sides = by_side(lesion)
-    several = len(lesion.pieces) > 1
+    several = len(lesion.pieces) > max(1, len(sides))
     slots = {
         "areas": wording.phrase("areas") if several else "",
         "there": wording.phrase("there_are" if several else "there_is"),

@@ -100,6 +100,7 @@ def _mask(name: str, group: Sequence[Piece]) -> Mask:
         centroid=tuple(centre.tolist()),
         count=len(group),
         size_mm=round(largest, 1),
+        size_is="diameter" if group[0].depth_mm is None else "depth",
         volume_mm3=round(float(volumes.sum()), 1),
     )
 

@@ -25,6 +25,8 @@ _KINDS = {
     "hu": "attenuation",
     "hounsfield": "attenuation",
 }
+_AMOUNTS = frozenset({"volume", "attenuation", "share"})
+"""The guard holds lengths and counts against the condition they belong to; of these it knows nothing."""
 _SOLID = re.compile(r"\b(non-?\s?solid|nonsolid|subsolid|solid)\b", re.IGNORECASE)
 
 
@@ -43,6 +45,8 @@ def unmeasured(sentence: str, named: Sequence[Evidence]) -> str:
     sides = [side for lesion in lesions for side in by_side(lesion).values()]
     wholes = [list(lesion.pieces) for lesion in lesions if lesion.pieces]
     for number in _numbers(sentence):
+        if len(wholes) > 1 and number.kind in _AMOUNTS:
+            return f"Of which condition {number.written!r} is cannot be told."
         if not _measured(number, [*sides, *wholes]):
             return f"{number.written!r} was not measured."
     return _ungraded(sentence, named) or _not_so_solid(sentence, [p for side in sides for p in side])
@@ -71,9 +75,7 @@ def _measured(number: _Number, sides: Sequence[Sequence[Piece]]) -> bool:
         volumes = [sum(p.volume_mm3 for p in some) / 1000 for some in (*sides, *([p] for p in pieces))]
         return any(abs(value - v) <= max(1.0, 0.15 * v) for v in volumes)
     if number.kind == "attenuation":
-        means = [sum(p.mean_hu * p.volume_mm3 for p in side) / sum(p.volume_mm3 for p in side) for side in sides]
-        known = [v for p in pieces for v in (p.mean_hu, p.core_hu) if v is not None]
-        return any(abs(value - v) <= 5 for v in (*means, *known))
+        return any(abs(value - v) <= 5 for p in pieces for v in (p.mean_hu, p.core_hu) if v is not None)
     if number.kind == "share":
         shares = [[p.lung_share for p in side if p.lung_share is not None] for side in sides]
         return any(known and abs(value - 100 * sum(known)) <= 2 for known in shares)
@@ -82,6 +84,7 @@ def _measured(number: _Number, sides: Sequence[Sequence[Piece]]) -> bool:
 
 def _ungraded(sentence: str, named: Sequence[Evidence]) -> str:
     """Return why a word of degree is not the grade of any of the lesions, on the side named beside it."""
+    outlined = [one for one in named if one.outlined]
     words = {band.word for grading in gradings().values() for band in grading.bands}
     said = list(re.finditer(rf"\b({'|'.join(sorted(words))}|left|right)\b", sentence.lower()))
     grades: dict[str, set[str]] = {}
@@ -94,6 +97,8 @@ def _ungraded(sentence: str, named: Sequence[Evidence]) -> str:
         word = match[1]
         if word not in words:
             continue
+        if len(outlined) > 1:
+            return f"Of which condition {word!r} is said cannot be told."
         if word not in all_grades:
             return f"The amount was not graded {word!r}."
         beside = next((m[1] for m in said[at + 1 :] if m[1] not in words), sides[-1] if sides else "")

@@ -85,14 +85,15 @@ def frame(hu: HU, grid: Grid, organs: Organs | None = None) -> Frame | None:
 
     ``hu`` is (D, H, W) on ``grid``.
     """
-    if organs is not None:
-        left, right = organs.mask("left_lung"), organs.mask("right_lung")
-        if left.any() and right.any():
-            return _frame_of(left | right, grid, _middle(organs, left, right, grid), _volumes(left, right, grid))
-    step = max(1, min(grid.shape[1:]) // _ENOUGH)  # a box in millimetres needs no finer pixels
+    step = max(1, min(grid.shape[1:]) // _ENOUGH)  # a box in millimetres needs no finer pixels, nor do litres
     coarse = hu[:, ::step, ::step]
     spacing = (grid.spacing[0], step * grid.spacing[1], step * grid.spacing[2])
-    less = replace(grid, shape=coarse.shape, spacing=spacing)
+    less = replace(grid, shape=(len(coarse), coarse.shape[1], coarse.shape[2]), spacing=spacing)
+    if organs is not None:
+        seen = Organs(organs.labels[:, ::step, ::step], organs.names)
+        left, right = seen.mask("left_lung"), seen.mask("right_lung")
+        if left.any() and right.any():
+            return _frame_of(left | right, less, _middle(seen, left, right, less), _volumes(left, right, less))
     air = _inner_air(coarse)
     if air.sum() * less.voxel_mm3 < _LEAST_LUNG_MM3:
         return None

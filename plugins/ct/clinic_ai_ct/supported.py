@@ -8,7 +8,7 @@ objection from the guard. What is left is true of the evidence; ``completed`` fi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -131,7 +131,7 @@ class _Check:
     """Objections to sentences, by the evidence of one study."""
 
     def __init__(self, findings: Sequence[Finding], lesions: Sequence[Lesion]) -> None:
-        self._evidence = collected(findings, lesions)
+        self._evidence = _by_name(collected(findings, lesions))
         self._findings = tuple(findings)
         self._masks = masks_of(lesions)
         labels = " ".join(f.label.lower() for f in findings)
@@ -171,8 +171,8 @@ class _Check:
         )
 
     def _named(self, said: Sequence[Claim]) -> tuple[Evidence, ...]:
-        keys = dict.fromkeys(claim.match.key for claim in said)
-        return tuple(self._evidence[key] for key in keys if key in self._evidence)
+        named = (self._evidence.get(claim.match.key) for claim in said)
+        return tuple({one.condition: one for one in named if one is not None}.values())
 
     def _strange(self, sentence: str) -> str:
         if "?" in sentence:
@@ -211,6 +211,17 @@ class _Check:
         )
         decisions = [d for d in judge(policy, task).decisions if d.statement_id]
         return f"The guard objects ({decisions[0].rule}): {decisions[0].reason}." if decisions else ""
+
+
+def _by_name(evidence: Mapping[str, Evidence]) -> dict[str, Evidence]:
+    """Return the evidence by every key that the guard's names have for a condition: by its own, and by its label."""
+    names = _lexicons()[0]
+    found = dict(evidence)
+    for condition, one in evidence.items():
+        label = one.strongest.label if one.strongest else ""
+        for key in (*names.keys(condition.replace("_", " ")), *names.keys(label)):
+            found.setdefault(key, one)
+    return found
 
 
 def _deniable(claim: Claim, one: Evidence) -> bool:

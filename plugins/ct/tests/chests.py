@@ -103,7 +103,7 @@ def piece(name: str, draw: random.Random, **values: object) -> Piece:
         "mean_hu": draw.uniform(-20, 60),
         "axial_short_mm": across * draw.uniform(0.4, 1),
         "depth_mm": draw.uniform(3, 120) if name.endswith("effusion") else None,
-        "core_hu": draw.choice([None, -600.0, 30.0]) if name == "lung_nodule" else None,
+        "core_hu": draw.choice([None, -600.0, 30.0] if name == "lung_nodule" else [None, 9.0]),
         "lung_share": draw.choice([None, 0.004, 0.1, 0.4]) if shares else None,
     }
     return Piece(**{**made, **values})  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clinic_ai_ct.label_sets import label_sets
 from clinic_ai_ct.labeller import labels, rules
 from clinic_ai_ct.report import report_text, write_report
 from clinic_ai_ct.sections import sections
@@ -63,6 +64,11 @@ def test_each_set_has_its_18_labels() -> None:
     assert len(rules("ct_rate")) == len(rules("vlm3d")) == 18
     shared = {name for name, rule in rules("vlm3d").items() if rule in rules("ct_rate").values()}
     assert len(shared) == 8
+
+
+@pytest.mark.parametrize("label_set", ["ct_rate", "vlm3d"])
+def test_the_labels_are_those_of_the_classifier_in_its_order(label_set: str) -> None:
+    assert list(rules(label_set)) == [label.name for label in label_sets()[label_set].labels]
 
 
 def test_what_stands_under_other_headings_is_not_seen_on_these_images() -> None:

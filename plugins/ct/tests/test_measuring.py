@@ -138,6 +138,9 @@ def test_masks_say_what_was_measured_and_what_was_not_found(hu: np.ndarray) -> N
     assert small.size_mm is not None
     assert large.size_mm > small.size_mm
     assert (small.side, none.name, none.count, none.size_mm) == ("right", "consolidation", 0, None)
+    fluid = measure("pleural_effusion", chests.ball(-80, 50, 60, 20), chests.GRID, hu)
+    (depth,) = masks_of([fluid])
+    assert (depth.size_mm, depth.size_is, large.size_is) == (fluid.pieces[0].depth_mm, "depth", "diameter")
 
 
 def test_masks_of_another_shape_are_refused(hu: np.ndarray) -> None:

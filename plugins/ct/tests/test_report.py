@@ -118,6 +118,18 @@ def test_effusions_on_both_sides_are_told_side_by_side() -> None:
     assert told(sentences, "recommendations") == []
 
 
+def test_effusions_that_are_alike_are_told_together() -> None:
+    both = chests.lesion("pleural_effusion", *effusion("right", 40).pieces, *effusion("left", 45).pieces)
+    assert told(write_report((), (both,)), "impression") == ["Moderate pleural effusions on both sides."]
+
+
+def test_the_attenuation_of_fluid_is_that_of_its_inside() -> None:
+    inside = effusion("right", 18, core_hu=9.0, mean_hu=-50.0, volume_mm3=123_000.0)
+    assert told(write_report((), (inside,)), "findings") == [
+        "There is a small right pleural effusion, 18 mm deep (about 120 mL, median attenuation 9 HU)."
+    ]
+
+
 def test_a_finding_without_a_mask_sounds_as_sure_as_it_is() -> None:
     found = (
         chests.finding("emphysema", 0.95),

@@ -114,6 +114,31 @@ def test_a_model_is_described_before_it_is_loaded(
     assert run("model", "stats", "tiny", "scalar")[0] == Exit.USAGE
 
 
+def test_a_model_is_evaluated_on_the_test_part_of_a_frozen_dataset(
+    home: Home, run: Run, labelled: Path, tmp_path: Path
+) -> None:
+    tiny_learner.write_model(tmp_path / "m", 2.0, version="2")
+    assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
+    code, out = run("train", "evaluate", "tiny", "scalar", "2")
+    assert (code, "There is no frozen dataset of tiny." in out) == (Exit.NOT_FOUND, True)
+    code, out = run("train", "run", "tiny", str(labelled), "--json")
+    code, out = run("train", "evaluate", "tiny")
+    assert (code, "No model of tiny is active." in out) == (Exit.NOT_FOUND, True)
+    code, out = run("train", "evaluate", "tiny", "scalar", "2")
+    assert code == Exit.DONE
+    assert re.search(r"tiny/scalar/2 \(\w+\) on 0 examples of the test part of D-", out)
+    assert "report lung nodule BLEU-1 2.000 1.000 to 3.000" in out
+    code, out = run("train", "evaluate", "tiny", "scalar", "2", "--json")
+    found = json.loads(out)
+    assert found["scores"]["values"]["weight"] == 2.0
+    assert run("train", "evaluate", "tiny", "scalar", "2", "--dataset", found["dataset_id"])[0] == Exit.DONE
+    assert run("train", "evaluate", "tiny", "scalar", "2", "--dataset", "D-none")[0] == Exit.NOT_FOUND
+    assert run("train", "evaluate", "tiny", "scalar")[0] == Exit.USAGE
+    trained = next(json.loads(line) for line in [run("model", "list", "--json")[1]])
+    version = next(m["version"] for m in trained if m["name"] == "trained")
+    assert run("train", "evaluate", "tiny", "trained", version)[0] == Exit.DONE
+
+
 def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, run: Run, labelled: Path) -> None:
     code, out = run("train", "run", "tiny", str(labelled), "--json")
     row = json.loads(out)

@@ -23,6 +23,7 @@ from clinic_ai.control import events as stream
 from clinic_ai.control.bench_views import BenchOrder
 from clinic_ai.control.client import Client
 from clinic_ai.control.desk import MAX_ALERTS
+from clinic_ai.control.evaluation_views import EvaluateOrder
 from clinic_ai.control.forecast_views import ForecastOrder
 from clinic_ai.control.pages import AlertPage
 from clinic_ai.control.problems import error_of, problem_of
@@ -246,6 +247,10 @@ def test_models_and_training_answer_through_the_real_rooms(room: Room, client: C
     with pytest.raises(Conflict, match="has no trainer"):
         client.bench_model(bench)
     with pytest.raises(Conflict, match="has no trainer"):
+        client.evaluate_model(EvaluateOrder(plugin="echo"))
+    with pytest.raises(ValidationError, match="by its name and its version"):
+        EvaluateOrder(plugin="echo", version="alone")
+    with pytest.raises(Conflict, match="has no trainer"):
         client.model_stats(StatsOrder(plugin="echo"))
     with pytest.raises(ValidationError, match="by its name and its version"):
         StatsOrder(plugin="echo", name="alone")
@@ -388,6 +393,7 @@ def test_openapi_describes_every_path_and_its_problems(room: Room) -> None:
         "/v1/models/bench",
         "/v1/models/canary",
         "/v1/models/check",
+        "/v1/models/evaluate",
         "/v1/models/import",
         "/v1/models/promote",
         "/v1/models/record",

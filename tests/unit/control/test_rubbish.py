@@ -37,6 +37,7 @@ _PATHS = (
     "/v1/models/import",
     "/v1/models/bench",
     "/v1/models/check",
+    "/v1/models/evaluate",
     "/v1/models/approve",
     "/v1/models/canary",
     "/v1/models/record",

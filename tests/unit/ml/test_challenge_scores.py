@@ -164,6 +164,7 @@ def test_the_table_has_each_task_with_its_means_first() -> None:
     rows = challenge_table(texts={"crg": 0.6, "bleu_1": 0.5}, labels=scored, masks={"nodule": cases, "none": ()})
     values = values_of(rows)
     assert list(values)[:3] == ["report.bleu_1", "report.crg", "classification.auroc"]
+    assert values["localisation.nodule.lesion_sensitivity"] == 0.5
     assert values["localisation.dice"] == pytest.approx(0.25)
     assert values["localisation.lesion_sensitivity"] == 0.5
     text = table_text(rows)
