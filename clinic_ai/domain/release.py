@@ -5,11 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from clinic_ai.domain.analyses import Finding
+from clinic_ai.domain.analyses import Finding, ReportSection
 from clinic_ai.domain.words import Audience, Key, Sha256, Word, Words
 
-StatementKind = Literal["finding", "answer", "remark", "refusal", "notice"]
-"""What a statement is: it words a finding, answers a question, remarks on or refuses an image, or tells of a state."""
+StatementKind = Literal["finding", "answer", "remark", "refusal", "notice", "report"]
+"""What a statement is: it words a finding, answers a question, remarks on or refuses an image, tells of a state, or is
+a sentence of a written report."""
 
 
 class Statement(Word):
@@ -20,6 +21,8 @@ class Statement(Word):
     text: Words
     finding: Finding | None = None
     """The finding a sentence of kind ``finding`` words."""
+    section: ReportSection | None = None
+    """Where in a written report it stands, if it belongs to one."""
 
 
 class GuardAction(StrEnum):
@@ -60,6 +63,8 @@ class Released(Word):
     audience: Audience
     kind: StatementKind = "notice"
     """That of the statement it was made of; ids do not tell."""
+    section: ReportSection | None = None
+    """Where in a written report it stands, for clinicians; that of the statement as well."""
     text: str
     annotations: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

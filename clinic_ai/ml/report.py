@@ -12,8 +12,10 @@ from clinic_ai.domain import FileKind
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import subject
+from clinic_ai.ml.outlines import Drawn, read_outlines
 from clinic_ai.ml.pictures import draw_overlay, draw_scan, open_scan
 from clinic_ai.ml.report_pdf import Panel, write_pdf
+from clinic_ai.ml.report_seg import Written, portions, write_seg
 from clinic_ai.ml.report_sr import evidence_of, write_sr
 from clinic_ai.ml.secondary_capture import write_capture
 from clinic_ai.results.overlays import overlay_title
@@ -40,7 +42,8 @@ def render(task: RenderTask) -> RenderResult:
     shown = choose_images(task)
     numbers = task.image_numbers()
     panels = [_panel(task, image, numbers[image.sha256], made) for image in shown]
-    _write_dicom(task, made)
+    outlined = read_outlines(task, made.omissions)
+    _write_dicom(task, outlined, made)
     write_pdf(task, panels, len(_showable(task)) - len(shown), made.directory)
     made.add("report.pdf", _PDF)
     return RenderResult(files=tuple(made.files), omissions=tuple(dict.fromkeys(made.omissions)))
@@ -98,10 +101,11 @@ def _panel(task: RenderTask, image: RenderImage, number: int, made: _Made) -> Pa
 # ---------------------------------------------------------------- DICOM objects
 
 
-def _write_dicom(task: RenderTask, made: _Made) -> None:
+def _write_dicom(task: RenderTask, outlined: list[Drawn], made: _Made) -> None:
     study, lost = subject(task)
     made.omissions.extend(lost)
     evidence = dict(_evidence(task, study, made))
+    list(_segmentations(task, outlined, study, made))
     try:
         write_sr(task, study, evidence, made.directory)
     except InputError as error:
@@ -112,6 +116,27 @@ def _write_dicom(task: RenderTask, made: _Made) -> None:
         made.omissions.append(f"No structured report was made: it would not be valid DICOM ({type(error).__name__}).")
     else:
         made.add("report.sr.dcm", _DICOM)
+
+
+def _segmentations(task: RenderTask, outlined: list[Drawn], study: Dataset, made: _Made) -> Iterator[Written]:
+    """Write the segmentation objects and yield each."""
+    for number, drawn in enumerate((part for whole in outlined for part in portions(whole)), start=1):
+        name = "segmentation.seg.dcm" if number == 1 else f"segmentation-{number}.seg.dcm"
+        labels = ", ".join(segment.name for segment, _ in drawn.segments)
+        try:
+            written = write_seg(task, drawn, number, study, made.directory, name)
+        except InputError as error:
+            made.omissions.append(f"No segmentation object was made of {labels}: {error.message}")
+            continue
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            # As below: what libraries raise for values no rule here foresaw.
+            (made.directory / name).unlink(missing_ok=True)
+            made.omissions.append(
+                f"No segmentation object was made of {labels}: it would not be valid DICOM ({type(error).__name__})."
+            )
+            continue
+        made.add(name, _DICOM)
+        yield written
 
 
 def _evidence(task: RenderTask, study: Dataset, made: _Made) -> Iterator[tuple[str, Dataset]]:

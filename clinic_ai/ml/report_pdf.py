@@ -96,6 +96,7 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
             for r in parted(task.findings, verdict).others
             if r.statement_id not in answered
         ],
+        "report": list(_report(task)),
         "guard": words.guard_lines(verdict),
         "made_with": [
             ["Plugin", ", ".join(words.printable(label) for label in task.plugin_labels) or "none"],
@@ -145,6 +146,17 @@ def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
             "correction": words.correction(finding, task.sign_off),
             "auroc": words.auroc(finding.validation),
             "point": words.operating_point(finding.validation),
+        }
+
+
+def _report(task: RenderTask) -> Iterator[dict[str, Any]]:
+    """Yield the sections of the written report with their sentences."""
+    for section, said in parted(task.findings, task.verdict).report:
+        yield {
+            "heading": words.SECTION_HEADINGS[section],
+            "sentences": [
+                {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)} for r in said
+            ],
         }
 
 

@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
-from clinic_ai.domain import Finding, ModelRef, Presence, Released
+from clinic_ai.domain import Finding, ModelRef, Presence, Released, ReportSection
 from clinic_ai.domain.reviews import SignOff
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
@@ -45,6 +45,12 @@ _ENGLISH = sr.CodedConcept("en-US", "RFC5646", "English (United States)")
 _SOURCE = Code("260753009", "SCT", "Source")
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+_SECTIONS: dict[ReportSection, tuple[Code, Code]] = {
+    "findings": (Code("121070", "DCM", "Findings"), Code("121071", "DCM", "Finding")),
+    "impression": (Code("121072", "DCM", "Impressions"), Code("121073", "DCM", "Impression")),
+    "recommendations": (Code("121074", "DCM", "Recommendations"), Code("121075", "DCM", "Recommendation")),
+}
+"""Codes of the heading and of each sentence of a section."""
 _CONTAINS = sr.RelationshipTypeValues.CONTAINS
 
 
@@ -161,10 +167,21 @@ def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
         for number, (finding, said) in enumerate(released, start=1):
             measurements.ContentSequence.extend(_group(task, number, finding, said, evidence))
         parts.append(measurements)
+    parts.extend(_written(section, said) for section, said in parted(task.findings, task.verdict).report)
     texts = _container(_EVALUATIONS)
     texts.ContentSequence.extend(_text(line) for line in _lines(task))
     parts.append(texts)
     return root
+
+
+def _written(section: ReportSection, said: Sequence[Released]) -> sr.ContainerContentItem:
+    """Return a section of the written report, a sentence an item (CID 7001, CID 7002)."""
+    heading, each = _SECTIONS[section]
+    container = _container(heading)
+    for sentence in said:
+        container.ContentSequence.append(_text(words.printable(sentence.text, 4000), each))
+        container.ContentSequence.extend(_text(words.printable(note, 4000)) for note in sentence.annotations)
+    return container
 
 
 def _observer(task: RenderTask) -> sr.ObservationContext:
@@ -268,5 +285,5 @@ def _container(name: Code) -> sr.ContainerContentItem:
     return container
 
 
-def _text(value: str) -> sr.TextContentItem:
-    return sr.TextContentItem(name=codes.DCM.Comment, value=value or "–", relationship_type=_CONTAINS)
+def _text(value: str, name: Code | None = None) -> sr.TextContentItem:
+    return sr.TextContentItem(name=name or codes.DCM.Comment, value=value or "–", relationship_type=_CONTAINS)

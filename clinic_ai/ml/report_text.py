@@ -7,13 +7,27 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
+from clinic_ai.domain import (
+    Audience,
+    Finding,
+    GuardAction,
+    GuardVerdict,
+    ModelRef,
+    Presence,
+    ReportSection,
+    ValidationFigures,
+)
 from clinic_ai.domain.reviews import SignOff
 
 PRELIMINARY = "Preliminary – not signed"
 MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
 REVIEWED = "Drafted by software, reviewed and signed by the clinician named here."
 NOTHING_RELEASED = "The guard released no statement for this report."
+SECTION_HEADINGS: dict[ReportSection, str] = {
+    "findings": "Findings",
+    "impression": "Impression",
+    "recommendations": "Recommendations",
+}
 NO_RULE_FIRED = "No rule of the policy objected to any statement."
 HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. It does not outline a lesion."
 NO_PICTURE = "The pixels of this image could not be decoded, so it is not shown here. The original is stored."

@@ -29,6 +29,7 @@ from clinic_ai.domain import (
     Presence,
     Probability,
     Released,
+    ReportSection,
     Sha256,
     StatementKind,
     StoredFile,
@@ -112,6 +113,7 @@ class StatementPart(Word):
 
     statement_id: str
     kind: StatementKind
+    section: ReportSection | None = Field(default=None, description="Of a written report; null for what is in none.")
     text: str
     annotations: tuple[str, ...]
 
@@ -311,6 +313,7 @@ def _statement(said: Released) -> StatementPart:
     return StatementPart(
         statement_id=said.statement_id,
         kind=said.kind,
+        section=said.section,
         text=said.text,
         annotations=said.annotations,
     )

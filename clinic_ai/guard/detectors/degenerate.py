@@ -22,7 +22,7 @@ _COMMON = frozenset(
     )
     for word in line.split()
 )
-_SPOKEN = frozenset({"answer", "remark"})
+_SPOKEN = frozenset({"answer", "remark", "report"})
 _LONGEST_PHRASE = 12
 _LONG_WINDOWS = 5
 _ANCHOR = 4
