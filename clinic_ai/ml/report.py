@@ -105,9 +105,9 @@ def _write_dicom(task: RenderTask, outlined: list[Drawn], made: _Made) -> None:
     study, lost = subject(task)
     made.omissions.extend(lost)
     evidence = dict(_evidence(task, study, made))
-    list(_segmentations(task, outlined, study, made))
+    written = list(_segmentations(task, outlined, study, made))
     try:
-        write_sr(task, study, evidence, made.directory)
+        write_sr(task, study, evidence, made.directory, written)
     except InputError as error:
         made.omissions.append(f"No structured report was made: {error.message}")
     except (ValueError, TypeError, AttributeError, LookupError) as error:

@@ -48,8 +48,8 @@ class Written:
     evidence: Dataset
     numbers: Mapping[tuple[str, str], int]
     """Numbers of its segments, by plugin and name of the finding."""
-    sources: tuple[str, ...]
-    """SHA-256 of the images it lies on, in order."""
+    source_series_uid: str
+    """Series of the images it lies on."""
 
 
 def portions(drawn: Drawn) -> list[Drawn]:
@@ -105,7 +105,7 @@ def write_seg(task: RenderTask, drawn: Drawn, number: int, study: Dataset, direc
             for at, (segment, _) in enumerate(drawn.segments, start=1)
             if segment.role == "finding"
         },
-        sources=tuple(dict.fromkeys(ref.sha256 for ref in drawn.segmentation.slices)),
+        source_series_uid=sources[0].SeriesInstanceUID,
     )
 
 

@@ -12,12 +12,14 @@ from clinic_ai.domain import (
     Finding,
     GuardAction,
     GuardVerdict,
+    Mask,
     ModelRef,
     Presence,
     ReportSection,
     ValidationFigures,
 )
 from clinic_ai.domain.reviews import SignOff
+from clinic_ai.results.anatomy import place_code
 
 PRELIMINARY = "Preliminary – not signed"
 MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
@@ -42,6 +44,7 @@ _ACTIONS = {
     GuardAction.HOLD: "held back for review",
     GuardAction.BLOCK: "blocked",
 }
+_SIDES = {"left": "left", "right": "right", "bilateral": "both sides", "": ""}
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -102,6 +105,29 @@ def correction(finding: Finding, sign: SignOff | None) -> str:
     """Return what the signer says in place of a finding's presence, empty if it stands or nobody signed."""
     presence = None if sign is None else sign.correction_of(finding)
     return "" if presence is None else f"corrected by the signer: {presence.value}"
+
+
+def measures(mask: Mask) -> str:
+    """Return what was measured on a mask, and where: sizes, pieces and a place of the table of anatomy."""
+    place = place_code(mask.level)
+    parts = [
+        "" if mask.size_mm is None else f"longest diameter {_whole_mm(mask.size_mm)} mm",
+        "" if mask.volume_mm3 is None else f"volume {_volume(mask.volume_mm3)}",
+        place.label.lower() if place is not None else _SIDES[mask.side],
+        f"{mask.count} pieces" if mask.count > 1 else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _whole_mm(millimetres: float) -> str:
+    return f"{millimetres:.1f}" if millimetres < 10 else f"{millimetres:.0f}"
+
+
+def _volume(cubic_mm: float) -> str:
+    """Return a volume with two or three digits that say something: in ml, small ones in mm³."""
+    if cubic_mm < 1000:
+        return f"{cubic_mm:.0f} mm³"
+    return f"{cubic_mm / 1000:.1f} ml" if cubic_mm < 100_000 else f"{cubic_mm / 1000:.0f} ml"
 
 
 def auroc(figures: ValidationFigures | None) -> str:

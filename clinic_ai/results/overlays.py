@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from clinic_ai.domain import Audience, Finding, GuardVerdict, Presence, Segment, Segmentation
+from clinic_ai.domain import Audience, Finding, GuardVerdict, Mask, Presence, Segment, Segmentation
 from clinic_ai.domain.reviews import SignOff
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import parted
+from clinic_ai.tasks import Outlines
 
 
 def overlay_title(findings: Sequence[Finding], verdict: GuardVerdict, instance_sha256: str) -> str | None:
@@ -64,3 +65,11 @@ def shown_segments(
     return tuple(
         segment for segment in segmentation.segments if (segment.name in shown if segment.role == "finding" else spoken)
     )
+
+
+def shown_masks(
+    outlines: Outlines, findings: Sequence[Finding], verdict: GuardVerdict, sign_off: SignOff | None
+) -> tuple[Mask, ...]:
+    """Return the masks of findings whose measures may be told; those that show nothing have none."""
+    shown = shown_conditions(findings, verdict, sign_off, outlines.findings)
+    return tuple(mask for mask in outlines.masks if mask.role == "finding" and mask.count and mask.name in shown)
