@@ -20,6 +20,7 @@ import typst
 
 from clinic_ai.errors import ClinicError
 from clinic_ai.ml import report_text as words
+from clinic_ai.ml.key_slices import KeySlice
 from clinic_ai.ml.pictures import Picture
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import parted
@@ -46,12 +47,21 @@ class Panel:
     sentence: str = ""
 
 
-def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path) -> None:
-    """Write ``report.pdf``; the pictures of ``panels`` lie in ``directory``, ``more`` images are not shown.
+@dataclass(frozen=True)
+class Pictures:
+    """All that the report shows: images, how many ``more`` there are, and slices with the outlines of findings."""
+
+    panels: tuple[Panel, ...] = ()
+    more: int = 0
+    key_slices: tuple[KeySlice, ...] = ()
+
+
+def write_pdf(task: RenderTask, pictures: Pictures, directory: Path) -> None:
+    """Write ``report.pdf``; the files of ``pictures`` lie in ``directory``.
 
     Raise ClinicError if typst cannot set the page even with plain characters.
     """
-    page = _mapped(_page(task, panels, more), _breakable)
+    page = _mapped(_page(task, pictures), _breakable)
     moment = task.created_at if task.sign_off is None else task.sign_off.at
     missing = _characters_without_glyph(json.dumps(page, ensure_ascii=False), directory)
     if missing:
@@ -70,7 +80,7 @@ def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path)
 # ---------------------------------------------------------------- what stands on the page
 
 
-def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
+def _page(task: RenderTask, pictures: Pictures) -> dict[str, Any]:
     verdict = task.verdict
     answered = {origin.statement_id for origin in task.answers}
     answers = list(_answers(task))
@@ -84,9 +94,11 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
         "language": task.language if re.fullmatch(r"[a-z]{2,3}", task.language) else "en",
         "patient": _patient(task),
         "exam": _exam(task),
-        "panels": [asdict(panel) for panel in panels],
-        "more": more,
-        "heatmap_note": words.HEATMAP_NOTE if any(panel.overlay for panel in panels) else "",
+        "panels": [asdict(panel) for panel in pictures.panels],
+        "more": pictures.more,
+        "key_slices": [asdict(one) for one in pictures.key_slices],
+        "outline_note": words.OUTLINE_NOTE if pictures.key_slices else "",
+        "heatmap_note": words.HEATMAP_NOTE if any(panel.overlay for panel in pictures.panels) else "",
         "numbers": words.shows_numbers(verdict),
         "findings": list(_findings(task)),
         "no_findings": words.no_findings_line(task.findings, verdict),

@@ -32,6 +32,9 @@ SECTION_HEADINGS: dict[ReportSection, str] = {
 }
 NO_RULE_FIRED = "No rule of the policy objected to any statement."
 HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. It does not outline a lesion."
+OUTLINE_NOTE = (
+    "Outlines are masks as a model drew them, on the slice with most of each; sizes are those of the whole mask."
+)
 NO_PICTURE = "The pixels of this image could not be decoded, so it is not shown here. The original is stored."
 GLYPHS_REPLACED = "Characters that the report's fonts lack are shown as □; the stored study has them in full."
 
