@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Literal
 
@@ -70,6 +71,27 @@ class Released(Word):
     sources: tuple[str, ...] = ()
     """What it was made of, if it is no draft: ids such as ``template:en/patient/finding``."""
     policy_hash: Sha256
+
+
+SECTION_HEADINGS: dict[ReportSection, str] = {
+    "findings": "Findings",
+    "impression": "Impression",
+    "recommendations": "Recommendations",
+}
+"""What stands above the sections of a written report."""
+BESIDE_REPORT = "Beside the report"
+"""What stands above the statements that follow a written report."""
+
+
+def headed(said: Iterable[Released]) -> Iterator[tuple[str, Released]]:
+    """Yield what was released with what stands above each: the name of a section where one begins, or nothing."""
+    before: ReportSection | None = None
+    for one in said:
+        if one.section == before:
+            yield "", one
+        else:
+            yield BESIDE_REPORT if one.section is None else SECTION_HEADINGS[one.section], one
+        before = one.section
 
 
 class GuardVerdict(Word):

@@ -18,6 +18,7 @@ from typing import Any
 
 import typst
 
+from clinic_ai.domain import SECTION_HEADINGS
 from clinic_ai.errors import ClinicError
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.key_slices import KeySlice
@@ -165,7 +166,7 @@ def _report(task: RenderTask) -> Iterator[dict[str, Any]]:
     """Yield the sections of the written report with their sentences."""
     for section, said in parted(task.findings, task.verdict).report:
         yield {
-            "heading": words.SECTION_HEADINGS[section],
+            "heading": SECTION_HEADINGS[section],
             "sentences": [
                 {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)} for r in said
             ],

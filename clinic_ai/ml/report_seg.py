@@ -60,11 +60,22 @@ def portions(drawn: Drawn) -> list[Drawn]:
     return [Drawn(drawn.segmentation, drawn.segments[at : at + most], drawn.plugin) for at in parts]
 
 
+def _shown_slices(drawn: Drawn) -> Drawn:
+    """Return the same without slices that show nothing: they need be neither held in memory nor referred to."""
+    used = np.zeros(len(drawn.segmentation.slices), dtype=bool)
+    for _, packed in drawn.segments:
+        used |= packed.any(axis=(1, 2))
+    places = np.flatnonzero(used)
+    kept = drawn.segmentation.model_copy(update={"slices": tuple(drawn.segmentation.slices[at] for at in places)})
+    return Drawn(kept, tuple((segment, packed[places]) for segment, packed in drawn.segments), drawn.plugin)
+
+
 def write_seg(task: RenderTask, drawn: Drawn, number: int, study: Dataset, directory: Path, name: str) -> Written:
     """Write the ``number``-th segmentation object of the task into the patient and study of ``study``.
 
     Raise InputError if the images it lies on cannot be referred to.
     """
+    drawn = _shown_slices(drawn)
     sources = _sources(task, drawn.segmentation, study)
     sign = task.sign_off
     revision = 0 if sign is None else sign.revision

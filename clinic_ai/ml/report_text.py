@@ -15,7 +15,6 @@ from clinic_ai.domain import (
     Mask,
     ModelRef,
     Presence,
-    ReportSection,
     ValidationFigures,
 )
 from clinic_ai.domain.reviews import SignOff
@@ -25,11 +24,6 @@ PRELIMINARY = "Preliminary – not signed"
 MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
 REVIEWED = "Drafted by software, reviewed and signed by the clinician named here."
 NOTHING_RELEASED = "The guard released no statement for this report."
-SECTION_HEADINGS: dict[ReportSection, str] = {
-    "findings": "Findings",
-    "impression": "Impression",
-    "recommendations": "Recommendations",
-}
 NO_RULE_FIRED = "No rule of the policy objected to any statement."
 HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. It does not outline a lesion."
 OUTLINE_NOTE = (
