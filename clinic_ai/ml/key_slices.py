@@ -1,7 +1,6 @@
 """Pictures of what masks show: the slice with most of each finding, outlined, and all of them in a coronal projection.
 
-Only what ``read_outlines`` let through is drawn. Colours are of Okabe and Ito (2008), told apart with any kind of
-colour vision; a letter stands beside each, for prints in grey.
+Only what ``read_outlines`` let through is drawn. A letter stands beside each colour, for prints in grey.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from clinic_ai.domain import Cosines, Mask, SliceRef
 from clinic_ai.errors import InputError
 from clinic_ai.ml import dicom_pixels as dicom
 from clinic_ai.ml import report_text as words
+from clinic_ai.ml.contours import COLOURS, grown, stretched
 from clinic_ai.ml.greys import Float, average_blocks, check_frame_size
 from clinic_ai.ml.outlines import Drawn
 from clinic_ai.ml.pictures import Picture
@@ -34,7 +34,6 @@ MAX_PROJECTED = 160
 """Slices that a projection is made of; of a longer stack they are taken at even distances."""
 WIDTH = 720
 """Width of a key slice in pixels: about 300 dpi at the size it has in the report."""
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
 LUNG = dicom.Window(-600, 1500)
 SOFT_TISSUE = dicom.Window(40, 400)
 BONE = dicom.Window(400, 1800)
@@ -147,7 +146,7 @@ def _key_slice(task: RenderTask, files: _Files, one: _Found, directory: Path) ->
     aspect = spacing[0] / spacing[1] if spacing else 1.0
     size = (max(1, round(WIDTH * grey.shape[0] * aspect / grey.shape[1])), WIDTH)
     name = f"key-slice-{one.letter.lower()}.png"
-    drawn = _outlined(_enlarged(grey, size), [(_stretched(mask, size), one.colour)])
+    drawn = _outlined(_enlarged(grey, size), [(stretched(mask, size), one.colour)])
     _write_edges(drawn, _orientation(image, ref.frame))
     picture = _save(drawn, directory, name)
     window = ("lung window" if lung else "soft-tissue window") if is_ct else ""
@@ -258,7 +257,7 @@ def _projection(task: RenderTask, files: _Files, found: Sequence[_Found], direct
     for one in found:
         if one.drawn.segmentation.slices == refs:
             flat = np.array([one.bits(place).any(axis=0) for place in range(len(refs))])
-            marks.append((_stretched(flat[order], size), one.colour, one.letter))
+            marks.append((stretched(flat[order], size), one.colour, one.letter))
     shown = _outlined(_enlarged(grey, size), [(mask, colour) for mask, colour, _ in marks])
     _write_letters(shown, marks)
     _write_edges(shown, (1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
@@ -313,35 +312,14 @@ def _enlarged(grey: Float, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return eight_bits
 
 
-def _stretched(mask: Bits, size: tuple[int, int]) -> Bits:
-    """Return a mask stretched with smooth edges; whatever is there stays visible."""
-    soft = np.asarray(
-        Image.fromarray(mask.astype(np.uint8) * 255).resize(size[::-1], Image.Resampling.BICUBIC), dtype=np.uint8
-    )
-    inside: Bits = soft > 127
-    return inside if inside.any() else soft > 0
-
-
 def _outlined(grey: npt.NDArray[np.uint8], masks: Sequence[tuple[Bits, tuple[int, int, int]]]) -> Image.Image:
     """Return the picture with the outline of each mask, lines as wide as can be seen in print."""
     rgb = np.repeat(grey[..., np.newaxis], 3, axis=-1)
     width = max(2, WIDTH // 240)
     for mask, colour in masks:
-        rgb[_grown(mask, width + 1) & ~_grown(mask, 1)] = 0  # a dark rim keeps the line visible over bone
-        rgb[_grown(mask, width) & ~mask] = colour
+        rgb[grown(mask, width + 1) & ~grown(mask, 1)] = 0  # a dark rim keeps the line visible over bone
+        rgb[grown(mask, width) & ~mask] = colour
     return Image.fromarray(rgb)
-
-
-def _grown(mask: Bits, pixels: int) -> Bits:
-    """Return a mask with so many pixels more on all sides."""
-    padded = np.pad(mask, pixels)
-    result = np.zeros_like(mask)
-    rows, columns = mask.shape
-    for down in range(2 * pixels + 1):
-        reach = int((pixels**2 - (down - pixels) ** 2) ** 0.5)
-        for across in range(pixels - reach, pixels + reach + 1):
-            result |= padded[down : down + rows, across : across + columns]
-    return result
 
 
 def _write_letters(picture: Image.Image, marks: Sequence[tuple[Bits, tuple[int, int, int], str]]) -> None:
