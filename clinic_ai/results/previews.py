@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.domain import Analysis, Artefact, ArtefactState, Audience, SliceRef, StoredFile
-from clinic_ai.domain.reviews import SignOff
 from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildRefused, ChildTimedOut, Conflict, NotFound
 from clinic_ai.ingest.geometry import StackGeometry, measure
 from clinic_ai.ingest.geometry_words import line_of
@@ -251,7 +249,7 @@ class Previews:
                 for job_id, analysis in analysed
                 for file in jobs.files_of(connection, job_id)
             }
-            sign = _sign_off(connection, told) if told is not None else None
+            sign = reviews.sign_off_of(connection, told) if told is not None else None
         if mapped:
             return self._heat_map(place, analyses, made, told)
         if told is None:
@@ -276,21 +274,6 @@ class Previews:
             return _Laid(note="The heat map is of the first frame.")
         shown, stored = found
         return _Laid(str(self._objects.path(stored.sha256)), title, shown.extent)
-
-
-def _sign_off(connection: Connection, artefact: Artefact) -> SignOff | None:
-    """Return who signed an artefact and what was corrected; None for the software's own."""
-    review = reviews.review_of_job(connection, artefact.job_id) if artefact.revision else None
-    if review is None:
-        return None
-    return SignOff(
-        review_id=review.review_id,
-        name=review.reviewer,
-        at=review.decided_at,
-        revision=artefact.revision,
-        amended=bool(review.document.diff),
-        corrections=review.document.corrections,
-    )
 
 
 def readable(made: Sequence[Artefact]) -> Artefact | None:

@@ -13,7 +13,7 @@ from clinic_ai.domain import ReportSentence
 from clinic_ai.domain.reviews import ReviewDecision
 from clinic_ai.errors import Conflict, InputError, NotFound
 from clinic_ai.results.reviewing import Order
-from clinic_ai.store import reviews
+from clinic_ai.store import artefacts, reviews
 
 MINE = "The lungs are clear."
 
@@ -179,5 +179,11 @@ def test_outlines_come_from_the_store_and_follow_their_finding(desk: Desk) -> No
     assert "A Pneumonia Image 1" in report.pdf
     assert any("does not say where it lies" in omission for omission in report.result["omissions"])
 
+    with desk.database.read() as c:
+        assert reviews.sign_off_of(c, artefacts.get_artefact(c, artefact)) is None
     signed = desk.sign(desk.order(artefact, corrections={"pneumonia": "absent"}))
+    with desk.database.read() as c:
+        sign = reviews.sign_off_of(c, artefacts.get_artefact(c, desk.newest()))
+    assert sign is not None
+    assert [(one.condition, one.presence.value) for one in sign.corrections] == [("pneumonia", "absent")]
     assert not [file["name"] for file in signed.result["files"] if "key-slice" in file["name"]]
