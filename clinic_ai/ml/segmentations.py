@@ -62,7 +62,7 @@ def read_masks(path: Path, segmentation: Segmentation, wanted: Collection[int]) 
         -(-segmentation.columns // 8),
     )
     each = shape[1] * shape[2] * shape[3]
-    if each * max(1, len(wanted)) > MAX_PACKED_BYTES:
+    if packed_bytes(segmentation, len(wanted)) > MAX_PACKED_BYTES:
         raise InputError("masks_too_large", "The masks are larger than can be worked on.")
     found: dict[int, Packed] = {}
     try:
@@ -79,6 +79,11 @@ def read_masks(path: Path, segmentation: Segmentation, wanted: Collection[int]) 
     except _DAMAGED as error:
         raise InputError("masks_unreadable", "The file of masks is damaged or is no file of masks.") from error
     return found
+
+
+def packed_bytes(segmentation: Segmentation, segments: int) -> int:
+    """Return how many bytes so many of its segments take; one is in hand even where none is wanted."""
+    return max(1, segments) * len(segmentation.slices) * segmentation.rows * -(-segmentation.columns // 8)
 
 
 def unpacked(packed: Packed, columns: int) -> Bits:

@@ -28,7 +28,7 @@ from outlined import (
 from pydicom.dataset import Dataset
 from rendering import assert_valid_dicom, names, read_strictly, verdict
 
-from clinic_ai.domain import Presence
+from clinic_ai.domain import Mask, Presence
 from clinic_ai.domain.reviews import Correction, SignOff
 from clinic_ai.ml.segmentations import write_masks
 from clinic_ai.tasks import RenderImage, RenderResult, StoredSegmentation
@@ -54,7 +54,7 @@ def stored(tmp_path: Path, images: tuple[RenderImage, ...]) -> StoredSegmentatio
 def rendered(render: Render, images: tuple[RenderImage, ...], stored: StoredSegmentation, **changes: object):
     findings = (found(images[3], "lung_nodule"), found(images[1], "pleural_effusion"))
     values = {"verdict": all_released(findings), "models": (CT_MODEL,), "outlines": outlines(2, stored)}
-    return render(*images, findings=findings, **(values | changes))
+    return render(*images, **({"findings": findings} | values | changes))
 
 
 def by_label(directory: Path, name: str = "segmentation.seg.dcm") -> dict[str, np.ndarray]:
@@ -175,6 +175,16 @@ def test_only_released_findings_are_outlined(
 ) -> None:
     rendered(render, images, stored, verdict=verdict(("f_2", "An effusion.")))
     assert list(by_label(directory)) == ["Pleural effusion", "Right lung"]
+
+
+def test_a_mask_of_what_is_called_absent_is_told_of(
+    render: Render, directory: Path, images: tuple[RenderImage, ...], stored: StoredSegmentation
+) -> None:
+    findings = (found(images[3], "lung_nodule", Presence.ABSENT), found(images[1], "pleural_effusion"))
+    masks = (Mask(name="lung_nodule"), Mask(name="pleural_effusion"))
+    result = rendered(render, images, stored, findings=findings, outlines=outlines(2, stored, masks))
+    assert list(by_label(directory)) == ["Pleural effusion", "Right lung"]
+    assert result.omissions == ("The mask of lung nodule is not delivered: the finding is called absent.",)
 
 
 def test_anatomy_alone_is_not_delivered(
