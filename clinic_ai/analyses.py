@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -320,7 +321,6 @@ def check_analysis(
     validated = [(code, figures) for model in models for code, figures in model.manifest.validation.items()]
     images = {image.sha256: image for image in task.images}
     conditions = {condition.code for condition in manifest.conditions}
-    names = [file.name for file in analysis.files]
     declared = {*manifest.questions, *(question for c in task.categories for question in c.questions)}
     slots = {"", *(ref.slot for ref in task.models)}
 
@@ -347,12 +347,58 @@ def check_analysis(
         wrong = "an answer is by a model that the job does not pin"
     elif claims := [claim for claim in map(wrong_claim, analysis.answers) if claim]:
         wrong = f"of an answer, {claims[0]}"
-    elif len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
-        wrong = "its list of files is not usable"
-    elif any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):
-        wrong = "a finding names a heat map that is not among its files"
+    else:
+        others = chain(_wrong_files(analysis), _wrong_outlines(analysis, task), _wrong_report(analysis, conditions))
+        wrong = next(others, "")
     if wrong:
         raise ChildMisbehaved(f"The {manifest.name} engine gave an answer that cannot be right: {wrong}.")
+
+
+def _wrong_files(analysis: Analysis) -> Iterator[str]:
+    names = [file.name for file in analysis.files]
+    if len(set(names)) != len(names) or len(names) > MAX_PRODUCED_FILES:
+        yield "its list of files is not usable"
+    if any(finding.heatmap is not None and finding.heatmap not in names for finding in analysis.findings):
+        yield "a finding names a heat map that is not among its files"
+
+
+def _wrong_outlines(analysis: Analysis, task: AnalysisTask) -> Iterator[str]:
+    """Yield what cannot be right of the segmentations: they name files, images and segments that others rely on."""
+    frames = {image.sha256: max(1, image.header.frames) for image in task.images}
+    masks = {file.name for file in analysis.files if file.role == "mask"}
+    slots = {"", *(ref.slot for ref in task.models)}
+    declared = {finding.condition for finding in analysis.findings}
+    used = [segmentation.file for segmentation in analysis.segmentations]
+    if len(set(used)) != len(used):
+        yield "two segmentations name one file"
+    for segmentation in analysis.segmentations:
+        places = [(ref.sha256, ref.frame) for ref in segmentation.slices]
+        named = [(segment.role, segment.name) for segment in segmentation.segments]
+        if segmentation.file not in masks:
+            yield "a segmentation names a file of masks that is not among its files"
+        if any(frame >= frames.get(sha256, 0) for sha256, frame in places):
+            yield "a segmentation lies on an image or frame that is not in the study"
+        if len(set(places)) != len(places):
+            yield "a segmentation lies twice on one slice"
+        if [segment.number for segment in segmentation.segments] != list(range(1, len(named) + 1)):
+            yield "the segments of a segmentation are not numbered one after the other"
+        if len(set(named)) != len(named):
+            yield "a segmentation has a segment twice"
+        if any(role == "finding" and name not in declared for role, name in named):
+            yield "a segmentation shows a condition that no finding speaks of"
+        if any(segment.model not in slots for segment in segmentation.segments):
+            yield "a segment is by a model that the job does not pin"
+
+
+def _wrong_report(analysis: Analysis, conditions: Collection[str]) -> Iterator[str]:
+    """Yield what cannot be right of the written report: what its sentences rest on has to be there."""
+    for sentence in analysis.report:
+        if any(not 0 <= place < len(analysis.findings) for place in sentence.findings):
+            yield "a sentence of its report rests on a finding that is not there"
+        if any(not 0 <= place < len(analysis.masks) for place in sentence.masks):
+            yield "a sentence of its report rests on a mask that is not there"
+        if not set(sentence.conditions) <= set(conditions):
+            yield "a sentence of its report is about a condition the plugin does not declare"
 
 
 def misattributed(

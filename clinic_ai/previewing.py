@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from clinic_ai.domain import Probability, Word
+from clinic_ai.domain import Probability, Segmentation, Word
 
 MAX_COLUMNS, MAX_ROWS = 200, 120
 """Largest picture in pixels: a terminal of 200 columns and 60 lines, with two pixels in each cell."""
@@ -37,6 +37,15 @@ CT_WINDOWS: Mapping[str, Window] = {
 """Windows in Hounsfield units by the tissue that they show well, as viewers usually have them."""
 
 
+class PreviewOutline(Word):
+    """Masks to outline: those of these segments, by number, on the slice at ``place``, from 0, of a segmentation."""
+
+    path: str
+    segmentation: Segmentation
+    place: int = Field(ge=0)
+    numbers: tuple[int, ...]
+
+
 class PreviewTask(Word):
     """Make a picture of one frame, from 0, of a stored object: just ``columns`` × ``rows`` square pixels.
 
@@ -52,6 +61,7 @@ class PreviewTask(Word):
     own_range: bool = False
     heatmap_path: str | None = None
     extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
+    outlines: tuple[PreviewOutline, ...] = ()
 
 
 class PreviewResult(Word):

@@ -24,6 +24,7 @@ from clinic_ai.domain import (
     ModelRef,
     PatientIdentity,
     Probability,
+    Segmentation,
     Sha256,
     Statement,
     StudyFacts,
@@ -411,6 +412,22 @@ class RenderImage(Word):
     extent: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
 
 
+class StoredSegmentation(Word):
+    """A segmentation of an analysis and the stored file with its masks."""
+
+    path: str
+    segmentation: Segmentation
+
+
+class Outlines(Word):
+    """What one analysis measured and outlined; ``findings`` are the places of its own among those of the task."""
+
+    plugin: Key
+    findings: tuple[int, ...]
+    masks: tuple[Mask, ...] = ()
+    segmentations: tuple[StoredSegmentation, ...] = ()
+
+
 class AnswerOrigin(Word):
     """What an answer is about and who gave it; its words stand in the verdict, under ``statement_id``."""
 
@@ -452,6 +469,7 @@ class RenderTask(Word):
     output_directory: str
     software: str
     answers: tuple[AnswerOrigin, ...] = ()
+    outlines: tuple[Outlines, ...] = ()
     sign_off: SignOff | None = None
     """Who signed what is rendered; None for the software's own, which is preliminary."""
     decode: bool = True

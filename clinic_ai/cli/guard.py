@@ -33,6 +33,7 @@ class Kind(StrEnum):
     REMARK = "remark"
     REFUSAL = "refusal"
     NOTICE = "notice"
+    REPORT = "report"
 
 
 @guard.command(

@@ -66,9 +66,12 @@ def read_text(path: Path) -> str:
 def print_review(view: ReviewView) -> None:
     """Print a result as a person signs it: whom it is about, what it says, what the guard and others said of it."""
     from clinic_ai.cli.output import moment, say
+    from clinic_ai.domain import headed
 
     _print_subject(view)
-    for one in view.statements:
+    for heading, one in headed(view.statements):
+        if heading:
+            say(f"{heading}:")
         say(f"[{one.statement_id}] {one.text}")
         for note in one.annotations:
             say(f"    note: {note}")

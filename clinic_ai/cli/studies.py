@@ -304,6 +304,7 @@ def _print_version(version: VersionView) -> None:
 
 def _print_artefact(artefact: ArtefactRow, *, content: bool) -> None:
     from clinic_ai.cli.output import fields, say
+    from clinic_ai.domain import headed
 
     policy = f"{artefact.policy_name} ({artefact.policy_hash[:12]})"
     fields(((f"for {artefact.audience}", f"{artefact.state}; the guard said {artefact.action}, policy {policy}"),))
@@ -312,7 +313,9 @@ def _print_artefact(artefact: ArtefactRow, *, content: bool) -> None:
     fields((f"  {d.target}", f"{d.state} {d.place} {d.error}".strip()) for d in artefact.deliveries)
     for mark in artefact.marks:
         say(f"  {mark}")
-    for released in artefact.released or ():
+    for heading, released in headed(artefact.released or ()):
+        if heading:
+            say(f"  {heading}:")
         notes = f" ({'; '.join(released.annotations)})" if released.annotations else ""
         say(f"  {released.text}{notes}")
     if artefact.released is None and not content:

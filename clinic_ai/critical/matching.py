@@ -55,7 +55,8 @@ class _Reading(NamedTuple):
 
 def hits(entries: Iterable[CriticalSettings], analysis: Analysis) -> list[Hit]:
     """Return the entries that a result meets, each thing once, by its most urgent entry."""
-    texts = [_read(text) for text in (*(answer.text for answer in analysis.answers), *analysis.remarks)]
+    said = (*(sentence.text for sentence in analysis.report), *(answer.text for answer in analysis.answers))
+    texts = [_read(text) for text in (*said, *analysis.remarks)]
     found: dict[str, Hit] = {}
     for entry in entries:
         if not (_condition_met(entry, analysis) if entry.condition else _term_met(entry, analysis, texts)):

@@ -15,6 +15,7 @@ from clinic_ai.domain.analyses import (
     Presence,
     ProducedFile,
     Refusal,
+    ReportSection,
     ReportSentence,
     Segment,
     Segmentation,
@@ -47,7 +48,16 @@ from clinic_ai.domain.questions import (
     categories_named,
     plain_name,
 )
-from clinic_ai.domain.release import Decision, GuardAction, GuardVerdict, Released, Statement, StatementKind
+from clinic_ai.domain.release import (
+    SECTION_HEADINGS,
+    Decision,
+    GuardAction,
+    GuardVerdict,
+    Released,
+    Statement,
+    StatementKind,
+    headed,
+)
 from clinic_ai.domain.studies import CloseCode, QueueSort, Study, StudyFacts, StudyState, Urgency, WaitReason
 from clinic_ai.domain.words import Audience, FileName, Key, Probability, Sha256, Word, Words, new_id
 from clinic_ai.domain.work import (
@@ -65,6 +75,7 @@ from clinic_ai.domain.work import (
 
 __all__ = [
     "FOLDER_ALONE",
+    "SECTION_HEADINGS",
     "AdapterRef",
     "Alert",
     "Analysis",
@@ -119,6 +130,7 @@ __all__ = [
     "QueueSort",
     "Refusal",
     "Released",
+    "ReportSection",
     "ReportSentence",
     "RunState",
     "Segment",
@@ -140,6 +152,7 @@ __all__ = [
     "Word",
     "Words",
     "categories_named",
+    "headed",
     "new_id",
     "plain_name",
 ]

@@ -162,6 +162,10 @@ class Segmentation(Word):
     segments: tuple[Segment, ...] = Field(min_length=1)
 
 
+ReportSection = Literal["findings", "impression", "recommendations"]
+"""Sections of a written report, in the order in which they are read."""
+
+
 class ReportSentence(Word):
     """One sentence of a written report, and what it rests on: findings, masks, or that nothing was found.
 
@@ -169,7 +173,7 @@ class ReportSentence(Word):
     about the examination itself, or a recommendation that follows from ``conditions``.
     """
 
-    section: Literal["findings", "impression", "recommendations"]
+    section: ReportSection
     text: Words
     conditions: tuple[Key, ...] = ()
     findings: tuple[int, ...] = ()

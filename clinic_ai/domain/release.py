@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Literal
 
-from clinic_ai.domain.analyses import Finding
+from clinic_ai.domain.analyses import Finding, ReportSection
 from clinic_ai.domain.words import Audience, Key, Sha256, Word, Words
 
-StatementKind = Literal["finding", "answer", "remark", "refusal", "notice"]
-"""What a statement is: it words a finding, answers a question, remarks on or refuses an image, or tells of a state."""
+StatementKind = Literal["finding", "answer", "remark", "refusal", "notice", "report"]
+"""What a statement is: it words a finding, answers a question, remarks on or refuses an image, tells of a state, or is
+a sentence of a written report."""
 
 
 class Statement(Word):
@@ -20,6 +22,8 @@ class Statement(Word):
     text: Words
     finding: Finding | None = None
     """The finding a sentence of kind ``finding`` words."""
+    section: ReportSection | None = None
+    """Where in a written report it stands, if it belongs to one."""
 
 
 class GuardAction(StrEnum):
@@ -60,11 +64,34 @@ class Released(Word):
     audience: Audience
     kind: StatementKind = "notice"
     """That of the statement it was made of; ids do not tell."""
+    section: ReportSection | None = None
+    """Where in a written report it stands, for clinicians; that of the statement as well."""
     text: str
     annotations: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     """What it was made of, if it is no draft: ids such as ``template:en/patient/finding``."""
     policy_hash: Sha256
+
+
+SECTION_HEADINGS: dict[ReportSection, str] = {
+    "findings": "Findings",
+    "impression": "Impression",
+    "recommendations": "Recommendations",
+}
+"""What stands above the sections of a written report."""
+BESIDE_REPORT = "Beside the report"
+"""What stands above the statements that follow a written report."""
+
+
+def headed(said: Iterable[Released]) -> Iterator[tuple[str, Released]]:
+    """Yield what was released with what stands above each: the name of a section where one begins, or nothing."""
+    before: ReportSection | None = None
+    for one in said:
+        if one.section == before:
+            yield "", one
+        else:
+            yield BESIDE_REPORT if one.section is None else SECTION_HEADINGS[one.section], one
+        before = one.section
 
 
 class GuardVerdict(Word):

@@ -208,6 +208,7 @@ def _release(policy: Policy, view: View, fired: list[_Fired], rendered: Rendered
         statement_id=_id(view),
         audience=view.audience,
         kind="notice" if view.statement is None else view.statement.kind,
+        section=view.statement.section if view.statement and view.audience is Audience.CLINICIAN else None,
         text=rendered.text,
         annotations=tuple(dict.fromkeys(notes)),
         sources=rendered.sources,

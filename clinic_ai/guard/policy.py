@@ -54,7 +54,8 @@ class RuleEntry(Entry):
     scope: Literal["statement", "artefact"] = "statement"
     """Whether it looks at each statement, or once at the whole; a rule for the whole adds a mark or holds."""
     kinds: tuple[StatementKind, ...] = ()
-    """Kinds of statements it looks at; none named means all."""
+    """Kinds of statements it looks at; none named means all. Who names ``remark`` names ``report`` as well: sentences
+    of a written report came later, and no rule may miss them because its pack is older."""
     when: dict[str, Any]
     """A detector with its parameters, or ``all``, ``any``, ``not`` of such."""
     action: GuardAction
@@ -151,7 +152,8 @@ class Rule:
         kinds = self.entry.kinds
         if (self.entry.scope == "artefact") != (view.statement is None) or view.audience not in self.entry.audiences:
             return False
-        return not kinds or (view.statement is not None and view.statement.kind in kinds)
+        kind = None if view.statement is None else view.statement.kind
+        return not kinds or kind in kinds or (kind == "report" and "remark" in kinds)
 
     def judge(self, view: View) -> Flag | None:
         """Return why the rule fires, or None."""

@@ -16,6 +16,8 @@ from clinic_ai.domain import Audience, Finding, StatementKind
 from clinic_ai.guard.wording import missing_words, percent, probability_word
 
 KINDS: tuple[str, ...] = get_args(StatementKind)
+STAND_INS = {"report": "remark"}
+"""Kinds that came later, and the template that is taken where a file from before has none of theirs."""
 KNOWN_FINDING = "finding_known"
 """Stands in for ``finding`` where the glossary has a word for the condition; a file may leave it out."""
 _SLOT = re.compile(r"\{([^{}]*)\}")
@@ -71,7 +73,7 @@ class Templates(BaseModel):
         """
         template = self.of(audience).get(name)
         if template is None:
-            return None
+            return self.fill(audience, STAND_INS[name], finding, language) if name in STAND_INS else None
         if name == "finding" and (known := self.fill(audience, KNOWN_FINDING, finding, language)) is not None:
             return known
         values = self._values(audience, finding)
@@ -112,7 +114,7 @@ def template_problems(templates: Templates) -> list[str]:
         entries = templates.of(audience)
         # Clinicians read the statement itself; the others only ever read a template, so every kind needs one.
         if audience is not Audience.CLINICIAN:
-            problems += [f"[{audience.value}] lacks {kind}" for kind in KINDS if kind not in entries]
+            problems += [f"[{audience.value}] lacks {kind}" for kind in KINDS if kind not in {*entries, *STAND_INS}]
         for name, text in entries.items():
             slots = set(_SLOT.findall(text))
             unknown = slots - _ALLOWED[audience]

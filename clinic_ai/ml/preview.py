@@ -14,10 +14,12 @@ from pydicom.multival import MultiValue
 
 from clinic_ai.errors import InputError
 from clinic_ai.ml import dicom_pixels as dicom
+from clinic_ai.ml.contours import COLOURS, grown, stretched
 from clinic_ai.ml.greys import Float, average_blocks, check_frame_size, colourfulness, luminance, resize
 from clinic_ai.ml.images import load_colours, load_grey
 from clinic_ai.ml.pictures import blend, load_heatmap, place
-from clinic_ai.previewing import MAX_COLUMNS, MAX_LEVEL, PreviewResult, PreviewTask, Window
+from clinic_ai.ml.segmentations import Packed, read_masks, unpacked
+from clinic_ai.previewing import MAX_COLUMNS, MAX_LEVEL, PreviewOutline, PreviewResult, PreviewTask, Window
 
 COLOURFUL = 0.004
 """Mean distance between the colours, 0..1, from which a picture is shown in colour: a Doppler's bar is enough."""
@@ -51,6 +53,7 @@ class Previewer:
     def __init__(self) -> None:
         self._file: tuple[str, Dataset] | None = None
         self._frame: tuple[tuple[str, int, int, int], _Frame] | None = None
+        self._masks: tuple[tuple[str, tuple[int, ...]], dict[int, Packed]] | None = None
 
     def make(self, task: PreviewTask) -> PreviewResult:
         """Return the picture. Raise InputError if the file holds no image, or none that can be decoded."""
@@ -72,6 +75,11 @@ class Previewer:
                 overlaid = True
             except InputError as error:
                 remarks.append(f"The heat map is not shown: {error.message}")
+        for outline in task.outlines:
+            try:
+                overlaid |= self._draw(shown, outline)
+            except InputError as error:
+                remarks.append(f"The outlines are not shown: {error.message}")
         page = _on_black(np.rint(np.clip(shown, 0, 255)).astype(np.uint8), (task.rows, task.columns))
         return PreviewResult(
             pixels=base64.b64encode(page.tobytes()).decode(),
@@ -82,6 +90,21 @@ class Previewer:
             overlaid=overlaid,
             remarks=tuple(dict.fromkeys(remarks))[:8],
         )
+
+    def _draw(self, shown: Float, outline: PreviewOutline) -> bool:
+        """Draw outlines into a picture, (rows, columns, 3) in 0..255; return whether there is any. Raise InputError."""
+        key = (outline.path, outline.numbers)
+        if self._masks is None or self._masks[0] != key:
+            self._masks = None
+            self._masks = (key, read_masks(Path(outline.path), outline.segmentation, outline.numbers))
+        drawn = False
+        for number, packed in self._masks[1].items():
+            mask = unpacked(packed[outline.place], outline.segmentation.columns)
+            if mask.any():
+                inside = stretched(mask, shown.shape[:2])
+                shown[grown(inside, 1) & ~inside] = COLOURS[outline.numbers.index(number) % len(COLOURS)]
+                drawn = True
+        return drawn
 
     def _open(self, task: PreviewTask) -> _Frame:
         key = (task.path, task.frame, task.columns, task.rows)

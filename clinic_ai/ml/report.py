@@ -12,8 +12,11 @@ from clinic_ai.domain import FileKind
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import subject
+from clinic_ai.ml.key_slices import KeySlice, draw_key_slices
+from clinic_ai.ml.outlines import Drawn, read_outlines
 from clinic_ai.ml.pictures import draw_overlay, draw_scan, open_scan
-from clinic_ai.ml.report_pdf import Panel, write_pdf
+from clinic_ai.ml.report_pdf import Panel, Pictures, write_pdf
+from clinic_ai.ml.report_seg import Written, portions, write_seg
 from clinic_ai.ml.report_sr import evidence_of, write_sr
 from clinic_ai.ml.secondary_capture import write_capture
 from clinic_ai.results.overlays import overlay_title
@@ -21,6 +24,8 @@ from clinic_ai.tasks import RenderedFile, RenderImage, RenderResult, RenderTask
 
 MAX_WITH_OVERLAY = 2
 MAX_WITHOUT_OVERLAY = 4
+_MANY = 12
+"""Of more images than these some from all over are shown, not the first."""
 _PNG, _PDF, _DICOM = "image/png", "application/pdf", "application/dicom"
 
 
@@ -39,9 +44,14 @@ def render(task: RenderTask) -> RenderResult:
     made = _Made(Path(task.output_directory))
     shown = choose_images(task)
     numbers = task.image_numbers()
+    outlined = read_outlines(task, made.omissions)
+    key_slices = _key_slices(task, outlined, made)
+    if key_slices:
+        shown = [image for image in shown if heatmap_title(task, image) is not None]
     panels = [_panel(task, image, numbers[image.sha256], made) for image in shown]
-    _write_dicom(task, made)
-    write_pdf(task, panels, len(_showable(task)) - len(shown), made.directory)
+    _write_dicom(task, outlined, made)
+    more = 0 if key_slices else len(_showable(task)) - len(shown)
+    write_pdf(task, Pictures(tuple(panels), more, tuple(key_slices)), made.directory)
     made.add("report.pdf", _PDF)
     return RenderResult(files=tuple(made.files), omissions=tuple(dict.fromkeys(made.omissions)))
 
@@ -56,7 +66,10 @@ def choose_images(task: RenderTask) -> list[RenderImage]:
     if mapped:
         others = [image for image in images if image not in mapped]
         return (mapped + others)[:MAX_WITH_OVERLAY]
-    return images[:MAX_WITHOUT_OVERLAY]
+    if len(images) <= _MANY:
+        return images[:MAX_WITHOUT_OVERLAY]
+    # A stack: its first slices show the least.
+    return [images[(2 * part + 1) * len(images) // (2 * MAX_WITHOUT_OVERLAY)] for part in range(MAX_WITHOUT_OVERLAY)]
 
 
 def _showable(task: RenderTask) -> list[RenderImage]:
@@ -67,6 +80,13 @@ def _showable(task: RenderTask) -> list[RenderImage]:
 def heatmap_title(task: RenderTask, image: RenderImage) -> str | None:
     """Return what the heat map of ``image`` shows, in words, or None if it has none that may be shown."""
     return None if image.heatmap_path is None else overlay_title(task.findings, task.verdict, image.sha256)
+
+
+def _key_slices(task: RenderTask, outlined: list[Drawn], made: _Made) -> list[KeySlice]:
+    pictures = draw_key_slices(task, outlined, made.directory, made.omissions)
+    for one in pictures:
+        made.add(one.picture.name, _PNG)
+    return pictures
 
 
 def _panel(task: RenderTask, image: RenderImage, number: int, made: _Made) -> Panel:
@@ -98,12 +118,13 @@ def _panel(task: RenderTask, image: RenderImage, number: int, made: _Made) -> Pa
 # ---------------------------------------------------------------- DICOM objects
 
 
-def _write_dicom(task: RenderTask, made: _Made) -> None:
+def _write_dicom(task: RenderTask, outlined: list[Drawn], made: _Made) -> None:
     study, lost = subject(task)
     made.omissions.extend(lost)
     evidence = dict(_evidence(task, study, made))
+    written = list(_segmentations(task, outlined, study, made))
     try:
-        write_sr(task, study, evidence, made.directory)
+        write_sr(task, study, evidence, made.directory, written)
     except InputError as error:
         made.omissions.append(f"No structured report was made: {error.message}")
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -112,6 +133,27 @@ def _write_dicom(task: RenderTask, made: _Made) -> None:
         made.omissions.append(f"No structured report was made: it would not be valid DICOM ({type(error).__name__}).")
     else:
         made.add("report.sr.dcm", _DICOM)
+
+
+def _segmentations(task: RenderTask, outlined: list[Drawn], study: Dataset, made: _Made) -> Iterator[Written]:
+    """Write the segmentation objects and yield each."""
+    for number, drawn in enumerate((part for whole in outlined for part in portions(whole)), start=1):
+        name = "segmentation.seg.dcm" if number == 1 else f"segmentation-{number}.seg.dcm"
+        labels = ", ".join(segment.name for segment, _ in drawn.segments)
+        try:
+            written = write_seg(task, drawn, number, study, made.directory, name)
+        except InputError as error:
+            made.omissions.append(f"No segmentation object was made of {labels}: {error.message}")
+            continue
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            # As below: what libraries raise for values no rule here foresaw.
+            (made.directory / name).unlink(missing_ok=True)
+            made.omissions.append(
+                f"No segmentation object was made of {labels}: it would not be valid DICOM ({type(error).__name__})."
+            )
+            continue
+        made.add(name, _DICOM)
+        yield written
 
 
 def _evidence(task: RenderTask, study: Dataset, made: _Made) -> Iterator[tuple[str, Dataset]]:

@@ -18,8 +18,10 @@ from typing import Any
 
 import typst
 
+from clinic_ai.domain import SECTION_HEADINGS
 from clinic_ai.errors import ClinicError
 from clinic_ai.ml import report_text as words
+from clinic_ai.ml.key_slices import KeySlice
 from clinic_ai.ml.pictures import Picture
 from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import parted
@@ -46,12 +48,21 @@ class Panel:
     sentence: str = ""
 
 
-def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path) -> None:
-    """Write ``report.pdf``; the pictures of ``panels`` lie in ``directory``, ``more`` images are not shown.
+@dataclass(frozen=True)
+class Pictures:
+    """All that the report shows: images, how many ``more`` there are, and slices with the outlines of findings."""
+
+    panels: tuple[Panel, ...] = ()
+    more: int = 0
+    key_slices: tuple[KeySlice, ...] = ()
+
+
+def write_pdf(task: RenderTask, pictures: Pictures, directory: Path) -> None:
+    """Write ``report.pdf``; the files of ``pictures`` lie in ``directory``.
 
     Raise ClinicError if typst cannot set the page even with plain characters.
     """
-    page = _mapped(_page(task, panels, more), _breakable)
+    page = _mapped(_page(task, pictures), _breakable)
     moment = task.created_at if task.sign_off is None else task.sign_off.at
     missing = _characters_without_glyph(json.dumps(page, ensure_ascii=False), directory)
     if missing:
@@ -70,7 +81,7 @@ def write_pdf(task: RenderTask, panels: list[Panel], more: int, directory: Path)
 # ---------------------------------------------------------------- what stands on the page
 
 
-def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
+def _page(task: RenderTask, pictures: Pictures) -> dict[str, Any]:
     verdict = task.verdict
     answered = {origin.statement_id for origin in task.answers}
     answers = list(_answers(task))
@@ -84,9 +95,11 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
         "language": task.language if re.fullmatch(r"[a-z]{2,3}", task.language) else "en",
         "patient": _patient(task),
         "exam": _exam(task),
-        "panels": [asdict(panel) for panel in panels],
-        "more": more,
-        "heatmap_note": words.HEATMAP_NOTE if any(panel.overlay for panel in panels) else "",
+        "panels": [asdict(panel) for panel in pictures.panels],
+        "more": pictures.more,
+        "key_slices": [asdict(one) for one in pictures.key_slices],
+        "outline_note": words.OUTLINE_NOTE if pictures.key_slices else "",
+        "heatmap_note": words.HEATMAP_NOTE if any(panel.overlay for panel in pictures.panels) else "",
         "numbers": words.shows_numbers(verdict),
         "findings": list(_findings(task)),
         "no_findings": words.no_findings_line(task.findings, verdict),
@@ -96,6 +109,7 @@ def _page(task: RenderTask, panels: list[Panel], more: int) -> dict[str, Any]:
             for r in parted(task.findings, verdict).others
             if r.statement_id not in answered
         ],
+        "report": list(_report(task)),
         "guard": words.guard_lines(verdict),
         "made_with": [
             ["Plugin", ", ".join(words.printable(label) for label in task.plugin_labels) or "none"],
@@ -145,6 +159,17 @@ def _findings(task: RenderTask) -> Iterator[dict[str, Any]]:
             "correction": words.correction(finding, task.sign_off),
             "auroc": words.auroc(finding.validation),
             "point": words.operating_point(finding.validation),
+        }
+
+
+def _report(task: RenderTask) -> Iterator[dict[str, Any]]:
+    """Yield the sections of the written report with their sentences."""
+    for section, said in parted(task.findings, task.verdict).report:
+        yield {
+            "heading": SECTION_HEADINGS[section],
+            "sentences": [
+                {"text": words.printable(r.text, 4000), "annotations": _annotations(r.annotations)} for r in said
+            ],
         }
 
 

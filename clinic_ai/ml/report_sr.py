@@ -16,15 +16,15 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import UID
 
-from clinic_ai.domain import Finding, ModelRef, Presence, Released
+from clinic_ai.domain import Released, ReportSection
 from clinic_ai.domain.reviews import SignOff
 from clinic_ai.errors import InputError
 from clinic_ai.ml import report_text as words
 from clinic_ai.ml.dicom_common import CHARACTER_SET, MANUFACTURER, name_value, short_text, stamp
+from clinic_ai.ml.report_seg import Written
+from clinic_ai.ml.sr_groups import CONTAINS, Judged, container, groups, is_image, text_item
 from clinic_ai.ml.uids import derived_uid, is_uid
-from clinic_ai.results.codes import finding_code
 from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderImage, RenderTask
 
@@ -33,19 +33,16 @@ SERIES_DESCRIPTION = "AI result, preliminary"
 SIGNED_SERIES_NUMBER = 9902
 SIGNED_SERIES_DESCRIPTION = "AI result, reviewed and signed"
 
-_PROBABILITY = Code("122157", "DCM", "Probability")
-_NO_UNITS = Code("1", "UCUM", "no units")
-_PRESENCE = Code("121052", "DCM", "Presence of property")
-_PRESENCE_VALUES = {
-    Presence.PRESENT: Code("52101004", "SCT", "Present"),
-    Presence.ABSENT: Code("272519000", "SCT", "Absent"),
-    Presence.UNCERTAIN: Code("82334004", "SCT", "Indeterminate"),
-}
 _ENGLISH = sr.CodedConcept("en-US", "RFC5646", "English (United States)")
 _SOURCE = Code("260753009", "SCT", "Source")
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
-_CONTAINS = sr.RelationshipTypeValues.CONTAINS
+_SECTIONS: dict[ReportSection, tuple[Code, Code]] = {
+    "findings": (Code("121070", "DCM", "Findings"), Code("121071", "DCM", "Finding")),
+    "impression": (Code("121072", "DCM", "Impressions"), Code("121073", "DCM", "Impression")),
+    "recommendations": (Code("121074", "DCM", "Recommendations"), Code("121075", "DCM", "Recommendation")),
+}
+"""Codes of the heading and of each sentence of a section."""
 
 
 class _Report(sr.ComprehensiveSR):
@@ -72,10 +69,17 @@ def evidence_of(image: RenderImage, study: Dataset) -> Dataset | None:
     return result
 
 
-def write_sr(task: RenderTask, study: Dataset, evidence: dict[str, Dataset], directory: Path) -> None:
+def write_sr(
+    task: RenderTask,
+    study: Dataset,
+    evidence: dict[str, Dataset],
+    directory: Path,
+    written: Sequence[Written] = (),
+) -> None:
     """Write ``report.sr.dcm`` into the patient and study of ``study``.
 
-    ``evidence`` maps an image's SHA-256 to the object the SR refers to; the reference counts, not its pixels.
+    ``evidence`` maps an image's SHA-256 to the object the SR refers to; the reference counts, not its pixels. What was
+    ``written`` of segmentation objects the measurements refer to.
 
     Raise InputError if there is nothing to refer to: an SR without evidence belongs to no study.
     """
@@ -84,8 +88,8 @@ def write_sr(task: RenderTask, study: Dataset, evidence: dict[str, Dataset], dir
     sign = task.sign_off
     series, instance = sr_uids(task, 0 if sign is None else sign.revision)
     document = _Report(
-        evidence=list(evidence.values()),
-        content=_content(task, evidence),
+        evidence=[*evidence.values(), *(made.evidence for made in written)],
+        content=_content(task, evidence, written),
         series_instance_uid=series,
         series_number=SERIES_NUMBER if sign is None else SIGNED_SERIES_NUMBER,
         sop_instance_uid=instance,
@@ -138,7 +142,7 @@ def _verify(document: Dataset, task: RenderTask, sign: SignOff) -> None:
 # ---------------------------------------------------------------- the content tree
 
 
-def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
+def _content(task: RenderTask, evidence: dict[str, Dataset], written: Sequence[Written]) -> Dataset:
     # Built here and not by highdicom.sr.MeasurementReport, which refuses a report without measurements.
     root = sr.ContainerContentItem(name=codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = sr.ContentSequence()
@@ -152,19 +156,32 @@ def _content(task: RenderTask, evidence: dict[str, Dataset]) -> Dataset:
             relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
         )
     )
-    images = [item for item in evidence.values() if _is_image(item)]
+    images = [item for item in evidence.values() if is_image(item)]
     if images:
         parts.append(_image_library(images))
     released = parted(task.findings, task.verdict).findings if words.shows_numbers(task.verdict) else ()
     if released:
-        measurements = _container(codes.DCM.ImagingMeasurements)
+        measurements = container(codes.DCM.ImagingMeasurements)
+        places = {id(finding): place for place, finding in enumerate(task.findings)}
         for number, (finding, said) in enumerate(released, start=1):
-            measurements.ContentSequence.extend(_group(task, number, finding, said, evidence))
+            judged = Judged(number, places[id(finding)], finding, said)
+            measurements.ContentSequence.extend(groups(task, judged, evidence, written))
         parts.append(measurements)
-    texts = _container(_EVALUATIONS)
-    texts.ContentSequence.extend(_text(line) for line in _lines(task))
+    parts.extend(_written(section, said) for section, said in parted(task.findings, task.verdict).report)
+    texts = container(_EVALUATIONS)
+    texts.ContentSequence.extend(text_item(line) for line in _lines(task))
     parts.append(texts)
     return root
+
+
+def _written(section: ReportSection, said: Sequence[Released]) -> sr.ContainerContentItem:
+    """Return a section of the written report, a sentence an item (CID 7001, CID 7002)."""
+    heading, each = _SECTIONS[section]
+    result = container(heading)
+    for sentence in said:
+        result.ContentSequence.append(text_item(words.printable(sentence.text, 4000), each))
+        result.ContentSequence.extend(text_item(words.printable(note, 4000)) for note in sentence.annotations)
+    return result
 
 
 def _observer(task: RenderTask) -> sr.ObservationContext:
@@ -180,68 +197,18 @@ def _observer(task: RenderTask) -> sr.ObservationContext:
 
 def _image_library(evidence: Sequence[Dataset]) -> sr.ContainerContentItem:
     """Return TID 1600 with plain references: what the images are is in the images."""
-    library, group = _container(codes.DCM.ImageLibrary), _container(codes.DCM.ImageLibraryGroup)
+    library, group = container(codes.DCM.ImageLibrary), container(codes.DCM.ImageLibraryGroup)
     group.ContentSequence.extend(
         sr.ImageContentItem(
             name=_SOURCE,
             referenced_sop_class_uid=item.SOPClassUID,
             referenced_sop_instance_uid=item.SOPInstanceUID,
-            relationship_type=_CONTAINS,
+            relationship_type=CONTAINS,
         )
         for item in evidence
     )
     library.ContentSequence.append(group)
     return library
-
-
-def _is_image(item: Dataset) -> bool:
-    """Return whether an item of type IMAGE may refer to it; plans, doses and reports stand in the evidence only."""
-    return "Image Storage" in UID(item.SOPClassUID).name
-
-
-def _group(
-    task: RenderTask, number: int, finding: Finding, said: Released, evidence: dict[str, Dataset]
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    entry = finding_code(finding.condition)
-    corrected = None if task.sign_off is None else task.sign_off.correction_of(finding)
-    source = evidence.get(finding.instance_sha256)
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=derived_uid(task.study_id, task.version, f"finding-{number}"), identifier=f"{entry.label} {number}"
-        ),
-        finding_type=Code(entry.code, entry.scheme, entry.meaning),
-        algorithm_id=_algorithm(task, finding),
-        measurements=[
-            sr.Measurement(name=_PROBABILITY, value=round(finding.probability, 4), unit=_NO_UNITS, derivation=None)
-        ],
-        qualitative_evaluations=[sr.QualitativeEvaluation(_PRESENCE, _PRESENCE_VALUES[corrected or finding.presence])],
-        source_images=None
-        if source is None or not _is_image(source)
-        else [sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
-    )
-    said_lines = [said.text, *said.annotations]
-    if corrected is not None:
-        said_lines.append(f"Presence {words.correction(finding, task.sign_off)}; the software: {finding.presence}.")
-    group[0].ContentSequence.extend(_text(words.printable(line, 4000)) for line in said_lines if line.strip())
-    return group
-
-
-def _algorithm(task: RenderTask, finding: Finding) -> sr.AlgorithmIdentification | None:
-    model = _model_of(task.models, finding.model)
-    if model is None:
-        return None
-    parameters = [f"manifest sha256 {model.digest}", f"threshold {finding.threshold:.4f}"]
-    if model.adapter is not None:
-        parameters.append(f"adapter {model.adapter.name} {model.adapter.version} sha256 {model.adapter.digest}")
-    return sr.AlgorithmIdentification(name=f"{model.plugin}/{model.name}", version=model.version, parameters=parameters)
-
-
-def _model_of(models: Sequence[ModelRef], slot: str) -> ModelRef | None:
-    """Return the model of a slot, or the only one there is; a wrong attribution is worse than none."""
-    named = [model for model in models if model.slot == slot]
-    if len(named) == 1:
-        return named[0]
-    return models[0] if len(models) == 1 and not slot else None
 
 
 def _lines(task: RenderTask) -> Iterator[str]:
@@ -260,13 +227,3 @@ def _lines(task: RenderTask) -> Iterator[str]:
     yield f"Study {task.study_id}, version {task.version}"
     yield from (words.printable(remark, 500) for remark in task.remarks)
     yield words.printable(task.software)
-
-
-def _container(name: Code) -> sr.ContainerContentItem:
-    container = sr.ContainerContentItem(name=name, relationship_type=_CONTAINS)
-    container.ContentSequence = sr.ContentSequence()
-    return container
-
-
-def _text(value: str) -> sr.TextContentItem:
-    return sr.TextContentItem(name=codes.DCM.Comment, value=value or "–", relationship_type=_CONTAINS)

@@ -7,8 +7,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from clinic_ai.domain import Audience, Finding, GuardAction, GuardVerdict, ModelRef, Presence, ValidationFigures
+from clinic_ai.domain import (
+    Audience,
+    Finding,
+    GuardAction,
+    GuardVerdict,
+    Mask,
+    ModelRef,
+    Presence,
+    ValidationFigures,
+)
 from clinic_ai.domain.reviews import SignOff
+from clinic_ai.results.anatomy import place_code
 
 PRELIMINARY = "Preliminary – not signed"
 MACHINE_MADE = "Made by software. A clinician has to review it before anybody acts on it."
@@ -16,6 +26,9 @@ REVIEWED = "Drafted by software, reviewed and signed by the clinician named here
 NOTHING_RELEASED = "The guard released no statement for this report."
 NO_RULE_FIRED = "No rule of the policy objected to any statement."
 HEATMAP_NOTE = "Heat map: relative weight of each region in the score, 0 to 1. It does not outline a lesion."
+OUTLINE_NOTE = (
+    "Outlines are masks as a model drew them, on the slice with most of each; sizes are those of the whole mask."
+)
 NO_PICTURE = "The pixels of this image could not be decoded, so it is not shown here. The original is stored."
 GLYPHS_REPLACED = "Characters that the report's fonts lack are shown as □; the stored study has them in full."
 
@@ -28,6 +41,7 @@ _ACTIONS = {
     GuardAction.HOLD: "held back for review",
     GuardAction.BLOCK: "blocked",
 }
+_SIDES = {"left": "left", "right": "right", "bilateral": "both sides", "": ""}
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -88,6 +102,29 @@ def correction(finding: Finding, sign: SignOff | None) -> str:
     """Return what the signer says in place of a finding's presence, empty if it stands or nobody signed."""
     presence = None if sign is None else sign.correction_of(finding)
     return "" if presence is None else f"corrected by the signer: {presence.value}"
+
+
+def measures(mask: Mask) -> str:
+    """Return what was measured on a mask, and where: sizes, pieces and a place of the table of anatomy."""
+    place = place_code(mask.level)
+    parts = [
+        "" if mask.size_mm is None else f"longest diameter {_whole_mm(mask.size_mm)} mm",
+        "" if mask.volume_mm3 is None else f"volume {_volume(mask.volume_mm3)}",
+        place.label.lower() if place is not None else _SIDES[mask.side],
+        f"{mask.count} pieces" if mask.count > 1 else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _whole_mm(millimetres: float) -> str:
+    return f"{millimetres:.1f}" if millimetres < 10 else f"{millimetres:.0f}"
+
+
+def _volume(cubic_mm: float) -> str:
+    """Return a volume with two or three digits that say something: in ml, small ones in mm³."""
+    if cubic_mm < 1000:
+        return f"{cubic_mm:.0f} mm³"
+    return f"{cubic_mm / 1000:.1f} ml" if cubic_mm < 100_000 else f"{cubic_mm / 1000:.0f} ml"
 
 
 def auroc(figures: ValidationFigures | None) -> str:

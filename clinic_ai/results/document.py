@@ -29,14 +29,16 @@ from clinic_ai.domain import (
     Presence,
     Probability,
     Released,
+    ReportSection,
     Sha256,
     StatementKind,
     StoredFile,
     ValidationFigures,
     Word,
 )
-from clinic_ai.domain.reviews import SignOff
+from clinic_ai.results.anatomy import place_code
 from clinic_ai.results.codes import finding_code
+from clinic_ai.results.overlays import shown_masks
 from clinic_ai.results.statements import parted
 from clinic_ai.tasks import RenderTask
 
@@ -89,6 +91,16 @@ class CodePart(Word):
     meaning: str
 
 
+class MeasurePart(Word):
+    """What was measured on a mask of a finding; null is what is not known."""
+
+    size_mm: float | None = Field(description="Longest diameter of the largest piece.")
+    volume_mm3: float | None = Field(description="Volume of all pieces.")
+    pieces: int
+    side: str
+    place: str = Field(description="In words of the table of anatomy; empty where the place is not in it.")
+
+
 class FindingPart(Word):
     """A finding whose statement the guard released; ``probability`` is calibrated and ``threshold`` its cut."""
 
@@ -105,6 +117,10 @@ class FindingPart(Word):
     laterality: str
     instance_sha256: Sha256
     validation: ValidationFigures | None
+    measures: tuple[MeasurePart, ...] = Field(
+        default=(),
+        description="Of the condition's masks in the same analysis; none where it is absent.",
+    )
 
 
 class StatementPart(Word):
@@ -112,6 +128,7 @@ class StatementPart(Word):
 
     statement_id: str
     kind: StatementKind
+    section: ReportSection | None = Field(default=None, description="Of a written report; null for what is in none.")
     text: str
     annotations: tuple[str, ...]
 
@@ -226,7 +243,7 @@ def build_document(task: RenderTask, *, files: Sequence[StoredFile], omissions: 
         ),
         plugins=task.plugin_labels,
         models=task.models,
-        findings=tuple(_finding(finding, said, sign) for finding, said in released),
+        findings=tuple(_finding(task, finding, said) for finding, said in released),
         answers=tuple(_answers(task)) if numbers else (),
         statements=tuple(_statement(said) for said in task.verdict.released),
         guard=_guard(task),
@@ -269,8 +286,8 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.casefold()) if len(word) > 2]
 
 
-def _finding(finding: Finding, said: Released, sign: SignOff | None) -> FindingPart:
-    entry = finding_code(finding.condition)
+def _finding(task: RenderTask, finding: Finding, said: Released) -> FindingPart:
+    entry, sign = finding_code(finding.condition), task.sign_off
     corrected = None if sign is None else sign.correction_of(finding)
     return FindingPart(
         statement_id=said.statement_id,
@@ -284,7 +301,25 @@ def _finding(finding: Finding, said: Released, sign: SignOff | None) -> FindingP
         laterality=finding.laterality,
         instance_sha256=finding.instance_sha256,
         validation=finding.validation,
+        measures=tuple(_measures(task, finding, said)),
     )
+
+
+def _measures(task: RenderTask, finding: Finding, said: Released) -> Iterator[MeasurePart]:
+    place = int(said.statement_id.removeprefix("f_")) - 1
+    for outlines in task.outlines:
+        if place not in outlines.findings:
+            continue
+        for mask in shown_masks(outlines, task.findings, task.verdict, task.sign_off):
+            if mask.name == finding.condition:
+                where = place_code(mask.level)
+                yield MeasurePart(
+                    size_mm=mask.size_mm,
+                    volume_mm3=mask.volume_mm3,
+                    pieces=mask.count,
+                    side=mask.side,
+                    place=where.label if where else "",
+                )
 
 
 def _answers(task: RenderTask) -> Iterator[AnswerPart]:
@@ -311,6 +346,7 @@ def _statement(said: Released) -> StatementPart:
     return StatementPart(
         statement_id=said.statement_id,
         kind=said.kind,
+        section=said.section,
         text=said.text,
         annotations=said.annotations,
     )

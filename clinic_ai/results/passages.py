@@ -28,14 +28,23 @@ def draft_of(artefact: Artefact, material: Material) -> tuple[Passage, ...]:
 
 
 def statements_for(passages: Iterable[Passage], material: Material) -> tuple[Statement, ...]:
-    """Return the passages as statements with the evidence of those they stand for; new ones are notices."""
+    """Return the passages as statements with the evidence of those they stand for; new ones are notices.
+
+    A new one that stands among the sentences of a written report belongs to the section of the one before it. One at
+    the very end stands for itself: nobody can tell whether it was meant to go on with a section.
+    """
     known = {statement.statement_id: statement for statement in statements_of(material.analyses)}
-    return tuple(
-        known[passage.statement_id].model_copy(update={"text": passage.text})
-        if passage.statement_id in known
-        else Statement(statement_id=passage.statement_id, kind="notice", text=passage.text)
-        for passage in passages
-    )
+    said = list(passages)
+    last = max((place for place, passage in enumerate(said) if passage.statement_id in known), default=-1)
+    statements: list[Statement] = []
+    for place, passage in enumerate(said):
+        before = statements[-1].section if statements and place < last else None
+        draft = known.get(
+            passage.statement_id,
+            Statement(statement_id=passage.statement_id, kind="notice", text="", section=before),
+        )
+        statements.append(draft.model_copy(update={"text": passage.text}))
+    return tuple(statements)
 
 
 def check_known(said: Iterable[Passage], artefact: Artefact, material: Material) -> None:

@@ -6,25 +6,26 @@ import base64
 import binascii
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from clinic_ai.confinement import Confinement
-from clinic_ai.domain import Artefact, ArtefactState, Audience
+from clinic_ai.domain import Analysis, Artefact, ArtefactState, Audience, SliceRef, StoredFile
 from clinic_ai.errors import ChildDied, ChildMisbehaved, ChildRefused, ChildTimedOut, Conflict, NotFound
 from clinic_ai.ingest.geometry import StackGeometry, measure
 from clinic_ai.ingest.geometry_words import line_of
 from clinic_ai.ingest.stacks import Plane, Stack, dot, stacks_of
-from clinic_ai.previewing import CT_WINDOWS, PreviewResult, PreviewTask, Window
+from clinic_ai.previewing import CT_WINDOWS, PreviewOutline, PreviewResult, PreviewTask, Window
 from clinic_ai.processes import ChildSpec, Crew
 from clinic_ai.results.orientation import edges_of
+from clinic_ai.results.outlines import is_outlined, outlines_on
 from clinic_ai.results.overlays import overlay_title
 from clinic_ai.results.rendering import heatmap_of
 from clinic_ai.results.statements import findings_of
 from clinic_ai.results.turns import Turns
-from clinic_ai.store import artefacts, jobs, studies
+from clinic_ai.store import artefacts, jobs, reviews, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.warm_child import WarmChild
@@ -101,12 +102,13 @@ class Stacked:
 
 @dataclass(frozen=True)
 class _Laid:
-    """A heat map to lay over an image, or why there is none to see."""
+    """A heat map or outlines to lay over an image, or why there is nothing to see."""
 
     path: str = ""
     title: str = ""
     extent: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     note: str = ""
+    outlines: tuple[PreviewOutline, ...] = ()
 
 
 class Previews:
@@ -146,6 +148,7 @@ class Previews:
                 own_range=wish.window is None and wish.preset == "full",
                 heatmap_path=laid.path if wish.overlay and laid.path else None,
                 extent=laid.extent,
+                outlines=laid.outlines if wish.overlay else (),
             )
             made = self._make(task, place, study_id)
         return Preview(
@@ -153,7 +156,7 @@ class Previews:
             made=made,
             edges=edges_of(plane.orientation, made.right, made.bottom),
             presets=("full",) if made.colour or place.modality != "CT" else ("full", *CT_WINDOWS),
-            overlays=(laid.title,) if laid.path else (),
+            overlays=(laid.title,) if laid.path or laid.outlines else (),
             overlay_note=laid.note,
         )
 
@@ -202,12 +205,16 @@ class Previews:
 
     # ------------------------------------------------------------ overlays
 
+    def _stored(self, sha256: str) -> str | None:
+        return str(self._objects.path(sha256)) if self._objects.has(sha256) else None
+
     def _overlay(self, study_id: str, place: Place) -> _Laid:
         with self._database.read() as connection:
             analysed = jobs.analyses_of(connection, study_id, place.version)
             analyses = [analysis for _, analysis in analysed]
-            findings = findings_of(analyses)
-            if not any(f.instance_sha256 == place.sha256 and f.heatmap for f in findings):
+            mapped = any(f.instance_sha256 == place.sha256 and f.heatmap for f in findings_of(analyses))
+            ref = SliceRef(sha256=place.sha256, frame=place.frame - 1)
+            if not mapped and not is_outlined(analyses, ref):
                 return _Laid()
             told = readable(artefacts.artefacts_of(connection, study_id, place.version))
             made = {
@@ -215,7 +222,22 @@ class Previews:
                 for job_id, analysis in analysed
                 for file in jobs.files_of(connection, job_id)
             }
-        title = overlay_title(findings, told.verdict, place.sha256) if told is not None else None
+            sign = reviews.sign_off_of(connection, told) if told is not None else None
+        if mapped:
+            return self._heat_map(place, analyses, made, told)
+        if told is None:
+            return _Laid(note="There are outlines, but no result that may be read.")
+        outlines, words = outlines_on(ref, analyses, made, told.verdict, sign, self._stored)
+        return _Laid(title=words, outlines=outlines)
+
+    def _heat_map(
+        self,
+        place: Place,
+        analyses: Sequence[Analysis],
+        made: Mapping[tuple[str, str], StoredFile],
+        told: Artefact | None,
+    ) -> _Laid:
+        title = overlay_title(findings_of(analyses), told.verdict, place.sha256) if told is not None else None
         if title is None:
             return _Laid(note="There is a heat map, but not all of its findings were released.")
         found = heatmap_of(place.sha256, analyses, made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from clinic_ai.results.statements import findings_of, origins_of
 from clinic_ai.settings import Settings
 from clinic_ai.store import jobs, studies
 from clinic_ai.store.objects import ObjectStore
-from clinic_ai.tasks import RenderImage, RenderResult, RenderTask
+from clinic_ai.tasks import Outlines, RenderImage, RenderResult, RenderTask, StoredSegmentation
 from clinic_ai.warm_child import WarmChild
 
 RENDER_TIMEOUT_S = 120.0
@@ -120,6 +120,7 @@ class Press:
             language=settings.clinic.language,
             output_directory=str(directory),
             answers=origins_of(analyses),
+            outlines=tuple(self._outlines(material)),
             sign_off=sign_off,
             software=f"clinic-ai {__version__}",
             decode=job.attempt < settings.execution.max_attempts or settings.execution.max_attempts == 1,
@@ -137,6 +138,20 @@ class Press:
             self.renderer.distrust()
             raise
         return files, answer.omissions
+
+    def _outlines(self, material: Material) -> Iterator[Outlines]:
+        """Yield what each analysis outlined; the renderer takes of it what the released findings speak of."""
+        first = 0
+        for analysis in material.analyses:
+            places = tuple(range(first, first + len(analysis.findings)))
+            first += len(analysis.findings)
+            stored = tuple(
+                StoredSegmentation(path=str(self._objects.path(file.sha256)), segmentation=segmentation)
+                for segmentation in analysis.segmentations
+                if (file := material.made.get((analysis.plugin, segmentation.file))) is not None
+            )
+            if analysis.masks or stored:
+                yield Outlines(plugin=analysis.plugin, findings=places, masks=analysis.masks, segmentations=stored)
 
     def _image(self, instance: Instance, material: Material) -> RenderImage:
         path = str(self._objects.path(instance.sha256))

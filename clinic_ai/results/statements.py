@@ -1,21 +1,24 @@
 """Turns what plugins answered into single statements, each with the evidence it rests on; unguarded.
 
 A statement's id finds its evidence again after the guard: ``f_3`` words the third finding of all analyses in their
-order, ``a_…`` an answer, ``r_…`` a refusal, ``m_…`` a remark. What a statement is, its kind says.
+order, ``s_…`` is a sentence of a written report, ``a_…`` an answer, ``r_…`` a refusal, ``m_…`` a remark. What a
+statement is, its kind says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, Statement, StatementKind
+from clinic_ai.domain import Analysis, Answer, Finding, GuardVerdict, Released, ReportSection, Statement, StatementKind
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError
 from clinic_ai.results.codes import finding_code
 from clinic_ai.tasks import AnswerOrigin
 
-_PREFIXES: dict[StatementKind, str] = {"answer": "a", "refusal": "r", "remark": "m"}
+_PREFIXES: dict[StatementKind, str] = {"report": "s", "answer": "a", "refusal": "r", "remark": "m"}
+SECTIONS: tuple[ReportSection, ...] = get_args(ReportSection)
+"""Sections of a written report in the order in which they are read."""
 SIDES = {"left": " on the left", "right": " on the right", "bilateral": " on both sides", "": ""}
 """How a side is said after the name of a finding."""
 
@@ -47,8 +50,9 @@ def origins_of(analyses: Iterable[Analysis]) -> tuple[AnswerOrigin, ...]:
 
 
 def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
-    """Return one statement for each finding, answer, refusal and remark; blank texts say nothing and are left out.
+    """Return one statement for each sentence of a written report, finding, answer, refusal and remark, in this order.
 
+    Blank texts say nothing and are left out.
     Raise PluginError if a finding names a condition that the table of codes does not have.
     """
     findings = tuple(
@@ -58,7 +62,26 @@ def statements_of(analyses: Sequence[Analysis]) -> tuple[Statement, ...]:
     answers = (answer_text(answer) for answer in answers_of(analyses))
     refusals = (refusal.sentence for analysis in analyses for refusal in analysis.refusals)
     remarks = (remark for analysis in analyses for remark in analysis.remarks)
-    return (*findings, *_plain("answer", answers), *_plain("refusal", refusals), *_plain("remark", remarks))
+    return (
+        *_report(analyses),
+        *findings,
+        *_plain("answer", answers),
+        *_plain("refusal", refusals),
+        *_plain("remark", remarks),
+    )
+
+
+def _report(analyses: Iterable[Analysis]) -> Iterator[Statement]:
+    """Yield the written reports sentence by sentence; where there are several, section by section."""
+    sentences = [s for analysis in analyses for s in analysis.report if s.text.strip()]
+    sentences.sort(key=lambda sentence: SECTIONS.index(sentence.section))  # stable: each keeps its own order
+    for number, sentence in enumerate(sentences, start=1):
+        yield Statement(
+            statement_id=f"{_PREFIXES['report']}_{number}",
+            kind="report",
+            text=_capped(sentence.text.strip()),
+            section=sentence.section,
+        )
 
 
 def sentence(finding: Finding) -> str:
@@ -86,10 +109,12 @@ class Parted(NamedTuple):
     """Each finding whose statement was released, with its words; in the order of the findings."""
     others: tuple[Released, ...]
     """Everything else, whatever its id: answers, refusals, remarks, and what a person wrote."""
+    report: tuple[tuple[ReportSection, tuple[Released, ...]], ...] = ()
+    """What stands in the sections of a written report; those that have anything, in the order of reading."""
 
 
 def parted(findings: Sequence[Finding], verdict: GuardVerdict) -> Parted:
-    """Part what was released into words of these findings and all the rest.
+    """Part what was released into words of these findings, sections of a written report, and all the rest.
 
     Raise ClinicError if two statements have one id: one would stand for both, and a signed sentence would be lost.
     """
@@ -101,7 +126,10 @@ def parted(findings: Sequence[Finding], verdict: GuardVerdict) -> Parted:
         )
     numbered = ((f"f_{number}", finding) for number, finding in enumerate(findings, start=1))
     found = tuple((finding, words.pop(key)) for key, finding in numbered if key in words)
-    return Parted(found, tuple(words.values()))
+    rest = [said for said in verdict.released if said.statement_id in words]
+    sections = ((section, tuple(said for said in rest if said.section == section)) for section in SECTIONS)
+    report = tuple((section, said) for section, said in sections if said)
+    return Parted(found, tuple(said for said in rest if said.section is None), report)
 
 
 def _plain(kind: StatementKind, texts: Iterable[str]) -> Iterator[Statement]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, Row, func, insert, literal, literal_column, or_, select, tuple_, update
 
 from clinic_ai.domain import Artefact, ArtefactState, Audience, JobState, PatientIdentity, Presence, Word, new_id
-from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel
+from clinic_ai.domain.reviews import Review, ReviewDecision, ReviewDocument, ReviewLabel, SignOff
 from clinic_ai.errors import NotFound
 from clinic_ai.store.artefacts import artefact_of_row
 from clinic_ai.store.audit import record
@@ -82,6 +82,21 @@ def review_of_job(connection: Connection, job_id: str) -> Review | None:
     """Return the decision that a job carries out, None if there is none."""
     row = connection.execute(select(reviews).where(reviews.c.job_id == job_id)).first()
     return None if row is None else _review(row)
+
+
+def sign_off_of(connection: Connection, artefact: Artefact) -> SignOff | None:
+    """Return who signed an artefact and what that person corrected; None for one that is the software's own."""
+    review = review_of_job(connection, artefact.job_id) if artefact.revision else None
+    if review is None:
+        return None
+    return SignOff(
+        review_id=review.review_id,
+        name=review.reviewer,
+        at=review.decided_at,
+        revision=artefact.revision,
+        amended=bool(review.document.diff),
+        corrections=review.document.corrections,
+    )
 
 
 def reviews_of(connection: Connection, artefact_id: str) -> list[Review]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from clinic_ai.control.alert_views import CriticalView
 from clinic_ai.control.review_views import FindingRow, ReviewRow, ReviewView
 from clinic_ai.control.views import DecisionRow
-from clinic_ai.domain import Presence
+from clinic_ai.domain import Presence, headed
 from clinic_ai.tui.measures import line
 from clinic_ai.tui.words import age
 
@@ -83,7 +83,9 @@ def words_text(view: ReviewView, corrections: Mapping[str, Presence]) -> Text:
     text.append(f" for the {view.row.audience}; the guard said {view.row.action}\n")
     about = _by_statement(view)
     _decisions(text, about.get("", ()), "")
-    for one in view.statements:
+    for heading, one in headed(view.statements):
+        if heading:
+            text.append(f"\n{heading}\n", style="bold underline")
         text.append(f"\n[{one.statement_id}] ", style="bold cyan")
         text.append(f"{one.text}\n")
         for note in one.annotations:

@@ -10,7 +10,7 @@ from rich.text import Text
 from clinic_ai.control.preview_views import PreviewView
 from clinic_ai.control.study_views import FindingsView, FoundRow
 from clinic_ai.control.views import ArtefactRow, FileRow, Role, RouteView, StatusView, StudyRow, StudyView
-from clinic_ai.domain import Presence
+from clinic_ai.domain import Presence, headed
 from clinic_ai.tui.showing import Looking
 from clinic_ai.tui.words import modality, stand_text
 
@@ -140,7 +140,9 @@ def report_text(study: StudyView) -> Text:
             text.append(f"signed by {artefact.signed_by}\n")
         if artefact.released is None:
             text.append("This result is not to be read here.\n" if artefact.state not in _CLOSED else f"{_HELD}\n")
-        for said in artefact.released or ():
+        for heading, said in headed(artefact.released or ()):
+            if heading:
+                text.append(f"{heading}\n", style="bold")
             text.append(f"{said.text}\n")
             for note in said.annotations:
                 text.append(f"  {note}\n", style="italic")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from review_desk import Desk, review_desk
+from review_desk import Desk, Report, review_desk
 
+from clinic_ai.domain import ReportSentence
 from clinic_ai.domain.reviews import ReviewDecision
 from clinic_ai.errors import Conflict, InputError, NotFound
 from clinic_ai.results.reviewing import Order
-from clinic_ai.store import reviews
+from clinic_ai.store import artefacts, reviews
 
 MINE = "The lungs are clear."
 
@@ -110,3 +112,78 @@ def test_a_finding_that_the_signer_leaves_out_is_told_of_in_sentences_that_are_t
     assert "A model's positive finding is not mentioned in the text of this report" in report.pdf
     assert "table of findings" not in report.pdf
     assert "was released" not in report.pdf
+
+
+REPORT = (
+    ReportSentence(section="findings", text="The lungs show pneumonia.", conditions=("pneumonia",), findings=(0,)),
+    ReportSentence(section="impression", text="Pneumonia.", conditions=("pneumonia",), findings=(0,)),
+    ReportSentence(section="findings", text="The heart is of normal size."),
+)
+
+
+def sections(report: Report) -> list[tuple[str, str | None]]:
+    return [(one["statement_id"], one["section"]) for one in report.result["statements"]]
+
+
+def test_a_written_report_goes_out_in_the_order_of_its_sections(desk: Desk) -> None:
+    report = desk.read(desk.add_report(report=REPORT, remarks=("One view was sent.",)))
+    assert sections(report) == [
+        ("s_1", "findings"),
+        ("s_2", "findings"),
+        ("s_3", "impression"),
+        ("f_1", None),
+        ("m_1", None),
+    ]
+    order = ["Findings The lungs show pneumonia.", "The heart is of normal size.", "Impression Pneumonia."]
+    places = [report.pdf.index(words) for words in order]
+    assert places == sorted(places)
+
+
+def test_an_amended_report_keeps_its_sections(desk: Desk) -> None:
+    artefact = desk.add_report(report=REPORT)
+    said = {
+        "s_1": "The right lung shows pneumonia.",
+        "n_1": "The left lung is clear.",
+        "s_3": "Pneumonia on the right.",
+        "f_1": "The image most likely shows pneumonia.",
+        "n_2": "Seen with Dr. Example.",
+    }
+    report = desk.sign(desk.order(artefact, said))
+    assert sections(report) == [
+        ("s_1", "findings"),
+        ("n_1", "findings"),
+        ("s_3", "impression"),
+        ("f_1", None),
+        ("n_2", None),
+    ]
+    assert "The heart is of normal size." not in report.pdf
+    again = desk.sign(desk.order(desk.newest(), {**said, "s_3": "Pneumonia of the right lung."}))
+    assert sections(again)[:3] == sections(report)[:3], "signed again, it still has them"
+
+
+def test_what_a_correction_adds_is_in_no_section(desk: Desk) -> None:
+    artefact = desk.add_report({"condition": "pneumonia"}, report=REPORT)
+    report = desk.sign(desk.order(artefact, corrections={"cardiomegaly": "present"}))
+    (added,) = [one for one in report.result["statements"] if one["statement_id"] == "n_1"]
+    assert (added["text"], added["section"]) == ("Cardiomegaly is present.", None)
+
+
+def test_outlines_come_from_the_store_and_follow_their_finding(desk: Desk) -> None:
+    """A radiograph says not where it lies, so no segmentation object is made of it; its picture is."""
+    mask = np.zeros((96, 80), bool)
+    mask[40:50, 20:30] = True
+    artefact = desk.add_report(masks={"pneumonia": mask})
+    report = desk.read(artefact)
+    names = {file["name"] for file in report.result["files"]}
+    assert "key-slice-a.png" in names
+    assert "A Pneumonia Image 1" in report.pdf
+    assert any("does not say where it lies" in omission for omission in report.result["omissions"])
+
+    with desk.database.read() as c:
+        assert reviews.sign_off_of(c, artefacts.get_artefact(c, artefact)) is None
+    signed = desk.sign(desk.order(artefact, corrections={"pneumonia": "absent"}))
+    with desk.database.read() as c:
+        sign = reviews.sign_off_of(c, artefacts.get_artefact(c, desk.newest()))
+    assert sign is not None
+    assert [(one.condition, one.presence.value) for one in sign.corrections] == [("pneumonia", "absent")]
+    assert not [file["name"] for file in signed.result["files"] if "key-slice" in file["name"]]

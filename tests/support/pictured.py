@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from sqlalchemy import Connection
 
 from clinic_ai.control.preview_views import PreviewView
 from clinic_ai.domain import (
@@ -29,9 +30,13 @@ from clinic_ai.domain import (
     Presence,
     ProducedFile,
     Released,
+    Segment,
+    Segmentation,
+    SliceRef,
     StoredFile,
     StudyFacts,
 )
+from clinic_ai.ml.segmentations import write_masks
 from clinic_ai.store import artefacts, jobs, ledger, studies
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tui.pixels import inked
@@ -136,23 +141,66 @@ def add_heat(
         made = ProducedFile(name="heat.png", role="heatmap", media_type="image/png", instance_sha256=image.sha256)
         analysis = Analysis(plugin="echo", plugin_version="1", models=(), findings=(first, second), files=(made,))
         stored = StoredFile(name="heat.png", sha256=sha256, size_bytes=size, media_type="image/png")
-        job = jobs.get_job(c, jobs.add_job(c, kind=JobKind.ANALYSE, study_id=study_id, version=1, plugin="echo"))
-        jobs.save_analysis(c, jobs.lease(c, job, "test", (), ""), analysis, (stored,))
-        jobs.succeed(c, job.job_id)
-        verdict = GuardVerdict(
-            audience=Audience.CLINICIAN,
-            action=action,
-            decisions=(Decision(statement_id="f_1", rule="test.rule", action=action, reason="Because."),),
-            released=tuple(
-                Released(statement_id=key, audience=Audience.CLINICIAN, text=f"Said {key}.", policy_hash="c" * 64)
-                for key in released
-            ),
-            marks=(),
-            policy_hash="c" * 64,
-            policy_name="default",
+        _report(c, study_id, analysis, stored, released, action)
+
+
+def add_outlines(room: Room, study_id: str, *, released: Sequence[str] = ("f_1",)) -> None:
+    """Store an analysis with a nodule outlined on the second image of a stack, in rows 20 to 39 of columns 30 to 49."""
+    objects = ObjectStore(room.home.objects)
+    with room.database.write() as c:
+        images = studies.instances_of(c, study_id, 1)
+        rows, columns = images[0].header.rows, images[0].header.columns
+        masks = np.zeros((1, len(images), rows, columns), dtype=bool)
+        masks[0, 1, 20:40, 30:50] = True
+        path = room.home.path / "masks.npz"
+        write_masks(path, masks)
+        sha256, size = objects.write_bytes(path.read_bytes())
+        nodule = Finding(
+            condition="lung_nodule",
+            label="UNGUARDED",
+            probability=0.9,
+            threshold=0.5,
+            presence=Presence.PRESENT,
+            instance_sha256=images[1].sha256,
         )
-        report = jobs.add_job(c, kind=JobKind.REPORT, study_id=study_id, version=1)
-        artefacts.add_artefact(c, jobs.get_job(c, report), verdict)
+        drawn = Segmentation(
+            file="masks.npz",
+            slices=tuple(SliceRef(sha256=image.sha256, frame=0) for image in images),
+            rows=rows,
+            columns=columns,
+            segments=(Segment(number=1, name="lung_nodule", label="UNGUARDED"),),
+        )
+        analysis = Analysis(plugin="echo", plugin_version="1", models=(), findings=(nodule,), segmentations=(drawn,))
+        stored = StoredFile(name="masks.npz", sha256=sha256, size_bytes=size, media_type="application/x-npz")
+        _report(c, study_id, analysis, stored, released, GuardAction.ALLOW)
+
+
+def _report(
+    c: Connection,
+    study_id: str,
+    analysis: Analysis,
+    stored: StoredFile,
+    released: Sequence[str],
+    action: GuardAction,
+) -> None:
+    """Store an analysis and a result of which ``released`` may be said."""
+    job = jobs.get_job(c, jobs.add_job(c, kind=JobKind.ANALYSE, study_id=study_id, version=1, plugin="echo"))
+    jobs.save_analysis(c, jobs.lease(c, job, "test", (), ""), analysis, (stored,))
+    jobs.succeed(c, job.job_id)
+    verdict = GuardVerdict(
+        audience=Audience.CLINICIAN,
+        action=action,
+        decisions=(Decision(statement_id="f_1", rule="test.rule", action=action, reason="Because."),),
+        released=tuple(
+            Released(statement_id=key, audience=Audience.CLINICIAN, text=f"Said {key}.", policy_hash="c" * 64)
+            for key in released
+        ),
+        marks=(),
+        policy_hash="c" * 64,
+        policy_name="default",
+    )
+    report = jobs.add_job(c, kind=JobKind.REPORT, study_id=study_id, version=1)
+    artefacts.add_artefact(c, jobs.get_job(c, report), verdict)
 
 
 def picture_of(view: PreviewView) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pydicom
 from rendering import STUDY_UID, header_of, pdf_text, sr_texts, wrap_as_dx
 
@@ -21,6 +23,11 @@ from clinic_ai.domain import (
     JobKind,
     PatientIdentity,
     Presence,
+    ReportSentence,
+    Segment,
+    Segmentation,
+    SliceRef,
+    StoredFile,
     StudyFacts,
 )
 from clinic_ai.domain.reviews import Correction, Passage, ReviewDecision
@@ -28,6 +35,7 @@ from clinic_ai.execution import Execution
 from clinic_ai.guard.client import Guard
 from clinic_ai.guard.packs import shipped_pack
 from clinic_ai.lanes import Wake
+from clinic_ai.ml.segmentations import write_masks
 from clinic_ai.processes import Crew
 from clinic_ai.results.reporting import ReportRunner
 from clinic_ai.results.reviewing import Order, Reviews
@@ -68,9 +76,17 @@ class Desk:
     execution: Execution
 
     def add_report(
-        self, *findings: dict[str, object], remarks: tuple[str, ...] = (), answers: tuple[Answer, ...] = ()
+        self,
+        *findings: dict[str, object],
+        remarks: tuple[str, ...] = (),
+        answers: tuple[Answer, ...] = (),
+        report: tuple[ReportSentence, ...] = (),
+        masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> str:
-        """Report on a radiograph with these findings, pneumonia at 0.98 if none is given; return the artefact."""
+        """Report on a radiograph with these findings, pneumonia at 0.98 if none is given; return the artefact.
+
+        ``masks`` are (row, column) by condition.
+        """
         stored = wrap_as_dx(self.path / "dx.dcm")
         sha256, size = self.objects.write_bytes(stored.read_bytes())
         values: dict[str, object] = {
@@ -84,8 +100,12 @@ class Desk:
         found = tuple(Finding.model_validate(values | finding) for finding in findings or ({},))
         about = tuple(answer.model_copy(update={"instance_sha256": sha256}) for answer in answers)
         analysis = Analysis(
-            plugin="echo", plugin_version="1", models=(), findings=found, answers=about, remarks=remarks
+            plugin="echo", plugin_version="1", models=(), findings=found, answers=about, remarks=remarks, report=report
         )
+        files: tuple[StoredFile, ...] = ()
+        if masks:
+            drawn, file = self._masks(sha256, masks)
+            analysis, files = analysis.model_copy(update={"segmentations": (drawn,)}), (file,)
         facts = StudyFacts(modalities=("DX",), body_parts=("CHEST",), slices=1)
         with self.database.write() as c:
             seen = ledger.Sighting(source="inbox", name="dx.dcm", raw_name=b"dx.dcm", size_bytes=size, mtime_ns=1)
@@ -105,11 +125,26 @@ class Desk:
             studies.close_version(c, study_id, 1, facts=facts, code=CloseCode.QUIET, reason="a test", actor="test")
             studies.move_study(c, study_id, 1, "route", actor="test")
             job_id = jobs.add_job(c, kind=JobKind.ANALYSE, study_id=study_id, version=1, plugin="echo")
-            jobs.save_analysis(c, jobs.lease(c, jobs.get_job(c, job_id), "test", (), ""), analysis, ())
+            jobs.save_analysis(c, jobs.lease(c, jobs.get_job(c, job_id), "test", (), ""), analysis, files)
             jobs.succeed(c, job_id)
             jobs.add_job(c, kind=JobKind.REPORT, study_id=study_id, version=1)
         assert self.execution.step(JobKind.REPORT)
         return self.newest()
+
+    def _masks(self, sha256: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> tuple[Segmentation, StoredFile]:
+        stacked = np.stack(list(masks.values()))[:, np.newaxis]
+        path = self.path / "masks.npz"
+        write_masks(path, stacked)
+        stored, size = self.objects.write_bytes(path.read_bytes())
+        segments = tuple(Segment(number=n, name=name, label=name) for n, name in enumerate(masks, start=1))
+        drawn = Segmentation(
+            file=path.name,
+            slices=(SliceRef(sha256=sha256, frame=0),),
+            rows=stacked.shape[2],
+            columns=stacked.shape[3],
+            segments=segments,
+        )
+        return drawn, StoredFile(name=path.name, sha256=stored, size_bytes=size, media_type="application/x-npz")
 
     def newest(self) -> str:
         """Return the id of the artefact that was made last."""

@@ -6,7 +6,7 @@ import pytest
 from answering_engine import ANSWERING, QUESTION, model
 
 from clinic_ai.analyses import check_analysis, saying_which_image
-from clinic_ai.contract import AnalysisTask, TaskImage
+from clinic_ai.contract import AnalysisTask, ConditionInfo, TaskImage
 from clinic_ai.domain import Analysis, Answer, CategoryInfo, FileKind, Instance, InstanceHeader, StudyFacts
 from clinic_ai.errors import ChildMisbehaved
 
@@ -86,3 +86,74 @@ def test_answers_say_which_of_several_images_they_are_about() -> None:
         ("It is about image 2 of 2.", "n"),
     ]
     assert saying_which_image(answers[:1], images[:2])[0].notes == ("n",)
+
+
+def outlined(**changes: object) -> Analysis:
+    """Return an analysis with a finding, a segmentation of it and a report of one sentence, changed by place."""
+    values: dict[str, object] = {
+        "plugin": "answering",
+        "plugin_version": "1",
+        "models": (),
+        "findings": ({"condition": "pneumonia", "label": "P", "probability": 1, "threshold": 0.5, "presence": "present",
+                      "instance_sha256": SHA},),
+        "files": ({"name": "m.npz", "role": "mask", "media_type": "application/x-npz"},),
+        "masks": ({"name": "pneumonia"},),
+        "segmentations": (segmentation(),),
+        "report": ({"section": "findings", "text": "P.", "conditions": ("pneumonia",), "findings": (0,),
+                    "masks": (0,)},),
+    }  # fmt: skip
+    return Analysis.model_validate(values | changes)
+
+
+def segmentation(**changes: object) -> dict[str, object]:
+    segment = {"number": 1, "name": "pneumonia", "label": "P"}
+    slices = ({"sha256": SHA, "frame": 0},)
+    return {"file": "m.npz", "slices": slices, "rows": 8, "columns": 8, "segments": (segment,), **changes}
+
+
+def check_outlined(analysis: Analysis) -> None:
+    task = AnalysisTask(
+        job_id="J-1",
+        facts=StudyFacts(),
+        images=(TaskImage(path="/x", sha256=SHA, header=picture(SHA).header),),
+        output_directory="/x",
+        models=(),
+    )
+    manifest = ANSWERING.model_copy(update={"conditions": (ConditionInfo(code="pneumonia", label="P"),)})
+    check_analysis(analysis, manifest, task, ())
+
+
+def test_outlines_and_reports_that_fit_are_taken() -> None:
+    check_outlined(outlined())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"files": ()}, "not among its files"),
+        ({"segmentations": (segmentation(), segmentation())}, "two segmentations name one file"),
+        ({"segmentations": (segmentation(slices=({"sha256": OTHER, "frame": 0},)),)}, "not in the study"),
+        ({"segmentations": (segmentation(slices=({"sha256": SHA, "frame": 1},)),)}, "not in the study"),
+        ({"segmentations": (segmentation(slices=({"sha256": SHA, "frame": 0},) * 2),)}, "twice on one slice"),
+        ({"segmentations": (segmentation(segments=({"number": 2, "name": "pneumonia", "label": "P"},)),)}, "numbered"),
+        ({"segmentations": (segmentation(segments=({"number": 1, "name": "mass", "label": "P"},)),)}, "no finding"),
+        (
+            {"segmentations": (segmentation(segments=(
+                {"number": 1, "name": "pneumonia", "label": "P"}, {"number": 2, "name": "pneumonia", "label": "P"},
+            )),)},
+            "a segment twice",
+        ),
+        (
+            {"segmentations": (segmentation(segments=(
+                {"number": 1, "name": "pneumonia", "label": "P", "model": "unknown"},
+            )),)},
+            "does not pin",
+        ),
+        ({"masks": ()}, "a mask that is not there"),
+        ({"report": ({"section": "findings", "text": "P.", "findings": (-1,)},)}, "a finding that is not there"),
+        ({"report": ({"section": "findings", "text": "P.", "conditions": ("mass",)},)}, "does not declare"),
+    ],
+)  # fmt: skip
+def test_outlines_and_reports_that_do_not_fit_are_not(changes: dict[str, object], wrong: str) -> None:
+    with pytest.raises(ChildMisbehaved, match=wrong):
+        check_outlined(outlined(**changes))

@@ -22,7 +22,7 @@ _COMMON = frozenset(
     )
     for word in line.split()
 )
-_SPOKEN = frozenset({"answer", "remark"})
+_SPOKEN = frozenset({"answer", "remark", "report"})
 _LONGEST_PHRASE = 12
 _LONG_WINDOWS = 5
 _ANCHOR = 4
@@ -62,7 +62,7 @@ class DegenerateText(Detector):
     long_vocabulary: float = Field(default=0.4, gt=0, le=1)
     """Those are looked at only where fewer of the words than this share are different ones."""
     statement_run: int = Field(default=10, ge=2)
-    """The same answer or remark so often in one result; findings and refusals are one for each image."""
+    """The same answer, remark or sentence of a report so often in one result; of the rest there is one an image."""
 
     def detect(self, view: View) -> Flag | None:
         """Return the first of the tests that fails."""

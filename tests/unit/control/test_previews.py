@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from control_room import Room, control_room
 from harness import wait_until
-from pictured import add_heat, add_pictures, picture_of, write_bar
+from pictured import add_heat, add_outlines, add_pictures, picture_of, write_bar
 from pydicom.data import get_testdata_file
 
 from clinic_ai.control.preview_client import PreviewClient
@@ -214,6 +214,26 @@ def test_a_heat_map_whose_finding_is_withheld_is_never_seen(
     assert (seen.overlay, seen.overlays) == ("", ())
     assert "not all of its findings were released" in seen.overlay_note
     assert seen.pixels == plain.pixels
+
+
+@pytest.mark.parametrize("released", [("f_1",), ()])
+def test_outlines_are_drawn_on_their_slice_if_the_finding_was_released(
+    room: Room, tmp_path: Path, released: tuple[str, ...]
+) -> None:
+    study = add_pictures(room, [write_bar(tmp_path / f"{number}.dcm", number) for number in range(1, 5)])
+    add_outlines(room, study, released=released)
+    plain, seen = (look(room, study, columns=64, rows=64, image=2, overlay=overlay) for overlay in (False, True))
+    changed = (pixels(plain) != pixels(seen)).any(axis=-1)
+    if not released:
+        assert (seen.overlays, seen.overlay, changed.any()) == ((), "", False)
+        return
+    assert plain.overlays == seen.overlays == ("outlines: Lung nodule",)
+    assert (plain.overlay, seen.overlay) == ("", "outlines: Lung nodule")
+    rows, columns = np.nonzero(changed)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (19, 40, 29, 50)
+    assert not changed[20:40, 30:50].any(), "what is outlined stays visible"
+    other = look(room, study, columns=64, rows=64, image=3, overlay=True)
+    assert other.overlay == "", "nothing is drawn on this slice"
 
 
 # ---------------------------------------------------------------- the child

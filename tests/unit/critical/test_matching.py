@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_ai.critical.matching import REPEATS_MIN, hits, plain, says, unknown_conditions
-from clinic_ai.domain import Analysis, Answer, Finding, Mask, Presence
+from clinic_ai.domain import Analysis, Answer, Finding, Mask, Presence, ReportSentence
 from clinic_ai.settings import CriticalSettings
 
 WORD = st.text(alphabet="abcdefgh", min_size=1, max_size=8)
@@ -159,3 +159,14 @@ def test_conditions_that_no_finding_has_are_named() -> None:
         CriticalSettings(term="x"),
     ]
     assert unknown_conditions(entries, ["pneumothorax", "pneumonia"]) == ["pnoimonia"]
+
+
+def test_a_written_report_is_read_as_well() -> None:
+    written = Analysis(
+        plugin="p",
+        plugin_version="1",
+        models=(),
+        report=(ReportSentence(section="impression", text="Tension pneumothorax on the left."),),
+    )
+    entry = CriticalSettings(term="tension pneumothorax", category=1)
+    assert [hit.what for hit in hits([entry], written)] == ["term:tension pneumothorax"]

@@ -14,6 +14,8 @@ from clinic_ai.domain import (
     Finding,
     GuardAction,
     GuardVerdict,
+    ImageFacts,
+    Mask,
     PatientIdentity,
     Presence,
     Statement,
@@ -21,6 +23,7 @@ from clinic_ai.domain import (
 )
 from clinic_ai.guard.engine import judge
 from clinic_ai.guard.policy import Policy
+from clinic_ai.guard.templates import template_problems
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardSubject, GuardTask
 
@@ -46,7 +49,8 @@ findings = st.builds(
 statements = st.builds(
     Statement,
     statement_id=st.sampled_from(["f_1", "a_1", "a_2", "m_1"]),
-    kind=st.sampled_from(["finding", "answer", "remark", "refusal", "notice"]),
+    kind=st.sampled_from(["finding", "answer", "remark", "refusal", "notice", "report"]),
+    section=st.sampled_from(["findings", "impression", None]),
     text=texts,
     finding=st.none() | findings,
 )
@@ -223,3 +227,45 @@ def test_a_note_beside_a_persons_words_tells_of_no_change_that_nobody_made(
     )
     [older] = judge(replace(policy, rules=tuple(bare)), task).released  # a pack of a clinic's own, written before
     assert any("the rule finding-wording would not let them out unchanged" in note for note in older.annotations)
+
+
+# ---------------------------------------------------------------- written reports
+
+
+def sentence(text: str) -> Statement:
+    return Statement(statement_id="s_1", kind="report", text=text, section="impression")
+
+
+def test_a_sentence_of_a_report_is_held_against_findings_and_masks(say: Say, finding: Callable[..., Finding]) -> None:
+    nodule = finding(0.95, condition="lung_nodule", label="Lung nodule", laterality="right")
+    mask = Mask(name="lung_nodule", side="right", level="right upper lobe", size_mm=12)
+    seen = ImageFacts(calibrated=True, priors=0, burned_in="no")
+    right = say(
+        sentence("A lung nodule of 12 mm lies in the right upper lobe."), findings=(nodule,), masks=(mask,), image=seen
+    )
+    assert not [decision for decision in right.decisions if decision.statement_id == "s_1"]
+    assert (right.released[0].section, right.released[0].annotations) == ("impression", ())
+    wrong = say(
+        sentence("A lung nodule of 31 mm lies in the left upper lobe."), findings=(nodule,), masks=(mask,), image=seen
+    )
+    rules = {decision.rule for decision in wrong.decisions if decision.statement_id == "s_1"}
+    assert rules == {"contradiction", "other-level", "other-number"}
+    assert len(wrong.released[0].annotations) == 3
+
+
+def test_rules_for_remarks_look_at_reports_as_well(say: Say) -> None:
+    said = say(sentence("The nodule is larger in comparison."), image=ImageFacts(priors=0))
+    assert "comparison-or-history" in {decision.rule for decision in said.decisions}
+    assert say(sentence("cec. " * 30)).action is GuardAction.BLOCK
+
+
+def test_patients_read_a_template_in_place_of_a_report(say: Say, policy: Policy) -> None:
+    told = say(sentence("The heart is seen."), audience=Audience.PATIENT).released
+    assert [(one.text, one.section) for one in told] == [(policy.templates["en"].patient["report"], None)]
+
+
+def test_in_a_pack_from_before_written_reports_the_template_for_remarks_stands_in(policy: Policy) -> None:
+    english = policy.templates["en"]
+    before = english.model_copy(update={"patient": {k: v for k, v in english.patient.items() if k != "report"}})
+    assert template_problems(before) == []
+    assert before.render(Audience.PATIENT, "report", None) == english.patient["remark"]

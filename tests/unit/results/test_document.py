@@ -16,6 +16,7 @@ from clinic_ai.domain import (
     GuardAction,
     GuardVerdict,
     InstanceHeader,
+    Mask,
     ModelRef,
     PatientIdentity,
     Presence,
@@ -24,7 +25,7 @@ from clinic_ai.domain import (
     StudyFacts,
 )
 from clinic_ai.results.document import build_document, result_document, schema
-from clinic_ai.tasks import AnswerOrigin, RenderImage, RenderTask
+from clinic_ai.tasks import AnswerOrigin, Outlines, RenderImage, RenderTask
 
 SHA, POLICY = "a" * 64, "b" * 64
 SCHEMA = Path(__file__).parents[3] / "docs" / "result.schema.json"
@@ -190,3 +191,19 @@ def test_a_patient_gets_words_without_numbers() -> None:
     document = json.loads(result_document(task(Audience.PATIENT), files=(), omissions=()))
     assert document["findings"] == []
     assert len(document["statements"]) == 2
+
+
+def test_measures_stand_beside_the_finding_whose_words_were_released() -> None:
+    masks = (
+        Mask(name="pneumonia", side="left", level="left lower lobe", count=2, size_mm=31.5, volume_mm3=9100),
+        Mask(name="pneumonia", side="right", level="WORDS OF A PLUGIN"),
+        Mask(name="cardiomegaly", size_mm=150),
+        Mask(name="lung", role="anatomy", volume_mm3=1e6),
+    )
+    made = task().model_copy(update={"outlines": (Outlines(plugin="xray", findings=(0, 1), masks=masks),)})
+    (found,) = build_document(made, files=(), omissions=()).findings
+    assert [one.model_dump() for one in found.measures] == [
+        {"size_mm": 31.5, "volume_mm3": 9100, "pieces": 2, "side": "left", "place": "Left lower lobe"},
+        {"size_mm": None, "volume_mm3": None, "pieces": 1, "side": "right", "place": ""},
+    ]
+    assert "WORDS OF A PLUGIN" not in result_document(made, files=(), omissions=()).decode()

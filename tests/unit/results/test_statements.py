@@ -16,6 +16,7 @@ from clinic_ai.domain import (
     Presence,
     Refusal,
     Released,
+    headed,
 )
 from clinic_ai.domain.words import MAX_TEXT
 from clinic_ai.errors import ClinicError, PluginError
@@ -189,3 +190,43 @@ def test_an_answer_too_long_for_its_notes_keeps_its_question() -> None:
     answer = Answer(question="Is it?", text="a" * (MAX_TEXT - 10), notes=("n" * 20,))
 
     assert answer_text(answer) == f"Is it? {answer.text}"
+
+
+def test_sentences_of_a_report_come_first_section_by_section() -> None:
+    one = analysis(
+        report=(
+            {"section": "impression", "text": "Pneumonia."},
+            {"section": "findings", "text": " The lungs show pneumonia. "},
+            {"section": "findings", "text": "  "},
+        ),
+        findings=(finding(),),
+        remarks=("A remark.",),
+    )
+    other = analysis(plugin="ct", report=({"section": "recommendations", "text": "None."},))
+    said = statements_of([one, other])
+    assert [(s.statement_id, s.kind, s.section, s.text) for s in said[:3]] == [
+        ("s_1", "report", "findings", "The lungs show pneumonia."),
+        ("s_2", "report", "impression", "Pneumonia."),
+        ("s_3", "report", "recommendations", "None."),
+    ]
+    assert [(s.statement_id, s.section) for s in said[3:]] == [("f_1", None), ("m_1", None)]
+
+
+def test_what_stands_in_a_section_is_parted_from_the_rest() -> None:
+    sections = {"s_1": "findings", "n_1": "findings", "s_2": "impression"}
+    said = [released(key).model_copy(update={"section": sections.get(key)}) for key in ("s_2", "s_1", "n_1", "m_1")]
+    found = parted([], verdict(*said))
+    assert [(section, [one.statement_id for one in those]) for section, those in found.report] == [
+        ("findings", ["s_1", "n_1"]),
+        ("impression", ["s_2"]),
+    ]
+    assert [one.statement_id for one in found.others] == ["m_1"]
+    assert [heading for heading, _ in headed(said)] == ["Impression", "Findings", "", "Beside the report"]
+
+
+def test_what_an_older_version_stored_is_read() -> None:
+    stored = '{"plugin":"xray","plugin_version":"1","models":[],"findings":[],"remarks":["A remark."],"files":[]}'
+    old = Analysis.model_validate_json(stored)
+    assert (old.report, old.segmentations, old.masks) == ((), (), ())
+    said = '{"statement_id":"m_1","audience":"clinician","kind":"remark","text":"A remark.","policy_hash":"SHA"}'
+    assert Released.model_validate_json(said.replace("SHA", SHA)).section is None
