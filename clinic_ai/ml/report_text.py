@@ -104,11 +104,14 @@ def correction(finding: Finding, sign: SignOff | None) -> str:
     return "" if presence is None else f"corrected by the signer: {presence.value}"
 
 
+_SIZES = {"diameter": "longest diameter", "depth": "depth"}
+
+
 def measures(mask: Mask) -> str:
     """Return what was measured on a mask, and where: sizes, pieces and a place of the table of anatomy."""
     place = place_code(mask.level)
     parts = [
-        "" if mask.size_mm is None else f"longest diameter {_whole_mm(mask.size_mm)} mm",
+        "" if mask.size_mm is None else f"{_SIZES[mask.size_is]} {_whole_mm(mask.size_mm)} mm",
         "" if mask.volume_mm3 is None else f"volume {_volume(mask.volume_mm3)}",
         place.label.lower() if place is not None else _SIDES[mask.side],
         f"{mask.count} pieces" if mask.count > 1 else "",

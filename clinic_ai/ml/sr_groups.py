@@ -142,10 +142,10 @@ def _judgement(finding: Finding) -> Iterator[sr.Measurement]:
 
 
 def _measured(mask: Mask) -> Iterator[sr.Measurement]:
-    """Yield what was measured on a mask: longest diameter of its largest piece in mm, volume in mm³."""
+    """Yield what was measured on a mask: longest diameter or depth of its largest piece in mm, volume in mm³."""
     if mask.size_mm is not None:
         yield sr.Measurement(
-            name=codes.SCT.LongAxis,
+            name=codes.SCT.Depth if mask.size_is == "depth" else codes.SCT.LongAxis,
             value=round(mask.size_mm, 1),
             unit=codes.UCUM.Millimeter,
             derivation=codes.SCT.Maximum,

@@ -94,7 +94,8 @@ class CodePart(Word):
 class MeasurePart(Word):
     """What was measured on a mask of a finding; null is what is not known."""
 
-    size_mm: float | None = Field(description="Longest diameter of the largest piece.")
+    size_mm: float | None = Field(description="Of the largest piece; what it measures, size_is says.")
+    size_is: Literal["diameter", "depth"] = Field(description="Longest diameter, or the depth of free fluid.")
     volume_mm3: float | None = Field(description="Volume of all pieces.")
     pieces: int
     side: str
@@ -315,6 +316,7 @@ def _measures(task: RenderTask, finding: Finding, said: Released) -> Iterator[Me
                 where = place_code(mask.level)
                 yield MeasurePart(
                     size_mm=mask.size_mm,
+                    size_is=mask.size_is,
                     volume_mm3=mask.volume_mm3,
                     pieces=mask.count,
                     side=mask.side,
