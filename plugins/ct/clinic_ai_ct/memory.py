@@ -37,11 +37,11 @@ _NF4_BITS = 4.127
 """Bits of a weight in four bits with doubly quantised scales: 4 + 8/64 + 32/(64·256); Dettmers et al. 2023."""
 
 
-_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
-        query, key, value
-    )
-}
+def _attention_operations(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
 """The kernel of processors, which torch's own counter does not know."""
 
 
@@ -65,11 +65,11 @@ class Need:
         return sum(term.size for term in self.terms)
 
 
-class _Ledger(TorchDispatchMode):
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that operations make, for as long as anything holds them; ``peak`` is in bytes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: dict[int, int] = {}
 
@@ -100,7 +100,7 @@ def judging(configuration: Configuration) -> Need:
         _beside(configuration),
         Term("weights of the network", _FLOAT * _numbers(network)),
         Term("image, masks and what blends them", _image(network) + _blending(network)),
-        Term("what the network computes on the way", rehearsed(network, _judge)),
+        Term("what the network computes on the way", rehearsed(network, judge_once)),
     ]
     if language is not None:
         model = unloaded(language)
@@ -125,7 +125,7 @@ def learning(configuration: Configuration) -> Need:
         Term("gradients", _FLOAT * trained),
         Term("moments of the optimiser", 2 * _FLOAT * trained),
         Term("image and masks", _image(network)),
-        Term("what the network keeps for the way back", max(0, rehearsed(network, _learn) - _FLOAT * trained)),
+        Term("what the network keeps for the way back", max(0, rehearsed(network, learn_once) - _FLOAT * trained)),
     ]
     if language is not None:
         model, on_gpu = unloaded(language), configuration.device == "cuda"
@@ -140,34 +140,44 @@ def learning(configuration: Configuration) -> Need:
 
 def operations(config: NetworkConfig) -> int:
     """Return the floating-point operations of judging one study of the size of the encoder's volume."""
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        network = CTNetwork(config).eval()
-        image = torch.zeros(1, config.encoder.channels, *config.encoder.volume)
-        regions = torch.zeros(1, *config.encoder.volume, dtype=torch.uint8)
-        with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as looked:
-            features = network.encoder(image, regions)
-            refined = network.refine(features)
-            network.classify(features)
-        with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as drawn:
-            network.segment(*_tile(config, refined, image))
     tiles = windows_of(config.encoder.volume, tile_of(config), config.localiser.overlap)
-    return int(looked.get_total_flops() + tiles * drawn.get_total_flops())
+
+    def counted(network: CTNetwork, image: Tensor, regions: Tensor) -> int:
+        network.eval()
+        with torch.no_grad():
+            with FlopCounterMode(display=False, custom_mapping=ATTENTION) as looked:
+                features = network.encoder(image, regions)
+                refined = network.refine(features)
+                network.classify(features)
+            with FlopCounterMode(display=False, custom_mapping=ATTENTION) as drawn:
+                network.segment(*_tile(config, refined, image))
+        return int(looked.get_total_flops() + tiles * drawn.get_total_flops())
+
+    return on_fakes(config, counted)
 
 
 def rehearsed(config: NetworkConfig, act: Callable[[CTNetwork, Tensor, Tensor], object]) -> int:
     """Return the most bytes that ``act(network, image, regions)`` holds at once, beside what it is given."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        network = CTNetwork(config)
-        image = torch.zeros(1, config.encoder.channels, *config.encoder.volume)
-        regions = torch.zeros(1, *config.encoder.volume, dtype=torch.uint8)
-        ledger = _Ledger()
-        with ledger:
+
+    def counted(network: CTNetwork, image: Tensor, regions: Tensor) -> int:
+        with _Ledger() as ledger:
             kept = act(network, image, regions)
         del kept
-        return ledger.peak
+        return int(ledger.peak)
+
+    return on_fakes(config, counted)
 
 
-def _judge(network: CTNetwork, image: Tensor, regions: Tensor) -> object:
+def on_fakes(config: NetworkConfig, act: Callable[[CTNetwork, Tensor, Tensor], int]) -> int:
+    """Return what ``act(network, image, regions)`` finds of tensors that have shapes and no content."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        image = torch.zeros(1, config.encoder.channels, *config.encoder.volume)
+        regions = torch.zeros(1, *config.encoder.volume, dtype=torch.uint8)
+        return act(CTNetwork(config), image, regions)
+
+
+def judge_once(network: CTNetwork, image: Tensor, regions: Tensor) -> object:
+    """Do all tasks on one study, and one tile of the U-Net; return all that is kept."""
     network.eval()
     with torch.no_grad():
         features = network.encoder(image, regions)
@@ -176,7 +186,8 @@ def _judge(network: CTNetwork, image: Tensor, regions: Tensor) -> object:
         return features, refined, drawn, network.classify(features), network.project(features)
 
 
-def _learn(network: CTNetwork, image: Tensor, regions: Tensor) -> object:
+def learn_once(network: CTNetwork, image: Tensor, regions: Tensor) -> object:
+    """Do all tasks on one study and one tile of the U-Net, and go the way back."""
     network.train()
     features = network.encoder(image, regions)
     refined = network.refine(features)
@@ -225,11 +236,11 @@ def _blending(config: NetworkConfig) -> int:
 def _language_weights(model: Any, language: LanguageConfig, on_gpu: bool) -> int:
     """Linear layers in four bits if that is wanted, except the one that makes words; the rest as it computes."""
     width = 2 if on_gpu else _FLOAT
-    total = sum(weights.numel() for weights in model.parameters())
+    total = sum(int(weights.numel()) for weights in model.parameters())
     if language.quantisation == "none":
         return width * total
     quantised = sum(
-        module.weight.numel()
+        int(module.weight.numel())
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head")
     )

@@ -30,7 +30,7 @@ image = torch.rand(1, config.encoder.channels, *config.encoder.volume)
 regions = torch.zeros(1, *config.encoder.volume, dtype=torch.uint8)
 def status(key):
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
-for act in (memory._judge, memory._learn):
+for act in (memory.judge_once, memory.learn_once):
     told = memory.rehearsed(config, act)
     gc.collect()
     before = status("VmRSS")
