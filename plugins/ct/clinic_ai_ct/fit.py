@@ -12,7 +12,7 @@ from clinic_ai_ct.memory import Need, judging, learning, operations
 
 KEPT_BYTES = 2 << 30
 """Memory of the machine that the system and the daemon keep."""
-LONGEST_S = 600.0
+LONGEST_S = 900.0
 """A study that takes longer on the processor than the clinic waits for is no use: such a configuration does not fit."""
 _MEASURED = 768
 """Side of the matrices that tell how fast this machine computes."""
