@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 from pydantic import Field
 
 from clinic_ai.contract import Limits, LoadedModel, Recipe
-from clinic_ai.domain import Word
+from clinic_ai.domain import Key, Word
 
 
 class DescribeTask(Word):
@@ -87,3 +87,70 @@ class DescribeRequest(Word):
 
     trainer: str
     task: DescribeTask
+
+
+# ---------------------------------------------------------------- what fits a machine
+
+
+class GpuRoom(Word):
+    """A GPU of the machine that is asked about; memory in MiB."""
+
+    name: str
+    memory_mb: int = Field(ge=0)
+
+
+class FitTask(Word):
+    """Say which configuration of a plugin's networks fits a machine: its memory in MiB, its cores and its GPUs."""
+
+    plugin: Key
+    memory_mb: int = Field(ge=0)
+    cpus: int = Field(ge=1)
+    gpus: tuple[GpuRoom, ...] = ()
+
+
+class NeedTerm(Word):
+    """One term of what is needed of memory, in bytes, and what it is."""
+
+    what: str
+    size_bytes: int
+
+
+class Fitting(Word):
+    """One configuration on this machine: what it needs term by term, in bytes, and the room that is there.
+
+    ``seconds`` is about how long one study takes there; None where that is not known. ``sentence`` says the verdict.
+    """
+
+    name: str
+    summary: str
+    where: Literal["cpu", "cuda"]
+    judging: tuple[NeedTerm, ...]
+    learning: tuple[NeedTerm, ...]
+    room_bytes: int
+    seconds: float | None = None
+    judges: bool
+    learns: bool
+    sentence: str
+
+
+class FitResult(Word):
+    """The configurations of a plugin, the largest first; ``chosen`` is the largest that fits, empty if none does."""
+
+    fittings: tuple[Fitting, ...]
+    chosen: str
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Fitter(Protocol):
+    """A trainer whose networks come in several configurations, and that can say which fits a machine."""
+
+    def fit(self, task: FitTask) -> FitResult:
+        """Say what each configuration needs, and which fits; nothing is loaded."""
+
+
+class FitRequest(Word):
+    """Ask a trainer which configuration fits a machine."""
+
+    trainer: str
+    task: FitTask

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clinic_ai.cli.categories import plugin_categories
+from clinic_ai.cli.model_fit import model_fit
 from clinic_ai.cli.model_stats import model_stats
 from clinic_ai.cli.options import HomeOption, JsonOption, example, group, home_of
 from clinic_ai.cli.promotions import (
@@ -175,6 +176,7 @@ def bench(
 
 
 model.command("stats", epilog=example("model stats ultrasound --set rank=16 --gpu-memory 8000"))(model_stats)
+model.command("fit", epilog=example("model fit ct --gpu-memory 24000"))(model_fit)
 model.command("check", epilog=example("model check xray chest-fast R-20261121-7F3K9QXB"))(check_model)
 model.command("approve", epilog=example("model approve xray chest-fast R-20261121-7F3K9QXB"))(approve_model)
 model.command("promote", epilog=example("model promote xray chest-fast 1.0"))(promote_model)

@@ -30,6 +30,7 @@ from clinic_ai.control.stats_views import StatsOrder, StatsView
 from clinic_ai.control.training_views import CheckOrder, CheckView, RunOrder
 from clinic_ai.control.views import DoneView, ModelRow, RunRow, VerifyView
 from clinic_ai.deidentification import Deidentifier
+from clinic_ai.describing import FitResult
 from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.forecasting import Rates
 from clinic_ai.gating import GateReport
@@ -46,6 +47,7 @@ from clinic_ai.settings import Settings, load_settings
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.training.category_folders import SHEET_SUFFIX, category_of
+from clinic_ai.training.fitting import fitted, machine_of
 from clinic_ai.training.gate import Gate
 from clinic_ai.training.labelled_sheets import form_of
 from clinic_ai.training.loss_curves import read_curve
@@ -229,6 +231,25 @@ def describing(home: Home) -> Iterator[Describing]:
     with _opened(home) as (database, crew, settings):
         manifests = plugins_of(home).manifests
         yield StatsDesk(Stats(Registry(home, database, manifests, crew), manifests, crew, settings.training))
+
+
+def fit_machine(
+    home: Home, plugin: str, *, memory_mb: int | None, gpu_memory_mb: int | None, cpus: int | None
+) -> FitResult:
+    """Return which configuration of a plugin's networks fits this machine, or another where that is said of it.
+
+    No daemon and no database have a part in it. Raise NotFound or Conflict as ``fitted`` does, HardwareError if this
+    machine cannot be read, ChildError with what the trainer says if it cannot tell.
+    """
+    manifests, crew = plugins_of(home).manifests, Crew()
+    settings = load_settings(home.clinic_toml) if home.clinic_toml.exists() else Settings()
+    machine = Machine(home.path if home.path.exists() else Path("/"))
+    try:
+        task = machine_of(plugin, machine.read(), memory_mb=memory_mb, gpu_memory_mb=gpu_memory_mb, cpus=cpus)
+        return fitted(crew, manifests, task, settings.training)
+    finally:
+        machine.close()
+        crew.close()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The trainer child: one training run, measurement or examination, of one plugin.
 
-Methods ``plan``, ``train``, ``evaluate``, ``bench``, ``examine``, ``describe``.
+Methods ``plan``, ``train``, ``evaluate``, ``bench``, ``examine``, ``describe``, ``fit``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TrainingResult,
         TrainRequest,
     )
-    from clinic_ai.describing import DescribeRequest, ModelStats
+    from clinic_ai.describing import DescribeRequest, FitRequest, FitResult, ModelStats
     from clinic_ai.gating import Examined, ExamineRequest
 
 
@@ -125,6 +125,21 @@ def describe(params: DescribeRequest, _: wire.Call) -> ModelStats:
         return trainer.describe(params.task)
 
 
+def fit(params: FitRequest, _: wire.Call) -> FitResult:
+    """Say which configuration of a plugin's networks fits a machine. Raise PluginError if this trainer cannot."""
+    from clinic_ai.describing import Fitter
+    from clinic_ai.errors import PluginError
+
+    trainer = _make(params.trainer)
+    if not isinstance(trainer, Fitter):
+        raise PluginError(
+            f"The networks of the plugin {params.task.plugin} come in one size: its trainer has no `fit`.",
+            remedy="`clinic-ai model stats` says what a model of it needs.",
+        )
+    with _packages_of(params.trainer):
+        return trainer.fit(params.task)
+
+
 @contextmanager
 def _packages_of(path: str) -> Iterator[None]:
     """Name what is not installed: a trainer may import what it needs only where it does. Raise PluginError if so."""
@@ -159,7 +174,7 @@ def main() -> None:
     channel, _ = confinement.confine()
     from clinic_ai.benching import BenchRequest
     from clinic_ai.contract import EvaluateRequest, PlanTask, TrainRequest
-    from clinic_ai.describing import DescribeRequest
+    from clinic_ai.describing import DescribeRequest, FitRequest
     from clinic_ai.gating import ExamineRequest
 
     methods = {
@@ -169,6 +184,7 @@ def main() -> None:
         "bench": wire.Method(BenchRequest, bench),
         "describe": wire.Method(DescribeRequest, describe),
         "examine": wire.Method(ExamineRequest, examine),
+        "fit": wire.Method(FitRequest, fit),
     }
     wire.serve(channel, methods)
 

@@ -32,7 +32,17 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
-from clinic_ai.describing import DescribeTask, Laid, LayerGroup, MemoryNeed, ModelStats
+from clinic_ai.describing import (
+    DescribeTask,
+    FitResult,
+    FitTask,
+    Fitting,
+    Laid,
+    LayerGroup,
+    MemoryNeed,
+    ModelStats,
+    NeedTerm,
+)
 from clinic_ai.domain import Analysis, Finding, Presence
 from clinic_ai.errors import DatasetError, ModelError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
@@ -264,6 +274,37 @@ class TinyDescriber(TinyTrainer):
         return ModelStats(
             parameters=1, trained=rank, groups=(group,), batch=1, memory=memory, laid=laid, fits=True, notes=("Light.",)
         )
+
+
+class TinyFitter(TinyTrainer):
+    """Also comes in two sizes: one needs a GPU of 1 GB, the other fits everywhere."""
+
+    def fit(self, task: FitTask) -> FitResult:
+        terms = (NeedTerm(what="weights", size_bytes=600_000_000), NeedTerm(what="the rest", size_bytes=200_000_000))
+        on_gpu = bool(task.gpus)
+        large = Fitting(
+            name="large",
+            summary="on a GPU",
+            where="cuda",
+            judging=terms,
+            learning=terms,
+            room_bytes=task.gpus[0].memory_mb << 20 if on_gpu else 0,
+            seconds=2.0 if on_gpu else None,
+            judges=on_gpu,
+            learns=False,
+            sentence="It fits." if on_gpu else "There is no GPU.",
+        )
+        small = large.model_copy(
+            update={
+                "name": "small",
+                "where": "cpu",
+                "room_bytes": task.memory_mb << 20,
+                "judges": True,
+                "learns": True,
+                "sentence": f"It fits into {task.cpus} cores.",
+            }
+        )
+        return FitResult(fittings=(large, small), chosen="large" if on_gpu else "small", notes=("Weighed.",))
 
 
 class TinyBencher(TinyJudge):

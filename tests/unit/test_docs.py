@@ -61,7 +61,7 @@ def promises() -> list[str]:
     ]
     methods = [
         name
-        for protocol in (contract.Engine, contract.Trainer, benching.Bencher, describing.Describer)
+        for protocol in (contract.Engine, contract.Trainer, benching.Bencher, describing.Describer, describing.Fitter)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     ]

@@ -108,7 +108,7 @@ class LocaliserConfig(Word):
     largest: int = 256
     """Channels of the deepest level at most."""
     noise: float = Field(default=0.1, ge=0)
-    tile: Size = (32, 192, 192)
+    tile: Size = (64, 128, 128)
     overlap: float = Field(default=0.25, ge=0, lt=1)
 
 

@@ -139,6 +139,25 @@ def test_a_model_is_evaluated_on_the_test_part_of_a_frozen_dataset(
     assert run("train", "evaluate", "tiny", "trained", version)[0] == Exit.DONE
 
 
+def test_the_configuration_that_fits_a_machine_is_told_with_the_arithmetic(
+    home: Home, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out = run("model", "fit", "tiny")
+    assert (code, "The networks of the plugin tiny come in one size" in out) == (Exit.FAILED, True)
+    manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyFitter"})
+    monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
+    code, out = run("model", "fit", "tiny", "--memory", "4000", "--gpu-memory", "0", "--cpus", "3")
+    assert code == Exit.DONE
+    assert "memory of a GPU to judge to learn weights 600 MB 600 MB the rest 200 MB 200 MB in all 800 MB 800 MB" in out
+    assert "There is no GPU." in out
+    assert "It fits into 3 cores. Choose small. Weighed." in out
+    code, out = run("model", "fit", "tiny", "--gpu-memory", "1000", "--json")
+    found = json.loads(out)
+    assert found["chosen"] == "large"
+    assert found["fittings"][0]["room_bytes"] == 1000 << 20
+    assert run("model", "fit", "nothing")[0] == Exit.NOT_FOUND
+
+
 def test_training_is_followed_to_a_candidate_that_nobody_promoted(home: Home, run: Run, labelled: Path) -> None:
     code, out = run("train", "run", "tiny", str(labelled), "--json")
     row = json.loads(out)
