@@ -12,8 +12,8 @@ from clinic_ai_ct.memory import Need, judging, learning, operations
 
 KEPT_BYTES = 2 << 30
 """Memory of the machine that the system and the daemon keep."""
-LONGEST_S = 900.0
-"""A study that takes longer on the processor than the clinic waits for is no use: such a configuration does not fit."""
+LONGEST_S = 120.0
+"""The time in which an analysis has to be done: a configuration that takes longer on this processor does not fit."""
 _MEASURED = 768
 """Side of the matrices that tell how fast this machine computes."""
 _UTILISATION = 0.35
