@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from control_room import Room, control_room
-from schema_cases import attack, furnish
 
 from clinic_ai.control.pace import Pace
 
@@ -21,6 +20,8 @@ TORTURE_EACH = 14
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Room, dict[str, Any]]]:
     folder: Path = tmp_path_factory.mktemp("schema") / "h"
+    from schema_cases import furnish
+
     with control_room(folder, pace=Pace(1e6, 10**6)) as room:
         yield room, furnish(room)
 
@@ -28,6 +29,8 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Room, 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("monitor", [False, True], ids=["control", "monitor"])
 def test_answers_are_as_described(furnished: tuple[Room, dict[str, Any]], monitor: bool) -> None:
+    from schema_cases import attack  # loading schemathesis takes seconds, and every worker collects this file
+
     room, known = furnished
     tally = attack(room, known, each=EACH, monitor=monitor, number=8)
     assert not tally.faults, "\n\n".join(tally.faults[:10])
@@ -37,6 +40,8 @@ def test_answers_are_as_described(furnished: tuple[Room, dict[str, Any]], monito
 
 @pytest.mark.torture
 def test_two_thousand_answers_are_as_described(furnished: tuple[Room, dict[str, Any]]) -> None:
+    from schema_cases import attack
+
     room, known = furnished
     tallies = [attack(room, known, each=TORTURE_EACH, monitor=monitor, number=1) for monitor in (False, True)]
     faults = [fault for tally in tallies for fault in tally.faults]
