@@ -129,7 +129,7 @@ class Checkpoints:
             shutil.rmtree(leftover)
         temporary = self.directory / f".{place.name}.part"
         contents = {
-            _TENSORS: save_tensors({name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}),
+            _TENSORS: save_tensors({name: np.asarray(array, order="C") for name, array in checkpoint.tensors.items()}),
             _STATE: json.dumps(checkpoint.state, sort_keys=True).encode(),
         }
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

@@ -24,6 +24,8 @@ from clinic_ai_ct.training.prepared import Prepared, stacked
 
 _FILL = 0.5
 """What hidden patches show: the middle of each window."""
+_SMALL = 0.02
+"""Spread of the weights of the heads, so that they begin by telling the middle."""
 _JUDGED_SEED = 0
 """What is hidden of validation volumes is the same in every epoch."""
 
@@ -35,6 +37,10 @@ class Heads(nn.Module):
         super().__init__()
         self.restore = nn.Linear(config.width, config.channels * math.prod(config.patch))
         self.tell = nn.Linear(config.width, 1 + config.regions)
+        for head in (self.restore, self.tell):
+            nn.init.trunc_normal_(head.weight, std=_SMALL)
+        nn.init.constant_(self.restore.bias, _FILL)
+        nn.init.zeros_(self.tell.bias)
 
 
 class Looking(Objective):

@@ -39,7 +39,7 @@ from clinic_ai_ct.training.tasks import Classifying, Joint, Localising, weigh_cl
 _REPORT_EVERY_S = 0.5
 _PARAPHRASED = 400
 """Tokens of a paraphrased report at most."""
-_OBJECTIVES: dict[str, Callable[[Phase, Scene], Objective]] = {
+OBJECTIVES: dict[str, Callable[[Phase, Scene], Objective]] = {
     "encoder": Looking,
     "classification": Classifying,
     "localisation": Localising,
@@ -166,7 +166,7 @@ class Run:
         if PROJECTOR in rates and scene.language is not None and float(scene.network.projector.loudness) == 1.0:
             scene.network.projector.match(scene.language.words)
         fit = PhaseFit(
-            _OBJECTIVES[phase.name](phase, scene),
+            OBJECTIVES[phase.name](phase, scene),
             parts["train"],
             parts["validation"],
             self._recipe,

@@ -25,6 +25,8 @@ from clinic_ai_ct.training.speaking import Words, words_of
 
 _DENOISING_SHARE = 0.1
 """What telling the features without noise counts beside the masks."""
+_GUESSED = 0.5
+"""AUROC of what tells nothing apart."""
 _ON_LESION = 0.5
 """So often a tile to learn from lies around a voxel of a lesion."""
 
@@ -48,7 +50,7 @@ class Classifying(Objective):
         for case in cases:
             ready = self.scene.prepare(case)
             judged.add(self.scene.see([case], [ready]), ready)
-        return {VALIDATION_LOSS: judged.loss, self.phase.metric: judged.auroc}
+        return {VALIDATION_LOSS: judged.loss, self.phase.metric: _known(judged.auroc, _GUESSED)}
 
 
 class Localising(Objective):
@@ -70,7 +72,7 @@ class Localising(Objective):
         for case in cases:
             ready = self.scene.prepare(case)
             judged.add(self.scene.see([case], [ready]), ready)
-        return {VALIDATION_LOSS: judged.loss, self.phase.metric: judged.dice, **judged.each}
+        return {VALIDATION_LOSS: judged.loss, self.phase.metric: _known(judged.dice, 0.0), **judged.each}
 
 
 class Joint(Objective):
@@ -257,6 +259,11 @@ def _tile(ready: Prepared, tile: Size, patch: Size, draw: torch.Generator) -> tu
             at = min(room, max(0, (int(voxel[axis]) - side // 2) // step))
         places.append(slice(at * step, at * step + side))
     return places[0], places[1], places[2]
+
+
+def _known(figure: float, otherwise: float) -> float:
+    """Return a figure, or what stands for one that the validation part is too small for: the loss decides then."""
+    return otherwise if math.isnan(figure) else figure
 
 
 def _targets(scene: Scene, case: Case) -> Targets:
