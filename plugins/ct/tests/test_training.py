@@ -11,6 +11,7 @@ import training_set
 from clinic_ai.contract import Limits
 from clinic_ai.errors import ClinicError, DatasetError, ModelError
 from clinic_ai.ml.model_files import open_model
+from clinic_ai.ml.records import Record
 from clinic_ai_ct.configurations import CONFIGURATIONS
 from clinic_ai_ct.lora import lora_config
 from clinic_ai_ct.network import CTNetwork, made
@@ -62,7 +63,8 @@ def scene(cases, folder=None, speech=None, **recipe) -> Scene:
     return found
 
 
-def test_all_phases_learn_in_order(phantoms, base, language, tmp_path):
+def test_all_phases_learn_in_order(phantoms, base, language, tmp_path, monkeypatch):
+    monkeypatch.setattr(Record, "draw", lambda *_: b"")  # another test draws
     recipe = {"phase": ",".join(PHASES), "language": str(language), "epochs": 2, "rate": 5e-3, "longest": 16}
     told = training_set.Told()
     result = CTTrainer().train(training_set.task(tmp_path, phantoms, base, accumulation=1, **recipe), told)
@@ -88,6 +90,7 @@ def test_a_stopped_run_goes_on_and_keeps_three_best_checkpoints(phantoms, base, 
     result = CTTrainer().train(task, training_set.Told())
     assert result.state == "finished"
     assert any(note.startswith("Went on after") for note in result.notes)
+    assert (tmp_path / "phase-1-classification" / "figures" / "loss.png").is_file()
     ranked = sorted(result.history, key=lambda e: (e["validation_auroc"], -e["validation_loss"]), reverse=True)
     kept = {path.name for path in (tmp_path / "phase-1-classification" / "checkpoints").iterdir()}
     assert kept == {f"epoch-{int(entry['epoch']):05d}" for entry in [*ranked[:3], result.history[-1]]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,16 +78,16 @@ class _Counted:
     def __init__(self) -> None:
         self._counter = FlopCounterMode(display=False)
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+        self._both = ExitStack()
         self._storages: dict[int, int] = {}
 
     def __enter__(self) -> _Counted:
-        self._hooks.__enter__()
-        self._counter.__enter__()
+        self._both.enter_context(self._hooks)
+        self._both.enter_context(self._counter)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._counter.__exit__(*error)
-        self._hooks.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._both.close()
 
     @property
     def flops(self) -> float:

@@ -197,9 +197,10 @@ class Run:
                 self._reported = now
                 self._report(number, phase, fit, epoch - 1, (epoch - 1) * fit.steps_per_epoch + step, {"loss": loss})
 
+        ended = fit.state.finished
         state = fit.run(report_step, report_epoch, self._should_stop)
-        if state.finished and self._processes.first and state.history:
-            record.write(state.history, state.best_epoch)
+        # A curve of one point tells nothing, and one of before is there already.
+        if not ended and state.finished and self._processes.first and len(state.history) > 1:
             record.draw(state.history, state.best_epoch)
         self._done += self._flops(phase, fit)
         return fit, state
