@@ -132,14 +132,15 @@ class PhaseFit:
         saved_at = time.monotonic()
         for step in range(self._state.step, len(batches)):
             stopped, portion = self._processes.any(stop()), self.rescue.portions.rows
-            if stopped or time.monotonic() - saved_at > _SAVED_EVERY_S:
+            # Asked of all processes: what one of them saves, the others wait for.
+            if self._processes.any(stopped or time.monotonic() - saved_at > _SAVED_EVERY_S):
                 self._save()
                 saved_at = time.monotonic()
             if stopped:
                 return None
             loss = self._step(epoch, step, batches[step])
             self._state = replace(self._state, step=step + 1, total=self._state.total + loss)
-            if self.rescue.portions.rows < portion:
+            if self._processes.any(self.rescue.portions.rows < portion):
                 self._save()  # so that a run that dies of it does not have to learn it again
             report(epoch, step + 1, loss)
         found = self._judge()

@@ -57,7 +57,7 @@ class Processes:
 
     def any(self, value: bool) -> bool:
         """Return whether any process says so: all stop at the same step."""
-        return self.sum(float(value)) > 0
+        return value if self._accelerator is None else self.sum(float(value)) > 0
 
     def wait(self) -> None:
         """Wait until all are here."""
