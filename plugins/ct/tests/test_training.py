@@ -26,6 +26,7 @@ from clinic_ai_ct.training.plan import plan_of
 from clinic_ai_ct.training.prepared import Preparing
 from clinic_ai_ct.training.recipe import CTRecipe
 from clinic_ai_ct.training.reward import Reward, reward
+from clinic_ai_ct.training.run import OBJECTIVES, paraphrased
 from clinic_ai_ct.training.seeing import Seeing
 from clinic_ai_ct.training.tasks import Joint
 
@@ -175,6 +176,32 @@ def test_a_report_is_worth_what_it_says_rightly(cases):
     assert worse.objected > own.objected
 
 
+def test_a_fifth_of_the_reports_is_paraphrased(cases, language, base):
+    """A language model rewrites them without an image; what the evidence does not carry is not learned."""
+    speech = speech_of(base, CTRecipe.parse({"language": str(language)}), 24, CPU)
+    assert isinstance(paraphrased(speech.language)("FINDINGS: no effusion"), str)
+    asked: list[str] = []
+
+    def rewrite(prompt: str) -> str:
+        asked.append(prompt)
+        return "FINDINGS: There is a fracture of the ninth rib. No pleural effusion is seen."
+
+    prepare = Preparing(training_set.config(), None, 0, 0, 1, rewrite)
+    reports = [prepare(case).report for case in cases]
+    assert 0 < len(asked) < len(cases) / 2
+    assert not any("ninth rib" in report for report in reports)
+
+
+def test_a_plan_counts_steps_and_says_what_each_phase_takes(phantoms, base):
+    recipe = {"phase": "encoder,localisation", "epochs": 3, "accumulation": 4}
+    plan = CTTrainer().plan(phantoms, Limits(), recipe, base)
+    assert (plan.steps, plan.epochs) == (2 * 3 * 2, 6)
+    assert plan.disk_mb > 0
+    assert 900 < plan.memory_mb < 1200
+    assert 0 < plan.pf_days < 1e-6
+    assert any(note.startswith("Phase localisation: 3 epochs, 6 steps, rates tasks 3e-05") for note in plan.notes)
+
+
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
@@ -237,6 +264,4 @@ def test_defaults_are_those_of_the_description():
 
 
 def _objective(name: str, found: Scene):
-    from clinic_ai_ct.training.run import OBJECTIVES
-
     return OBJECTIVES[name](PHASES[name], found)

@@ -1,6 +1,7 @@
 """``python -m clinic_ai_ct.training FOLDER RUN_DIRECTORY --set KEY=VALUE``: train over a folder, beside the clinic.
 
-``accelerate launch --num_processes 2 -m clinic_ai_ct.training …`` does it on several GPUs at once. What it leaves in
+``accelerate launch --num_processes 2 -m clinic_ai_ct.training …`` does it on several GPUs at once; each process gets
+its share of the volumes of every step. What it leaves in
 ``RUN_DIRECTORY/model`` is imported with ``clinic-ai model import``.
 """
 

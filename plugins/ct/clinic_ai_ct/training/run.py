@@ -77,7 +77,7 @@ class Run:
             self._recipe.cache_mb,
             len(self._cases),
             self._recipe.seed,
-            _paraphrase(language) if language is not None and self._recipe.paraphrase else None,
+            paraphrased(language) if language is not None and self._recipe.paraphrase else None,
         )
         self._scene = Scene(network, language, self._prepare, self._recipe, device)
         self._language_digest = language_digest(Path(self._recipe.language)) if self._recipe.language else ""
@@ -262,7 +262,7 @@ _PLACES = {"language", "text_encoder"}
 """Keys of a recipe that name directories of this machine; no model says them."""
 
 
-def _paraphrase(language: Language) -> Callable[[str], str]:
+def paraphrased(language: Language) -> Callable[[str], str]:
     """Return a language model as what rewrites a text: it is asked without an image."""
 
     def rewritten(asked: str) -> str:
