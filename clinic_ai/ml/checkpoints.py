@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,11 @@ class Checkpoints:
         self._useless |= useless
         return found
 
-    def save(self, checkpoint: Checkpoint, *, best_epoch: int = 0) -> None:
+    def save(self, checkpoint: Checkpoint, *, best_epoch: int = 0, also: Collection[int] = ()) -> None:
         """Write ``checkpoint`` durably, then remove what is not kept.
 
-        The checkpoint right after ``best_epoch`` is never removed. Raise HomeError if the disk is full; all
-        checkpoints from before are whole then.
+        The checkpoints right after ``best_epoch`` and after each of ``also`` are never removed. Raise HomeError if the
+        disk is full; all checkpoints from before are whole then.
         """
         before = self._places()
         here = [place.again for place in before if (place.epoch, place.step) == (checkpoint.epoch, checkpoint.step)]
@@ -115,7 +116,8 @@ class Checkpoints:
         self._write(place, Checkpoint(place.epoch, checkpoint.tensors, state, place.step))
         # What lies further on was found useless, or the run went back behind it: it must not be taken up again.
         usable = sorted(other for other in before if other < place and other not in self._useless)
-        kept = {*usable[len(usable) + 1 - self.keep :], *(p for p in usable if p.epoch == best_epoch and not p.step)}
+        best = {best_epoch, *also}
+        kept = {*usable[len(usable) + 1 - self.keep :], *(p for p in usable if p.epoch in best and not p.step)}
         for other in before:
             if other not in kept:
                 shutil.rmtree(self.directory / other.name)
@@ -127,7 +129,7 @@ class Checkpoints:
             shutil.rmtree(leftover)
         temporary = self.directory / f".{place.name}.part"
         contents = {
-            _TENSORS: save_tensors({name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}),
+            _TENSORS: save_tensors({name: np.asarray(array, order="C") for name, array in checkpoint.tensors.items()}),
             _STATE: json.dumps(checkpoint.state, sort_keys=True).encode(),
         }
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

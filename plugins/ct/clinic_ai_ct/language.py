@@ -153,24 +153,35 @@ def assembled(
     return inputs, mask, _after(labels, before, IGNORED).to(image.device)
 
 
-@torch.inference_mode()
 def write(language: Language, image: Tensor, prompt: str, *, longest: int, samples: int = 0) -> list[str]:
     """Return what the language model writes after image (1, Q, width) and prompt, at most ``longest`` tokens.
 
     It takes the likeliest token each time, or draws ``samples`` texts.
     """
-    asked = language.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    words = torch.tensor([asked], device=image.device)
-    inputs = torch.cat([_embedded(language, _start(language), image), language.model.get_input_embeddings()(words)], 1)
-    drawn = {"do_sample": True, "num_return_sequences": samples} if samples else {"do_sample": False}
+    found = draw(language, image, prompt, longest=longest, samples=samples)
+    return [str(text).strip() for text in language.tokenizer.batch_decode(found, skip_special_tokens=True)]
+
+
+@torch.no_grad()
+def draw(language: Language, image: Tensor, prompt: str, *, longest: int, samples: int = 0) -> list[Tensor]:
+    """Return the tokens of what it writes, one tensor (T,) for each text, up to and with the end; see ``write``."""
+    inputs = _asked(language, image, prompt)
     found = language.model.generate(
         inputs_embeds=inputs,
         attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device),
         max_new_tokens=longest,
         pad_token_id=language.tokenizer.pad_token_id,
-        **drawn,
+        **({"do_sample": True, "num_return_sequences": samples} if samples else {"do_sample": False}),
     )
-    return [str(text).strip() for text in language.tokenizer.batch_decode(found, skip_special_tokens=True)]
+    return [_ended(text, language.tokenizer.eos_token_id) for text in found]
+
+
+def continued(language: Language, image: Tensor, prompt: str, tokens: Tensor) -> Tensor:
+    """Return the logits (T, V) of each of the ``tokens`` (T,) after image (1, Q, width), prompt and those before it."""
+    asked = _asked(language, image, prompt)
+    words = language.model.get_input_embeddings()(tokens.to(image.device)).unsqueeze(0)
+    logits: Tensor = language.model(inputs_embeds=torch.cat([asked, words], dim=1)).logits
+    return logits[0, asked.shape[1] - 1 : -1]
 
 
 def unloaded(config: LanguageConfig) -> Any:
@@ -202,6 +213,19 @@ def _embedded(language: Language, start: list[int], image: Tensor) -> Tensor:
     dtype = embed.weight.dtype
     begin = embed(torch.tensor([start], dtype=torch.long, device=image.device)).expand(len(image), -1, -1)
     return torch.cat([begin.to(dtype), image.to(dtype)], dim=1)
+
+
+def _asked(language: Language, image: Tensor, prompt: str) -> Tensor:
+    """Return the embeddings of start, image (1, Q, width) and prompt."""
+    asked = language.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    words = torch.tensor([asked], dtype=torch.long, device=image.device)
+    return torch.cat([_embedded(language, _start(language), image), language.model.get_input_embeddings()(words)], 1)
+
+
+def _ended(tokens: Tensor, end: int) -> Tensor:
+    """Return tokens without the padding behind the first end."""
+    places = (tokens == end).nonzero()
+    return tokens[: int(places[0]) + 1] if len(places) else tokens
 
 
 def _after(rows: Tensor, before: int, value: int) -> Tensor:

@@ -40,6 +40,14 @@ def write_network(network: CTNetwork, directory: Path, dtype: torch.dtype = torc
     return weights, config
 
 
+def read_config(model: LoadedModel) -> NetworkConfig:
+    """Return the config of the network of a model directory.
+
+    Raise ModelError if the model is none of this plugin, or if the file is missing or damaged.
+    """
+    return _read_config(model)[0]
+
+
 def read_network(model: LoadedModel, texts: TextEncoder | None = None) -> CTNetwork:
     """Return the network of a model directory, ready to judge, in float32.
 
@@ -47,21 +55,25 @@ def read_network(model: LoadedModel, texts: TextEncoder | None = None) -> CTNetw
     is none of this plugin, if a file is missing or damaged, or if the text encoder is another.
     """
     label = model.ref.label()
-    if model.manifest.plugin != PLUGIN or model.manifest.format != "safetensors":
-        raise ModelError(f"The model {label} is no safetensors model of the plugin {PLUGIN}.", remedy=_REMEDY)
-    directory = Path(model.directory)
-    try:
-        said = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        config = NetworkConfig.model_validate(said["network"])
-        digest = str(said["text_encoder"])
-    except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
-        raise ModelError(f"The {CONFIG} of {label} cannot be read.", remedy=_REMEDY) from error
+    config, digest = _read_config(model)
     if texts is not None and texts.digest != digest:
         raise ModelError(
             f"The text encoder that was given is not the one {label} learned with.",
             remedy="Give the directory of that one, or none: what it said of each label lies with the model.",
         )
-    return _with_weights(config, digest, directory / WEIGHTS, label, texts)
+    return _with_weights(config, digest, Path(model.directory) / WEIGHTS, label, texts)
+
+
+def _read_config(model: LoadedModel) -> tuple[NetworkConfig, str]:
+    """Return the config and the digest of the text encoder."""
+    label = model.ref.label()
+    if model.manifest.plugin != PLUGIN or model.manifest.format != "safetensors":
+        raise ModelError(f"The model {label} is no safetensors model of the plugin {PLUGIN}.", remedy=_REMEDY)
+    try:
+        said = json.loads((Path(model.directory) / CONFIG).read_text(encoding="utf-8"))
+        return NetworkConfig.model_validate(said["network"]), str(said["text_encoder"])
+    except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
+        raise ModelError(f"The {CONFIG} of {label} cannot be read.", remedy=_REMEDY) from error
 
 
 def _with_weights(config: NetworkConfig, digest: str, path: Path, label: str, texts: TextEncoder | None) -> CTNetwork:

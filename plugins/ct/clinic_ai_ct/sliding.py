@@ -50,7 +50,7 @@ def read(network: CTNetwork, image: Tensor, regions: Tensor | None = None) -> Re
     def look(window: Tensor, places: Sequence[Sequence[slice]]) -> Tensor:
         there = None if regions is None else regions[(slice(None), *places[0][2:])]
         seen.append(network.encode(window, there))
-        return _by_tiles(network, seen[-1], window)
+        return by_tiles(network, seen[-1], window)
 
     masks = _slide(image, config.encoder.volume, config.localiser.overlap, look)
     features = merged(seen)
@@ -67,7 +67,7 @@ def windows_of(shape: Size, window: Size, overlap: float) -> int:
     return math.prod(counts)
 
 
-def _by_tiles(network: CTNetwork, features: Features, image: Tensor) -> Tensor:
+def by_tiles(network: CTNetwork, features: Features, image: Tensor) -> Tensor:
     """Return mask logits (1, K, D, H, W) of one window, tile by tile; the tiles lie on whole patches."""
     patch = network.config.encoder.patch
     refined = network.refine(features)

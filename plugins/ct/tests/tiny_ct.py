@@ -85,9 +85,11 @@ def seal(directory: Path, *, slot: str = "main", plugin: str = "ct", model_forma
     return open_model(directory)
 
 
-def _words(texts) -> PreTrainedTokenizerFast:
-    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<s>", "</s>", *words])}
+def words(texts) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the words of some texts."""
+    listed = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<s>", "</s>"]
+    vocabulary = {word: place for place, word in enumerate([*special, *listed])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     made.normalizer, made.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
     return PreTrainedTokenizerFast(
@@ -97,12 +99,12 @@ def _words(texts) -> PreTrainedTokenizerFast:
 
 def make_bert(directory: Path, seed: int = 0) -> Path:
     """Write a BERT with random weights and its tokenizer, as a clinic would give one."""
-    words = _words(label_texts().values())
+    spoken = words(label_texts().values())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BertModel(
             BertConfig(
-                vocab_size=len(words),
+                vocab_size=len(spoken),
                 hidden_size=TEXT.width,
                 num_hidden_layers=1,
                 num_attention_heads=2,
@@ -111,29 +113,29 @@ def make_bert(directory: Path, seed: int = 0) -> Path:
             )
         )
     model.save_pretrained(directory)
-    words.save_pretrained(directory)
+    spoken.save_pretrained(directory)
     return directory
 
 
 def make_llama(directory: Path, width: int = 24) -> Path:
     """Write a Llama with random weights and its tokenizer."""
-    words = _words(["findings: a nodule in the right upper lobe . no effusion . describe the chest"])
+    spoken = words(["findings: a nodule in the right upper lobe . no effusion . describe the chest"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=len(words),
+                vocab_size=len(spoken),
                 hidden_size=width,
                 intermediate_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 num_key_value_heads=1,
                 initializer_range=0.3,
-                bos_token_id=words.bos_token_id,
-                eos_token_id=words.eos_token_id,
-                pad_token_id=words.pad_token_id,
+                bos_token_id=spoken.bos_token_id,
+                eos_token_id=spoken.eos_token_id,
+                pad_token_id=spoken.pad_token_id,
             )
         )
     model.save_pretrained(directory)
-    words.save_pretrained(directory)
+    spoken.save_pretrained(directory)
     return directory

@@ -1,0 +1,1 @@
+"""Learning from CT volumes in six phases: encoder, classification, localisation, alignment, joint, GRPO."""

@@ -1,0 +1,272 @@
+"""One run of the trainer: its phases in order, evaluation, candidate."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from clinic_ai.contract import Progress, TrainingProgress, TrainingResult, TrainingTask
+from clinic_ai.ml.challenge import table_text
+from clinic_ai.ml.checkpoints import fingerprint, write_durably
+from clinic_ai.ml.finished import keep_result, kept_result
+from clinic_ai.ml.records import HISTORY, Record, table
+from clinic_ai_ct.language import Language, write
+from clinic_ai_ct.lora import language_digest
+from clinic_ai_ct.training.candidate import DIRECTORY, SUMMARY, write_candidate
+from clinic_ai_ct.training.cases import Case, cases_of, described, refuse_useless, usable
+from clinic_ai_ct.training.costs import case_flops, costs_of, language_bytes
+from clinic_ai_ct.training.evaluating import Evaluated, evaluate
+from clinic_ai_ct.training.fitting import LOSS, Entry, FitState, PhaseFit
+from clinic_ai_ct.training.loading import network_of, place_of, speech_of
+from clinic_ai_ct.training.looking import Looking
+from clinic_ai_ct.training.objective import Objective, Scene
+from clinic_ai_ct.training.phases import PROJECTOR, TASKS, Phase
+from clinic_ai_ct.training.plan import PF_DAY
+from clinic_ai_ct.training.prepared import Preparing
+from clinic_ai_ct.training.processes import Processes
+from clinic_ai_ct.training.recipe import CTRecipe
+from clinic_ai_ct.training.rewarding import Rewarding
+from clinic_ai_ct.training.seeing import Seeing
+from clinic_ai_ct.training.speaking import Aligning
+from clinic_ai_ct.training.tasks import Classifying, Joint, Localising, weigh_classes
+
+_REPORT_EVERY_S = 0.5
+_PARAPHRASED = 400
+"""Tokens of a paraphrased report at most."""
+OBJECTIVES: dict[str, Callable[[Phase, Scene], Objective]] = {
+    "encoder": Looking,
+    "classification": Classifying,
+    "localisation": Localising,
+    "alignment": Aligning,
+    "joint": Joint,
+    "grpo": Rewarding,
+}
+
+
+class _Stopped(Exception):
+    """The run was asked to stop outside a phase."""
+
+
+class Run:
+    """What ``CTTrainer.train`` does; ``go`` is called once."""
+
+    def __init__(self, task: TrainingTask, progress: Progress, processes: Processes | None = None) -> None:
+        """Raise DatasetError or ModelError if the task cannot be done."""
+        torch.set_num_threads(max(1, task.limits.threads))
+        self._task, self._progress = task, progress
+        self._began, self._reported = time.monotonic(), -math.inf
+        self._directory = Path(task.run_directory)
+        self._recipe = CTRecipe.parse(task.recipe)
+        self._cases = cases_of(task.dataset)
+        for phase in self._recipe.phases:
+            refuse_useless(self._cases, phase)
+        self._processes = processes or Processes()
+        device = self._processes.device or place_of(task.device)
+        network = network_of(task.base, self._recipe).to(device)
+        self._speech = speech_of(task.base, self._recipe, network.config.projector.language_width, device)
+        language = None if self._speech is None else self._speech.language
+        self._prepare = Preparing(
+            network.config,
+            self._directory / "prepared" / task.dataset.digest[:16],
+            self._recipe.cache_mb,
+            len(self._cases),
+            self._recipe.seed,
+            paraphrased(language) if language is not None and self._recipe.paraphrase else None,
+        )
+        self._scene = Scene(network, language, self._prepare, self._recipe, device)
+        self._language_digest = language_digest(Path(self._recipe.language)) if self._recipe.language else ""
+        self._costs, self._speech_bytes = costs_of(network.config), language_bytes(self._recipe)
+        self._notes: list[str] = [*described(self._cases), self._prepare.note]
+        self._history: list[Entry] = []
+        self._done = 0.0
+        """Floating-point operations of this process in phases that have ended."""
+        self._fitted_since, self._steps_before = self._began, 0
+
+    def go(self) -> TrainingResult:
+        """Do what is left to do."""
+        whole_run = fingerprint(**self._follows_from(len(self._recipe.phases)), run=self._task.run_id)
+        before = kept_result(self._directory, whole_run)
+        if before is not None:
+            return before
+        summary: list[dict[str, object]] = []
+        for number, phase in enumerate(self._recipe.phases, start=1):
+            fit, state = self._learn(number, phase)
+            self._notes += fit.notes
+            self._history += [{"phase": float(number), **entry} for entry in state.history]
+            write_durably(self._directory / HISTORY, table(self._history))
+            if not state.finished:
+                return self._stopped(f"Stopped in the phase {phase.name}.")
+            best = state.history[state.best_epoch - 1] if state.best_epoch else {}
+            summary.append({"phase": phase.name, "best_epoch": state.best_epoch, "best": best})
+        try:
+            evaluated = self._evaluate()
+        except _Stopped:
+            return self._stopped("Stopped while it was measured.")
+        scores = evaluated.scores()
+        said = {
+            "run": self._task.run_id,
+            "dataset": self._task.dataset.dataset_id,
+            "base": None if self._task.base is None else self._task.base.ref.label(),
+            "recipe": {key: value for key, value in asdict(self._recipe).items() if key not in _PLACES},
+            "phases": summary,
+            "scores": scores.model_dump(mode="json"),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "notes": self._notes,
+        }
+        result = TrainingResult(
+            state="finished",
+            model_directory=str(self._directory / DIRECTORY),
+            scores=scores,
+            history=tuple(self._history),
+            notes=tuple(self._notes),
+        )
+        if self._processes.first:
+            write_durably(self._directory / "evaluation.txt", table_text(evaluated.rows).encode())
+            write_durably(self._directory / SUMMARY, json.dumps(said, indent=1).encode())
+            write_candidate(self._task, self._recipe, self._scene.network, self._speech, scores, said)
+            keep_result(self._directory, whole_run, result)
+        self._processes.wait()
+        return result
+
+    def _follows_from(self, phases: int) -> dict[str, object]:
+        """Return what the weights after so many phases follow from, as plain values."""
+        base = self._task.base
+        return {
+            "dataset": self._task.dataset.digest,
+            "base": None if base is None else base.ref.digest,
+            "language": self._language_digest,
+            "text_encoder": self._scene.network.text_digest,
+            "recipe": {**self._recipe.trained_by(), "phase": ""},
+            "phases": [phase.name for phase in self._recipe.phases[:phases]],
+        }
+
+    def _stopped(self, note: str) -> TrainingResult:
+        return TrainingResult(state="stopped", history=tuple(self._history), notes=(*self._notes, note))
+
+    # ------------------------------------------------------------ one phase
+
+    def _learn(self, number: int, phase: Phase) -> tuple[PhaseFit, FitState]:
+        scene, directory = self._scene, self._directory / f"phase-{number}-{phase.name}"
+        parts = {split: usable(self._part(split), phase) for split in ("train", "validation")}
+        scene.seeing = None
+        if phase.frozen:
+            limit, cases = self._recipe.cache_mb, len(self._cases)
+            scene.seeing = Seeing(scene.network, self._directory / "features", limit, cases)
+            if scene.seeing.note not in self._notes:
+                self._notes.append(scene.seeing.note)
+        rates = self._recipe.rates_of(phase)
+        if TASKS in rates and phase.name != "localisation":
+            weigh_classes(scene, parts["train"])
+        if PROJECTOR in rates and scene.language is not None and float(scene.network.projector.loudness) == 1.0:
+            scene.network.projector.match(scene.language.words)
+        fit = PhaseFit(
+            OBJECTIVES[phase.name](phase, scene),
+            parts["train"],
+            parts["validation"],
+            self._recipe,
+            directory / "checkpoints",
+            fingerprint(**self._follows_from(number)),
+            self._processes,
+        )
+        record = Record(directory, phase.metric, phase.metric_name)
+        self._steps_before = fit.state.epoch * fit.steps_per_epoch + fit.state.step
+        if self._steps_before and not fit.state.finished:
+            self._notes.append(f"Went on after {self._steps_before} steps of the phase {phase.name}.")
+        self._fitted_since = time.monotonic()
+
+        def report_epoch(entry: Entry) -> None:
+            epoch = int(entry["epoch"])
+            if self._processes.first:
+                record.write(fit.state.history, fit.state.best_epoch)
+            told: dict[str, float | str] = {
+                "loss": entry[LOSS],
+                "metric": entry[phase.metric],
+                "metric_name": phase.metric_name,
+            }
+            self._report(number, phase, fit, epoch, epoch * fit.steps_per_epoch, told)
+
+        def report_step(epoch: int, step: int, loss: float) -> None:
+            now = time.monotonic()
+            if now - self._reported >= _REPORT_EVERY_S:
+                self._reported = now
+                self._report(number, phase, fit, epoch - 1, (epoch - 1) * fit.steps_per_epoch + step, {"loss": loss})
+
+        ended = fit.state.finished
+        state = fit.run(report_step, report_epoch, self._should_stop)
+        # A curve of one point tells nothing, and one of before is there already.
+        if not ended and state.finished and self._processes.first and len(state.history) > 1:
+            record.draw(state.history, state.best_epoch)
+        self._done += self._flops(phase, fit)
+        return fit, state
+
+    def _part(self, split: str) -> list[Case]:
+        return [case for case in self._cases if case.split == split]
+
+    def _evaluate(self) -> Evaluated:
+        """Measure on the test part, or on the validation part where there is none. Raise _Stopped."""
+        cases = self._part("test")
+        if not cases:
+            cases = self._part("validation")
+            self._notes.append("There is no test part; the figures are of the validation part and too good.")
+        epochs = sum(self._recipe.epochs_of(phase) for phase in self._recipe.phases)
+
+        def step(done: int) -> None:
+            message = f"measures the model: {done} of {len(cases)}"
+            told = TrainingProgress(epoch=epochs, epochs=epochs, step=0, steps=0, message=message)
+            self._progress.report(told.model_copy(update={"pf_days": self._done / PF_DAY}))
+            if self._should_stop():
+                raise _Stopped
+
+        return evaluate(self._scene.network, cases, self._prepare, self._scene.device, step)
+
+    # ------------------------------------------------------------ what the daemon is told
+
+    def _should_stop(self) -> bool:
+        too_long = time.monotonic() - self._began > self._task.limits.max_seconds
+        return too_long or self._progress.stop_requested()
+
+    def _flops(self, phase: Phase, fit: PhaseFit) -> float:
+        """Return what this process has computed in a phase."""
+        each = case_flops(phase, self._recipe, self._costs, self._speech_bytes)
+        looks = 0 if self._scene.seeing is None else self._scene.seeing.looks
+        return each * (fit.learned + fit.judged / 3) + looks * self._costs.flops["encoder"]
+
+    def _report(
+        self, number: int, phase: Phase, fit: PhaseFit, epoch: int, done: int, told: dict[str, float | str]
+    ) -> None:
+        """Say that ``done`` steps and ``epoch`` epochs of a phase are complete, and what else is ``told``."""
+        phases = self._recipe.phases
+        before = sum(self._recipe.epochs_of(one) for one in phases[: number - 1])
+        steps = fit.epochs * fit.steps_per_epoch
+        # Steps before a resumption took none of this process's time.
+        pace = (time.monotonic() - self._fitted_since) / max(1, done - self._steps_before)
+        progress = {
+            "epoch": before + epoch,
+            "epochs": sum(self._recipe.epochs_of(one) for one in phases),
+            "step": done,
+            "steps": steps,
+            "eta_s": pace * (steps - done),
+            "message": f"phase {number} of {len(phases)}: {phase.name}",
+            "pf_days": (self._done + self._flops(phase, fit)) / PF_DAY,
+        }
+        self._progress.report(TrainingProgress.model_validate({**progress, **told}))
+
+
+_PLACES = {"language", "text_encoder"}
+"""Keys of a recipe that name directories of this machine; no model says them."""
+
+
+def paraphrased(language: Language) -> Callable[[str], str]:
+    """Return a language model as what rewrites a text: it is asked without an image."""
+
+    def rewritten(asked: str) -> str:
+        embed = language.model.get_input_embeddings().weight
+        return write(language, embed.new_zeros(1, 0, language.width), asked, longest=_PARAPHRASED)[0]
+
+    return rewritten
