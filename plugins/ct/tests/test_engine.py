@@ -214,7 +214,8 @@ class TestWhatItDoesNotJudge:
         assert any("resampled" in remark for remark in remarks)
         assert any("mm apart" in remark for remark in remarks), "slices of 6 mm"
 
-    def test_how_far_a_volume_lies_from_training_is_told_the_guard(self, task, tmp_path):
+    def test_how_far_a_volume_lies_from_training_is_told_the_guard(self, task, tmp_path, by_truth):
+        by_truth()
         for far in (True, False):
             loaded = model(tmp_path / str(far), far=far)
             engine = CTEngine()
