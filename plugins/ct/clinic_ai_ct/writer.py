@@ -99,11 +99,10 @@ class Writer:
             return
         config, weights = (served.directory / name for name in (ADAPTER, ADAPTER_WEIGHTS))
         if config.exists():
-            from peft import PeftModel
-
             try:
-                # Without these weights peft would look for a pickle.
-                weights.stat()
+                weights.stat()  # without them peft would look for a pickle
+                from peft import PeftModel
+
                 model = PeftModel.from_pretrained(self.language.model, str(served.directory))
             except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
                 raise ModelError(

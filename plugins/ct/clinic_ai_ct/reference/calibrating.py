@@ -58,6 +58,12 @@ def look(network: CTNetwork, files: Sequence[Path], work: Path) -> Seen:
     return Seen(np.stack(logits), torch.cat(features), np.stack(truth).astype(np.float64))
 
 
+@torch.inference_mode()
+def whole_features(network: CTNetwork, files: Sequence[Path]) -> torch.Tensor:
+    """Return what the encoder makes of whole phantoms, (n, E)."""
+    return torch.cat([network.encode(image_of(load(path), network)).global_ for path in files])
+
+
 def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work: Path) -> dict[str, Any]:
     """Return the parameters of a model that ``served`` reads; see there."""
     grid = Grid(network.config.encoder.volume, network.config.spacing)
