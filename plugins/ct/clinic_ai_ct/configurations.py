@@ -266,7 +266,7 @@ REFERENCE = Configuration(
     network=NetworkConfig(
         encoder=EncoderConfig(
             volume=(112, 128, 128),
-            patch=(8, 8, 8),
+            patch=(8, 16, 16),
             width=192,
             layers=6,
             heads=6,
@@ -275,7 +275,7 @@ REFERENCE = Configuration(
         ),
         text=TextConfig(width=128, layers=2, heads=4, mlp_width=256, vocabulary=320, bundled=True),
         classifier=ClassifierConfig(width=128, heads=4, soft_tokens=4),
-        localiser=LocaliserConfig(width=128, heads=4, base=12, largest=96, tile=(112, 128, 128)),
+        localiser=LocaliserConfig(width=128, heads=4, base=12, largest=80, tile=(112, 128, 128)),
         projector=ProjectorConfig(queries=32, layers=2, width=128, heads=4, language_width=576),
         spacing=(3.0, 3.0, 3.0),
     ),

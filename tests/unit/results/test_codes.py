@@ -26,6 +26,9 @@ PINNED = {
     "lymphadenopathy": ("SCT", "30746006", "exact"),
     "mediastinal_lymphadenopathy": ("SCT", "52324001", "exact"),
     "fibrotic_sequela": ("SCT", "51615001", "near"),
+    "calcification": ("DCM", "112063", "exact"),
+    "mediastinal_widening": ("SCT", "260376009", "near"),
+    "pleural_thickening": ("DCM", "112033", "near"),
     "coronary_calcification": ("SCT", "445512009", "exact"),
     "arterial_wall_calcification": ("SCT", "237897009", "near"),
     "hiatal_hernia": ("SCT", "84089009", "exact"),
@@ -66,6 +69,8 @@ def test_dicom_codes_mean_in_the_standard_what_the_table_says() -> None:
     standard = {
         Code(code.value, "DCM", code.meaning)
         for code in (
+            codes.DCM.AbnormalCalcifications,
+            codes.DCM.AbnormalOpacity,
             codes.DCM.GroundGlassOpacity,
             codes.DCM.Opacity,
             codes.DCM.MosaicPattern,

@@ -1,0 +1,146 @@
+"""Builds the reference model: ``python -m clinic_ai_ct.reference.build --work DIR --cpu-hours 4``.
+
+Everything is drawn by software from seeds; no image of a patient is used. What a step gave lies in ``DIR`` and is not
+made again: a build that was ended goes on where it was. At the end phantoms that nothing was learned or chosen from go
+through the engine as DICOM series, and their figures go into the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clinic_ai.contract import LoadedModel, ModelManifest
+from clinic_ai.domain import ValidationFigures
+from clinic_ai.ml.checkpoints import write_durably
+from clinic_ai.ml.model_files import open_model, write_manifest
+from clinic_ai_ct.configurations import REFERENCE, NetworkConfig
+from clinic_ai_ct.network import CTNetwork, made
+from clinic_ai_ct.reference.calibrating import look, operating_points, whole_features
+from clinic_ai_ct.reference.card import card, dice_figure
+from clinic_ai_ct.reference.examples import JUDGED, draw
+from clinic_ai_ct.reference.judging import Report, judge
+from clinic_ai_ct.reference.learning import Stage, learn_to_draw, learn_to_see
+from clinic_ai_ct.saving import write_network
+from clinic_ai_ct.unlike import LIMIT, STATISTICS, write_statistics
+
+SEED = 1
+TRAIN, CALIBRATE, HELD_OUT = 0, 100_000, 200_000
+"""First seeds of the phantoms that are learned from, calibrated on and judged."""
+SEEING = 0.35
+"""Of the time, that for the encoder and the classifier; the rest is for the U-Net."""
+CARD, FIGURE, SUMMARY = "README.md", "dice.png", "training_summary.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is drawn and how long is learned: numbers of phantoms, and seconds of CPU."""
+
+    train: int
+    calibrate: int
+    held_out: int
+    seconds: float
+    threads: int = 1
+
+
+def network_config() -> NetworkConfig:
+    """Return the reference network; it is held in memory whole while it learns, which is faster than recomputing."""
+    network = REFERENCE.network
+    return network.model_copy(update={"encoder": network.encoder.model_copy(update={"checkpointing": False})})
+
+
+def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkConfig | None = None) -> dict[str, Any]:
+    """Train, calibrate, write the model into ``target``, judge it; return its figures."""
+    work.mkdir(parents=True, exist_ok=True)
+    config = config or network_config()
+    network = trained(plan, work, config, report)
+    calibrating = [draw(CALIBRATE + n, config, work / "phantoms") for n in range(plan.calibrate)]
+    report("calibrating")
+    seen = look(network, calibrating, work / "drawn")
+    parameters = operating_points(network, calibrating, seen, work / "drawn")
+    known = whole_features(network, [draw(TRAIN + n, config, work / "phantoms") for n in range(min(plan.train, 200))])
+    target.mkdir(parents=True, exist_ok=True)
+    files = list(write_network(network, target, torch.float16))
+    parameters[LIMIT] = write_statistics(known, seen.features, target)
+    files.append(target / STATISTICS)
+    model = _seal(target, files, parameters, {})
+    tally = judge(model, [HELD_OUT + n for n in range(plan.held_out)], plan.threads, report)
+    figures = tally.figures()
+    dataset = f"{plan.held_out} phantoms drawn by software; no patients"
+    (target / FIGURE).write_bytes(dice_figure(figures))
+    write_durably(target / CARD, card(figures, plan.train, plan.seconds).encode())
+    write_durably(target / SUMMARY, json.dumps({"plan": vars(plan), "figures": figures}, indent=1).encode())
+    extra = [target / name for name in (CARD, FIGURE, SUMMARY)]
+    _seal(target, [*files, *extra], parameters, tally.validation(dataset))
+    return figures
+
+
+def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CTNetwork:
+    """Return the network after both stages."""
+    files = []
+    for number in range(plan.train):
+        files.append(draw(TRAIN + number, config, work / "phantoms"))
+        if (number + 1) % 50 == 0:
+            report(f"drew {number + 1} of {plan.train} phantoms")
+    network = made(config, SEED)
+    with torch.no_grad():  # fewer voxels show a lesion in a whole chest than in the tiles that are learned from
+        network.localiser.unet.bias.fill_(-2.0)
+    learn_to_see(network, files, Stage("see", SEEING * plan.seconds, 6e-4, 4), work, report)
+    learn_to_draw(network, files, Stage("draw", (1 - SEEING) * plan.seconds, 3e-3, 1), work, report)
+    return network.eval()
+
+
+def _seal(
+    target: Path, files: list[Path], parameters: dict[str, Any], validation: dict[str, ValidationFigures]
+) -> LoadedModel:
+    manifest = ModelManifest(
+        plugin="ct",
+        name="reference",
+        version="1.0.0",
+        format="safetensors",
+        files=(),
+        licence="Apache-2.0",
+        clinical_use=False,
+        commercial_use=True,
+        reference=True,
+        source="Trained on chests drawn by software (clinic_ai_ct.phantoms); no image of a patient was used.",
+        intended_use="Shows that the appliance works. Reference model, not for clinical use.",
+        validation=validation,
+        parameters=parameters,
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    write_manifest(target, manifest, files)
+    return open_model(target)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Build the reference model of the CT plugin.")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what each step gave; kept between runs")
+    parser.add_argument("--target", type=Path, default=Path(__file__).parent / "chest", help="folder of the model")
+    parser.add_argument("--cpu-hours", type=float, default=4.0, help="CPU time for learning, drawing phantoms aside")
+    parser.add_argument("--phantoms", type=int, default=400, help="phantoms to learn from")
+    parser.add_argument("--calibrate", type=int, default=80, help="phantoms to calibrate on")
+    parser.add_argument("--held-out", type=int, default=50, help="phantoms to judge")
+    parser.add_argument("--threads", type=int, default=1, help="cores to use")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    plan = Plan(chosen.phantoms, chosen.calibrate, chosen.held_out, chosen.cpu_hours * 3600, chosen.threads)
+
+    def report(line: str) -> None:
+        sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        sys.stdout.flush()
+
+    report(json.dumps(build(plan, chosen.work, chosen.target, report), indent=1))
+    report(f"judged {len(JUDGED)} conditions")
+
+
+if __name__ == "__main__":
+    main()

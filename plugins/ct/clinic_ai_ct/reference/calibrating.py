@@ -1,0 +1,132 @@
+"""Chooses thresholds of masks and fits the probabilities of findings, on phantoms that nothing was learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+
+from clinic_ai.ml.calibration import abstention_band
+from clinic_ai.ml.mask_scores import dice
+from clinic_ai.ml.metrics import best_threshold
+from clinic_ai_ct import sliding
+from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.measuring import LEAST_MM3, measure
+from clinic_ai_ct.network import CTNetwork
+from clinic_ai_ct.outlining import draw
+from clinic_ai_ct.reference.examples import JUDGED, load
+from clinic_ai_ct.reference.learning import image_of
+from clinic_ai_ct.served import Outline, evidence_of
+from clinic_ai_ct.volume import Grid
+
+Array = npt.NDArray[np.float64]
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
+PEAKS = (0.5, 0.7, 0.85, 0.95)
+_ABSTAIN = 0.04
+"""Of the phantoms, those nearest to an operating point about which nothing is said."""
+_RIDGE = 0.02
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of phantoms: ``logits`` (n, labels judged), ``features`` (n, E), ``truth`` (n, labels)."""
+
+    logits: Array
+    features: torch.Tensor
+    truth: Array
+
+
+def look(network: CTNetwork, files: Sequence[Path], work: Path) -> Seen:
+    """Read whole phantoms; what the network draws is written into ``work`` for ``operating_points``."""
+    work.mkdir(parents=True, exist_ok=True)
+    labels = network.config.classifier.labels
+    order = [labels.index(name) for name in JUDGED]
+    logits, features, truth = [], [], []
+    for path in files:
+        example = load(path)
+        reading = sliding.read(network, image_of(example, network))
+        logits.append(reading.logits[0, order].double().numpy())
+        features.append(reading.features.global_)
+        truth.append(example.labels)
+        np.save(work / f"{path.stem}.npy", torch.sigmoid(reading.masks[0]).half().numpy(), allow_pickle=False)
+    return Seen(np.stack(logits), torch.cat(features), np.stack(truth).astype(np.float64))
+
+
+@torch.inference_mode()
+def whole_features(network: CTNetwork, files: Sequence[Path]) -> torch.Tensor:
+    """Return what the encoder makes of whole phantoms, (n, E)."""
+    return torch.cat([network.encode(image_of(load(path), network)).global_ for path in files])
+
+
+def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work: Path) -> dict[str, Any]:
+    """Return the parameters of a model that ``served`` reads; see there."""
+    grid = Grid(network.config.encoder.volume, network.config.spacing)
+    outlines = {name: _best_outline(place, name, files, work, grid) for place, name in enumerate(LESIONS)}
+    evidence = np.zeros_like(seen.truth)
+    for place, name in enumerate(LESIONS):
+        for row, path in enumerate(files):
+            mask = draw(_drawn(path, place, work), grid, grid, outlines[name])
+            evidence[row, place] = evidence_of(measure(name, mask, grid, load(path).hu)) if mask.any() else 0.0
+    rows = [_fitted(seen, place, evidence[:, place]) for place in range(len(JUDGED))]
+    slopes, mask_slopes, intercepts, lows, thresholds, highs = (tuple(column) for column in zip(*rows, strict=True))
+    return {
+        "judged": " ".join(JUDGED),
+        "slopes": slopes,
+        "mask_slopes": mask_slopes,
+        "intercepts": intercepts,
+        "abstain_low": lows,
+        "thresholds": thresholds,
+        "abstain_high": highs,
+        "mask_thresholds": tuple(outlines[name].threshold for name in LESIONS),
+        "mask_peaks": tuple(outlines[name].peak for name in LESIONS),
+    }
+
+
+def _drawn(path: Path, place: int, work: Path) -> npt.NDArray[np.float32]:
+    drawn: npt.NDArray[np.float32] = np.load(work / f"{path.stem}.npy", allow_pickle=False)[place].astype(np.float32)
+    return drawn
+
+
+def _best_outline(place: int, name: str, files: Sequence[Path], work: Path, grid: Grid) -> Outline:
+    """Return the thresholds with the largest mean Dice; a phantom without the lesion counts 1 if nothing is drawn."""
+    scores: dict[Outline, list[float]] = {}
+    for path in files:
+        truth, probability = load(path).masks[place], _drawn(path, place, work)
+        for threshold in THRESHOLDS:
+            for peak in (peak for peak in PEAKS if peak >= threshold):
+                outline = Outline(threshold, peak, LEAST_MM3[name])
+                mask = draw(probability, grid, grid, outline)
+                score = dice(mask, truth) if truth.any() or mask.any() else 1.0
+                scores.setdefault(outline, []).append(score)
+    return max(scores, key=lambda outline: float(np.mean(scores[outline])))
+
+
+def _fitted(seen: Seen, place: int, evidence: Array) -> tuple[float, float, float, float, float, float]:
+    """Return slope, slope of the mask, intercept, and the band of one label: a logistic regression, slopes above 0."""
+    logit, truth = seen.logits[:, place], seen.truth[:, place]
+    masks = place < len(LESIONS)
+    if len(np.unique(truth)) < 2:
+        raise ValueError(f"{JUDGED[place]} is in all or none of the phantoms to calibrate on; draw more of them")
+    # As Platt (1999): each class counts as if one more of the other had been among it.
+    ones = truth.sum()
+    target = np.where(truth == 1, (ones + 1) / (ones + 2), 1 / (len(truth) - ones + 2))
+
+    def loss(given: Array) -> float:
+        margin = given[0] * logit + given[1] * evidence + given[2]
+        cross = np.logaddexp(0.0, margin) - target * margin
+        return float(cross.mean() + _RIDGE * ((given[0] - 1) ** 2 * 0.1 + 0.1 * given[1] ** 2))
+
+    bounds = [(0.0, 5.0), (0.0, 5.0 if masks else 0.0), (-20.0, 20.0)]
+    slope, mask_slope, intercept = minimize(loss, np.array([0.5, 0.1 if masks else 0.0, 0.0]), bounds=bounds).x
+    margin = slope * logit + mask_slope * evidence + intercept
+    probability = 1 / (1 + np.exp(-margin))
+    band = abstention_band(probability, best_threshold(truth, probability), abstain=_ABSTAIN)
+    # Where all are alike the edges of a band differ from its middle by rounding, to either side.
+    low, high = min(band.low, band.threshold), max(band.high, band.threshold)
+    return float(slope), float(mask_slope), float(intercept), low, band.threshold, high

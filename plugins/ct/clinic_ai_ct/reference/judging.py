@@ -1,0 +1,179 @@
+"""Measures a model as the appliance would use it: DICOM series of phantoms through the engine, against their truth."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clinic_ai.analyses import volumes_of
+from clinic_ai.contract import AnalysisTask, Device, LoadedModel, TaskImage
+from clinic_ai.domain import Analysis, Instance, Presence, StudyFacts, ValidationFigures
+from clinic_ai.ml.mask_scores import dice
+from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, point_intervals
+from clinic_ai.workers.parser import read_header
+from clinic_ai_ct.engine import CTEngine
+from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.measuring import measure
+from clinic_ai_ct.phantoms import CONDITIONS, Phantom
+from clinic_ai_ct.phantoms.dicom import write_dicom
+from clinic_ai_ct.reference.examples import LABEL_OF, phantom_of
+from clinic_ai_ct.served import CONDITION_OF
+from clinic_ai_ct.volume import Bits
+
+SMALLEST_NODULE_MM = 8.0
+KEYS = {name: CONDITION_OF.get(LABEL_OF.get(name, name), LABEL_OF.get(name, name)) for name in CONDITIONS}
+"""What findings call the conditions of the phantoms."""
+Report = Callable[[str], None]
+
+
+@dataclass
+class Tally:
+    """What was counted over phantoms."""
+
+    dices: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LESIONS})
+    truth: list[list[int]] = field(default_factory=list)
+    probability: list[list[float]] = field(default_factory=list)
+    threshold: dict[str, float] = field(default_factory=dict)
+    called: dict[str, int] = field(default_factory=lambda: {"right": 0, "wrong": 0, "missed": 0})
+    """Findings with their side, against those of the true masks."""
+    size_errors: list[float] = field(default_factory=list)
+    """Of the largest nodule, relative to its true size."""
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, phantom: Phantom, analysis: Analysis, masks: dict[str, Bits]) -> None:
+        """Add one phantom."""
+        found = {finding.condition: finding for finding in analysis.findings}
+        self.truth.append([phantom.labels[name] for name in CONDITIONS])
+        self.probability.append([found[KEYS[name]].probability for name in CONDITIONS])
+        self.threshold |= {name: found[KEYS[name]].threshold for name in CONDITIONS}
+        self.seconds.append(sum(analysis.timings_ms.values()) / 1000)
+        for name in LESIONS:
+            true = phantom.masks[name]
+            lesion = measure(name, true, phantom.volume.grid, phantom.volume.hu)
+            if name == "lung_nodule" and true.any() and _largest(phantom) < SMALLEST_NODULE_MM:
+                continue
+            if true.any():
+                self.dices[name].append(dice(masks.get(name, np.zeros_like(true)), true))
+            self._compare(name, lesion.side if true.any() else None, analysis)
+            said = next((m.size_mm for m in analysis.masks if m.name == name and m.size_mm), None)
+            if name == "lung_nodule" and lesion.pieces and said:
+                wanted = max(piece.axial_mm for piece in lesion.pieces)
+                self.size_errors.append(abs(said - wanted) / wanted)
+
+    def _compare(self, name: str, side: str | None, analysis: Analysis) -> None:
+        finding = next(f for f in analysis.findings if f.condition == name)
+        present = finding.presence is Presence.PRESENT
+        if present and side is not None and finding.laterality == side:
+            self.called["right"] += 1
+        else:
+            self.called["wrong"] += present
+            self.called["missed"] += side is not None
+
+    def figures(self) -> dict[str, Any]:
+        """Return all figures, for people and for the summary."""
+        right, wrong, missed = (self.called[key] for key in ("right", "wrong", "missed"))
+        truth, probability = np.array(self.truth), np.array(self.probability)
+        return {
+            "phantoms": len(self.truth),
+            "dice": {name: _mean(values) for name, values in self.dices.items()},
+            "dice_mean": _mean([value for values in self.dices.values() for value in values]),
+            "auroc": {
+                name: auroc(truth[:, n], probability[:, n]) if 0 < truth[:, n].sum() < len(truth) else None
+                for n, name in enumerate(CONDITIONS)
+            },
+            "finding_and_side": {
+                "precision": right / (right + wrong) if right + wrong else None,
+                "recall": right / (right + missed) if right + missed else None,
+            },
+            "nodule_sizes_within_20_percent": _mean([float(error <= 0.2) for error in self.size_errors]),
+            "seconds_each": _mean(self.seconds),
+        }
+
+    def validation(self, dataset: str) -> dict[str, ValidationFigures]:
+        """Return what the manifest says of each condition; those seen in all or none of the phantoms have none."""
+        truth, probability = np.array(self.truth), np.array(self.probability)
+        groups = [str(n) for n in range(len(truth))]
+        result = {}
+        for n, name in enumerate(CONDITIONS):
+            true, said = truth[:, n], probability[:, n]
+            if not 0 < true.sum() < len(true):
+                continue
+            point = at_threshold(true, said, self.threshold[name])
+            sensitivity, specificity = point_intervals(true, said, point.threshold, groups, rounds=500)
+            low, high = auroc_interval(true, said, groups, rounds=500)
+            result[KEYS[name]] = ValidationFigures(
+                dataset=dataset,
+                positives=int(true.sum()),
+                negatives=int(len(true) - true.sum()),
+                auroc=auroc(true, said),
+                auroc_low=low,
+                auroc_high=high,
+                sensitivity=point.sensitivity,
+                sensitivity_low=sensitivity[0],
+                sensitivity_high=sensitivity[1],
+                specificity=point.specificity,
+                specificity_low=specificity[0],
+                specificity_high=specificity[1],
+            )
+        return result
+
+
+def judge(model: LoadedModel, seeds: Sequence[int], threads: int, report: Report) -> Tally:
+    """Judge phantoms through the engine."""
+    engine, tally = CTEngine(), Tally()
+    engine.load(model, Device(threads=threads))
+    for seed in seeds:
+        phantom = phantom_of(seed)
+        with tempfile.TemporaryDirectory() as directory:
+            task = task_of(write_dicom(phantom, Path(directory) / "series"), Path(directory), model)
+            analysis = engine.analyse(task)
+            if not analysis.findings:
+                raise ValueError(f"phantom {seed} was refused: {analysis.refusals[0].sentence}")
+            tally.add(phantom, analysis, _masks(analysis, Path(directory)))
+        report(f"judged {len(tally.truth)} of {len(seeds)}, {tally.seconds[-1]:.1f} s")
+    return tally
+
+
+def task_of(files: Sequence[Path], output: Path, model: LoadedModel) -> AnalysisTask:
+    """Return the task of judging a series, as the daemon makes it."""
+    images, instances = [], []
+    for path in files:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        with path.open("rb") as stream:
+            header = read_header(stream, len(content), 10**9)
+        images.append(TaskImage(path=str(path), sha256=digest, header=header))
+        instances.append(Instance(sha256=digest, size_bytes=len(content), header=header))
+    return AnalysisTask(
+        job_id="reference",
+        facts=StudyFacts(),
+        images=tuple(images),
+        output_directory=str(output),
+        models=(model.ref,),
+        volumes=volumes_of(instances),
+    )
+
+
+def _masks(analysis: Analysis, directory: Path) -> dict[str, Bits]:
+    """Return the masks by name, in the order of the phantom's own slices: from the feet up."""
+    masks: dict[str, Bits] = {}
+    for one in analysis.segmentations:
+        with np.load(directory / one.file, allow_pickle=False) as kept:
+            bits: npt.NDArray[np.uint8] = np.unpackbits(kept["masks"], axis=-1, count=one.columns)
+        masks |= {segment.name: mask.astype(np.bool_) for segment, mask in zip(one.segments, bits, strict=True)}
+    return masks
+
+
+def _largest(phantom: Phantom) -> float:
+    return max((drawn.diameter_mm or 0.0 for drawn in phantom.lesions), default=0.0)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,155 @@
+"""A network as it is served: its weights, and how its numbers become findings and masks.
+
+What turns logits into calibrated probabilities and masks lies in the parameters of the model's manifest. ``judged``
+names the labels that findings are made of, apart by blanks: a network may have labels that it never learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clinic_ai.contract import Device, LoadedModel, ModelManifest
+from clinic_ai.domain import ModelRef
+from clinic_ai.errors import ModelError
+from clinic_ai.ml.calibration import Band, sigmoid
+from clinic_ai_ct.configurations import NetworkConfig
+from clinic_ai_ct.lesions import Lesion
+from clinic_ai_ct.measuring import LEAST_MM3
+from clinic_ai_ct.network import CTNetwork
+from clinic_ai_ct.saving import read_network
+from clinic_ai_ct.unlike import Unlike
+
+CONDITION_OF = {"fibrosis": "fibrotic_sequela"}
+"""Labels that the table of codes has under another key."""
+_REMEDY = "Import the model again with `clinic-ai model import DIR`."
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one label becomes a finding.
+
+    The probability is the sigmoid of ``slope · logit + mask_slope · evidence + intercept``, where ``evidence`` is that
+    of the mask; see ``evidence_of``. So classifier and mask are weighed once, by figures fitted on volumes that neither
+    learned from, and cannot contradict each other in a report.
+    """
+
+    label: str
+    condition: str
+    slope: float
+    mask_slope: float
+    intercept: float
+    band: Band
+
+    def probability(self, logit: float, evidence: float) -> float:
+        """Return the calibrated probability."""
+        return sigmoid(self.slope * logit + self.mask_slope * evidence + self.intercept)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How a mask is drawn: from which probability on, how high that must rise in a piece, how large it must be."""
+
+    threshold: float
+    peak: float
+    least_mm3: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """One loaded network with its operating points; ``outlines`` are in the order of its findings with masks."""
+
+    ref: ModelRef
+    manifest: ModelManifest
+    directory: Path
+    network: CTNetwork
+    rules: tuple[Rule, ...]
+    outlines: tuple[Outline, ...]
+    unlike: Unlike | None
+    device: torch.device
+
+
+def serve(model: LoadedModel, device: Device) -> Served:
+    """Load a network onto the device. Raise ModelError if it, or a parameter of its manifest, cannot be used."""
+    network = read_network(model)
+    where = torch.device(f"cuda:{device.index}" if device.kind == "cuda" else "cpu")
+    parameters = _Parameters(model)
+    rules = _rules(parameters, network.config)
+    outlines = _outlines(parameters, network.config)
+    unlike = Unlike.of(model, network.config.encoder.width)
+    try:
+        network.to(where)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The network {model.ref.label()} does not fit into the memory of the device.",
+            remedy="`clinic-ai model fit ct` says which configuration fits this machine.",
+        ) from error
+    return Served(model.ref, model.manifest, Path(model.directory), network, rules, outlines, unlike, where)
+
+
+def evidence_of(lesion: Lesion) -> float:
+    """Return how much a mask speaks for a lesion: ln(1 + volume / the least that is drawn); 0 without any piece."""
+    return math.log1p(sum(piece.volume_mm3 for piece in lesion.pieces) / LEAST_MM3[lesion.name])
+
+
+def _rules(parameters: _Parameters, config: NetworkConfig) -> tuple[Rule, ...]:
+    judged = parameters.words("judged")
+    if unknown := set(judged) - set(config.classifier.labels):
+        raise parameters.wrong(f"its network has no label {', '.join(sorted(unknown))}")
+    names = ("slopes", "mask_slopes", "intercepts", "abstain_low", "thresholds", "abstain_high")
+    rows = zip(*(parameters.numbers(name, len(judged)) for name in names), strict=True)
+    rules: list[Rule] = []
+    for label, (slope, mask_slope, intercept, low, threshold, high) in zip(judged, rows, strict=True):
+        if slope < 0 or mask_slope < 0:
+            raise parameters.wrong(f"what speaks for {label} would lower its probability")
+        if not 0 < low <= threshold <= high < 1:
+            raise parameters.wrong(f"the operating point of {label} is out of range")
+        band = Band(low, threshold, high)
+        rules.append(Rule(label, CONDITION_OF.get(label, label), slope, mask_slope, intercept, band))
+    conditions = [rule.condition for rule in rules]
+    if len(set(conditions)) != len(conditions):
+        raise parameters.wrong("it would judge one condition by two labels")
+    if without := [name for name in config.localiser.findings if name not in conditions]:
+        raise parameters.wrong(f"it outlines {', '.join(without)} and does not judge it")
+    return tuple(rules)
+
+
+def _outlines(parameters: _Parameters, config: NetworkConfig) -> tuple[Outline, ...]:
+    findings = config.localiser.findings
+    if unknown := set(findings) - set(LEAST_MM3):
+        raise parameters.wrong(f"its masks of {', '.join(sorted(unknown))} cannot be measured")
+    thresholds = parameters.numbers("mask_thresholds", len(findings))
+    peaks = parameters.numbers("mask_peaks", len(findings))
+    if not all(0 < low <= high < 1 for low, high in zip(thresholds, peaks, strict=True)):
+        raise parameters.wrong("the thresholds of its masks are out of range")
+    return tuple(
+        Outline(low, high, LEAST_MM3[name]) for name, low, high in zip(findings, thresholds, peaks, strict=True)
+    )
+
+
+class _Parameters:
+    """Reads the parameters of a manifest, naming the model in every error."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._values = model.manifest.parameters
+        self._label = model.ref.label()
+
+    def wrong(self, why: str) -> ModelError:
+        return ModelError(f"The model {self._label} cannot be used: {why}.", remedy=_REMEDY)
+
+    def words(self, key: str) -> Sequence[str]:
+        value = self._values.get(key)
+        if not isinstance(value, str) or not value.split():
+            raise self.wrong(f"its manifest lacks the parameter {key}")
+        return value.split()
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        value = self._values.get(key)
+        if not isinstance(value, tuple) or len(value) != count or not np.isfinite(value).all():
+            raise self.wrong(f"the parameter {key} of its manifest is not {count} numbers")
+        return value

@@ -1,0 +1,75 @@
+"""The build of the reference model from end to end with next to nothing to learn from, and where it was ended."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from served_models import network_config
+
+from clinic_ai.contract import Device
+from clinic_ai.ml.model_files import open_model
+from clinic_ai_ct.engine import CTEngine
+from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.reference import build, examples, learning
+from clinic_ai_ct.reference.build import Plan
+from clinic_ai_ct.reference.examples import JUDGED
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """Phantoms of few voxels, tiles to match, and a network that has all their labels."""
+    monkeypatch.setattr(examples, "GRIDS", (((48, 64, 64), (6.0, 5.6, 5.6)),))
+    monkeypatch.setattr(learning, "TILE", (16, 32, 32))
+    config = network_config()
+    return config.model_copy(update={"classifier": config.classifier.model_copy(update={"labels": JUDGED})})
+
+
+@pytest.mark.torture
+def test_the_build_makes_a_model_that_the_engine_uses_and_makes_nothing_twice(tmp_path, coarse):
+    lines: list[str] = []
+    plan = Plan(train=6, calibrate=30, held_out=3, seconds=4.0)
+    work, target = tmp_path / "work", tmp_path / "made"
+    figures = build.build(plan, work, target, lines.append, coarse)
+    assert set(figures["dice"]) == set(LESIONS)
+    assert json.loads((target / build.SUMMARY).read_text())["plan"]["train"] == 6
+    first = open_model(target)
+    CTEngine().load(first, Device())
+    assert first.manifest.reference
+    assert "AUROC" in (target / build.CARD).read_text()
+    weights = (target / "network.safetensors").read_bytes()
+    again: list[str] = []
+    network = build.trained(plan, work, coarse, again.append)
+    assert not again, "both stages were done"
+    build.write_network(network, tmp_path, torch.float16)
+    assert (tmp_path / "network.safetensors").read_bytes() == weights
+
+
+def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "_EVERY", 2)
+
+    def run(name: str, stop: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 1)
+        taken = []
+
+        def step(generator: torch.Generator) -> torch.Tensor:
+            taken.append(1)
+            if len(taken) == stop:
+                raise KeyboardInterrupt
+            loss = module(torch.randn(5, 3, generator=generator)).square().mean()
+            loss.backward()
+            return loss.detach()
+
+        (tmp_path / name).mkdir(exist_ok=True)
+        stage = learning.Stage("any", 0.0, 1e-2, 1)
+        learning._learn(module, step, stage, tmp_path / name, lambda line: None)
+        return module.state_dict()
+
+    monkeypatch.setattr(learning.math, "ceil", lambda value: 12)
+    whole = run("whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run("ended", 8)
+    resumed = run("ended", None)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
