@@ -39,4 +39,5 @@ def describe_plugin() -> PluginManifest:
         devices=("cpu", "cuda"),
         timeout_s=120.0,
         engine="clinic_ai_ct.engine:CTEngine",
+        trainer="clinic_ai_ct.trainer:CTTrainer",
     )

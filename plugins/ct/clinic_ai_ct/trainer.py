@@ -17,6 +17,7 @@ from clinic_ai.contract import (
     TrainingResult,
     TrainingTask,
 )
+from clinic_ai.describing import FitResult, FitTask
 from clinic_ai.errors import DatasetError
 
 
@@ -78,3 +79,9 @@ class CTTrainer:
         network = read_network(model).to(place)
         prepare = Preparing(network.config, None, 0, len(cases), CTRecipe().seed)
         return evaluate(network, cases, prepare, place).scores()
+
+    def fit(self, task: FitTask) -> FitResult:
+        """Say which configuration a machine has room and time for, with the arithmetic."""
+        from clinic_ai_ct.fit import fit
+
+        return fit(task)

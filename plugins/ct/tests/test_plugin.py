@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from clinic_ai.contract import Engine
+from clinic_ai.describing import Fitter
 from clinic_ai.results.codes import finding_code
 from clinic_ai_ct.label_sets import label_sets
 from clinic_ai_ct.plugin import describe_plugin
@@ -26,9 +27,11 @@ def test_all_that_phantoms_show_can_be_found():
     assert {CONDITION_OF.get(label, label) for label in JUDGED} <= set(CONDITIONS)
 
 
-def test_the_manifest_is_light_and_names_an_engine():
+def test_the_manifest_is_light_and_names_engine_and_trainer():
     code = "import sys, clinic_ai_ct.plugin as p; p.describe_plugin(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     module, _, name = describe_plugin().engine.partition(":")
     engine: Engine = getattr(importlib.import_module(module), name)()
     engine.close()
+    module, _, name = str(describe_plugin().trainer).partition(":")
+    assert isinstance(getattr(importlib.import_module(module), name)(), Fitter)
