@@ -60,6 +60,7 @@ def disturbed(night: Simulation, plugin: str, folder: Path, **recipe: float | in
     return RunResult.model_validate(run.result)
 
 
+@pytest.mark.torture  # two trainings; the suite has such nights with a tiny plugin: tests/unit/training/test_nights.py
 def test_xray(home: Home, tmp_path: Path) -> None:
     folder = write_films(tmp_path / "films", 20)
     with simulated(home, manifest=manifest("xray")) as night:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from harness import Daemon, rows
 
 from clinic_ai.control.client import Client
@@ -73,6 +74,7 @@ def labelled_folder(home: Home, folder: Path) -> dict[bool, int]:
     return validating
 
 
+@pytest.mark.torture  # the suite learns in a night, from what was signed: test_three_nights.py
 def test_phantoms_train_export_import_serve_and_are_guarded(
     home: Home, tmp_path: Path, start: Callable[[], Daemon]
 ) -> None:

@@ -117,6 +117,7 @@ def test_what_no_model_is_asked_and_what_is_no_ultrasound(home: Home, tmp_path: 
     assert "colour picture" in refused["reason"]
 
 
+@pytest.mark.torture  # the engine child alone does as much in plugins/ultrasound/tests/test_engine.py
 @pytest.mark.timeout(600)  # a training and eleven commands; beside other tests they take minutes
 def test_a_sheet_for_femur_teaches_that_category_and_no_other(home: Home) -> None:
     # As a clinic has it that has not labelled a femur yet.
