@@ -26,6 +26,7 @@ from clinic_ai.control.desk import MAX_ALERTS
 from clinic_ai.control.evaluation_views import EvaluateOrder
 from clinic_ai.control.forecast_views import ForecastOrder
 from clinic_ai.control.pages import AlertPage
+from clinic_ai.control.people import Peer
 from clinic_ai.control.problems import error_of, problem_of
 from clinic_ai.control.promotion_client import PromotionClient
 from clinic_ai.control.promotion_views import ApproveOrder, CanaryOrder, PromoteOrder
@@ -347,10 +348,10 @@ def test_a_reader_who_left_before_the_first_event_gives_its_place_back(room: Roo
         return await asyncio.get_running_loop().create_future()
 
     async def come_and_go() -> None:
-        feed = stream.Feed(room.database, Topics())
+        feed, peer = stream.Feed(room.database, Topics()), Peer(pid=1, uid=1000, gid=1000, readonly=False)
         for _ in range(stream.MAX_READERS + 1):
             with pytest.raises(ClientDisconnect):
-                await feed.follow(0)({"type": "http", "asgi": {"spec_version": "2.4"}}, silent, gone)
+                await feed.follow(peer, 0)({"type": "http", "asgi": {"spec_version": "2.4"}}, silent, gone)
 
     asyncio.run(come_and_go())
 
