@@ -196,14 +196,21 @@ def test_a_patient_gets_words_without_numbers() -> None:
 def test_measures_stand_beside_the_finding_whose_words_were_released() -> None:
     masks = (
         Mask(name="pneumonia", side="left", level="left lower lobe", count=2, size_mm=31.5, volume_mm3=9100),
-        Mask(name="pneumonia", side="right", level="WORDS OF A PLUGIN"),
+        Mask(name="pneumonia", side="right", level="WORDS OF A PLUGIN", size_mm=12, size_is="depth"),
         Mask(name="cardiomegaly", size_mm=150),
         Mask(name="lung", role="anatomy", volume_mm3=1e6),
     )
     made = task().model_copy(update={"outlines": (Outlines(plugin="xray", findings=(0, 1), masks=masks),)})
     (found,) = build_document(made, files=(), omissions=()).findings
     assert [one.model_dump() for one in found.measures] == [
-        {"size_mm": 31.5, "volume_mm3": 9100, "pieces": 2, "side": "left", "place": "Left lower lobe"},
-        {"size_mm": None, "volume_mm3": None, "pieces": 1, "side": "right", "place": ""},
+        {
+            "size_mm": 31.5,
+            "size_is": "diameter",
+            "volume_mm3": 9100,
+            "pieces": 2,
+            "side": "left",
+            "place": "Left lower lobe",
+        },
+        {"size_mm": 12, "size_is": "depth", "volume_mm3": None, "pieces": 1, "side": "right", "place": ""},
     ]
     assert "WORDS OF A PLUGIN" not in result_document(made, files=(), omissions=()).decode()
