@@ -17,7 +17,14 @@ from clinic_ai.tasks import RenderImage, RenderResult
 SHAPE = (6, 24, 30)
 Render = Callable[..., RenderResult]
 NODULE = Mask(name="lung_nodule", side="right", level="right upper lobe", count=2, size_mm=12.34, volume_mm3=960.4)
-EFFUSION = Mask(name="pleural_effusion", side="bilateral", level="UNGUARDED PLACE", size_mm=84.0, volume_mm3=210_000)
+EFFUSION = Mask(
+    name="pleural_effusion",
+    side="bilateral",
+    level="UNGUARDED PLACE",
+    size_mm=84.0,
+    size_is="depth",
+    volume_mm3=210_000,
+)
 SECTIONS = (
     ("s_1", "findings", "There is a nodule in the right upper lobe."),
     ("s_2", "findings", "There is fluid on both sides."),
@@ -73,6 +80,9 @@ def test_sizes_sites_and_segments_stand_with_their_finding(
     assert "longest diameter 12 mm, volume 960 mm³, right upper lobe, 2 pieces" in " ".join(sr_texts(nodule))
     # Without a segmentation and without a place that has a code, the side stands for itself.
     assert number(effusion, "118565006") == (210_000.0, "mm3")
+    assert number(effusion, "131197000") == (84.0, "mm")
+    assert not list(items(effusion, "103339001"))
+    assert "depth 84 mm" in " ".join(sr_texts(effusion))
     assert not list(items(effusion, "121191"))
     assert next(items(effusion, "272741003")).ConceptCodeSequence[0].CodeMeaning == "Bilateral"
     assert not list(items(pneumonia, "118565006"))
