@@ -7,6 +7,7 @@ import training_set
 from killed_trainings import die_and_go_on
 
 
+@pytest.mark.timeout(600)  # a trainer is nice, and beside other tests it takes long
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(20, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])], ids=["few", "many"]
 )

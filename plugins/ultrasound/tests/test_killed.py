@@ -11,6 +11,7 @@ from clinic_ai.contract import Device, Limits, TrainingTask
 RECIPE = {"epochs": 3, "batch": 2, "accumulation": 2, "rate": 2e-2, "curriculum": "1:4", "keep": 3}
 
 
+@pytest.mark.timeout(600)  # a trainer is nice, and beside other tests it takes long
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(30, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])], ids=["few", "many"]
 )
