@@ -7,9 +7,13 @@ import training_set
 from killed_trainings import die_and_go_on
 
 
-@pytest.mark.timeout(600)  # a trainer is nice, and beside other tests it takes long
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(20, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])], ids=["few", "many"]
+    "kills",
+    [
+        pytest.param(2, marks=pytest.mark.timeout(600)),  # a trainer is nice, and beside other tests it takes long
+        pytest.param(20, marks=[pytest.mark.torture, pytest.mark.timeout(3600)]),
+    ],
+    ids=["few", "many"],
 )
 def test_a_killed_run_makes_the_same_model(tmp_path, kills):
     dataset = training_set.write_set(tmp_path / "set", 6)

@@ -11,9 +11,13 @@ from clinic_ai.contract import Device, Limits, TrainingTask
 RECIPE = {"epochs": 3, "batch": 2, "accumulation": 2, "rate": 2e-2, "curriculum": "1:4", "keep": 3}
 
 
-@pytest.mark.timeout(600)  # a trainer is nice, and beside other tests it takes long
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(30, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])], ids=["few", "many"]
+    "kills",
+    [
+        pytest.param(2, marks=pytest.mark.timeout(600)),  # a trainer is nice, and beside other tests it takes long
+        pytest.param(30, marks=[pytest.mark.torture, pytest.mark.timeout(3600)]),
+    ],
+    ids=["few", "many"],
 )
 def test_a_killed_run_makes_the_same_adapter(tmp_path, picture_file, tiny, kills):
     task = TrainingTask(
