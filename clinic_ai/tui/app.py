@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -30,6 +29,7 @@ from textual.widgets import ContentSwitcher, Footer, Static
 from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
 from clinic_ai.tui.feed import Again, Broken, Connect, Feed, Fetch, Lost, Picture, Told
+from clinic_ai.tui.hanging_up import hung_up
 from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.looks import LOOKS, NoColour
 from clinic_ai.tui.preferences import Preferences, first_few, preferences_path
@@ -503,12 +503,3 @@ def _load_all() -> None:
     """Load what the other screens need, so that they open at once."""
     for place in PLACES:
         place.load()
-
-
-def hung_up(stream: TextIO | None) -> bool:
-    """Return whether the other end of a terminal, pipe or socket is gone."""
-    if stream is None:
-        return True
-    poll = select.poll()
-    poll.register(stream.fileno(), 0)
-    return any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
