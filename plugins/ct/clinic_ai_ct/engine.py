@@ -29,7 +29,7 @@ from clinic_ai.errors import InputError, ModelError
 from clinic_ai.heap import give_back
 from clinic_ai_ct import regions, sliding
 from clinic_ai_ct.admission import Admitted, admit
-from clinic_ai_ct.configurations import REGIONS
+from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.lesions import Lesion, Piece
 from clinic_ai_ct.measuring import masks_of, measure
 from clinic_ai_ct.organs import Organs, frame
@@ -39,12 +39,12 @@ from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
 from clinic_ai_ct.report import write_report
 from clinic_ai_ct.served import Rule, Served, evidence_of, serve
-from clinic_ai_ct.unlike import CANNOT_TELL
 from clinic_ai_ct.volume import Grid, Volume
 from clinic_ai_ct.writer import LANGUAGE_SLOT, Writer
 
 MAIN_SLOT = "main"
 MASKS = "masks.npz"
+CANNOT_TELL = "The model cannot tell volumes that are unlike those of its training."
 _LOG = logging.getLogger(__name__)
 
 Packed = npt.NDArray[np.uint8]
@@ -197,7 +197,7 @@ class CTEngine:
         if unlike is None:
             work.remarks.append(CANNOT_TELL)
             return
-        value = unlike.distance(reading.features.global_)
+        value = unlike.distance(reading.features.global_[0])
         work.distances.append(Distance(model=work.served.ref.slot, value=value, limit=unlike.limit))
 
     def _write(self, work: _Work, reading: sliding.Reading) -> tuple[ReportSentence, ...]:

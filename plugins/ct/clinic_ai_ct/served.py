@@ -18,12 +18,12 @@ from clinic_ai.contract import Device, LoadedModel, ModelManifest
 from clinic_ai.domain import ModelRef
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, sigmoid
+from clinic_ai.ml.unlike import Unlike
 from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.lesions import Lesion
 from clinic_ai_ct.measuring import LEAST_MM3
 from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.saving import read_network
-from clinic_ai_ct.unlike import Unlike
 
 CONDITION_OF = {"fibrosis": "fibrotic_sequela"}
 """Labels that the table of codes has under another key."""

@@ -8,6 +8,7 @@ import torch
 
 from clinic_ai.contract import LoadedModel, ModelManifest
 from clinic_ai.ml.model_files import open_model, write_manifest
+from clinic_ai.ml.unlike import LIMIT, write_statistics
 from clinic_ai_ct.configurations import (
     ClassifierConfig,
     EncoderConfig,
@@ -19,7 +20,6 @@ from clinic_ai_ct.configurations import (
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.network import CTNetwork, made
 from clinic_ai_ct.saving import write_network
-from clinic_ai_ct.unlike import LIMIT, write_statistics
 
 LABELS = (*LESIONS, "cardiomegaly", "fibrosis", "pneumonia")
 JUDGED = LABELS[:7]
@@ -77,7 +77,7 @@ def model(directory: Path, network: CTNetwork | None = None, *, far: bool | None
     parameters = operating(**changes)
     if far is not None:
         drawn = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
-        write_statistics(drawn[:20], drawn[20:], directory)
+        write_statistics(drawn[:20], drawn[20:], directory, ridge=1e-2, margin=1.25)
         parameters[LIMIT] = 1e-3 if far else 1e6
         files.append(directory / "feature_stats.safetensors")
     manifest = ModelManifest(

@@ -20,14 +20,13 @@ from clinic_ai.processes import Child, ChildSpec
 from clinic_ai_ct import engine as module
 from clinic_ai_ct import sliding
 from clinic_ai_ct.encoder import Features
-from clinic_ai_ct.engine import CTEngine
+from clinic_ai_ct.engine import CANNOT_TELL, CTEngine
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.phantoms import make
 from clinic_ai_ct.phantoms.dicom import Spoilt, write_dicom
 from clinic_ai_ct.phantoms.lesions import Consolidation, Nodule, PleuralEffusion
 from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.reading import read_stack, to_source
-from clinic_ai_ct.unlike import CANNOT_TELL
 
 DRAWN = (PleuralEffusion("right", 400.0), Consolidation("left_upper_lobe", 150.0), Nodule("left_lower_lobe", 28.0))
 SHOWN = {"pleural_effusion": "right", "consolidation": "left", "lung_nodule": "left"}

@@ -13,11 +13,12 @@ from clinic_ai.domain import Analysis, Answer, CategoryInfo, Generation, ModelRe
 from clinic_ai.errors import InputError, ModelError
 from clinic_ai.ml.greys import Float
 from clinic_ai.ml.images import GreyImage, load_grey
+from clinic_ai.ml.unlike import Unlike
 from clinic_ai_ultrasound import frames, gate
 from clinic_ai_ultrasound.adapters import Adapters
 from clinic_ai_ultrasound.answering import CUT_OFF, REPETITION, Answered, Seen, answer, batches, fitting, look
 from clinic_ai_ultrasound.confidence import Calibration, holds_for
-from clinic_ai_ultrasound.gate import FeatureGate, Reason
+from clinic_ai_ultrasound.gate import Reason
 from clinic_ai_ultrasound.loading import BASE_SLOT, Base, load_base
 from clinic_ai_ultrasound.pictures import as_picture, read
 from clinic_ai_ultrasound.plugin import describe_plugin
@@ -43,7 +44,7 @@ class UltrasoundEngine:
         self._manifest = describe_plugin()
         self._base: Base | None = None
         self._adapters: Adapters | None = None
-        self._unlike: FeatureGate | None = None
+        self._unlike: Unlike | None = None
 
     def load(self, base: LoadedModel | None, device: Device) -> None:
         """Load the base; adapters over another one are forgotten. Raise ModelError if it cannot be used."""
@@ -54,7 +55,7 @@ class UltrasoundEngine:
         self.close()
         loaded = load_base(base, device)
         Calibration.of(base.manifest)  # refused now rather than at the first answer
-        self._unlike = FeatureGate.of(base, loaded.model.config.vision_config.hidden_size)
+        self._unlike = Unlike.of(base, loaded.model.config.vision_config.hidden_size)
         self._base, self._adapters = loaded, Adapters(loaded)
 
     def use(self, adapter: LoadedModel | None) -> None:
@@ -196,7 +197,7 @@ class UltrasoundEngine:
 
     def _look(self, base: Base, image: GreyImage) -> Seen:
         seen = look(base, as_picture(image))
-        reason = self._unlike.refuse(seen.pooled) if self._unlike is not None else None
+        reason = gate.refuse_unlike(self._unlike, seen.pooled) if self._unlike is not None else None
         if reason is not None:
             raise _Refused(reason)
         return seen

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from clinic_ai.contract import LoadedModel
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
-from clinic_ai.errors import ModelError
 from clinic_ai.ml.images import GreyImage
+from clinic_ai.ml.unlike import Unlike
 
-STATISTICS = "feature_stats.safetensors"
-"""File of a base: ``mean`` (d) and ``factor`` (d, k) of ``answering.Seen.pooled`` over the images it was trained on."""
-LIMIT = "feature_limit"
-"""Parameter of a base: the largest ‖(pooled - mean) · factor‖ that is still like those images."""
 CANNOT_TELL = "The base model cannot tell images that are unlike those of its training."
 _ENHANCED_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 _SMALLEST_SIDE = 64
@@ -77,41 +68,12 @@ def remarks_by_pixels(image: GreyImage) -> list[str]:
     return remarks
 
 
-class FeatureGate:
-    """Tells images that are unlike those of a base's training, if the base knows these."""
-
-    def __init__(self, mean: torch.Tensor, factor: torch.Tensor, limit: float) -> None:
-        self._mean, self._factor, self._limit = mean, factor, limit
-
-    @classmethod
-    def of(cls, base: LoadedModel, width: int) -> FeatureGate | None:
-        """Return the gate of a base whose vision tower is ``width`` wide, None if the base has none.
-
-        Raise ModelError if its statistics are not what they should be.
-        """
-        limit = base.manifest.parameters.get(LIMIT)
-        if limit is None:
-            return None
-        try:
-            tensors = load_file(Path(base.directory) / STATISTICS)
-            mean, factor = tensors["mean"].float(), tensors["factor"].float()
-            sound = mean.shape == (width,) and factor.ndim == 2 and factor.shape[0] == width
-            sound = sound and bool(torch.isfinite(mean).all() and torch.isfinite(factor).all())
-        except (OSError, SafetensorError, KeyError, ValueError):
-            sound = False
-        if not sound or not isinstance(limit, int | float) or not math.isfinite(limit) or limit <= 0:
-            raise ModelError(
-                f"The base {base.ref.label()} cannot be used: its {STATISTICS} or its {LIMIT} is not usable.",
-                remedy="Import the base again with `clinic-ai model import DIR`.",
-            )
-        return cls(mean, factor, float(limit))
-
-    def refuse(self, pooled: torch.Tensor) -> Reason | None:
-        """Return why an image is not asked about of which the vision tower makes ``pooled`` (d), or None."""
-        distance = float(((pooled.cpu() - self._mean) @ self._factor).norm()) / self._limit
-        if distance <= 1.0:
-            return None
-        return Reason(
-            "out_of_distribution",
-            f"The image is unlike those that the model was trained on ({distance:.2f} times what it accepts).",
-        )
+def refuse_unlike(unlike: Unlike, pooled: torch.Tensor) -> Reason | None:
+    """Return why an image is not asked about of which the vision tower makes ``pooled`` (d), or None."""
+    distance = unlike.distance(pooled) / unlike.limit
+    if distance <= 1.0:
+        return None
+    return Reason(
+        "out_of_distribution",
+        f"The image is unlike those that the model was trained on ({distance:.2f} times what it accepts).",
+    )

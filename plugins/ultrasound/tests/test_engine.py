@@ -17,11 +17,11 @@ from clinic_ai.confinement import Confinement
 from clinic_ai.contract import AnalysisTask, Device, EngineLoad, QuestionTask, Ready, TaskImage
 from clinic_ai.domain import Analysis, Answer, Audience, CategoryInfo, FileKind, Generation, InstanceHeader, StudyFacts
 from clinic_ai.errors import ChildRefused, InputError, ModelError
+from clinic_ai.ml.unlike import Unlike
 from clinic_ai.processes import Child, ChildSpec
 from clinic_ai.questions import check_answer
 from clinic_ai_ultrasound import engine as module
 from clinic_ai_ultrasound.engine import NOT_LEARNED, UltrasoundEngine
-from clinic_ai_ultrasound.gate import FeatureGate
 from clinic_ai_ultrasound.pictures import as_picture, read
 from clinic_ai_ultrasound.plugin import describe_plugin
 
@@ -240,7 +240,7 @@ class TestCine:
         base, _ = engine._ready()
         pooled = {frame: module.look(base, as_picture(read(str(cine), frame))).pooled for frame in (5, 9)}
         reach = float((pooled[5] - pooled[9]).norm()) / 2
-        monkeypatch.setattr(engine, "_unlike", FeatureGate(pooled[9], torch.eye(len(pooled[9])), reach))
+        monkeypatch.setattr(engine, "_unlike", Unlike(pooled[9], torch.eye(len(pooled[9])), reach))
         analysis = engine.analyse(task(loop))
         assert 9 in {answer.frame for answer in analysis.answers}
         assert 5 not in {answer.frame for answer in analysis.answers}

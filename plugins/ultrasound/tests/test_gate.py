@@ -11,7 +11,8 @@ from tiny import WIDTH, make_base, seal
 from clinic_ai.domain import FileKind, InstanceHeader, StudyFacts
 from clinic_ai.errors import ModelError
 from clinic_ai.ml.images import GreyImage
-from clinic_ai_ultrasound.gate import STATISTICS, FeatureGate, refuse_by_header, refuse_by_pixels, remarks_by_pixels
+from clinic_ai.ml.unlike import STATISTICS, Unlike
+from clinic_ai_ultrasound.gate import refuse_by_header, refuse_by_pixels, refuse_unlike, remarks_by_pixels
 
 NOISE = np.random.default_rng(0).random((96, 128), dtype=np.float32)
 
@@ -72,15 +73,15 @@ def known(tmp_path):
 
 
 def test_what_is_unlike_the_training_is_refused(known):
-    told = FeatureGate.of(known(), WIDTH)
-    assert told.refuse(torch.ones(WIDTH)) is None
-    assert told.refuse(torch.ones(WIDTH) + 1.1) is None, "1.1 times the root of three is within 2"
-    reason = told.refuse(torch.ones(WIDTH) - 2.4)
+    told = Unlike.of(known(), WIDTH)
+    assert refuse_unlike(told, torch.ones(WIDTH)) is None
+    assert refuse_unlike(told, torch.ones(WIDTH) + 1.1) is None, "1.1 times the root of three is within 2"
+    reason = refuse_unlike(told, torch.ones(WIDTH) - 2.4)
     assert (reason.code, "2.08 times" in reason.sentence) == ("out_of_distribution", True)
 
 
 def test_a_base_without_statistics_tells_nothing(tiny):
-    assert FeatureGate.of(tiny, WIDTH) is None
+    assert Unlike.of(tiny, WIDTH) is None
 
 
 @pytest.mark.parametrize(
@@ -89,4 +90,4 @@ def test_a_base_without_statistics_tells_nothing(tiny):
 )
 def test_statistics_that_are_none_are_refused(known, wrong):
     with pytest.raises(ModelError, match=STATISTICS):
-        FeatureGate.of(known(**wrong), WIDTH)
+        Unlike.of(known(**wrong), WIDTH)

@@ -8,8 +8,8 @@ import pytest
 
 from clinic_ai.contract import Device
 from clinic_ai.ml.model_files import open_model
+from clinic_ai.ml.unlike import Unlike
 from clinic_ai_ultrasound.adapters import Adapters
-from clinic_ai_ultrasound.gate import FeatureGate
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.recipe import AdapterRecipe
 from clinic_ai_ultrasound.reference import adapting, build
@@ -42,7 +42,7 @@ def test_the_build_makes_a_base_and_an_adapter_and_goes_on_where_it_was(tmp_path
     model = build.build_base(heads, work, target / "base", SHORT, SHORT)
     assert build.build_base([], work, target / "base", SHORT, SHORT).ref == model.ref  # nothing was made again
     base = load_base(open_model(target / "base"), Device())
-    assert FeatureGate.of(model, 192) is not None
+    assert Unlike.of(model, 192) is not None
     summary = adapting.build_adapter(
         model, "fetal_head", heads, AdapterRecipe(epochs=1, batch=8), work / "adapters", target / "fetal_head"
     )

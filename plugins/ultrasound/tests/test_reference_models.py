@@ -12,9 +12,9 @@ from scipy.stats import binomtest
 
 from clinic_ai.contract import Device
 from clinic_ai.ml.model_files import open_model
+from clinic_ai.ml.unlike import LIMIT
 from clinic_ai_ultrasound.adapters import Adapters
 from clinic_ai_ultrasound.confidence import QUESTIONS, holds_for, listed
-from clinic_ai_ultrasound.gate import LIMIT
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.plugin import describe_plugin
 from clinic_ai_ultrasound.reference import card

@@ -21,6 +21,7 @@ from clinic_ai.contract import LoadedModel, ModelManifest
 from clinic_ai.domain import ValidationFigures
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.model_files import open_model, write_manifest
+from clinic_ai.ml.unlike import LIMIT, STATISTICS, write_statistics
 from clinic_ai_ct.configurations import REFERENCE, NetworkConfig
 from clinic_ai_ct.network import CTNetwork, made
 from clinic_ai_ct.reference.calibrating import look, operating_points, whole_features
@@ -29,7 +30,6 @@ from clinic_ai_ct.reference.examples import JUDGED, draw
 from clinic_ai_ct.reference.judging import Report, judge
 from clinic_ai_ct.reference.learning import Stage, learn_to_draw, learn_to_see
 from clinic_ai_ct.saving import write_network
-from clinic_ai_ct.unlike import LIMIT, STATISTICS, write_statistics
 
 SEED = 1
 TRAIN, CALIBRATE, HELD_OUT = 0, 100_000, 200_000
@@ -68,7 +68,7 @@ def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkC
     known = whole_features(network, [draw(TRAIN + n, config, work / "phantoms") for n in range(min(plan.train, 200))])
     target.mkdir(parents=True, exist_ok=True)
     files = list(write_network(network, target, torch.float16))
-    parameters[LIMIT] = write_statistics(known, seen.features, target)
+    parameters[LIMIT] = write_statistics(known, seen.features, target, ridge=1e-2, margin=1.25)
     files.append(target / STATISTICS)
     model = _seal(target, files, parameters, {})
     tally = judge(model, [HELD_OUT + n for n in range(plan.held_out)], plan.threads, report)

@@ -21,7 +21,7 @@ import torch
 
 from clinic_ai.contract import Device, LoadedModel
 from clinic_ai.ml.model_files import open_model
-from clinic_ai_ultrasound.gate import LIMIT
+from clinic_ai.ml.unlike import LIMIT
 from clinic_ai_ultrasound.loading import load_base
 from clinic_ai_ultrasound.recipe import AdapterRecipe
 from clinic_ai_ultrasound.reference import pretraining, speaking

@@ -8,20 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from clinic_ai_ultrasound.gate import STATISTICS
+from clinic_ai.ml import unlike
 from clinic_ai_ultrasound.loading import Base
 from clinic_ai_ultrasound.reference.ellipse import HEIGHT, WIDTH
 from clinic_ai_ultrasound.reference.phantoms import Grey
 from clinic_ai_ultrasound.reference.pretraining import normalised, shrink
 
 _AT_ONCE = 64
-_RIDGE = 1e-3
-"""Of the mean variance, added to every one: directions in which nothing varied decide nothing alone."""
-_ACCEPTED = 0.99
-_MARGIN = 1.1
+_RIDGE, _MARGIN = 1e-3, 1.1
 
 
 @torch.inference_mode()
@@ -35,17 +32,11 @@ def pooled(base: Base, images: Sequence[Grey]) -> Tensor:
 
 
 def write_statistics(base: Base, train: Sequence[Grey], apart: Sequence[Grey], directory: Path) -> float:
-    """Write mean and whitening of ``train`` into ``directory``; return the distance that 99 in 100 of ``apart`` keep.
+    """Write what the vision tower makes of ``train`` into ``directory``; return the limit, by ``apart``.
 
-    A tenth is added to it. Images are of the network's size.
+    Images are of the network's size.
     """
-    known = pooled(base, train).double()
-    mean = known.mean(dim=0)
-    values, vectors = torch.linalg.eigh(torch.cov(known.T))
-    factor = vectors / (values + _RIDGE * values.mean()).sqrt()
-    save_file({"mean": mean.float(), "factor": factor.float().contiguous()}, directory / STATISTICS)
-    distances = ((pooled(base, apart).double() - mean) @ factor).norm(dim=1)
-    return _MARGIN * float(distances.quantile(_ACCEPTED))
+    return unlike.write_statistics(pooled(base, train), pooled(base, apart), directory, ridge=_RIDGE, margin=_MARGIN)
 
 
 def _noise(pixels: Grey, chance: np.random.Generator) -> Grey:
@@ -76,7 +67,7 @@ STRANGE: dict[str, Callable[[Grey, np.random.Generator], Grey]] = {
 
 def refused(base: Base, directory: Path, limit: float, images: dict[str, list[Grey]]) -> dict[str, float]:
     """Return which share of each kind of ``images``, uint8 (rows, columns) each, is refused as unlike training."""
-    tensors = load_file(directory / STATISTICS)
+    tensors = load_file(directory / unlike.STATISTICS)
     shares = {}
     for kind, some in images.items():
         away = (pooled(base, [shrink(pixels) for pixels in some]) - tensors["mean"]) @ tensors["factor"]

@@ -1,4 +1,4 @@
-"""How far a volume lies from those a network was trained on, by what its encoder makes of the whole."""
+"""How far an image or volume lies from those a network was trained on, by what its encoder makes of the whole."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from clinic_ai.contract import LoadedModel
 from clinic_ai.errors import ModelError
 
 STATISTICS = "feature_stats.safetensors"
-"""File of a model: ``mean`` (E) and ``factor`` (E, k) of what its encoder made of whole volumes of training."""
+"""File of a model: ``mean`` (E) and ``factor`` (E, k) of what its encoder made of the images of training."""
 LIMIT = "feature_limit"
-"""Parameter of a model: the largest ‖(features - mean) · factor‖ that is still like those volumes."""
-CANNOT_TELL = "The model cannot tell volumes that are unlike those of its training."
-_RIDGE = 1e-2
-"""Of the mean variance, added to every one: directions in which nothing varied decide nothing alone."""
-_ACCEPTED, _MARGIN = 0.99, 1.25
+"""Parameter of a model: the largest ‖(features - mean) · factor‖ that is still like those images."""
+_ACCEPTED = 0.99
 
 
 @dataclass(frozen=True)
 class Unlike:
-    """The distance of Mahalanobis from the volumes of training; see ``LIMIT``."""
+    """The distance of Mahalanobis (1936) from the images of training; see ``LIMIT``."""
 
     mean: Tensor
     factor: Tensor
@@ -56,18 +53,19 @@ class Unlike:
         return cls(mean, factor, float(limit))
 
     def distance(self, whole: Tensor) -> float:
-        """Return how far one volume lies, by the features (1, E) of the whole."""
-        return float(((whole.detach().float().cpu()[0] - self.mean) @ self.factor).norm())
+        """Return how far one image lies, by its features (E)."""
+        return float(((whole.detach().float().cpu() - self.mean) @ self.factor).norm())
 
 
-def write_statistics(known: Tensor, apart: Tensor, directory: Path) -> float:
+def write_statistics(known: Tensor, apart: Tensor, directory: Path, *, ridge: float, margin: float) -> float:
     """Write mean and whitening of features ``known`` (n, E) into a model directory; return the limit.
 
-    It is the distance that 99 in 100 of ``apart`` (m, E), which nothing learned from, keep, and a quarter of it.
+    It is ``margin`` times the distance that 99 in 100 of ``apart`` (m, E) keep, which nothing learned from. ``ridge``
+    of the mean variance is added to every one: directions in which nothing varied decide nothing alone.
     """
     known, apart = known.double(), apart.double()
     mean = known.mean(dim=0)
     values, vectors = torch.linalg.eigh(torch.cov(known.T))
-    factor = vectors / (values.clamp(min=0) + _RIDGE * values.mean()).sqrt()
+    factor = vectors / (values.clamp(min=0) + ridge * values.mean()).sqrt()
     save_file({"mean": mean.float(), "factor": factor.float().contiguous()}, directory / STATISTICS)
-    return _MARGIN * float(((apart - mean) @ factor).norm(dim=1).quantile(_ACCEPTED))
+    return margin * float(((apart - mean) @ factor).norm(dim=1).quantile(_ACCEPTED))
