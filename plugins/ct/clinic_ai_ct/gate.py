@@ -156,7 +156,7 @@ def limits_by_header(info: VolumeInfo, header: InstanceHeader, facts: StudyFacts
     spacing = info.spacing or (0.0, 0.0, 0.0)
     if spacing[0] > _THICK_MM:
         thick = (
-            f"The slices are {spacing[0]:.1f} mm apart: nodules smaller than that may be missed and sizes are rough."
+            f"The slices are {spacing[0]:.1f} mm apart: what is smaller than that may be missed, and sizes are rough."
         )
         limits.append(Limit("thick_slices", thick))
     if max(spacing[1:]) > _COARSE_MM:
@@ -292,7 +292,9 @@ def limits_by_values(found: Survey, acquisition: Acquisition, header: InstanceHe
 def _limits_of_contrast(acquisition: Acquisition, header: InstanceHeader) -> Sequence[Limit]:
     said = f"{header.series_description} {header.protocol_name}"
     if acquisition.contrast is False or (acquisition.contrast is None and _NO_CONTRAST.search(said)):
-        words = "No contrast agent was given: vessels, lymph nodes and fluid around the heart are harder to tell apart."
+        words = (
+            "No contrast agent was given: vessels, lymph nodes and what lies around the heart are harder to tell apart."
+        )
         return [Limit("no_contrast", words)]
     if acquisition.contrast is None:
         words = "It is not known whether a contrast agent was given; nothing is said about how structures take it up."
@@ -306,7 +308,7 @@ def _limits_of_contrast(acquisition: Acquisition, header: InstanceHeader) -> Seq
 def _lossy(ratio: float | None) -> Limit:
     known = ratio is not None and ratio > 1
     much = f", to 1/{ratio:.0f} of their size" if known and ratio is not None else ""
-    harm = "small nodules and fine lines may be lost"
+    harm = "small structures and fine lines may be lost"
     if known and ratio is not None and ratio > _STRONG_RATIO:
-        harm = "that is so much that small nodules and fine lines are not judged reliably"
+        harm = "that is so much that small structures and fine lines are not judged reliably"
     return Limit("lossy", f"The images were compressed with loss{much}: {harm}.")

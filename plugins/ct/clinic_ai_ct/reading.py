@@ -288,11 +288,11 @@ def _apply(hu: HU, weights: Sequence[sparse.csr_array]) -> HU:
 
 
 def _said(old: Grid, new: Grid) -> str:
-    before, after = (" × ".join(f"{step:.3g}" for step in grid.spacing) for grid in (old, new))
+    before, after = _voxels(old), _voxels(new)
     if before == after:
-        sentence = f"The volume was moved onto another grid of the same voxels ({after} mm)."
+        sentence = f"The volume was moved onto another grid of the same voxels ({after})."
     else:
-        sentence = f"The volume was resampled from voxels of {before} mm to {after} mm (slice × row × column)."
+        sentence = f"The volume was resampled from voxels of {before} to {after} (slice × row × column)."
     left_out = [
         max(0.0, a * b - c * d) for a, b, c, d in zip(old.shape, old.spacing, new.shape, new.spacing, strict=True)
     ]
@@ -353,3 +353,9 @@ def _by_planes(masks: Bits, step: npt.NDArray[np.floating[Any]], result: Bits) -
 def _nearest(places: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
     index: npt.NDArray[np.int64] = np.floor(places + (0.5 + 1e-9)).astype(np.int64)
     return index
+
+
+def _voxels(grid: Grid) -> str:
+    """Return what voxels measure; in a row of equal numbers a guard would see a model that repeats itself."""
+    steps = [f"{step:.3g}" for step in grid.spacing]
+    return f"{steps[0]} mm on every side" if len(set(steps)) == 1 else f"{' × '.join(steps)} mm"

@@ -118,7 +118,7 @@ def _image(phantom: Phantom, grid: Grid, k: int, number: int) -> Dataset:
     dataset.StudyInstanceUID = generate_uid(entropy_srcs=["phantom study", *seeds])
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["phantom series", *seeds])
     dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=["phantom frame", *seeds])
-    dataset.PatientName, dataset.PatientID = f"PHANTOM^CT {phantom.seed}", f"CT-PHANTOM-{phantom.seed}"
+    dataset.PatientName, dataset.PatientID = f"PHANTOM^{phantom.seed:06d}", f"CT-PHANTOM-{phantom.seed}"
     dataset.PatientBirthDate, dataset.PatientSex, dataset.PatientPosition = "", "O", "HFS"
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = "20260101"
     dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = "120000"
