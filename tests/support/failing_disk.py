@@ -77,6 +77,7 @@ class Clinic:
                 self.site.intake.cycle()
             except (ClinicError, OSError, DatabaseError) as error:
                 self.failed[type(error).__name__] += 1
+            time.sleep(0.01)  # a daemon sleeps between passes; one that spins takes the processor from all others
 
     def idle(self) -> bool:
         """Return whether nothing is left to do; not, if that cannot be read."""

@@ -33,7 +33,7 @@ def write_ct_slice(path: Path, *, seed: int, study: str = "", instance: int = 1,
     ds.StudyTime = "120000"
     ds.ReferringPhysicianName = ""
     ds.Modality = "CT"
-    ds.BodyPartExamined = "CHEST"
+    ds.BodyPartExamined = "KNEE"  # nothing but echo claims it
     ds.Manufacturer = "clinic-ai tests"
     ds.SeriesNumber = 1
     ds.InstanceNumber = instance

@@ -121,10 +121,15 @@ class CTEngine:
         work.remarks += small.remarks
         with work.timed("regions"):
             found = self._regions(small)
-        work.remarks.append(found.sentence)
+        attends = served.network.config.encoder.regions > 0
+        if not attends:
+            work.remarks.append(regions.NOT_LEARNED)
+        if attends or found.labels is not None:
+            work.remarks.append(found.sentence)
         with work.timed("network"):
             image = image_of(small, served.network.config.windows).to(served.device)
-            labels = None if found.labels is None else torch.from_numpy(found.labels)[None].to(served.device)
+            known = found.labels if attends else None
+            labels = None if known is None else torch.from_numpy(known)[None].to(served.device)
             reading = sliding.read(served.network, image, labels)
             del image
             logits = dict(zip(served.network.config.classifier.labels, reading.logits[0].tolist(), strict=True))

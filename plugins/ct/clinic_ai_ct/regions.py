@@ -68,6 +68,8 @@ OFF = Regions(
     "use.",
 )
 
+NOT_LEARNED = "The network reads a volume without attention to anatomical regions."
+
 
 def given(labels: Labels, names: Sequence[str]) -> Regions:
     """Return the regions of a mask (D, H, W) that came with a volume; number n of it is ``names[n - 1]``."""

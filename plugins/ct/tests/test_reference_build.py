@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from served_models import network_config
@@ -12,9 +13,10 @@ from clinic_ai.contract import Device
 from clinic_ai.ml.model_files import open_model
 from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.lesions import LESIONS
-from clinic_ai_ct.reference import build, examples, learning
+from clinic_ai_ct.reference import build, examples, learning, organs
 from clinic_ai_ct.reference.build import Plan
 from clinic_ai_ct.reference.examples import JUDGED
+from clinic_ai_ct.regions import load_segmenter
 
 
 @pytest.fixture
@@ -73,3 +75,28 @@ def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypa
         run("ended", 8)
     resumed = run("ended", None)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_organs_are_learned_and_found_by_what_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(organs, "SHAPE", (28, 32, 32))
+    monkeypatch.setattr(organs, "SPACING", (12.0, 12.0, 12.0))
+    monkeypatch.setattr(organs, "CONFIG", organs.CONFIG.model_copy(update={"spacing": (12.0, 12.0, 12.0)}))
+    organs.main(["--target", str(tmp_path / "organs"), "--steps", "30", "--held-out", "2"])
+    scores = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    assert scores["chest_wall"] > 0.4, "a few steps teach what is large"
+    phantom, labels = organs.drawn(organs.HELD_OUT)
+    segmenter = load_segmenter(open_model(tmp_path / "organs"), Device())
+    found = segmenter.find(organs.image_of(phantom.volume, organs.CONFIG.windows), organs.SPACING).labels
+    wall = organs.REGIONS.index("chest_wall") + 1
+    known = labels == organs.CONFIG.names.index("chest_wall") + 1
+    assert np.mean(known[found == wall]) > 0.4
+
+
+def test_a_network_without_regions_sees_what_it_saw():
+    network = build.made(network_config(), 3).eval()
+    bare = build.without_regions(network)
+    image = torch.rand(1, 3, 48, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(bare.encode(image).local, network.encode(image).local)
+    assert bare.config.encoder.regions == 0
+    assert bare.text_digest == network.text_digest

@@ -67,7 +67,7 @@ def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkC
     parameters = operating_points(network, calibrating, seen, work / "drawn")
     known = whole_features(network, [draw(TRAIN + n, config, work / "phantoms") for n in range(min(plan.train, 200))])
     target.mkdir(parents=True, exist_ok=True)
-    files = list(write_network(network, target, torch.float16))
+    files = list(write_network(without_regions(network), target, torch.float16))
     parameters[LIMIT] = write_statistics(known, seen.features, target, ridge=1e-2, margin=1.25)
     files.append(target / STATISTICS)
     model = _seal(target, files, parameters, {})
@@ -95,6 +95,14 @@ def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CT
     learn_to_see(network, files, Stage("see", SEEING * plan.seconds, 6e-4, 2), work, report)
     learn_to_draw(network, files, Stage("draw", (1 - SEEING) * plan.seconds, 3e-3, 1), work, report)
     return network.eval()
+
+
+def without_regions(network: CTNetwork) -> CTNetwork:
+    """Return the same network as one that has no regions to attend to: it was shown none."""
+    encoder = network.config.encoder.model_copy(update={"regions": 0})
+    bare = made(network.config.model_copy(update={"encoder": encoder}), SEED)
+    bare.load_state_dict({**network.state_dict(), "encoder.regions": bare.encoder.regions.detach()})
+    return bare.eval()
 
 
 def _seal(
