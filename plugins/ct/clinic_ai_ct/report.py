@@ -21,7 +21,8 @@ Section = Literal["findings", "impression", "recommendations"]
 _URGENCY = ("pneumothorax", "pericardial_effusion", "pleural_effusion", "lung_mass", "consolidation", "lung_nodule")
 """What an impression begins with."""
 _RARE = 0.25
-"""A finding below this probability is worded as unlikely and is no matter of the impression."""
+"""A finding below this probability is worded as unlikely: it is denied without a word of doubt, and is no matter of the
+impression."""
 
 
 def write_report(
@@ -89,8 +90,12 @@ class _Report:
                 if not one.denied:
                     yield from (self._of(one, "findings", text) for text in self._affirmed(one))
             absent = [one for one in known if one.denied]
-            if absent:
-                yield self._none(absent)
+            for key, some in (
+                ("none", [one for one in absent if not _doubtful(one)]),
+                ("none_definite", [one for one in absent if _doubtful(one)]),
+            ):
+                if some:
+                    yield self._none(key, some)
 
     def _affirmed(self, one: Evidence) -> tuple[str, ...]:
         if not one.outlined:
@@ -124,11 +129,11 @@ class _Report:
         both = finding.laterality == "bilateral"
         return " " + self._wording.phrase("both_sides" if both else "side_of", side=finding.laterality)
 
-    def _none(self, absent: Sequence[Evidence]) -> ReportSentence:
+    def _none(self, key: str, absent: Sequence[Evidence]) -> ReportSentence:
         names = [self._wording.name(one.condition, one.strongest.label if one.strongest else "") for one in absent]
         return ReportSentence(
             section="findings",
-            text=self._wording.sentence("findings", "none", list=self._wording.listed(names, "or")),
+            text=self._wording.sentence("findings", key, list=self._wording.listed(names, "or")),
             conditions=tuple(one.condition for one in absent),
             findings=tuple(n for one in absent for n in one.findings),
             masks=tuple(n for one in absent for n in one.masks),
@@ -151,9 +156,10 @@ class _Report:
             else:
                 yield self._of(one, "impression", self._by_probability(one))
         if not matters:
+            nothing = "nothing_definite" if any(map(_doubtful, everything)) else "nothing"
             yield ReportSentence(
                 section="impression",
-                text=self._wording.sentence("impression", "nothing"),
+                text=self._wording.sentence("impression", nothing),
                 conditions=tuple(one.condition for one in everything),
                 findings=tuple(n for one in everything for n in one.findings),
                 masks=tuple(n for one in everything for n in one.masks),
@@ -170,6 +176,11 @@ class _Report:
         return ReportSentence(
             section=section, text=text, conditions=(one.condition,), findings=one.findings, masks=one.masks
         )
+
+
+def _doubtful(one: Evidence) -> bool:
+    """Return whether a condition is rated absent although its probability is not worded as unlikely."""
+    return one.strongest is not None and one.strongest.probability >= _RARE
 
 
 def _urgency(one: Evidence) -> tuple[int, float]:

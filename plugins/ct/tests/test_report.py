@@ -9,7 +9,7 @@ import chests
 import pytest
 from guarding import guard
 
-from clinic_ai.domain import GuardAction, ReportSentence
+from clinic_ai.domain import GuardAction, Presence, ReportSentence
 from clinic_ai_ct.lesions import LESIONS, Lesion
 from clinic_ai_ct.measuring import masks_of
 from clinic_ai_ct.report import location_phrases, report_text, write_report
@@ -96,6 +96,18 @@ def test_what_was_looked_for_and_not_found_is_said_and_nothing_else() -> None:
     assert told(sentences, "recommendations") == []
     assert all(s.normal for s in sentences)
     assert write_report((), ()) == ()
+
+
+def test_what_is_absent_but_not_unlikely_is_denied_with_a_doubt() -> None:
+    found = tuple(
+        chests.finding(name, probability, presence=Presence.ABSENT)
+        for name, probability in (("emphysema", 0.3), ("lung_nodule", 0.24), ("pleural_effusion", 0.25))
+    )
+    sentences = write_report(found, (Lesion("lung_nodule"), Lesion("pleural_effusion")))
+    assert told(sentences, "findings") == ["No lung nodule.", "No definite emphysema.", "No definite pleural effusion."]
+    assert told(sentences, "impression") == ["Nothing definite of what was looked for was found."]
+    verdict = guard((s.text for s in sentences), found, masks_of((Lesion("lung_nodule"), Lesion("pleural_effusion"))))
+    assert [d for d in verdict.decisions if d.statement_id] == []
 
 
 @pytest.mark.parametrize(
