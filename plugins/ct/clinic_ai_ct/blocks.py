@@ -71,20 +71,22 @@ class Positions(nn.Module):
     """A learned vector for each place along each axis; (B, E, D', H', W') → the same.
 
     That of a token is the sum of three, so that every slice has its own. A grid that is not the one learned for is
-    interpolated along each axis.
+    interpolated along each axis, unless it is said where it lies within that one.
     """
 
     def __init__(self, grid: Size, width: int) -> None:
         super().__init__()
         self.axes = nn.ParameterList(nn.Parameter(0.02 * torch.randn(1, width, side)) for side in grid)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the tokens with their positions."""
+    def forward(self, tokens: Tensor, start: Size | None = None) -> Tensor:
+        """Return the tokens with their positions; ``start`` (z, y, x) is where a tile begins, in patches."""
         for axis, (learned, side) in enumerate(zip(self.axes, tokens.shape[2:], strict=True)):
             shape = [1, tokens.shape[1], 1, 1, 1]
             shape[2 + axis] = side
             placed = learned
-            if side != learned.shape[2]:
+            if start is not None:
+                placed = learned[:, :, start[axis] : start[axis] + side]
+            elif side != learned.shape[2]:
                 placed = F.interpolate(learned, size=side, mode="linear", align_corners=False)
             tokens = tokens + placed.view(shape)
         return tokens

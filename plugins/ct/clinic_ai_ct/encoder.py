@@ -50,14 +50,15 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, volume: Tensor, regions: Tensor | None = None) -> Features:
+    def forward(self, volume: Tensor, regions: Tensor | None = None, start: Size | None = None) -> Features:
         """Encode (B, C, D, H, W) in 0..1; ``regions`` (B, D, H, W) holds the number of each voxel's region, 0 for none.
 
-        D, H and W are whole patches; a volume larger than the one of the config is better read in windows. Raise
-        ValueError if they are not, or if the region mask has another shape.
+        D, H and W are whole patches; a volume larger than the one of the config is better read in windows. ``start``
+        (z, y, x) says of a tile where it begins in the volume of the config, in patches. Raise ValueError if D, H and W
+        are no whole patches, or if the region mask has another shape.
         """
         self._check(volume, regions)
-        placed = self.positions(self.stem(volume))
+        placed = self.positions(self.stem(volume), start)
         z, y, x = placed.shape[2:]
         grid = (int(z), int(y), int(x))
         patches = placed.flatten(2).transpose(1, 2)

@@ -28,14 +28,14 @@ from clinic_ai_ct.reference.calibrating import look, operating_points, whole_fea
 from clinic_ai_ct.reference.card import card, dice_figure
 from clinic_ai_ct.reference.examples import JUDGED, draw
 from clinic_ai_ct.reference.judging import Report, judge
-from clinic_ai_ct.reference.learning import Stage, learn_to_draw, learn_to_see
+from clinic_ai_ct.reference.learning import Corpus, Stage, learn_to_draw, learn_to_see, learn_to_tell
 from clinic_ai_ct.saving import write_network
 
 SEED = 1
 TRAIN, CALIBRATE, HELD_OUT = 0, 100_000, 200_000
 """First seeds of the phantoms that are learned from, calibrated on and judged."""
-SEEING = 0.4
-"""Of the time, that for the encoder and the classifier; the rest is for the U-Net."""
+SHARES = {"look": 0.20, "see": 0.12, "tell": 0.04, "draw": 0.64}
+"""Of the time, that for each stage."""
 CARD, FIGURE, SUMMARY = "README.md", "dice.png", "training_summary.json"
 
 
@@ -83,7 +83,7 @@ def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkC
 
 
 def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CTNetwork:
-    """Return the network after both stages."""
+    """Return the network after all stages."""
     files = []
     for number in range(plan.train):
         files.append(draw(TRAIN + number, config, work / "phantoms"))
@@ -92,8 +92,12 @@ def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CT
     network = made(config, SEED)
     with torch.no_grad():  # fewer voxels show a lesion in a whole chest than in the tiles that are learned from
         network.localiser.unet.bias.fill_(-2.0)
-    learn_to_see(network, files, Stage("see", SEEING * plan.seconds, 6e-4, 2), work, report)
-    learn_to_draw(network, files, Stage("draw", (1 - SEEING) * plan.seconds, 3e-3, 1), work, report)
+    corpus = Corpus(files)
+    seconds = {name: share * plan.seconds for name, share in SHARES.items()}
+    look, see = Stage("look", seconds["look"], 1e-3, 2), Stage("see", seconds["see"], 5e-4, 1)
+    learn_to_see(network, corpus, look, see, work, report)
+    learn_to_tell(network, corpus, Stage("tell", seconds["tell"], 1e-3, 16), work, report)
+    learn_to_draw(network, corpus, Stage("draw", seconds["draw"], 3e-3, 1), work, report)
     return network.eval()
 
 

@@ -21,7 +21,7 @@ from clinic_ai_ct.volume import HU, Bits, Volume
 LABEL_OF = {"pulmonary_fibrosis": "fibrosis"}
 """What the network calls a condition of the phantoms that it has under another name."""
 JUDGED = tuple(LABEL_OF.get(name, name) for name in CONDITIONS)
-AREAS = (*LESIONS, "pneumothorax", "atelectasis", "emphysema", "pulmonary_fibrosis", "lung_mass", "pleural_thickening",
+AREAS = (*LESIONS, "pneumothorax", "atelectasis", "emphysema", "fibrosis", "lung_mass", "pleural_thickening",
          "calcification", "lymphadenopathy")  # fmt: skip
 """Conditions whose voxels a phantom knows; the encoder learns from them where to look."""
 GRIDS = (
@@ -75,12 +75,44 @@ def draw(seed: int, config: NetworkConfig, work: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Packed:
+    """An example as it is kept: ``bits`` are its areas with eight columns in a byte; ``places`` some voxels of each."""
+
+    seed: int
+    hu: HU
+    bits: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.float32]
+    places: tuple[npt.NDArray[np.intp], ...]
+
+    def cut(self, tile: tuple[slice, slice, slice]) -> Example:
+        """Return a part of it."""
+        z, y, x = tile
+        rows = np.unpackbits(self.bits[:, z, y], axis=-1, count=self.hu.shape[-1])
+        return Example(self.seed, self.hu[tile], rows[..., x].astype(np.bool_), self.labels)
+
+    def whole(self) -> Example:
+        """Return all of it."""
+        z, y, x = self.hu.shape
+        return self.cut((slice(0, z), slice(0, y), slice(0, x)))
+
+
 def load(path: Path) -> Example:
     """Return the example that ``draw`` wrote."""
+    return load_packed(path).whole()
+
+
+def load_packed(path: Path, places: int = 0) -> Packed:
+    """Return the example that ``draw`` wrote, with up to so many voxels of each area, drawn by its seed."""
     with np.load(path, allow_pickle=False) as kept:
-        hu = kept["hu"]
-        areas = np.unpackbits(kept["areas"], axis=-1, count=hu.shape[-1]).astype(np.bool_)
-        return Example(int(path.stem), hu, areas, kept["labels"].astype(np.float32))
+        seed, hu, bits = int(path.stem), kept["hu"], kept["areas"]
+        labels = kept["labels"].astype(np.float32)
+    generator = np.random.default_rng(seed)
+    found = []
+    for area in bits if places else ():
+        voxels = np.argwhere(np.unpackbits(area, axis=-1, count=hu.shape[-1]))
+        found.append(voxels[np.sort(generator.permutation(len(voxels))[:places])])
+    return Packed(seed, hu, bits, labels, tuple(found))
 
 
 def _area(phantom: Phantom, name: str) -> Bits:

@@ -1,9 +1,10 @@
-"""How the reference network learns: first to see whole chests, then to draw lesions on tiles of them.
+"""How the reference network learns: to look, to see, to tell, and to draw.
 
-The encoder, the denoising transformer and the classifier learn together on whole volumes, with a helper that says
-for each patch how much of it each condition fills: labels of whole volumes alone would teach it slowly. Then what
-they see is kept, and the U-Net learns to draw on tiles, most of them around lesions. Steps follow from the time that
-is allowed: the first ones are measured, so that the schedule fits.
+Encoder and denoising transformer learn what is where: a helper says of each patch how much of it each condition fills,
+for labels of whole volumes alone would teach it slowly. They learn on tiles first, most of them around a lesion, then
+on whole volumes. What they see is kept from then on: the classifier learns from it alone, in seconds for an epoch, and
+so does the U-Net, which draws on tiles of the images. Steps follow from the time that is allowed: the first ones are
+measured, so that the schedule fits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +25,27 @@ from torch.nn import functional as F  # noqa: N812
 
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai_ct.classifier import classification_loss
+from clinic_ai_ct.configurations import Size
 from clinic_ai_ct.encoder import Features
 from clinic_ai_ct.label_sets import Targets, class_weights
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.localiser import localisation_loss
 from clinic_ai_ct.network import CTNetwork
-from clinic_ai_ct.reference.examples import AREAS, JUDGED, Example, load, varied
+from clinic_ai_ct.reference.examples import AREAS, JUDGED, Example, Packed, load, load_packed, varied
 from clinic_ai_ct.windows import Window, windowed
 
 Report = Callable[[str], None]
-TILE = (64, 64, 64)
+Tile = tuple[slice, slice, slice]
+LOOK_TILE, DRAW_TILE = (48, 96, 96), (64, 64, 64)
 _MEASURED, _EVERY, _WARM_UP = 3, 50, 0.08
 _AROUND = 0.8
 """Of the tiles, those that are drawn around a lesion."""
+_PLACES = 200
+"""Voxels of each area of an example that tiles are drawn around."""
+_RARE = 20.0
+"""How much more a patch that a condition fills counts than one without it."""
+_FADED, _DROPPED = 0.2, 0.3
+"""Spread of the noise on what the classifier learns from, relative to its own, and the patches that are left out."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,22 @@ class Stage:
     seconds: float
     rate: float
     batch: int
+
+
+class Corpus:
+    """The examples that are learned from, in memory; about 7 MB each."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    @cached_property
+    def packed(self) -> list[Packed]:
+        """The examples, in the order of the files."""
+        return [load_packed(path, _PLACES) for path in self.files]
+
+    def any(self, generator: torch.Generator) -> int:
+        """Return the place of one of them."""
+        return int(torch.randint(len(self.files), (), generator=generator))
 
 
 class Helper(nn.Module):
@@ -59,16 +85,29 @@ class Helper(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.constant_(layer.bias, -3.0)
 
-    def loss(self, features: Features, refined: Tensor, areas: Tensor) -> Tensor:
-        """Return the cross-entropy of the shares; ``areas`` (B, A, D, H, W)."""
+    def loss(self, features: Features, refined: Tensor, areas: Tensor, known: Tensor) -> Tensor:
+        """Return the cross-entropy of the shares; ``areas`` (B, A, D, H, W), ``known`` (B, A) where they are known."""
         patch = [side // part for side, part in zip(areas.shape[2:], features.grid, strict=True)]
         mean = F.avg_pool3d(areas, patch)
         there = torch.maximum(mean, 0.6 * F.max_pool3d(areas, patch))  # a nodule fills little of a patch
         shares = there.flatten(2).transpose(1, 2)
-        lesions = shares[..., : len(LESIONS)]
-        own = F.binary_cross_entropy_with_logits(self.seen(features.local), shares)
-        guided = F.binary_cross_entropy_with_logits(self.refined(refined.flatten(2).transpose(1, 2)), lesions)
+        count = len(LESIONS)
+        own = _balanced(self.seen(features.local), shares, known)
+        guided = _balanced(self.refined(refined.flatten(2).transpose(1, 2)), shares[..., :count], known[:, :count])
         return own + guided
+
+
+def _balanced(said: Tensor, shares: Tensor, known: Tensor) -> Tensor:
+    weights = (1 + _RARE * shares) * known.unsqueeze(1)
+    losses = F.binary_cross_entropy_with_logits(said, shares, reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp(min=1)
+
+
+def known_areas(example: Packed) -> Tensor:
+    """Return (A,) of 0 and 1: a condition that is there but was not drawn voxel by voxel is known as a label only."""
+    rows = dict(zip(JUDGED, example.labels, strict=True))
+    drawn = zip(AREAS, example.places, strict=True)
+    return torch.tensor([float(len(voxels) > 0 or not rows.get(name, 0.0)) for name, voxels in drawn])
 
 
 def image_of(example: Example, network: CTNetwork) -> Tensor:
@@ -85,63 +124,105 @@ def targets_of(labels: Iterable[np.ndarray], network: CTNetwork) -> tuple[Tensor
     return values, known
 
 
-# ---------------------------------------------------------------- seeing
+# ---------------------------------------------------------------- looking and seeing
 
 
-def learn_to_see(network: CTNetwork, files: Sequence[Path], stage: Stage, work: Path, report: Report) -> None:
-    """Train encoder, denoiser and classifier on whole volumes; goes on where it was."""
+def learn_to_see(network: CTNetwork, corpus: Corpus, look: Stage, see: Stage, work: Path, report: Report) -> None:
+    """Train encoder and denoiser on tiles, then on whole volumes; goes on where it was."""
     helper = Helper(network.config.encoder.width, network.config.localiser.width)
-    labels = [load(path).labels for path in files]
-    values, known = targets_of(labels, network)
+    trained = nn.ModuleList([network.encoder, network.localiser.denoiser, network.localiser.text, helper])
+    patch, size = network.config.encoder.patch, network.config.encoder.volume
+
+    def loss_of(place: int, tile: Tile, generator: torch.Generator) -> Tensor:
+        packed = corpus.packed[place]
+        example = packed.cut(tile)
+        start: Size = tuple(side.start // part for side, part in zip(tile, patch, strict=True))  # type: ignore[assignment]
+        features = network.encoder(varied(image_of(example, network), generator), start=start)
+        areas = torch.from_numpy(example.areas).float().unsqueeze(0)
+        return helper.loss(features, network.refine(features), areas, known_areas(packed).unsqueeze(0))
+
+    def step(stage: Stage, tile_of: Callable[[Packed, torch.Generator], Tile], generator: torch.Generator) -> Tensor:
+        total = torch.zeros(())
+        for _ in range(stage.batch):
+            place = corpus.any(generator)
+            one = loss_of(place, tile_of(corpus.packed[place], generator), generator) / stage.batch
+            torch.autograd.backward(one)
+            total += one.detach()
+        return total
+
+    def around(packed: Packed, generator: torch.Generator) -> Tile:
+        return _tile(packed.places, LOOK_TILE, patch, size, generator)
+
+    def whole(_: Packed, __: torch.Generator) -> Tile:
+        return slice(0, size[0]), slice(0, size[1]), slice(0, size[2])
+
+    _learn(trained, lambda generator: step(look, around, generator), look, work, report)
+    _learn(trained, lambda generator: step(see, whole, generator), see, work, report)
+
+
+@torch.inference_mode()
+def keep_features(network: CTNetwork, files: Sequence[Path], directory: Path) -> list[Path]:
+    """Write what the network sees of each volume, unless it is there; return the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    network.eval()
+    found = []
+    for path in files:
+        target = directory / f"{path.stem}.safetensors"
+        if not target.exists():
+            features = network.encode(image_of(load(path), network))
+            refined = network.refine(features)[0]
+            kept = {"refined": refined, "local": features.local[0], "whole": features.global_[0]}
+            save_file({name: tensor.half().contiguous() for name, tensor in kept.items()}, target)
+        found.append(target)
+    return found
+
+
+# ---------------------------------------------------------------- telling
+
+
+def learn_to_tell(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, report: Report) -> None:
+    """Train the classifier on what is kept of each volume."""
+    kept = [load_file(path) for path in keep_features(network, corpus.files, work / "features")]
+    values, known = targets_of([packed.labels for packed in corpus.packed], network)
     rows = [Targets(v.numpy(), k.numpy()) for v, k in zip(values, known, strict=True)]
     weights = torch.from_numpy(class_weights(rows, limit=4.0))
-    trained = nn.ModuleList(
-        [network.encoder, network.classifier, network.localiser.denoiser, network.localiser.text, helper]
-    )
 
     def step(generator: torch.Generator) -> Tensor:
-        loss = torch.zeros(())
-        for _ in range(stage.batch):
-            place = int(torch.randint(len(files), (), generator=generator))
-            example = load(files[place])
-            image = varied(image_of(example, network), generator)
-            features = network.encode(image)
-            refined = network.refine(features)
-            areas = torch.from_numpy(example.areas).float().unsqueeze(0)
-            told = classification_loss(
-                network.classify(features), values[place : place + 1], known[place : place + 1], weights
-            )
-            one = 0.5 * told + 4.0 * helper.loss(features, refined, areas)
-            torch.autograd.backward(one / stage.batch)
-            loss += one.detach() / stage.batch
-        return loss
+        chosen = torch.randint(len(kept), (stage.batch,), generator=generator)
+        local = torch.stack([kept[place]["local"] for place in chosen.tolist()]).float()
+        whole = torch.stack([kept[place]["whole"] for place in chosen.tolist()]).float()
+        local = local + _FADED * local.std() * torch.randn(local.shape, generator=generator)
+        left = torch.rand(local.shape[1], generator=generator) >= _DROPPED
+        seen = Features(whole, local[:, left], (int(left.sum()), 1, 1))
+        loss = classification_loss(network.classify(seen), values[chosen], known[chosen], weights)
+        torch.autograd.backward(loss)
+        return loss.detach()
 
-    _learn(trained, step, stage, work, report)
+    _learn(network.classifier, step, stage, work, report)
 
 
 # ---------------------------------------------------------------- drawing
 
 
-def learn_to_draw(network: CTNetwork, files: Sequence[Path], stage: Stage, work: Path, report: Report) -> None:
+def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, report: Report) -> None:
     """Train the U-Net on tiles, with what the denoiser made of whole volumes kept beforehand."""
-    kept = keep_features(network, files, work / "refined")
+    kept = [load_file(path)["refined"] for path in keep_features(network, corpus.files, work / "features")]
     unet = network.localiser.unet
-    patch = network.config.encoder.patch
-    size = network.config.encoder.volume
+    patch, size = network.config.encoder.patch, network.config.encoder.volume
     with torch.no_grad():
         text = network.localiser.spoken(1)
 
     def step(generator: torch.Generator) -> Tensor:
         images, masks, refined = [], [], []
         for _ in range(stage.batch):
-            place = int(torch.randint(len(files), (), generator=generator))
-            example = load(files[place])
-            tile = _tile(example, patch, size, generator)
-            cut = Example(example.seed, example.hu[tile], example.areas[(slice(None), *tile)], example.labels)
+            place = corpus.any(generator)
+            packed = corpus.packed[place]
+            tile = _tile(packed.places[: len(LESIONS)], DRAW_TILE, patch, size, generator)
+            cut = packed.cut(tile)
             images.append(varied(image_of(cut, network), generator))
             masks.append(torch.from_numpy(cut.masks).float())
             coarse = tuple(slice(t.start // p, t.stop // p) for t, p in zip(tile, patch, strict=True))
-            refined.append(load_file(kept[place])["refined"].float()[(slice(None), *coarse)])
+            refined.append(kept[place].float()[(slice(None), *coarse)])
         logits = unet(torch.cat(images), torch.stack(refined), text.expand(stage.batch, -1, -1))
         loss = localisation_loss(logits, torch.stack(masks))
         torch.autograd.backward(loss)
@@ -150,35 +231,17 @@ def learn_to_draw(network: CTNetwork, files: Sequence[Path], stage: Stage, work:
     _learn(unet, step, stage, work, report)
 
 
-@torch.inference_mode()
-def keep_features(network: CTNetwork, files: Sequence[Path], directory: Path) -> list[Path]:
-    """Write what the denoiser makes of each volume beside one another, unless it is there; return the files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    network.eval()
-    found = []
-    for path in files:
-        target = directory / f"{path.stem}.safetensors"
-        if not target.exists():
-            refined = network.refine(network.encode(image_of(load(path), network)))[0]
-            save_file({"refined": refined.half().contiguous()}, target)
-        found.append(target)
-    return found
-
-
-def _tile(
-    example: Example, patch: tuple[int, int, int], size: tuple[int, int, int], generator: torch.Generator
-) -> tuple[slice, slice, slice]:
-    """Return where a tile lies, on whole patches; mostly around a voxel of a lesion, each kind as often."""
-    shown = [mask for mask in example.masks if mask.any()]
+def _tile(places: Sequence[np.ndarray], wanted: Size, patch: Size, size: Size, generator: torch.Generator) -> Tile:
+    """Return where a tile lies, on whole patches; mostly around a voxel of an area, each as often."""
+    shown = [voxels for voxels in places if len(voxels)]
     if shown and float(torch.rand((), generator=generator)) < _AROUND:
-        mask = shown[int(torch.randint(len(shown), (), generator=generator))]
-        voxels = np.argwhere(mask)
+        voxels = shown[int(torch.randint(len(shown), (), generator=generator))]
         middle = voxels[int(torch.randint(len(voxels), (), generator=generator))]
     else:
         middle = np.array([int(torch.randint(side, (), generator=generator)) for side in size])
     slices = []
-    for at, wanted, part, whole in zip(middle, TILE, patch, size, strict=True):
-        side = min(wanted, whole)
+    for at, length, part, whole in zip(middle, wanted, patch, size, strict=True):
+        side = min(length, whole)
         moved = int(at) - side // 2 + int(torch.randint(-side // 4, side // 4 + 1, (), generator=generator))
         start = min(max(0, moved // part * part), whole - side)
         slices.append(slice(start, start + side))
@@ -199,9 +262,11 @@ def _learn(
     losses: list[float] = []
     began, first = time.process_time(), done
     while steps is None or done < steps:
-        if steps is None and done - first == _MEASURED:
+        if done - first == 1:
+            began = time.process_time()  # the first step also reads what it needs
+        if steps is None and done - first == 1 + _MEASURED:
             each = (time.process_time() - began) / _MEASURED
-            steps = max(_MEASURED + 1, math.ceil(stage.seconds / each))
+            steps = max(_MEASURED + 2, math.ceil(stage.seconds / each))
             report(f"{stage.name}: {each:.2f} s of CPU a step, {steps} steps")
         rate = stage.rate * _share(done, steps)
         for group in optimiser.param_groups:
