@@ -17,7 +17,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, Static, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from clinic_ai.control.review_client import from_edit, to_edit
 from clinic_ai.control.review_views import AmendReview, ReviewView
@@ -26,6 +26,7 @@ from clinic_ai.control.views import DoneView, Role
 from clinic_ai.domain import Presence
 from clinic_ai.domain.reviews import Correction, Passage
 from clinic_ai.errors import ClinicError
+from clinic_ai.tui.key_line import KeyLine
 from clinic_ai.tui.making import made
 from clinic_ai.tui.screens import Confirm
 
@@ -112,7 +113,7 @@ class AmendScreen(ModalScreen[DoneView | None]):
         why = "Why, if you like; kept for good, so do not name the patient"
         yield Input(placeholder=why, id="amend-reason", compact=True)
         yield Static(id="amend-problem")
-        yield Footer(show_command_palette=False)
+        yield KeyLine(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Name the parts and stand on the first statement."""

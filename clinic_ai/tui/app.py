@@ -24,13 +24,14 @@ from textual.events import Resize
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.signal import Signal
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Static
 
 from clinic_ai.errors import ClinicError
 from clinic_ai.home import Home
 from clinic_ai.tui.feed import Again, Broken, Connect, Feed, Fetch, Lost, Picture, Told
 from clinic_ai.tui.hanging_up import hung_up
 from clinic_ai.tui.header import alerts_text, header_text, places_text
+from clinic_ai.tui.key_line import KeyLine
 from clinic_ai.tui.looks import LOOKS, NoColour
 from clinic_ai.tui.preferences import Preferences, first_few, preferences_path
 from clinic_ai.tui.views import PLACES, Place
@@ -155,7 +156,7 @@ class ClinicApp(App[None]):
         yield Static(id="alerts")
         with Container(id="body"):
             yield ContentSwitcher(id="views")
-        yield Footer(show_command_palette=False)
+        yield KeyLine(show_command_palette=False)
 
     async def on_mount(self) -> None:
         """Show the frame; the rest comes when it is drawn."""
