@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from clinic_ai.ml.calibration import abstention_band
 from clinic_ai.ml.mask_scores import dice
-from clinic_ai.ml.metrics import best_threshold
+from clinic_ai.ml.metrics import auroc, best_threshold
 from clinic_ai_ct import sliding
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.measuring import LEAST_MM3, measure
@@ -31,6 +31,8 @@ PEAKS = (0.5, 0.7, 0.85, 0.95)
 _ABSTAIN = 0.04
 """Of the phantoms, those nearest to an operating point about which nothing is said."""
 _RIDGE = 0.02
+LEAST_AUROC = 0.8
+"""Of a label without a mask; one that is told worse is not judged at all."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work
         for row, path in enumerate(files):
             mask = draw(_drawn(path, place, work), grid, grid, outlines[name])
             evidence[row, place] = evidence_of(measure(name, mask, grid, load(path).hu)) if mask.any() else 0.0
-    rows = [_fitted(seen, place, evidence[:, place]) for place in range(len(JUDGED))]
+    judged = [place for place in range(len(JUDGED)) if place < len(LESIONS) or _told(seen, place)]
+    rows = [_fitted(seen, place, evidence[:, place]) for place in judged]
     slopes, mask_slopes, intercepts, lows, thresholds, highs = (tuple(column) for column in zip(*rows, strict=True))
     return {
-        "judged": " ".join(JUDGED),
+        "judged": " ".join(JUDGED[place] for place in judged),
         "slopes": slopes,
         "mask_slopes": mask_slopes,
         "intercepts": intercepts,
@@ -105,6 +108,12 @@ def _best_outline(place: int, name: str, files: Sequence[Path], work: Path, grid
                 score = dice(mask, truth) if truth.any() or mask.any() else 1.0
                 scores.setdefault(outline, []).append(score)
     return max(scores, key=lambda outline: float(np.mean(scores[outline])))
+
+
+def _told(seen: Seen, place: int) -> bool:
+    """Return whether a label is told well enough to be judged."""
+    truth = seen.truth[:, place]
+    return 0 < truth.sum() < len(truth) and auroc(truth, seen.logits[:, place]) >= LEAST_AUROC
 
 
 def _fitted(seen: Seen, place: int, evidence: Array) -> tuple[float, float, float, float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from clinic_ai_ct.lesions import LESIONS
@@ -31,6 +32,10 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             "|---|---|---|",
             *rows,
             "",
+            *(
+                [f"Not judged, for it is told too badly: {_listed(figures['not_judged'])}.", ""]
+                * bool(figures["not_judged"])
+            ),
             f"Finding and side together: precision {_number(side['precision'])}, recall {_number(side['recall'])}. "
             f"Nodules measured within 20 %: {_number(figures['nodule_sizes_within_20_percent'])}. "
             f"Nodules below 8 mm are not counted. {_number(figures['seconds_each'])} s for each study.",
@@ -62,6 +67,10 @@ def dice_figure(figures: dict[str, Any]) -> bytes:
 
 def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)
 
 
 def _number(value: float | None) -> str:

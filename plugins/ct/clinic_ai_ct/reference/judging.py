@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ Report = Callable[[str], None]
 
 @dataclass
 class Tally:
-    """What was counted over phantoms."""
+    """What was counted over phantoms; ``probability`` is not a number where a model does not judge a condition."""
 
     dices: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LESIONS})
     truth: list[list[int]] = field(default_factory=list)
@@ -51,8 +52,9 @@ class Tally:
         """Add one phantom."""
         found = {finding.condition: finding for finding in analysis.findings}
         self.truth.append([phantom.labels[name] for name in CONDITIONS])
-        self.probability.append([found[KEYS[name]].probability for name in CONDITIONS])
-        self.threshold |= {name: found[KEYS[name]].threshold for name in CONDITIONS}
+        judged = {name: found[KEYS[name]] for name in CONDITIONS if KEYS[name] in found}
+        self.probability.append([judged[name].probability if name in judged else math.nan for name in CONDITIONS])
+        self.threshold |= {name: finding.threshold for name, finding in judged.items()}
         self.seconds.append(sum(analysis.timings_ms.values()) / 1000)
         for name in LESIONS:
             true = phantom.masks[name]
@@ -87,7 +89,9 @@ class Tally:
             "auroc": {
                 name: auroc(truth[:, n], probability[:, n]) if 0 < truth[:, n].sum() < len(truth) else None
                 for n, name in enumerate(CONDITIONS)
+                if name in self.threshold
             },
+            "not_judged": [name for name in CONDITIONS if name not in self.threshold],
             "finding_and_side": {
                 "precision": right / (right + wrong) if right + wrong else None,
                 "recall": right / (right + missed) if right + missed else None,
@@ -103,7 +107,7 @@ class Tally:
         result = {}
         for n, name in enumerate(CONDITIONS):
             true, said = truth[:, n], probability[:, n]
-            if not 0 < true.sum() < len(true):
+            if name not in self.threshold or not 0 < true.sum() < len(true):
                 continue
             point = at_threshold(true, said, self.threshold[name])
             sensitivity, specificity = point_intervals(true, said, point.threshold, groups, rounds=500)

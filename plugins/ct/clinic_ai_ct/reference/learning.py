@@ -46,6 +46,8 @@ _RARE = 20.0
 """How much more a patch that a condition fills counts than one without it."""
 _FADED, _DROPPED = 0.2, 0.3
 """Spread of the noise on what the classifier learns from, relative to its own, and the patches that are left out."""
+_UNGUIDED = 0.5
+"""Of the tiles, those on which the U-Net sees the image alone: so it does not lean on what the encoder overlooks."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,9 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
             images.append(varied(image_of(cut, network), generator))
             masks.append(torch.from_numpy(cut.masks).float())
             coarse = tuple(slice(t.start // p, t.stop // p) for t, p in zip(tile, patch, strict=True))
-            refined.append(kept[place].float()[(slice(None), *coarse)])
+            guidance = kept[place].float()[(slice(None), *coarse)]
+            unguided = float(torch.rand((), generator=generator)) < _UNGUIDED
+            refined.append(torch.zeros_like(guidance) if unguided else guidance)
         logits = unet(torch.cat(images), torch.stack(refined), text.expand(stage.batch, -1, -1))
         loss = localisation_loss(logits, torch.stack(masks))
         torch.autograd.backward(loss)
