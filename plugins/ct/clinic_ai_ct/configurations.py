@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from clinic_ai.domain import Word
 from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.label_sets import all_labels
-from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.lesions import LESIONS, SIGNS
 
 Size = tuple[int, int, int]
 """Lengths along (z, y, x) = (slice, row, column)."""
@@ -275,7 +275,9 @@ REFERENCE = Configuration(
         ),
         text=TextConfig(width=128, layers=2, heads=4, mlp_width=256, vocabulary=320, bundled=True),
         classifier=ClassifierConfig(width=128, heads=4, soft_tokens=4),
-        localiser=LocaliserConfig(width=128, heads=4, base=12, largest=80, tile=(112, 128, 128)),
+        localiser=LocaliserConfig(
+            findings=(*LESIONS, *SIGNS), width=128, heads=4, base=12, largest=80, tile=(112, 128, 128)
+        ),
         projector=ProjectorConfig(queries=32, layers=2, width=128, heads=4, language_width=576),
         spacing=(3.0, 3.0, 3.0),
     ),

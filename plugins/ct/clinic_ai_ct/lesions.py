@@ -9,6 +9,16 @@ from clinic_ai.domain.evidence import Side
 
 LESIONS = ("pericardial_effusion", "pleural_effusion", "consolidation", "ground_glass_opacity", "lung_nodule")
 """The five that have masks, in the order of the network's output channels; keys of the core's table of codes."""
+SIGNS = (
+    "pneumothorax",
+    "atelectasis",
+    "emphysema",
+    "lung_mass",
+    "pleural_thickening",
+    "calcification",
+    "lymphadenopathy",
+)
+"""Other conditions a network may draw as well: how much it draws speaks for the finding. These masks do not go out."""
 
 
 @dataclass(frozen=True)

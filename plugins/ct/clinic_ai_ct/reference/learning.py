@@ -210,25 +210,27 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
     """Train the U-Net on tiles, with what the denoiser made of whole volumes kept beforehand."""
     kept = [load_file(path)["refined"] for path in keep_features(network, corpus.files, work / "features")]
     unet = network.localiser.unet
+    rows = [AREAS.index(name) for name in network.config.localiser.findings]
     patch, size = network.config.encoder.patch, network.config.encoder.volume
     with torch.no_grad():
         text = network.localiser.spoken(1)
 
     def step(generator: torch.Generator) -> Tensor:
-        images, masks, refined = [], [], []
+        images, masks, known, refined = [], [], [], []
         for _ in range(stage.batch):
             place = corpus.any(generator)
             packed = corpus.packed[place]
-            tile = _tile(packed.places[: len(LESIONS)], DRAW_TILE, patch, size, generator)
+            tile = _tile([packed.places[row] for row in rows], DRAW_TILE, patch, size, generator)
             cut = packed.cut(tile)
             images.append(varied(image_of(cut, network), generator))
-            masks.append(torch.from_numpy(cut.masks).float())
+            masks.append(torch.from_numpy(cut.areas[rows]).float())
+            known.append(known_areas(packed)[rows])
             coarse = tuple(slice(t.start // p, t.stop // p) for t, p in zip(tile, patch, strict=True))
             guidance = kept[place].float()[(slice(None), *coarse)]
             unguided = float(torch.rand((), generator=generator)) < _UNGUIDED
             refined.append(torch.zeros_like(guidance) if unguided else guidance)
         logits = unet(torch.cat(images), torch.stack(refined), text.expand(stage.batch, -1, -1))
-        loss = localisation_loss(logits, torch.stack(masks))
+        loss = localisation_loss(logits, torch.stack(masks), torch.stack(known))
         torch.autograd.backward(loss)
         return loss.detach()
 
