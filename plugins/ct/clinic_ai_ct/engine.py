@@ -30,7 +30,7 @@ from clinic_ai.heap import give_back
 from clinic_ai_ct import regions, sliding
 from clinic_ai_ct.admission import Admitted, admit
 from clinic_ai_ct.anatomy import REGIONS
-from clinic_ai_ct.lesions import Lesion, Piece
+from clinic_ai_ct.lesions import LESIONS, Lesion, Piece
 from clinic_ai_ct.measuring import masks_of, measure
 from clinic_ai_ct.organs import Organs, frame
 from clinic_ai_ct.outlining import draw, packed, write_packed
@@ -38,7 +38,7 @@ from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
 from clinic_ai_ct.report import write_report
-from clinic_ai_ct.served import Rule, Served, evidence_of, serve
+from clinic_ai_ct.served import Rule, Served, evidence_of, evidence_of_sign, serve
 from clinic_ai_ct.volume import Grid, Volume
 from clinic_ai_ct.writer import LANGUAGE_SLOT, Writer
 
@@ -163,12 +163,17 @@ class CTEngine:
         """Draw and measure each lesion, make findings of all labels, and write the masks of what is not absent."""
         served, volume = work.served, admitted.volume
         drawn: list[tuple[Segment, Packed]] = []
+        signs: dict[str, float] = {}
         left_out = 0
         with work.timed("measure"):
             where = frame(volume.hu, volume.grid, organs)
         for name, probability, outline in zip(
             served.network.config.localiser.findings, masks, served.outlines, strict=True
         ):
+            if name not in LESIONS:
+                with work.timed("outline"):
+                    signs[name] = evidence_of_sign(probability, grid, outline)
+                continue
             rule = next(rule for rule in served.rules if rule.condition == name)
             with work.timed("outline"):
                 mask = draw(probability, grid, volume.grid, outline)
@@ -186,7 +191,7 @@ class CTEngine:
         named = {rule.condition for rule in served.rules if rule.condition in {one.name for one in work.lesions}}
         for rule in served.rules:
             if rule.condition not in named:
-                work.find(rule, logits, admitted, None)
+                work.find(rule, logits, admitted, None, signs.get(rule.label, 0.0))
         if left_out:
             work.remarks.append(
                 f"{left_out} outlined {'place was' if left_out == 1 else 'places were'} left out: what the network "
@@ -252,16 +257,22 @@ class _Work:
         self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
 
     def find(
-        self, rule: Rule, logits: Mapping[str, float], admitted: Admitted, lesion: Lesion | None
+        self,
+        rule: Rule,
+        logits: Mapping[str, float],
+        admitted: Admitted,
+        lesion: Lesion | None,
+        evidence: float = 0.0,
     ) -> Finding | None:
         """Add the finding of a rule, worded as the clinic words the condition; None if the clinic does not want it.
 
-        It is of the slice in which most of its largest piece lies, else of the middle one.
+        ``evidence`` is that of a sign, which has no lesion. The finding is of the slice in which most of its largest
+        piece lies, else of the middle one.
         """
         condition = self.conditions.get(rule.condition)
         if condition is None:
             return None
-        probability = rule.probability(logits[rule.label], 0.0 if lesion is None else evidence_of(lesion))
+        probability = rule.probability(logits[rule.label], evidence if lesion is None else evidence_of(lesion))
         presence = rule.band.presence(probability)
         shown = lesion if lesion is not None and lesion.pieces and presence is not Presence.ABSENT else None
         slices = admitted.info.slices

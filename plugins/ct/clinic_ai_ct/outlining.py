@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,20 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from clinic_ai_ct.reading import to_source
-from clinic_ai_ct.served import Outline
 from clinic_ai_ct.volume import Bits, Grid
 
 Probabilities = npt.NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How a mask is drawn: from which probability on, how high that must rise in a piece, how large it must be."""
+
+    threshold: float
+    peak: float
+    least_mm3: float
 
 
 def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline) -> Bits:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from clinic_ai.contract import Device, LoadedModel, ModelManifest
@@ -20,13 +21,16 @@ from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, sigmoid
 from clinic_ai.ml.unlike import Unlike
 from clinic_ai_ct.configurations import NetworkConfig
-from clinic_ai_ct.lesions import Lesion
+from clinic_ai_ct.lesions import SIGNS, Lesion
 from clinic_ai_ct.measuring import LEAST_MM3
 from clinic_ai_ct.network import CTNetwork
+from clinic_ai_ct.outlining import Outline, draw
 from clinic_ai_ct.saving import read_network
+from clinic_ai_ct.volume import Grid
 
 CONDITION_OF = {"fibrosis": "fibrotic_sequela"}
 """Labels that the table of codes has under another key."""
+LEAST_SIGN_MM3 = 200.0
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
 
 
@@ -49,15 +53,6 @@ class Rule:
     def probability(self, logit: float, evidence: float) -> float:
         """Return the calibrated probability."""
         return sigmoid(self.slope * logit + self.mask_slope * evidence + self.intercept)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """How a mask is drawn: from which probability on, how high that must rise in a piece, how large it must be."""
-
-    threshold: float
-    peak: float
-    least_mm3: float
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,17 @@ def evidence_of(lesion: Lesion) -> float:
     return math.log1p(sum(piece.volume_mm3 for piece in lesion.pieces) / LEAST_MM3[lesion.name])
 
 
+def evidence_of_sign(probability: npt.NDArray[np.float32], grid: Grid, outline: Outline) -> float:
+    """Return how much what is drawn of one of ``SIGNS``, (D, H, W) on ``grid``, speaks for it, as ``evidence_of``."""
+    drawn = draw(probability, grid, grid, outline)
+    return math.log1p(float(drawn.sum()) * grid.voxel_mm3 / LEAST_SIGN_MM3)
+
+
+def least_mm3(name: str) -> float:
+    """Return the volume that a piece of a lesion or sign has at least."""
+    return LEAST_MM3.get(name, LEAST_SIGN_MM3)
+
+
 def _rules(parameters: _Parameters, config: NetworkConfig) -> tuple[Rule, ...]:
     judged = parameters.words("judged")
     if unknown := set(judged) - set(config.classifier.labels):
@@ -114,21 +120,21 @@ def _rules(parameters: _Parameters, config: NetworkConfig) -> tuple[Rule, ...]:
     conditions = [rule.condition for rule in rules]
     if len(set(conditions)) != len(conditions):
         raise parameters.wrong("it would judge one condition by two labels")
-    if without := [name for name in config.localiser.findings if name not in conditions]:
+    if without := [name for name in config.localiser.findings if name in LEAST_MM3 and name not in conditions]:
         raise parameters.wrong(f"it outlines {', '.join(without)} and does not judge it")
     return tuple(rules)
 
 
 def _outlines(parameters: _Parameters, config: NetworkConfig) -> tuple[Outline, ...]:
     findings = config.localiser.findings
-    if unknown := set(findings) - set(LEAST_MM3):
+    if unknown := set(findings) - set(LEAST_MM3) - set(SIGNS):
         raise parameters.wrong(f"its masks of {', '.join(sorted(unknown))} cannot be measured")
     thresholds = parameters.numbers("mask_thresholds", len(findings))
     peaks = parameters.numbers("mask_peaks", len(findings))
     if not all(0 < low <= high < 1 for low, high in zip(thresholds, peaks, strict=True)):
         raise parameters.wrong("the thresholds of its masks are out of range")
     return tuple(
-        Outline(low, high, LEAST_MM3[name]) for name, low, high in zip(findings, thresholds, peaks, strict=True)
+        Outline(low, high, least_mm3(name)) for name, low, high in zip(findings, thresholds, peaks, strict=True)
     )
 
 

@@ -17,12 +17,12 @@ from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.metrics import auroc, best_threshold
 from clinic_ai_ct import sliding
 from clinic_ai_ct.lesions import LESIONS
-from clinic_ai_ct.measuring import LEAST_MM3, measure
+from clinic_ai_ct.measuring import measure
 from clinic_ai_ct.network import CTNetwork
-from clinic_ai_ct.outlining import draw
-from clinic_ai_ct.reference.examples import JUDGED, load
+from clinic_ai_ct.outlining import Outline, draw
+from clinic_ai_ct.reference.examples import AREAS, JUDGED, load
 from clinic_ai_ct.reference.learning import image_of
-from clinic_ai_ct.served import Outline, evidence_of
+from clinic_ai_ct.served import evidence_of, evidence_of_sign, least_mm3
 from clinic_ai_ct.volume import Grid
 
 Array = npt.NDArray[np.float64]
@@ -69,14 +69,23 @@ def whole_features(network: CTNetwork, files: Sequence[Path]) -> torch.Tensor:
 def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work: Path) -> dict[str, Any]:
     """Return the parameters of a model that ``served`` reads; see there."""
     grid = Grid(network.config.encoder.volume, network.config.spacing)
-    outlines = {name: _best_outline(place, name, files, work, grid) for place, name in enumerate(LESIONS)}
+    findings = network.config.localiser.findings
+    outlines = {name: _best_outline(place, name, files, work, grid) for place, name in enumerate(findings)}
     evidence = np.zeros_like(seen.truth)
-    for place, name in enumerate(LESIONS):
+    for place, name in enumerate(findings):
         for row, path in enumerate(files):
-            mask = draw(_drawn(path, place, work), grid, grid, outlines[name])
-            evidence[row, place] = evidence_of(measure(name, mask, grid, load(path).hu)) if mask.any() else 0.0
-    judged = [place for place in range(len(JUDGED)) if place < len(LESIONS) or _told(seen, place)]
-    rows = [_fitted(seen, place, evidence[:, place]) for place in judged]
+            probability = _drawn(path, place, work)
+            if name not in LESIONS:
+                evidence[row, JUDGED.index(name)] = evidence_of_sign(probability, grid, outlines[name])
+                continue
+            mask = draw(probability, grid, grid, outlines[name])
+            found = evidence_of(measure(name, mask, grid, load(path).hu)) if mask.any() else 0.0
+            evidence[row, JUDGED.index(name)] = found
+    fitted = {
+        place: _fitted(seen, place, evidence[:, place], masks=JUDGED[place] in findings) for place in _known(seen)
+    }
+    judged = [place for place, fit in fitted.items() if JUDGED[place] in LESIONS or fit.auroc >= LEAST_AUROC]
+    rows = [fitted[place].row for place in judged]
     slopes, mask_slopes, intercepts, lows, thresholds, highs = (tuple(column) for column in zip(*rows, strict=True))
     return {
         "judged": " ".join(JUDGED[place] for place in judged),
@@ -86,8 +95,8 @@ def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work
         "abstain_low": lows,
         "thresholds": thresholds,
         "abstain_high": highs,
-        "mask_thresholds": tuple(outlines[name].threshold for name in LESIONS),
-        "mask_peaks": tuple(outlines[name].peak for name in LESIONS),
+        "mask_thresholds": tuple(outlines[name].threshold for name in findings),
+        "mask_peaks": tuple(outlines[name].peak for name in findings),
     }
 
 
@@ -100,28 +109,39 @@ def _best_outline(place: int, name: str, files: Sequence[Path], work: Path, grid
     """Return the thresholds with the largest mean Dice; a phantom without the lesion counts 1 if nothing is drawn."""
     scores: dict[Outline, list[float]] = {}
     for path in files:
-        truth, probability = load(path).masks[place], _drawn(path, place, work)
+        truth, probability = load(path).areas[AREAS.index(name)], _drawn(path, place, work)
         for threshold in THRESHOLDS:
             for peak in (peak for peak in PEAKS if peak >= threshold):
-                outline = Outline(threshold, peak, LEAST_MM3[name])
+                outline = Outline(threshold, peak, least_mm3(name))
                 mask = draw(probability, grid, grid, outline)
                 score = dice(mask, truth) if truth.any() or mask.any() else 1.0
                 scores.setdefault(outline, []).append(score)
     return max(scores, key=lambda outline: float(np.mean(scores[outline])))
 
 
-def _told(seen: Seen, place: int) -> bool:
-    """Return whether a label is told well enough to be judged."""
-    truth = seen.truth[:, place]
-    return 0 < truth.sum() < len(truth) and auroc(truth, seen.logits[:, place]) >= LEAST_AUROC
+def _known(seen: Seen) -> list[int]:
+    """Return the places of the labels that some of the phantoms show and others do not.
+
+    Raise ValueError if a lesion is not among them.
+    """
+    places = [place for place in range(len(JUDGED)) if len(np.unique(seen.truth[:, place])) == 2]
+    if missing := set(LESIONS) - {JUDGED[place] for place in places}:
+        named = ", ".join(sorted(missing))
+        raise ValueError(f"{named}: in all or none of the phantoms to calibrate on; draw more of them")
+    return places
 
 
-def _fitted(seen: Seen, place: int, evidence: Array) -> tuple[float, float, float, float, float, float]:
-    """Return slope, slope of the mask, intercept, and the band of one label: a logistic regression, slopes above 0."""
+@dataclass(frozen=True)
+class _Fit:
+    """``row``: slope, slope of the mask, intercept, and the band of a label; ``auroc``: how well it is told then."""
+
+    row: tuple[float, float, float, float, float, float]
+    auroc: float
+
+
+def _fitted(seen: Seen, place: int, evidence: Array, *, masks: bool) -> _Fit:
+    """Return a logistic regression of one label, slopes above 0."""
     logit, truth = seen.logits[:, place], seen.truth[:, place]
-    masks = place < len(LESIONS)
-    if len(np.unique(truth)) < 2:
-        raise ValueError(f"{JUDGED[place]} is in all or none of the phantoms to calibrate on; draw more of them")
     # As Platt (1999): each class counts as if one more of the other had been among it.
     ones = truth.sum()
     target = np.where(truth == 1, (ones + 1) / (ones + 2), 1 / (len(truth) - ones + 2))
@@ -138,4 +158,5 @@ def _fitted(seen: Seen, place: int, evidence: Array) -> tuple[float, float, floa
     band = abstention_band(probability, best_threshold(truth, probability), abstain=_ABSTAIN)
     # Where all are alike the edges of a band differ from its middle by rounding, to either side.
     low, high = min(band.low, band.threshold), max(band.high, band.threshold)
-    return float(slope), float(mask_slope), float(intercept), low, band.threshold, high
+    row = (float(slope), float(mask_slope), float(intercept), low, band.threshold, high)
+    return _Fit(row, auroc(truth, margin))

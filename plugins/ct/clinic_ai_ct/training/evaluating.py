@@ -107,6 +107,7 @@ class _Judged:
         lesions = [
             measure(name, drawn[at], grid, ready.hu, organs, least_mm3=LEAST_MM3[name])
             for at, name in enumerate(findings)
+            if name in LEAST_MM3
         ]
         called = [
             Finding(
@@ -118,6 +119,6 @@ class _Judged:
                 instance_sha256=case.sha256,
             )
             for name, chance in zip(self._config.classifier.labels, chances, strict=True)
-            if name not in findings
+            if name not in LEAST_MM3 or name not in findings
         ]
         return report_text(write_report(called, lesions))

@@ -119,7 +119,10 @@ class Preparing:
         # What the network does not know of regions is no region to it.
         if regions is not None:
             regions = torch.where(regions <= self._config.encoder.regions, regions, torch.zeros_like(regions))
-        bits = [(tensors["masks"] >> LESIONS.index(name)) & 1 for name in self._findings]
+        nothing = torch.zeros_like(tensors["masks"])
+        bits = [
+            (tensors["masks"] >> LESIONS.index(name)) & 1 if name in LESIONS else nothing for name in self._findings
+        ]
         masks = torch.stack(bits).float() if bits else torch.zeros(0, *tensors["hu"].shape)
         return Prepared(
             name=case.name,
