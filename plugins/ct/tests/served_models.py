@@ -41,6 +41,19 @@ def network_config(**changes) -> NetworkConfig:
     )
 
 
+def with_sign(name: str) -> NetworkConfig:
+    """A network that has one of the signs in the place of a large heart, and draws it."""
+    config = network_config()
+    drawn = config.localiser.model_copy(update={"findings": (*LESIONS, name)})
+    told = config.classifier.model_copy(update={"labels": tuple(swapped(name, LABELS))})
+    return config.model_copy(update={"localiser": drawn, "classifier": told})
+
+
+def swapped(name: str, labels: tuple[str, ...]) -> list[str]:
+    """Return the labels with ``name`` for the large heart."""
+    return [name if label == "cardiomegaly" else label for label in labels]
+
+
 def operating(**changes) -> dict[str, object]:
     """Parameters of a model: a mask of some size makes a lesion likely, a logit of 0 is one in two for the others."""
     count, masks = len(JUDGED), len(LESIONS)

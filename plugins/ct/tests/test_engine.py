@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ct_studies import task_of
-from served_models import JUDGED, LABELS, all_of, model, network_config, operating
+from served_models import JUDGED, LABELS, all_of, model, network_config, operating, swapped, with_sign
 
 from clinic_ai.analyses import check_analysis
 from clinic_ai.confinement import Confinement
@@ -22,6 +22,7 @@ from clinic_ai_ct import sliding
 from clinic_ai_ct.encoder import Features
 from clinic_ai_ct.engine import CANNOT_TELL, CTEngine
 from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.network import made
 from clinic_ai_ct.phantoms import make
 from clinic_ai_ct.phantoms.dicom import Spoilt, write_dicom
 from clinic_ai_ct.phantoms.lesions import Consolidation, Nodule, PleuralEffusion
@@ -170,6 +171,35 @@ class TestWhatItSays:
         by_truth(labels={"cardiomegaly": 1}, masks=None)
         sizes = {f.condition: f.probability for f in engine.analyse(task()).findings}
         assert sizes["pleural_effusion"] > sizes["pericardial_effusion"]
+
+    @pytest.mark.parametrize("drawn", [True, False])
+    def test_what_is_drawn_of_a_sign_speaks_for_it_and_does_not_go_out(self, files, tmp_path, drawn):
+        network = made(with_sign("atelectasis"), seed=5)
+        bias = torch.full_like(network.localiser.unet.bias, -6.0)
+        bias[-1] = 6.0 if drawn else -6.0
+        with torch.no_grad():
+            network.localiser.unet.kernel.weight.zero_()
+            network.localiser.unet.kernel.bias.zero_()
+            network.localiser.unet.bias.copy_(bias)
+        signs = len(LESIONS) + 1
+        judged = swapped("atelectasis", JUDGED)
+        slopes = tuple(1.0 if label in {*LESIONS, "atelectasis"} else 0.0 for label in judged)
+        changes = {
+            "mask_thresholds": (0.5,) * signs,
+            "mask_peaks": (0.6,) * signs,
+            "mask_slopes": slopes,
+            "judged": " ".join(judged),
+        }
+        loaded = model(
+            tmp_path / "model", network, **changes, slopes=(0.0,) * len(JUDGED), intercepts=(-3.0,) * len(JUDGED)
+        )
+        engine = CTEngine()
+        engine.load(loaded, Device(threads=1))
+        analysis = engine.analyse(task_of(files, tmp_path).model_copy(update={"models": (loaded.ref,)}))
+        (found,) = [finding for finding in analysis.findings if finding.condition == "atelectasis"]
+        assert found.presence is (Presence.PRESENT if drawn else Presence.ABSENT)
+        assert analysis.segmentations == ()
+        assert {mask.name for mask in analysis.masks} == set(LESIONS)
 
     def test_without_any_mask_there_is_no_file(self, engine, task, by_truth, phantom):
         by_truth(masks={name: np.zeros_like(mask) for name, mask in phantom.masks.items()}, labels={"none": 1})
