@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+import pytest
 from harness import Daemon, rows, wait_until
 
 import clinic_ai_xray
@@ -45,6 +46,7 @@ def make_model(directory: Path, name: str, *, slot: str = "main") -> str:
     return str(place)
 
 
+@pytest.mark.torture  # promotion and rollback by themselves: tests/unit/training, tests/unit/cli
 def test_models_change_places_while_studies_come_in(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:
     places = {name: make_model(tmp_path, name) for name in ("fast", "intensive")}
     places["confirming"] = make_model(tmp_path, "confirming", slot="confirm")

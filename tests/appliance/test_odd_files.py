@@ -25,7 +25,7 @@ def shipped() -> Path:
     return Path(spec.origin).parent / "data"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.torture  # the demo has the oddest of them: test_daemon.py
 def test_every_file_of_pydicom_is_accounted_for(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:
     aside = tmp_path / "aside"
     ignore = shutil.ignore_patterns("__pycache__", "*.py", "*.json", "palettes")
