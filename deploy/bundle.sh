@@ -4,7 +4,8 @@
 #
 #   deploy/bundle.sh DIR [PLUGIN-DIR…]        default plugins: plugins/echo plugins/xray;
 #                                           'plugins/xray[train]' adds what training needs, and
-#                                           'plugins/ultrasound[train]' questions about ultrasound images
+#                                           'plugins/ultrasound[train]' questions about ultrasound images,
+#                                           'plugins/ct[train]' chest CT
 #
 # PYTHON picks the interpreter; pip's own variables, such as PIP_INDEX_URL, say where packages come from.
 set -euo pipefail
