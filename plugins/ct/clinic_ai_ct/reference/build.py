@@ -91,13 +91,13 @@ def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CT
             report(f"drew {number + 1} of {plan.train} phantoms")
     network = made(config, SEED)
     with torch.no_grad():  # fewer voxels show a lesion in a whole chest than in the tiles that are learned from
-        network.localiser.unet.bias.fill_(-2.0)
+        network.localiser.unet.bias.fill_(-3.0)
     corpus = Corpus(files)
     seconds = {name: share * plan.seconds for name, share in SHARES.items()}
     look, see = Stage("look", seconds["look"], 1e-3, 2), Stage("see", seconds["see"], 5e-4, 1)
     learn_to_see(network, corpus, look, see, work, report)
     learn_to_tell(network, corpus, Stage("tell", seconds["tell"], 1e-3, 16), work, report)
-    learn_to_draw(network, corpus, Stage("draw", seconds["draw"], 3e-3, 1), work, report)
+    learn_to_draw(network, corpus, Stage("draw", seconds["draw"], 2e-3, 1), work, report)
     return network.eval()
 
 
