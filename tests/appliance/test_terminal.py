@@ -137,7 +137,7 @@ def test_a_shift(
     screen.sees("[4 Night]", "n starts a run")
     screen.press("n")
     screen.sees("Which plugin is to learn?")
-    screen.press("Down", "Enter")  # after ultrasound comes xray
+    screen.press("Down", "Down", "Enter")  # after ct and ultrasound comes xray
     screen.sees("From what is xray to learn?")
     screen.press("Enter")
     screen.sees("Recipe as KEY=VALUE")

@@ -56,7 +56,7 @@ def parse(child: Child, path: Path, content: bytes) -> ParsedFile:
 def test_reads_what_the_header_says(child: Child, place: Path, originals: dict[str, bytes]) -> None:
     header = parse(child, place / "x", originals["dicom"]).header
     assert header is not None
-    assert (header.modality, header.body_part, header.rows, header.columns, header.frames) == ("CT", "CHEST", 16, 16, 1)
+    assert (header.modality, header.body_part, header.rows, header.columns, header.frames) == ("CT", "KNEE", 16, 16, 1)
     assert (header.sop_class_name, header.transfer_syntax_uid) == ("CT Image Storage", "1.2.840.10008.1.2.1")
     assert (header.identity.patient_id, header.identity.patient_name) == ("PH-0001", "PHANTOM^Number 1")
     assert (header.series_number, header.instance_number, header.bits_stored) == (1, 1, 16)
