@@ -78,6 +78,7 @@ def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypa
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.torture
 def test_organs_are_learned_and_found_by_what_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(organs, "SHAPE", (28, 32, 32))
     monkeypatch.setattr(organs, "SPACING", (12.0, 12.0, 12.0))
