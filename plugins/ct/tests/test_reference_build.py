@@ -102,3 +102,18 @@ def test_a_network_without_regions_sees_what_it_saw():
         assert torch.equal(bare.encode(image).local, network.encode(image).local)
     assert bare.config.encoder.regions == 0
     assert bare.text_digest == network.text_digest
+
+
+def test_a_tile_is_scored_by_what_it_shows():
+    masks = torch.zeros(1, 3, 4, 4, 4)
+    masks[0, 0, :2] = 1.0
+    known = torch.tensor([[1.0, 1.0, 0.0]])
+    right = torch.where(masks > 0, 12.0, -12.0)
+    right[0, 2] = 12.0  # unknown, so it does not matter
+    assert float(learning.drawing_loss(right, masks, known)) < 1e-3
+    nothing = torch.full_like(masks, -12.0)
+    assert float(learning.drawing_loss(nothing, masks, known)) > 1.0, "drawing nothing is no way out"
+    also_absent = right.clone()
+    also_absent[0, 1] = 12.0
+    assert float(learning.drawing_loss(also_absent, masks, known)) > 1.0
+    assert float(learning.drawing_loss(nothing, torch.zeros_like(masks), known)) < 1e-3

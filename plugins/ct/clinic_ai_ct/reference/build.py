@@ -34,7 +34,7 @@ from clinic_ai_ct.saving import write_network
 SEED = 1
 TRAIN, CALIBRATE, HELD_OUT = 0, 100_000, 200_000
 """First seeds of the phantoms that are learned from, calibrated on and judged."""
-SHARES = {"look": 0.20, "see": 0.12, "tell": 0.04, "draw": 0.64}
+SHARES = {"look": 0.25, "see": 0.12, "tell": 0.03, "draw": 0.60}
 """Of the time, that for each stage."""
 CARD, FIGURE, SUMMARY = "README.md", "dice.png", "training_summary.json"
 
@@ -97,7 +97,7 @@ def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CT
     look, see = Stage("look", seconds["look"], 1e-3, 2), Stage("see", seconds["see"], 5e-4, 1)
     learn_to_see(network, corpus, look, see, work, report)
     learn_to_tell(network, corpus, Stage("tell", seconds["tell"], 1e-3, 16), work, report)
-    learn_to_draw(network, corpus, Stage("draw", seconds["draw"], 2e-3, 1), work, report)
+    learn_to_draw(network, corpus, Stage("draw", seconds["draw"], 3e-3, 1), work, report)
     return network.eval()
 
 

@@ -35,7 +35,7 @@ from clinic_ai_ct.windows import Window, windowed
 
 Report = Callable[[str], None]
 Tile = tuple[slice, slice, slice]
-LOOK_TILE, DRAW_TILE = (48, 96, 96), (64, 64, 64)
+LOOK_TILE, DRAW_TILE = (48, 96, 96), (48, 48, 48)
 _MEASURED, _EVERY, _WARM_UP = 3, 50, 0.08
 _AROUND = 0.8
 """Of the tiles, those that are drawn around a lesion."""
@@ -45,8 +45,8 @@ _RARE = 20.0
 """How much more a patch that a condition fills counts than one without it."""
 _FADED, _DROPPED = 0.2, 0.3
 """Spread of the noise on what the classifier learns from, relative to its own, and the patches that are left out."""
-_CROSSED = 2.0
-"""Weight of the cross-entropy beside the Dice loss."""
+_SHOWN, _NOT_SHOWN = 0.3, 3.0
+"""Weights of the cross-entropy of voxels that show a finding and of those that do not, beside the Dice loss."""
 _UNGUIDED = 0.5
 """Of the tiles, those on which the U-Net sees the image alone: so it does not lean on what the encoder overlooks."""
 
@@ -242,17 +242,20 @@ def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
     """Return Dice loss of what is there, plus cross-entropy; arguments as those of ``localisation_loss``.
 
     Of a tile most findings show nothing. Counted with Dice, they would teach a fresh network to draw nothing at all
-    before it has learned anything else.
+    before it has learned anything else; for the same reason voxels that show a finding, which are few, are averaged
+    by themselves.
     """
+    axes = (0, 2, 3, 4)
     shown = known.view(*known.shape, 1, 1, 1)
+    masks = masks * shown
     chances = torch.sigmoid(logits) * shown
-    both, either = ((part * shown).sum(dim=(0, 2, 3, 4)) for part in (chances * masks, chances + masks))
-    there = (masks * shown).amax(dim=(0, 2, 3, 4)) > 0
-    dice = 1 - (2 * both + 1) / (either + 1)
+    voxels = masks.sum(dim=axes)
+    dice = 1 - (2 * (chances * masks).sum(dim=axes) + 1) / (chances.sum(dim=axes) + voxels + 1)
     crossed = F.binary_cross_entropy_with_logits(logits, masks, reduction="none") * shown
-    entropy = crossed.sum() / (shown.sum() * masks[0, 0].numel()).clamp(min=1)
-    overlap = dice[there].mean() if bool(there.any()) else torch.zeros(())
-    return overlap + _CROSSED * entropy
+    missed = (crossed * masks).sum(dim=axes) / voxels.clamp(min=1)
+    loss = _NOT_SHOWN * (crossed * (1 - masks)).mean(dim=axes).mean()
+    there = voxels > 0
+    return loss + (dice + _SHOWN * missed)[there].mean() if bool(there.any()) else loss
 
 
 def _tile(places: Sequence[np.ndarray], wanted: Size, patch: Size, size: Size, generator: torch.Generator) -> Tile:
