@@ -74,18 +74,22 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: dict[int, int] = {}
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                # What was given, such as weights and the image: a view of it takes nothing more.
+                self._note(tensor.untyped_storage(), given=True)
         made = operation(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage())
         return made
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
+    def _note(self, storage: torch.UntypedStorage, *, given: bool = False) -> None:
         key = storage._cdata
         if key in self._known:
             return
-        self._known[key] = storage.nbytes()
-        self.now += storage.nbytes()
+        self._known[key] = 0 if given else storage.nbytes()
+        self.now += self._known[key]
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._forget, key)
 
