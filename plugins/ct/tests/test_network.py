@@ -9,7 +9,7 @@ import tiny_ct
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clinic_ai_ct.blocks import SpaceAttention, halvings, region_shares
+from clinic_ai_ct.blocks import Positions, SpaceAttention, halvings, region_shares
 from clinic_ai_ct.classifier import classification_loss
 from clinic_ai_ct.configurations import CONFIGURATIONS, EncoderConfig, NetworkConfig
 from clinic_ai_ct.encoder import merged
@@ -204,3 +204,10 @@ def test_windows_of_one_volume_are_read_as_one(network):
     assert not both.region_seen[0, 3]
     assert network.classify(both).shape == (1, 3)
     assert merged([first]) is first
+
+
+def test_a_tile_has_the_positions_of_where_it_lies():
+    positions = Positions((4, 6, 6), 8)
+    whole = positions(torch.zeros(1, 8, 4, 6, 6))
+    tile = positions(torch.zeros(1, 8, 2, 3, 2), start=(1, 3, 4))
+    assert torch.equal(tile, whole[:, :, 1:3, 3:6, 4:6])
