@@ -11,8 +11,7 @@ _Shown = tuple[tuple[str, str, bool], ...]
 class KeyLine(Footer):
     """Textual's footer, made anew only when its keys have changed.
 
-    Textual makes a widget of each key whenever any binding may have changed, which every move of a cursor is; a key's
-    way to the screen was half that.
+    Textual makes a widget of each key whenever any binding may have changed, which every move of a cursor is.
     """
 
     _made_of: _Shown | None = None

@@ -1,4 +1,4 @@
-"""Builds the reference model: ``python -m clinic_ai_ct.reference.build --work DIR --cpu-hours 4``.
+"""Builds the reference model: ``python -m clinic_ai_ct.reference.build --work DIR --cpu-hours 12``.
 
 Everything is drawn by software from seeds; no image of a patient is used. What a step gave lies in ``DIR`` and is not
 made again: a build that was ended goes on where it was. At the end phantoms that nothing was learned or chosen from go
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Build the reference model of the CT plugin.")
     parser.add_argument("--work", type=Path, required=True, help="folder for what each step gave; kept between runs")
     parser.add_argument("--target", type=Path, default=Path(__file__).parent / "chest", help="folder of the model")
-    parser.add_argument("--cpu-hours", type=float, default=4.0, help="CPU time for learning, drawing phantoms aside")
+    parser.add_argument("--cpu-hours", type=float, default=12.0, help="CPU time for learning, drawing phantoms aside")
     parser.add_argument("--phantoms", type=int, default=400, help="phantoms to learn from")
     parser.add_argument("--calibrate", type=int, default=80, help="phantoms to calibrate on")
     parser.add_argument("--held-out", type=int, default=50, help="phantoms to judge")
