@@ -34,7 +34,7 @@ from clinic_ai.tui.header import alerts_text, header_text, places_text
 from clinic_ai.tui.key_line import KeyLine
 from clinic_ai.tui.looks import LOOKS, NoColour
 from clinic_ai.tui.preferences import Preferences, first_few, preferences_path
-from clinic_ai.tui.views import PLACES, Place
+from clinic_ai.tui.views import PLACES, Place, load_all
 from clinic_ai.tui.visible import Visible, copyable
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class ClinicApp(App[None]):
         if not self._asked:
             self._asked = True
             # By now the screen in front has its answer; loading takes nobody's time.
-            threading.Thread(target=_load_all, name="loading", daemon=True).start()
+            threading.Thread(target=load_all, name="loading", daemon=True).start()
         before = self._standing
         if isinstance(answer, Lost):
             self._lose(answer)
@@ -498,9 +498,3 @@ def shortened(words: str, room: int = 60) -> str:
     """Return words on one line that is not longer than ``room``."""
     line = " ".join(words.split())
     return line if len(line) <= room else f"{line[: room - 1]}…"
-
-
-def _load_all() -> None:
-    """Load what the other screens need, so that they open at once."""
-    for place in PLACES:
-        place.load()

@@ -36,6 +36,10 @@ class School:
     gate: Gate | None = None
     guard: Guard | None = None
 
+    def in_use(self) -> list[str]:
+        """Return what is active, as slot:version."""
+        return [f"{ref.slot}:{ref.version}" for ref in self.registry.active("tiny")]
+
     def close(self) -> None:
         self.runs.close()
         if self.guard is not None:

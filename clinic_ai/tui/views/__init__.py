@@ -40,3 +40,9 @@ PLACES = (
     Place("7", "ask", "Ask", "a question on the open study"),
     Place("8", "models", "Models", "what is in use, candidates, promotion"),
 )
+
+
+def load_all() -> None:
+    """Load every screen, so that each opens at once."""
+    for place in PLACES:
+        place.load()

@@ -26,7 +26,7 @@ from clinic_ai.domain import ModelRef, ModelState, StudyFacts
 from clinic_ai.engines import Engines, EngineSettings
 from clinic_ai.errors import Conflict, ModelError, NotFound
 from clinic_ai.home import Home
-from clinic_ai.store import alerts, audit
+from clinic_ai.store import audit
 from clinic_ai.store import models as store
 from clinic_ai.training.registry import Registry
 
@@ -47,10 +47,6 @@ def _add(school: School, tmp_path: Path, version: str, weight: float = 1.0, **mo
     directory = tmp_path / f"source-{more.get('name', 'scalar')}-{version}"
     write_model(directory, weight, version=version, **more)  # type: ignore[arg-type]
     return school.registry.import_directory(directory, "ada")
-
-
-def _labels(school: School) -> list[str]:
-    return [f"{ref.slot}:{ref.version}" for ref in school.registry.active("tiny")]
 
 
 def _states(school: School) -> dict[str, ModelState]:
@@ -252,7 +248,7 @@ class TestPromotion:
             quick.registry.promote("tiny", "scalar", version, "ada")
         assert _states(quick) == {"1": ModelState.RETIRED, "2": ModelState.RETIRED, "3": ModelState.ACTIVE}
         assert quick.registry.rollback("tiny", "main", "bob").version == "2"
-        assert _labels(quick) == ["main:2"]
+        assert quick.in_use() == ["main:2"]
         assert quick.registry.rollback("tiny", "main", "bob").version == "1"
         with pytest.raises(Conflict, match="before the present one"):
             quick.registry.rollback("tiny", "main", "bob")
@@ -270,16 +266,16 @@ class TestPromotion:
             quick.registry.promote("tiny", "scalar", version, "ada")
         with pytest.raises(Conflict, match="changed meanwhile"):
             quick.registry.rollback("tiny", "main", "bob", retires="scalar 2")
-        assert _labels(quick) == ["main:3"]
+        assert quick.in_use() == ["main:3"]
         assert quick.registry.rollback("tiny", "main", "bob", retires="scalar 3").version == "2"
 
     def test_slots_are_promoted_and_rolled_back_apart(self, quick: School, tmp_path: Path) -> None:
         for version, slot in (("1", "a"), ("2", "b"), ("3", "b")):
             _add(quick, tmp_path, version, slot=slot)
             quick.registry.promote("tiny", "scalar", version, "ada")
-        assert _labels(quick) == ["a:1", "b:3"]
+        assert quick.in_use() == ["a:1", "b:3"]
         quick.registry.rollback("tiny", "b", "ada")
-        assert _labels(quick) == ["a:1", "b:2"]
+        assert quick.in_use() == ["a:1", "b:2"]
         with pytest.raises(Conflict):
             quick.registry.rollback("tiny", "a", "ada")
 
@@ -291,7 +287,7 @@ class TestPromotion:
         (Path(quick.registry.loaded(first).directory) / "weights.safetensors").unlink()
         with pytest.raises(ModelError, match="damaged"):
             quick.registry.rollback("tiny", "main", "ada")
-        assert _labels(quick) == ["main:2"]
+        assert quick.in_use() == ["main:2"]
 
     def test_what_is_active_or_unknown_cannot_be_promoted(self, quick: School, tmp_path: Path) -> None:
         _add(quick, tmp_path, "1")
@@ -322,14 +318,14 @@ class TestPromotion:
             quick.registry.promote("tiny", "lora", "1a", "ada")
         quick.registry.promote("tiny", "scalar", "1", "ada")
         quick.registry.promote("tiny", "lora", "1a", "ada")
-        assert _labels(quick) == ["lora:1a", "main:1"]
+        assert quick.in_use() == ["lora:1a", "main:1"]
         _add(quick, tmp_path, "2")
         quick.registry.promote("tiny", "scalar", "2", "ada")
-        assert _labels(quick) == ["main:2"], "an adapter must rest while another base is active"
+        assert quick.in_use() == ["main:2"], "an adapter must rest while another base is active"
         quick.registry.rollback("tiny", "main", "ada")
-        assert _labels(quick) == ["lora:1a", "main:1"]
+        assert quick.in_use() == ["lora:1a", "main:1"]
         assert quick.registry.rollback("tiny", "lora", "ada") == base, "behind the first adapter comes its base"
-        assert _labels(quick) == ["main:1"]
+        assert quick.in_use() == ["main:1"]
         with pytest.raises(Conflict):
             quick.registry.rollback("tiny", "lora", "ada")
 
@@ -383,96 +379,6 @@ class TestHotSwitch:
         assert say() == (pid, "base=1.0 adapter=0.5")
         quick.registry.rollback("tiny", "lora", "ada")
         assert say() == (pid, "base=1.0 adapter=0.0")
-
-
-class TestReferenceModels:
-    @pytest.fixture
-    def shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A package that may not be imported, with a directory for reference models."""
-        package = tmp_path / "site" / "heavy_package"
-        package.mkdir(parents=True)
-        (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-        monkeypatch.syspath_prepend(str(tmp_path / "site"))
-        return package
-
-    def test_they_are_active_at_once_and_never_replace_a_choice(
-        self, home: Home, shipped: Path, tmp_path: Path
-    ) -> None:
-        write_model(shipped / "reference" / "one", 1.0, version="1", reference=True)
-        school = open_school(home, tiny_learner.manifest(reference_models=("heavy_package:reference/one",)))
-        try:
-            (ref,) = school.registry.install_reference_models("clinic-ai")
-            assert ref.reference
-            assert _labels(school) == ["main:1"]
-            assert school.registry.install_reference_models("clinic-ai") == []
-            write_model(tmp_path / "own", 3.0, name="own", version="1")
-            school.registry._import(tmp_path / "own", "ada", ModelState.IMPORTED, trial=False)
-            school.registry.promote("tiny", "own", "1", "ada")
-            shutil.rmtree(shipped / "reference" / "one")
-            write_model(shipped / "reference" / "one", 2.0, version="2", reference=True)
-            (newer,) = school.registry.install_reference_models("clinic-ai")
-            assert newer.version == "2"
-            assert [ref.name for ref in school.registry.active("tiny")] == ["own"]
-        finally:
-            school.close()
-
-    def test_a_spare_one_is_there_and_waits_for_a_person(self, home: Home, shipped: Path) -> None:
-        write_model(shipped / "one", 1.0, reference=True)
-        write_model(shipped / "other", 2.0, name="other", slot="other", reference=True)
-        places = {"reference_models": ("heavy_package:one",), "spare_models": ("heavy_package:other",)}
-        school = open_school(home, tiny_learner.manifest(**places))
-        try:
-            assert len(school.registry.install_reference_models("clinic-ai")) == 2
-            assert _labels(school) == ["main:1"]
-            assert [ref.name for ref in school.registry.spare("tiny")] == ["other"]
-            assert school.registry.spare("another") == ()
-            school.registry.promote("tiny", "other", "1", "ada")
-            assert _labels(school) == ["main:1", "other:1"]
-            assert school.registry.spare("tiny") == ()
-        finally:
-            school.close()
-
-    def test_adapters_follow_their_base_and_wait_where_a_clinic_has_another(
-        self, home: Home, shipped: Path, tmp_path: Path
-    ) -> None:
-        digest = write_model(shipped / "base", 1.0, reference=True)
-        write_model(shipped / "one", 2.0, name="one", slot="one", base_digest=digest, reference=True)
-        write_model(shipped / "two", 2.0, name="two", slot="two", base_digest=digest, reference=True)
-        school = open_school(home, tiny_learner.manifest(reference_models=("heavy_package:base", "heavy_package:one")))
-        try:
-            school.registry.install_reference_models("clinic-ai")
-            assert _labels(school) == ["main:1", "one:1"]
-            write_model(tmp_path / "own", 3.0, name="own", version="1")
-            school.registry._import(tmp_path / "own", "ada", ModelState.IMPORTED, trial=False)
-            school.registry.promote("tiny", "own", "1", "ada")
-        finally:
-            school.close()
-        later = tiny_learner.manifest(reference_models=("heavy_package:base", "heavy_package:two"))
-        school = open_school(home, later)
-        try:
-            (fresh,) = school.registry.install_reference_models("clinic-ai")
-            assert fresh.slot == "two"
-            assert "two:1" not in _labels(school)
-            with school.database.read() as connection:
-                assert alerts.open_alerts(connection) == []
-        finally:
-            school.close()
-
-    def test_a_damaged_one_raises_an_alert_and_hinders_nobody(self, home: Home, shipped: Path) -> None:
-        write_model(shipped / "good", 1.0, reference=True)
-        write_model(shipped / "bad", 1.0, name="other", slot="other", reference=True)
-        (shipped / "bad" / "weights.safetensors").write_bytes(b"x")
-        places = ("missing_package:x", "heavy_package:bad", "heavy_package:good")
-        school = open_school(home, tiny_learner.manifest(reference_models=places))
-        try:
-            school.registry.install_reference_models("clinic-ai")
-            assert _labels(school) == ["main:1"]
-            with school.database.read() as connection:
-                found = {alert.subject: alert.sentence for alert in alerts.open_alerts(connection)}
-            assert set(found) == set(places[:2])
-            assert "there is no package missing_package" in found["missing_package:x"]
-        finally:
-            school.close()
 
 
 def test_a_kill_at_any_step_leaves_the_model_whole_or_absent(home: Home, tmp_path: Path) -> None:
