@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.screen import Screen
 from textual.widgets import Footer
 
-_Shown = tuple[tuple[str, str, bool], ...]
+_Shown = tuple[tuple[str, str, str, bool], ...]
 
 
 class KeyLine(Footer):
@@ -19,7 +19,7 @@ class KeyLine(Footer):
     def bindings_changed(self, screen: Screen[object]) -> None:
         """Make the keys anew if they are others, or others can be used."""
         shown = tuple(
-            (active.binding.key, active.binding.description, active.enabled)
+            (active.binding.key, active.binding.action, active.binding.description, active.enabled)
             for active in screen.active_bindings.values()
             if active.binding.show
         )

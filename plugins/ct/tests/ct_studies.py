@@ -8,8 +8,9 @@ from pathlib import Path
 
 from clinic_ai.analyses import volumes_of
 from clinic_ai.contract import AnalysisTask, TaskImage
-from clinic_ai.domain import Instance, StudyFacts
+from clinic_ai.domain import FileKind, Instance, InstanceHeader, StudyFacts
 from clinic_ai.workers.parser import read_header
+from clinic_ai_ct.survey import Survey
 
 
 def task_of(files: Iterable[Path], output: Path | None = None, **facts) -> AnalysisTask:
@@ -30,3 +31,26 @@ def task_of(files: Iterable[Path], output: Path | None = None, **facts) -> Analy
         models=(),
         volumes=volumes_of(instances),
     )
+
+
+def header(**words) -> InstanceHeader:
+    """Return a header of a CT image, changed by ``words``."""
+    return InstanceHeader(**{"kind": FileKind.DICOM, "modality": "CT", "rows": 8, "columns": 8} | words)
+
+
+def survey_of(**words) -> Survey:
+    """Return what is found of an ordinary chest, changed by ``words``."""
+    usual = {
+        "air_hu": -1000.0,
+        "flesh_hu": 50.0,
+        "soft": 0.9,
+        "lungs_ml": 4000.0,
+        "lungs_hu": -850.0,
+        "centre": (0.0, 0.0, 0.0),
+        "cut_above": False,
+        "cut_below": False,
+        "metal_ml": 0.0,
+        "saturated": 0.0,
+        "uniform": False,
+    }
+    return Survey(**usual | words)

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ct_studies import task_of
+from ct_studies import header, survey_of, task_of
 from pydicom.uid import JPEGExtended12Bit, MRImageStorage
 
-from clinic_ai.domain import FileKind, InstanceHeader, PlaneGeometry, StudyFacts
+from clinic_ai.domain import FileKind, PlaneGeometry, StudyFacts
 from clinic_ai_ct.admission import admit
 from clinic_ai_ct.gate import limits_by_values, refuse_by_header, refuse_by_values
 from clinic_ai_ct.phantoms import Nodule, make
 from clinic_ai_ct.phantoms.dicom import Spoilt, write_dicom
 from clinic_ai_ct.reading import Acquisition
-from clinic_ai_ct.survey import Survey, survey
+from clinic_ai_ct.survey import survey
 from clinic_ai_ct.volume import Grid, Volume
 
 SMALL = {"shape": (24, 40, 40), "spacing": (12.0, 9.0, 9.0)}
@@ -197,10 +197,6 @@ def test_lungs_are_found_that_open_into_the_air_around_the_patient(phantom):
     assert survey(Volume(gas, phantom.volume.grid)).lungs_ml < 200, "gas is no lung"
 
 
-def header(**words):
-    return InstanceHeader(**{"kind": FileKind.DICOM, "modality": "CT", "rows": 8, "columns": 8} | words)
-
-
 def test_little_air_is_said():
     found = limits_by_values(survey_of(lungs_ml=400.0), Acquisition(), header(), Grid((9, 9, 9), (3.0, 3.0, 3.0)))
     assert "Only 0.4 litres of lung hold air" in {limit.code: limit.sentence for limit in found}["little_air"]
@@ -211,23 +207,6 @@ def test_a_lossy_transfer_syntax_says_enough():
         survey_of(), Acquisition(), header(transfer_syntax_uid=JPEGExtended12Bit), Grid((9, 9, 9), (3.0, 3.0, 3.0))
     )
     assert "lossy" in {limit.code for limit in found}
-
-
-def survey_of(**words):
-    usual = {
-        "air_hu": -1000.0,
-        "flesh_hu": 50.0,
-        "soft": 0.9,
-        "lungs_ml": 4000.0,
-        "lungs_hu": -850.0,
-        "centre": (0.0, 0.0, 0.0),
-        "cut_above": False,
-        "cut_below": False,
-        "metal_ml": 0.0,
-        "saturated": 0.0,
-        "uniform": False,
-    }
-    return Survey(**usual | words)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from itertools import product
 
 import chests
 import numpy as np
+from ct_studies import header, survey_of
 from guarding import guard
-from test_gate import header, survey_of
 
 from clinic_ai.contract import VolumeInfo
 from clinic_ai.domain import StudyFacts

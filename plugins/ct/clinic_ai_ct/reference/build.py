@@ -17,10 +17,7 @@ from typing import Any
 
 import torch
 
-from clinic_ai.contract import LoadedModel, ModelManifest
-from clinic_ai.domain import ValidationFigures
 from clinic_ai.ml.checkpoints import write_durably
-from clinic_ai.ml.model_files import open_model, write_manifest
 from clinic_ai.ml.unlike import LIMIT, STATISTICS, write_statistics
 from clinic_ai_ct.configurations import REFERENCE, NetworkConfig
 from clinic_ai_ct.network import CTNetwork, made
@@ -29,6 +26,7 @@ from clinic_ai_ct.reference.card import card, dice_figure
 from clinic_ai_ct.reference.examples import JUDGED, draw
 from clinic_ai_ct.reference.judging import Report, judge
 from clinic_ai_ct.reference.learning import Corpus, Stage, learn_to_draw, learn_to_see, learn_to_tell
+from clinic_ai_ct.reference.sealing import seal
 from clinic_ai_ct.saving import write_network
 
 SEED = 1
@@ -36,6 +34,7 @@ TRAIN, CALIBRATE, HELD_OUT = 0, 100_000, 200_000
 """First seeds of the phantoms that are learned from, calibrated on and judged."""
 SHARES = {"look": 0.25, "see": 0.12, "tell": 0.03, "draw": 0.60}
 """Of the time, that for each stage."""
+NAME = "reference"
 CARD, FIGURE, SUMMARY = "README.md", "dice.png", "training_summary.json"
 
 
@@ -70,7 +69,7 @@ def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkC
     files = list(write_network(without_regions(network), target, torch.float16))
     parameters[LIMIT] = write_statistics(known, seen.features, target, ridge=1e-2, margin=1.25)
     files.append(target / STATISTICS)
-    model = _seal(target, files, parameters, {})
+    model = seal(target, files, NAME, parameters=parameters)
     tally = judge(model, [HELD_OUT + n for n in range(plan.held_out)], plan.threads, report)
     figures = tally.figures()
     dataset = f"{plan.held_out} phantoms drawn by software; no patients"
@@ -78,7 +77,7 @@ def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkC
     write_durably(target / CARD, card(figures, plan.train, plan.seconds).encode())
     write_durably(target / SUMMARY, json.dumps({"plan": vars(plan), "figures": figures}, indent=1).encode())
     extra = [target / name for name in (CARD, FIGURE, SUMMARY)]
-    _seal(target, [*files, *extra], parameters, tally.validation(dataset))
+    seal(target, [*files, *extra], NAME, parameters=parameters, validation=tally.validation(dataset))
     return figures
 
 
@@ -107,29 +106,6 @@ def without_regions(network: CTNetwork) -> CTNetwork:
     bare = made(network.config.model_copy(update={"encoder": encoder}), SEED)
     bare.load_state_dict({**network.state_dict(), "encoder.regions": bare.encoder.regions.detach()})
     return bare.eval()
-
-
-def _seal(
-    target: Path, files: list[Path], parameters: dict[str, Any], validation: dict[str, ValidationFigures]
-) -> LoadedModel:
-    manifest = ModelManifest(
-        plugin="ct",
-        name="reference",
-        version="1.0.0",
-        format="safetensors",
-        files=(),
-        licence="Apache-2.0",
-        clinical_use=False,
-        commercial_use=True,
-        reference=True,
-        source="Trained on chests drawn by software (clinic_ai_ct.phantoms); no image of a patient was used.",
-        intended_use="Shows that the appliance works. Reference model, not for clinical use.",
-        validation=validation,
-        parameters=parameters,
-        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-    write_manifest(target, manifest, files)
-    return open_model(target)
 
 
 def main(arguments: list[str] | None = None) -> None:

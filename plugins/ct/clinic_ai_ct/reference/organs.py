@@ -20,17 +20,17 @@ from monai.losses.dice import DiceCELoss
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor
 
-from clinic_ai.contract import ModelManifest
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.mask_scores import dice
-from clinic_ai.ml.model_files import write_manifest
 from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.phantoms import Phantom, make
 from clinic_ai_ct.preparing import image_of
+from clinic_ai_ct.reference import sealing
 from clinic_ai_ct.reference.examples import varied
 from clinic_ai_ct.regions import SLOT, Labels, SegmenterConfig, segmenter_network, write_segmenter
 
-SHAPE, SPACING = (42, 48, 48), (8.0, 8.0, 8.0)
+SHAPE, SPACING = (48, 48, 48), (8.0, 8.0, 8.0)
+"""Sides are multiples of 16, as `OrganSegmenter.find` brings every volume to."""
 LEARNED, HELD_OUT = 300_000, 400_000
 """First seeds of the phantoms that are learned from and judged; those of the network are others."""
 RATE, WARM_UP, SEED = 1e-2, 0.1, 5
@@ -65,7 +65,7 @@ def learn(network: BasicUNet, steps: int) -> Iterator[tuple[int, float]]:
         optimiser.param_groups[0]["lr"] = RATE * share + 1e-5
         phantom, labels = drawn(LEARNED + step)
         image = varied(image_of(phantom.volume, CONFIG.windows), torch.Generator().manual_seed(step))
-        loss: Tensor = loss_of(_padded(network, image), torch.from_numpy(labels)[None, None].long())
+        loss: Tensor = loss_of(network(image), torch.from_numpy(labels)[None, None].long())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -80,44 +80,19 @@ def judge(network: BasicUNet, count: int) -> dict[str, float]:
     for seed in range(HELD_OUT, HELD_OUT + count):
         phantom, labels = drawn(seed)
         with torch.inference_mode():
-            found = _padded(network, image_of(phantom.volume, CONFIG.windows)).argmax(dim=1)[0].numpy()
+            found = network(image_of(phantom.volume, CONFIG.windows)).argmax(dim=1)[0].numpy()
         for number, name in enumerate(CONFIG.names, start=1):
             if (labels == number).any():
                 scores[name].append(dice(found == number, labels == number))
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 
-def _padded(network: BasicUNet, image: Tensor) -> Tensor:
-    """Return the scores of an image whose sides are brought to multiples of 16 and back."""
-    sides = image.shape[2:]
-    wanted = [math.ceil(side / 16) * 16 for side in sides]
-    missing = [part for side, full in reversed(list(zip(sides, wanted, strict=True))) for part in (0, full - side)]
-    scores: Tensor = network(torch.nn.functional.pad(image, missing))
-    return scores[:, :, : sides[0], : sides[1], : sides[2]]
-
-
-def seal(network: BasicUNet, target: Path, scores: dict[str, float], steps: int, held_out: int) -> None:
+def write(network: BasicUNet, target: Path, scores: dict[str, float], steps: int, held_out: int) -> None:
     """Write weights, config, card and manifest."""
     target.mkdir(parents=True, exist_ok=True)
     files = [*write_segmenter(network, CONFIG, target), target / CARD]
     write_durably(target / CARD, _card(scores, steps, held_out).encode())
-    manifest = ModelManifest(
-        plugin="ct",
-        slot=SLOT,
-        name="organs",
-        version="1.0.0",
-        format="safetensors",
-        files=(),
-        licence="Apache-2.0",
-        clinical_use=False,
-        commercial_use=True,
-        reference=True,
-        source="Trained on chests drawn by software (clinic_ai_ct.phantoms); no image of a patient was used.",
-        intended_use="Shows that the appliance works. Reference model, not for clinical use.",
-        validation={},
-        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-    write_manifest(target, manifest, files)
+    sealing.seal(target, files, "organs", slot=SLOT)
 
 
 def _card(scores: dict[str, float], steps: int, held_out: int) -> str:
@@ -159,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
             sys.stdout.write(f"{time.strftime('%H:%M:%S')} step {step} of {chosen.steps}, loss {loss:.3f}\n")
             sys.stdout.flush()
     scores = judge(network, chosen.held_out)
-    seal(network, chosen.target, scores, chosen.steps, chosen.held_out)
+    write(network, chosen.target, scores, chosen.steps, chosen.held_out)
     sys.stdout.write(json.dumps(scores, indent=1) + "\n")
 
 
