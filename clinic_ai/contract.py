@@ -67,6 +67,8 @@ class ConditionInfo(Word):
     not call absent the intensive one judges. Empty: both where both are active."""
     critical: int = Field(default=0, ge=0, le=3)
     """Category of the alert that a finding raises where the clinic's own list is silent; 0: none."""
+    also: tuple[str, ...] = ()
+    """What the columns of public label sheets call it, beside code and label."""
 
     def applies_to(self, body_part: str, view: str) -> bool:
         """Whether an image of this body part and view is judged; what an image does not say counts for it."""
@@ -92,8 +94,9 @@ class PluginManifest(Word):
     questions: tuple[Words, ...] = ()
     categories: tuple[CategoryInfo, ...] = ()
     """Kinds of view it answers questions about, each by an adapter of its own."""
-    labels: Literal["conditions", "answers"] = "conditions"
-    """What its trainer learns from: 0 or 1 for conditions, or questions with answers (a sheet beside the images)."""
+    labels: Literal["conditions", "answers", "volumes"] = "conditions"
+    """What its trainer learns from: 0 or 1 for conditions, or questions with answers (a sheet beside the images), or
+    whole volumes with conditions, masks and reports beside them."""
     capabilities: tuple[Literal["analyse", "ask"], ...] = ("analyse",)
     needs_model: bool = True
     model_formats: tuple[Literal["onnx", "safetensors"], ...] = ("onnx",)
@@ -291,8 +294,17 @@ class Engine(Protocol):
 # ---------------------------------------------------------------- trainer child
 
 
+class Beside(Word):
+    """A file that belongs to a volume: the regions of its voxels, the mask of a ``condition``, or its report."""
+
+    role: Literal["regions", "mask", "report"]
+    condition: str = ""
+    path: str
+    sha256: Sha256
+
+
 class Example(Word):
-    """One labelled image of a frozen dataset. ``labels`` maps a condition key to 0 or 1.
+    """One labelled image or volume of a frozen dataset. ``labels`` maps a condition key to 0 or 1.
 
     ``groups`` is what the original said of patient and scanner, as far as it did; it is no part of the digest.
     ``sex`` is M, F or O, ``age`` 0-17, 18-39, 40-64 or 65+ in years, ``station`` a pseudonym of this site; ``view`` and
@@ -307,6 +319,8 @@ class Example(Word):
     groups: dict[str, str] = Field(default_factory=dict)
     pairs: tuple[QuestionAnswer, ...] = ()
     """Questions about the image with their answers, for a plugin that learns from answers."""
+    beside: tuple[Beside, ...] = ()
+    """What lies beside a volume, for a plugin that learns from volumes."""
 
 
 class Dataset(Word):

@@ -30,6 +30,7 @@ from clinic_ai.tasks import (
     DeidentifyFile,
     DeidentifyResult,
     DeidentifyTask,
+    FileKind,
     Problem,
 )
 from clinic_ai.warm_child import WarmChild
@@ -93,11 +94,13 @@ class Deidentifier:
         self._max_pixels = max_pixels
         self.child = WarmChild(crew, _SPEC, proving=_prove)
 
-    def copies(self, originals: Mapping[str, Path], *, keep: bool = True) -> dict[str, DeidentifiedFile]:
+    def copies(
+        self, originals: Mapping[str, Path], *, keep: bool = True, kinds: Mapping[str, FileKind] | None = None
+    ) -> dict[str, DeidentifiedFile]:
         """Return, for each original by its SHA-256, its copy in the object store, or why there is none.
 
-        Without ``keep`` new copies are made for a trial and thrown away. Raise ChildError if no child can be brought to
-        work, HomeError if the disk is full.
+        ``kinds`` says which are no images. Without ``keep`` new copies are made for a trial and thrown away. Raise
+        ChildError if no child can be brought to work, HomeError if the disk is full.
         """
         key, profile = self._profile()
         with self._database.read() as connection:
@@ -105,7 +108,10 @@ class Deidentifier:
         found = {sha256: copy for sha256, copy in known.items() if copy.sha256 and self.objects.renew(copy.sha256)}
         missing = [sha256 for sha256 in originals if sha256 not in found]
         for start in range(0, len(missing), _BATCH):
-            files = [DeidentifyFile(path=str(originals[s]), sha256=s) for s in missing[start : start + _BATCH]]
+            files = [
+                DeidentifyFile(path=str(originals[s]), sha256=s, kind=(kinds or {}).get(s, "image"))
+                for s in missing[start : start + _BATCH]
+            ]
             with self.child.at_work():
                 made = self._make(files, key, keep)
             if keep:
@@ -163,18 +169,18 @@ class Deidentifier:
             )
             result = child.call("deidentify", task, DeidentifyResult, timeout_s=timeout_s)
             try:
-                self._adopt(Path(folder), [file.sha256 for file in files], result, keep)
+                self._adopt(Path(folder), files, result, keep)
             except ChildMisbehaved:
                 self.child.distrust()
                 raise
         return list(result.files)
 
-    def _adopt(self, folder: Path, originals: list[str], result: DeidentifyResult, keep: bool) -> None:
-        if [copy.original_sha256 for copy in result.files] != originals:
+    def _adopt(self, folder: Path, files: Sequence[DeidentifyFile], result: DeidentifyResult, keep: bool) -> None:
+        if [copy.original_sha256 for copy in result.files] != [file.sha256 for file in files]:
             raise ChildMisbehaved("The deidentifier child answered about other files than it was asked about.")
-        for copy in result.files:
+        for file, copy in zip(files, result.files, strict=True):
             if copy.sha256 is not None:
-                _check(copy)
+                _check(copy, image=file.kind == "image")
                 if keep:
                     self._adopt_one(folder, copy)
 
@@ -188,9 +194,13 @@ class Deidentifier:
             raise ChildMisbehaved("The deidentifier child handed over other bytes than it said.")
 
 
-def _check(copy: DeidentifiedFile) -> None:
+def _check(copy: DeidentifiedFile, *, image: bool) -> None:
     """Raise ChildMisbehaved if the header or a group of a copy names anybody: a second look, at what the child says."""
     header = copy.header
+    if not image and (header is not None or copy.groups or copy.flags or copy.problem is not None):
+        raise ChildMisbehaved("The deidentifier child said more of a volume than there is to say.")
+    if not image:
+        return
     if header is None or copy.problem is not None:
         raise ChildMisbehaved("The deidentifier child did not say what it made.")
     identity = header.identity

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from clinic_ai.contract import Dataset
+from clinic_ai.contract import Dataset, Example
 from clinic_ai.domain import Key, Lineage, Sha256, Word
 from clinic_ai.errors import NotFound
 from clinic_ai.store.audit import record
@@ -65,7 +65,7 @@ def add_dataset(connection: Connection, dataset: Dataset, lineage: Lineage, acto
 
     Its examples are stored without paths: where the images lie is for the home to say.
     """
-    examples = tuple(example.model_copy(update={"path": ""}) for example in dataset.examples)
+    examples = tuple(_without_paths(example) for example in dataset.examples)
     connection.execute(
         insert(datasets).values(
             dataset_id=dataset.dataset_id,
@@ -89,6 +89,11 @@ def add_dataset(connection: Connection, dataset: Dataset, lineage: Lineage, acto
             "left_out": {f"{left.what}.{left.reason.value}": left.count for left in lineage.left_out},
         },
     )
+
+
+def _without_paths(example: Example) -> Example:
+    beside = tuple(one.model_copy(update={"path": ""}) for one in example.beside)
+    return example.model_copy(update={"path": "", "beside": beside})
 
 
 def lineage_of(connection: Connection, dataset_id: str) -> Lineage:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from clinic_ai.deidentification import BURNED_IN, BURNED_IN_POSSIBLE
 from clinic_ai.domain import LeftOutReason
-from clinic_ai.tasks import DeidentifiedFile
+from clinic_ai.tasks import DeidentifiedFile, FileKind
 from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, named
 
 
@@ -16,7 +17,8 @@ class HashedImage:
     """A labelled image: ``original`` is the SHA-256 of its file, ``sha256`` of what the dataset holds of it.
 
     ``groups`` is what else the dataset says of it; see ``contract.Example``. ``twins`` are the equal images that it
-    stands for, ``pseudonym`` what the copy calls the patient of its header.
+    stands for, ``pseudonym`` what the copy calls the patient of its header. ``beside`` are the originals of what lies
+    beside a volume, in the order of the image's own, ``copies`` those of their copies.
     """
 
     image: LabelledImage
@@ -25,6 +27,17 @@ class HashedImage:
     groups: dict[str, str] = field(default_factory=dict)
     twins: tuple[HashedImage, ...] = ()
     pseudonym: str = ""
+    beside: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> dict[str, tuple[Path, FileKind]]:
+        """Its file and those beside it, by the SHA-256 of the original."""
+        others = zip(self.beside, self.image.beside, strict=True)
+        return {
+            self.original: (self.image.path, self.image.kind),
+            **{sha256: (one.path, one.kind) for sha256, one in others},
+        }
 
     @property
     def all(self) -> tuple[HashedImage, ...]:
@@ -50,6 +63,13 @@ def clean_images(
             why = copy.problem.sentence if copy.problem else "It has no de-identified copy."
             reading.problems.append(f"{image.image.name}: {why}")
             continue
+        beside = [copies[original] for original in image.beside]
+        wrong = [(one, made) for one, made in zip(image.image.beside, beside, strict=True) if made.sha256 is None]
+        for one, made in wrong:
+            why = made.problem.sentence if made.problem else "It has no de-identified copy."
+            reading.problems.append(f"{one.path.name} ({one.role} of {image.image.name}): {why}")
+        if wrong:
+            continue
         codes = {flag.code for flag in copy.flags}
         if BURNED_IN in codes:
             (kept if keep_burned_in else left_out).append(image.image.name)
@@ -58,7 +78,15 @@ def clean_images(
         elif BURNED_IN_POSSIBLE in codes:
             possible.append(image.image.name)
         pseudonym = copy.header.identity.patient_id if copy.header is not None else ""
-        clean.append(replace(image, sha256=copy.sha256, groups=copy.groups, pseudonym=pseudonym))
+        clean.append(
+            replace(
+                image,
+                sha256=copy.sha256,
+                groups=copy.groups,
+                pseudonym=pseudonym,
+                copies=tuple(made.sha256 or "" for made in beside),
+            )
+        )
     reading.leave_out(
         LeftOutReason.BURNED_IN,
         len(left_out),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinic_ai import __version__
-from clinic_ai.contract import Dataset, Example, PluginManifest
+from clinic_ai.contract import Beside, Dataset, Example, PluginManifest
 from clinic_ai.deidentification import Deidentifier
 from clinic_ai.domain import FOLDER_ALONE, FolderOrigin, LabelSource, LeftOut, Lineage, new_id
 from clinic_ai.errors import DatasetError, NotFound
@@ -156,13 +156,21 @@ class Datasets:
         self, folder: LabelFolder, reading: Reading, keep_burned_in: bool, *, keep: bool = True
     ) -> list[HashedImage]:
         """Return one of each image, de-identified. Raise DatasetError with every problem of what was read."""
-        hashed = [HashedImage(i, sha256, sha256) for i in reading.images for sha256 in [self._sources.original(i)]]
+        hashed = [
+            HashedImage(image, sha256, sha256, beside=self._sources.beside(image))
+            for image in reading.images
+            for sha256 in [self._sources.original(image)]
+        ]
         unique = without_duplicates(hashed, reading)
         if not unique and not reading.problems:
             left = f"No image is left of it. {' '.join(reading.notes)}"
             reading.problems.append(left if reading.left_out else _no_image(folder))
         _refuse(folder, reading.problems)
-        copies = self._deidentifier.copies({item.original: item.image.path for item in unique}, keep=keep)
+        files = {sha256: file for item in unique for sha256, file in item.files.items()}
+        paths = {sha256: path for sha256, (path, _) in files.items()}
+        copies = self._deidentifier.copies(
+            paths, keep=keep, kinds={sha256: kind for sha256, (_, kind) in files.items()}
+        )
         clean = clean_images(unique, copies, reading, keep_burned_in=keep_burned_in)
         if not clean and not reading.problems:
             reading.problems.append(f"No image is left of it. {' '.join(reading.notes)}")
@@ -180,7 +188,8 @@ class Datasets:
     ) -> Dataset:
         dataset, parted = self._made(manifest, folder, unique, reading)
         for item in parted.images:
-            self._keep(item)
+            for sha256 in (item.sha256, *item.copies):
+                self._keep(sha256)
         with self._database.write() as connection:
             lineage = origin.lineage(folder, parted, reading, store.newest(connection, manifest.name, folder.key))
             # Also of a dataset that is there already: a name that a patient came under now is known from then on.
@@ -203,20 +212,24 @@ class Datasets:
                 images=store.splits_of_images(connection, manifest.name),
             )
         parted = part(manifest.name, folder, unique, past, reading)
-        if folder.category is None:
-            refuse_one_patient(parted.images, parted.splits, reading.problems)
-        else:
+        if folder.filled:
             refuse_empty_parts(parted.splits, reading.problems)
+        else:
+            refuse_one_patient(parted.images, parted.splits, reading.problems)
         _refuse(folder, reading.problems)
         examples = tuple(
             Example(
-                path=str(self._objects.place(item.sha256).absolute()),
+                path=self._place(item.sha256),
                 sha256=item.sha256,
                 patient_key=parted.patient(item),
                 labels=item.image.labels,
                 split=parted.split(item),
                 groups=item.groups,
                 pairs=item.image.pairs,
+                beside=tuple(
+                    Beside(role=one.role, condition=one.condition, path=self._place(sha256), sha256=sha256)
+                    for one, sha256 in zip(item.image.beside, item.copies, strict=True)
+                ),
             )
             for item in sorted(parted.images, key=lambda item: item.sha256)
         )
@@ -237,7 +250,7 @@ class Datasets:
         """
         with self._database.read() as connection:
             dataset = store.get_dataset(connection, dataset_id)
-        damaged = [e.sha256 for e in dataset.examples if not self._intact(e.sha256)]
+        damaged = [e.sha256 for e in dataset.examples if not self._whole(e)]
         if damaged or digest_of(dataset.examples, dataset.category) != dataset.digest:
             raise DatasetError(
                 f"The dataset {dataset_id} is damaged: {len(damaged)} of {len(dataset.examples)} images are missing or "
@@ -245,7 +258,13 @@ class Datasets:
                 remedy="Start a new run from its folder, which freezes it again, or restore datasets/ from a backup.",
             )
         placed = tuple(
-            e.model_copy(update={"path": str(self._objects.place(e.sha256).absolute())}) for e in dataset.examples
+            e.model_copy(
+                update={
+                    "path": self._place(e.sha256),
+                    "beside": tuple(b.model_copy(update={"path": self._place(b.sha256)}) for b in e.beside),
+                }
+            )
+            for e in dataset.examples
         )
         return dataset.model_copy(update={"examples": placed})
 
@@ -289,7 +308,7 @@ class Datasets:
             splits = store.splits_of(connection, dataset.plugin)
             elsewhere = store.splits_of_images(connection, dataset.plugin, but=dataset_id)
             newer = store.newer_labels(connection, dataset_id)
-        damaged = [example.sha256 for example in dataset.examples if not self._intact(example.sha256)]
+        damaged = [example.sha256 for example in dataset.examples if not self._whole(example)]
         found = check_of(dataset, damaged, splits, elsewhere, newer)
         if digest_of(dataset.examples, dataset.category) == dataset.digest:
             return found
@@ -303,14 +322,19 @@ class Datasets:
         with self._database.read() as connection:
             return store.list_datasets(connection, limit, before)
 
-    def _intact(self, sha256: str) -> bool:
-        return self._objects.has(sha256) and self._objects.verify(sha256)
+    def _place(self, sha256: str) -> str:
+        return str(self._objects.place(sha256).absolute())
 
-    def _keep(self, item: HashedImage) -> None:
+    def _whole(self, example: Example) -> bool:
+        """Whether an image or volume is as it was frozen, and what lies beside it."""
+        files = (example.sha256, *(beside.sha256 for beside in example.beside))
+        return all(self._objects.has(sha256) and self._objects.verify(sha256) for sha256 in files)
+
+    def _keep(self, sha256: str) -> None:
         """Take a copy out of the object store, which may let go of it later."""
-        if self._objects.has(item.sha256):
+        if self._objects.has(sha256):
             return
-        descriptor = os.open(self._deidentifier.objects.path(item.sha256), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self._deidentifier.objects.path(sha256), os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._objects.write_descriptor(descriptor)
         finally:
@@ -320,11 +344,13 @@ class Datasets:
 def digest_of(examples: Sequence[Example], category: str = "") -> str:
     """Return the SHA-256 over image, patient, labels or pairs, and split of all examples, in whatever order they come.
 
-    Not over their groups: datasets of older versions have none, and what is learned does not depend on them.
+    What lies beside a volume counts as well. Their groups do not: datasets of older versions have none, and what is
+    learned does not depend on them.
     """
     rows = sorted(
         [e.sha256, e.patient_key, sorted(e.labels.items()), e.split]
         + ([sorted((pair.question, pair.answer) for pair in e.pairs)] if e.pairs else [])
+        + ([sorted((one.role, one.condition, one.sha256) for one in e.beside)] if e.beside else [])
         for e in examples
     )
     document = {"category": category, "examples": rows} if category else rows

@@ -12,18 +12,21 @@ from clinic_ai.errors import DatasetError
 from clinic_ai.training.category_folders import category_of, folder_of, untrained
 from clinic_ai.training.labelled_folder import Reading, read_folder
 from clinic_ai.training.labelled_sheets import ReadWorkbooks, read_answers
+from clinic_ai.training.volume_folder import read_volumes
 
 
 @dataclass(frozen=True)
 class LabelFolder:
     """Where labels lie, and the category they are about; none for conditions.
 
-    ``reviews``: what people signed is looked at too. Without a ``directory`` it is that alone.
+    ``reviews``: what people signed is looked at too. Without a ``directory`` it is that alone. ``filled``: drops are
+    small, and of each some patients go into every part; else the hash of a patient alone decides.
     """
 
     directory: Path | None
     category: CategoryInfo | None = None
     reviews: bool = False
+    filled: bool = False
 
     @property
     def key(self) -> str:
@@ -55,19 +58,20 @@ def label_folder(manifest: PluginManifest, directory: Path, labels: Path, catego
 
     Raise DatasetError if no category of the plugin is called so, or it has none.
     """
-    if manifest.labels == "conditions":
+    if manifest.labels != "answers":
         if category:
             raise DatasetError(f"The plugin {manifest.name} has no categories.", remedy="Leave out the category.")
-        return LabelFolder(directory)
+        return LabelFolder(directory, filled=manifest.labels == "volumes")
     if not category and directory == labels / manifest.name:
         raise DatasetError(
             f"{directory} has a folder for each category; a run learns one.", remedy="Say which with --category."
         )
     if not category:
-        return LabelFolder(directory, category_of(directory.name, manifest.categories))
+        return LabelFolder(directory, category_of(directory.name, manifest.categories), filled=True)
     found = category_of(category, manifest.categories)
     inner = folder_of(found, directory)
-    return LabelFolder(inner if inner.is_dir() or directory == labels / manifest.name else directory, found)
+    place = inner if inner.is_dir() or directory == labels / manifest.name else directory
+    return LabelFolder(place, found, filled=True)
 
 
 def read_labels(
@@ -79,6 +83,8 @@ def read_labels(
     """
     if folder.directory is None:
         return Reading()
+    if manifest.labels == "volumes":
+        return read_volumes(folder.directory, manifest.conditions)
     if folder.category is None:
         return read_folder(folder.directory, tuple(condition.code for condition in manifest.conditions))
     why_not = untrained(folder.category, folder.directory, trained=folder.key in trained)

@@ -23,6 +23,7 @@ from typing import Literal
 
 from clinic_ai.domain import LeftOutReason, PatientIdentity, QuestionAnswer
 from clinic_ai.errors import DatasetError
+from clinic_ai.tasks import FileKind
 
 LABELS_NAME = "labels.csv"
 MAX_LABELS_BYTES = 256 << 20
@@ -32,6 +33,20 @@ _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _DICOM_OFFSET = 128
 _NAMED = 10
 """So many files are named in a note; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class FileBeside:
+    """A file beside a volume; see ``contract.Beside``."""
+
+    role: Literal["regions", "mask", "report"]
+    path: Path
+    condition: str = ""
+
+    @property
+    def kind(self) -> FileKind:
+        """What kind of file it is."""
+        return {"regions": "npz", "mask": "nifti", "report": "report"}[self.role]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,9 @@ class LabelledImage:
     stored: str = ""
     identity: PatientIdentity = field(default_factory=PatientIdentity)
     """What is known of the patient: no word of it may stand in a question or answer."""
+    kind: FileKind = "image"
+    beside: tuple[FileBeside, ...] = ()
+    """What lies beside a volume."""
 
 
 @dataclass

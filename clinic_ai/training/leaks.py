@@ -63,10 +63,10 @@ def part(plugin: str, folder: LabelFolder, images: Sequence[HashedImage], past: 
     kept = _without_torn(images, names, past, reading)
     people = who_is_who((item.sha256, names[item.sha256]) for item in kept)
     known = {key: next(iter(parts)) for key, parts in people.parts(past.splits).items() if len(parts) == 1}
-    if folder.category is None:
-        splits = {key: known.get(key) or split_of(past.key, plugin, key) for key in people.names_of}
-    else:
+    if folder.filled:
         splits = filled_splits(past.key, plugin, people.names_of, known)
+    else:
+        splits = {key: known.get(key) or split_of(past.key, plugin, key) for key in people.names_of}
     found = Parted(kept, people, splits)
     for item in kept:
         was = past.placed(item)

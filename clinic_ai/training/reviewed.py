@@ -36,6 +36,13 @@ class Reviewed:
         ``category`` is that of the answers, for a plugin that learns from answers.
         """
         images = self._pairs(category, reading) if manifest.labels == "answers" else self._labels(manifest)
+        if manifest.labels == "volumes":  # what was signed is of slices, and no volume is made of these here
+            if images:
+                reading.notes.append(
+                    f"Of {counted(len(images), 'slice', 'a signed review is', 'signed reviews are')} left out: "
+                    f"{manifest.name} learns from whole volumes, which labels/{manifest.name} holds."
+                )
+            return []
         here = [image for image in images if self._originals.has(image.stored)]
         gone = len(images) - len(here)
         reading.leave_out(

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clinic_ai.contract import PluginManifest
@@ -69,8 +69,8 @@ class Sources:
             return _reviews_alone(manifest, terms) if reviews else _nothing()
         folder = self.folder(manifest, place, terms)
         if reviews and directory is None and folder.directory is not None and not _holds_any(folder.directory):
-            return LabelFolder(None, folder.category, reviews=True)
-        return LabelFolder(folder.directory, folder.category, reviews=reviews)
+            return replace(folder, directory=None, reviews=True)
+        return replace(folder, reviews=reviews)
 
     def read(self, manifest: PluginManifest, folder: LabelFolder, terms: Terms) -> Reading:
         """Read the reviews first, the oldest before the newer ones, then the folder.
@@ -86,9 +86,16 @@ class Sources:
         """Return the SHA-256 of the file of an image. Raise DatasetError if it cannot be read."""
         return image.stored or self._hashes.of(image.path)
 
+    def beside(self, image: LabelledImage) -> tuple[str, ...]:
+        """Return the SHA-256 of each file beside a volume. Raise DatasetError if one cannot be read."""
+        return tuple(self._hashes.of(one.path) for one in image.beside)
+
     def marks(self, images: Sequence[LabelledImage]) -> tuple[str, ...]:
         """Return a mark of what is said of each image; the same for as long as neither changes."""
-        return tuple(dict.fromkeys(mark_of(self.original(image), image) for image in images))
+        return tuple(dict.fromkeys(self._mark(self.original(image), image) for image in images))
+
+    def _mark(self, original: str, image: LabelledImage) -> str:
+        return mark_of(original, image, self.beside(image))
 
     def fresh(self, manifest: PluginManifest, folder: LabelFolder, terms: Terms, seen: Collection[str]) -> set[str]:
         """Return the originals of which something is said that no mark in ``seen`` stands for. Raise as ``read``."""
@@ -112,7 +119,7 @@ class Sources:
             if looked is None or looked.state != state:
                 reading = read_labels(manifest, folder, terms.trained, self._sheets)
                 hashed = [(self.original(image), image) for image in reading.images if not reading.problems]
-                marks = {original: mark_of(original, image) for original, image in hashed}
+                marks = {original: self._mark(original, image) for original, image in hashed}
                 looked = self._looked[place] = _Looked(state, marks, tuple(reading.problems))
         if looked.problems:
             raise DatasetError(
@@ -123,10 +130,13 @@ class Sources:
         return looked.marks
 
 
-def mark_of(original: str, image: LabelledImage) -> str:
-    """Return a mark of an image, by the SHA-256 of its file, and of what is said of it."""
+def mark_of(original: str, image: LabelledImage, beside: Sequence[str] = ()) -> str:
+    """Return a mark of an image, by the SHA-256 of its file and those beside it, and of what is said of it."""
     pairs = sorted((pair.question, pair.answer) for pair in image.pairs)
     said = [original, sorted(image.labels.items()), pairs]
+    if beside:
+        files = zip(image.beside, beside, strict=True)
+        said.append(sorted((one.role, one.condition, sha256) for one, sha256 in files))
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:_MARK_DIGITS]
 
 
@@ -193,13 +203,13 @@ def _holds_any(directory: Path) -> bool:
 
 
 def _reviews_alone(manifest: PluginManifest, terms: Terms) -> LabelFolder:
-    if manifest.labels == "conditions":
-        return LabelFolder(None, reviews=True)
+    if manifest.labels != "answers":
+        return LabelFolder(None, reviews=True, filled=manifest.labels == "volumes")
     if not terms.category:
         raise DatasetError(
             f"The plugin {manifest.name} learns one category at a time.", remedy="Say which with --category."
         )
-    return LabelFolder(None, category_of(terms.category, manifest.categories), reviews=True)
+    return LabelFolder(None, category_of(terms.category, manifest.categories), reviews=True, filled=True)
 
 
 def _nothing() -> LabelFolder:

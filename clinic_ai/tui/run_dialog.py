@@ -98,7 +98,7 @@ async def _labels(clinic: ClinicApp, plugin: str) -> tuple[tuple[LabelSource, ..
 async def _recipe(clinic: ClinicApp, plugin: PluginManifest) -> Recipe | None:
     """Return what the person wants otherwise than the plugin has it; None if that is given up or not understood."""
     learns = ", ".join(condition.code for condition in plugin.conditions) or ", ".join(c.key for c in plugin.categories)
-    what = "condition" if plugin.labels == "conditions" else "category"
+    what = "condition" if plugin.labels != "answers" else "category"
     named = f" Each {what} it can learn: {learns}." if learns else ""
     line = await clinic.push_screen_wait(
         Prompt(

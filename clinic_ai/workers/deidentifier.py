@@ -25,6 +25,7 @@ from clinic_ai.workers.confidentiality.burned_in import picture_flags
 from clinic_ai.workers.confidentiality.dicom import deidentify_dicom
 from clinic_ai.workers.confidentiality.keys import Keys
 from clinic_ai.workers.confidentiality.pictures import deidentify_jpeg, deidentify_png
+from clinic_ai.workers.confidentiality.volumes import COPIERS
 
 pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE  # values were checked; its warnings quote them
 
@@ -38,7 +39,11 @@ def deidentify(task: DeidentifyTask, _call: Call) -> DeidentifyResult:
 def _deidentify_one(file: DeidentifyFile, task: DeidentifyTask, keys: Keys) -> DeidentifiedFile:
     target = Path(task.output_directory) / file.sha256
     try:
-        flags, groups = _write_copy(Path(file.path), target, file.sha256, keys, task.max_file_bytes)
+        head = _looked_at(Path(file.path), file.sha256, task.max_file_bytes)
+        if file.kind != "image":
+            COPIERS[file.kind](Path(file.path), target, task.max_file_bytes)
+            return DeidentifiedFile(original_sha256=file.sha256, sha256=_hash(target))
+        flags, groups = _write_copy(Path(file.path), target, head, file.sha256, keys, task.max_file_bytes)
         with target.open("rb") as copy:
             header = parser.read_header(copy, os.fstat(copy.fileno()).st_size, task.max_pixels)
     except InputError as error:
@@ -50,9 +55,8 @@ def _deidentify_one(file: DeidentifyFile, task: DeidentifyTask, keys: Keys) -> D
     )
 
 
-def _write_copy(
-    source: Path, target: Path, sha256: str, keys: Keys, max_bytes: int
-) -> tuple[tuple[Flag, ...], dict[str, str]]:
+def _looked_at(source: Path, sha256: str, max_bytes: int) -> bytes:
+    """Return how a file begins. Raise InputError if it cannot be read, is another one by now, or too large."""
     try:
         with source.open("rb") as file:
             head, size = file.read(132), os.fstat(file.fileno()).st_size
@@ -64,6 +68,12 @@ def _write_copy(
         raise InputError("changed", "The file changed while it was read.", remedy="Wait until nothing writes into it.")
     if size > max_bytes:
         raise InputError("too_large", f"It is larger than the {max_bytes >> 20} MiB that are de-identified here.")
+    return head
+
+
+def _write_copy(
+    source: Path, target: Path, head: bytes, sha256: str, keys: Keys, max_bytes: int
+) -> tuple[tuple[Flag, ...], dict[str, str]]:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         target.write_bytes(deidentify_png(source.read_bytes()))
         return picture_flags("PNG"), {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import served_models
+from chests_at_home import write_chests
 from films import write_films
 from nights import Simulation, simulated
 
@@ -67,6 +69,17 @@ def test_xray(home: Home, tmp_path: Path) -> None:
         fix_splits(night)
         result = disturbed(night, "xray", folder, condition="pneumonia", tier="fast", epochs=100, patience=100)
         assert [entry["epoch"] for entry in result.history] == list(range(1, 101))
+
+
+@pytest.mark.torture  # as many processes
+def test_ct(home: Home, tmp_path: Path) -> None:
+    write_chests(home.labels / "ct")
+    served_models.model(tmp_path / "tiny")
+    with simulated(home, manifest=manifest("ct")) as night:
+        night.school.registry.import_directory(tmp_path / "tiny", "ada")
+        night.school.registry.promote("ct", "tiny", "1", "ada")
+        result = disturbed(night, "ct", home.labels / "ct", phase="localisation", epochs=6)
+        assert [entry["epoch"] for entry in result.history] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.torture  # three processes that import transformers

@@ -7,6 +7,7 @@ DatasetError whose sentence names the file by its name only.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import zipfile
@@ -31,6 +32,9 @@ MAX_JSON_BYTES = 4 * 1024**2
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _SPACING_TOLERANCE = 0.02
 """Largest relative difference between spacings of two files of one volume; files have three decimals or float32."""
+_NIFTI_2 = 540
+_NIFTI_2_SWAPPED = int.from_bytes(_NIFTI_2.to_bytes(4, "big"), "little")
+"""Size of the header of the second version of NIfTI, which a file begins with in either order of bytes."""
 _NIFTI_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
 
 _STEP = re.compile(r"(?:^|\s)Step\s+\d{1,3}\s*[:.]", re.IGNORECASE)
@@ -147,15 +151,37 @@ def write_nifti(path: Path, array: npt.NDArray[Any], grid: Grid) -> None:
     nibabel.save(image, path)
 
 
+def is_npz(path: Path) -> bool:
+    """Return whether a volume is NPZ, by how its file begins: those of a frozen dataset have no ending."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"PK"
+    except OSError as error:
+        raise DatasetError(f"{path.name} cannot be read: {error.strerror}.") from error
+
+
 def _opened(path: Path) -> SpatialImage:
     try:
-        image = nibabel.load(path)
+        image = nibabel.load(path) if path.suffix else _without_ending(path)
     except _NIFTI_ERRORS as error:
         raise DatasetError(f"{path.name} cannot be read as NIfTI.") from error
     if not isinstance(image, SpatialImage) or len(image.shape) != 3 or min(image.shape) < 1:
         raise DatasetError(f"{path.name} is no volume of three dimensions.")
     _check_size(path, image.shape)
     return image
+
+
+def _without_ending(path: Path) -> object:
+    """Return the NIfTI image of a file that has no ending, as those of a frozen dataset have none."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    # Open for as long as the image is: its voxels are read from it later.
+    stream = gzip.open(path, "rb") if packed else path.open("rb")  # noqa: SIM115
+    size = int.from_bytes(stream.read(4), "little")
+    stream.seek(0)
+    kind = nibabel.Nifti2Image if size in {_NIFTI_2, _NIFTI_2_SWAPPED} else nibabel.Nifti1Image
+    found: object = kind.from_stream(stream)
+    return found
 
 
 def _values(path: Path, image: SpatialImage) -> npt.NDArray[Any]:

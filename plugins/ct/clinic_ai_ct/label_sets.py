@@ -14,6 +14,10 @@ import numpy.typing as npt
 
 from clinic_ai.errors import DatasetError
 
+CONDITION_OF = {"fibrosis": "fibrotic_sequela"}
+"""Labels that the table of codes has under another key."""
+CODED = {condition: label for label, condition in CONDITION_OF.items()}
+"""The label of each of those conditions."""
 Floats = npt.NDArray[np.float32]
 
 

@@ -13,6 +13,7 @@ SIGNS = (
     "pneumothorax",
     "atelectasis",
     "emphysema",
+    "fibrosis",
     "lung_mass",
     "pleural_thickening",
     "calcification",

@@ -33,6 +33,7 @@ def describe_plugin() -> PluginManifest:
             Condition(modality=("CT",), series_description=_CHEST),
         ),
         conditions=_conditions(),
+        labels="volumes",
         capabilities=("analyse",),
         model_formats=("safetensors", "onnx"),
         memory_mb=3072,

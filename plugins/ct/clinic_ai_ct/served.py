@@ -21,6 +21,7 @@ from clinic_ai.errors import ModelError
 from clinic_ai.ml.calibration import Band, sigmoid
 from clinic_ai.ml.unlike import Unlike
 from clinic_ai_ct.configurations import NetworkConfig
+from clinic_ai_ct.label_sets import CONDITION_OF
 from clinic_ai_ct.lesions import SIGNS, Lesion
 from clinic_ai_ct.measuring import LEAST_MM3
 from clinic_ai_ct.network import CTNetwork
@@ -28,8 +29,6 @@ from clinic_ai_ct.outlining import Outline, draw
 from clinic_ai_ct.saving import read_network
 from clinic_ai_ct.volume import Grid
 
-CONDITION_OF = {"fibrosis": "fibrotic_sequela"}
-"""Labels that the table of codes has under another key."""
 LEAST_SIGN_MM3 = 200.0
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
 

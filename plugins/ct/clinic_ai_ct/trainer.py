@@ -19,6 +19,7 @@ from clinic_ai.contract import (
 )
 from clinic_ai.describing import FitResult, FitTask
 from clinic_ai.errors import DatasetError
+from clinic_ai.gating import Judgement, JudgeTask
 
 
 class CTTrainer:
@@ -79,6 +80,15 @@ class CTTrainer:
         network = read_network(model).to(place)
         prepare = Preparing(network.config, None, 0, len(cases), CTRecipe().seed)
         return evaluate(network, cases, prepare, place).scores()
+
+    def judge(self, task: JudgeTask) -> Judgement:
+        """Say how near a model comes, on each readable test volume, to what is known of it.
+
+        Raise ModelError if the model is damaged or cannot be served, DatasetError if nothing is known of any volume.
+        """
+        from clinic_ai_ct.training.judging import judge
+
+        return judge(task)
 
     def fit(self, task: FitTask) -> FitResult:
         """Say which configuration a machine has room and time for, with the arithmetic."""

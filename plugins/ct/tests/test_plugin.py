@@ -9,10 +9,9 @@ import sys
 from clinic_ai.contract import Engine
 from clinic_ai.describing import Fitter
 from clinic_ai.results.codes import finding_code
-from clinic_ai_ct.label_sets import label_sets
+from clinic_ai_ct.label_sets import CONDITION_OF, label_sets
 from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.reference.examples import JUDGED
-from clinic_ai_ct.served import CONDITION_OF
 
 CONDITIONS = {condition.code: condition for condition in describe_plugin().conditions}
 

@@ -19,7 +19,8 @@ from clinic_ai.training.leaks import Parted, Past, part
 from clinic_ai.training.people import Name, Telling, who_is_who
 
 KEY = b"k" * 32
-CONDITIONS, ANSWERS = LabelFolder(Path("d")), LabelFolder(Path("d"), CategoryInfo(key="femur", label="Femur"))
+CONDITIONS = LabelFolder(Path("d"))
+ANSWERS = LabelFolder(Path("d"), CategoryInfo(key="femur", label="Femur"), filled=True)
 
 
 @dataclass

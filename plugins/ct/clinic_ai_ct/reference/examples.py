@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from clinic_ai.ml.checkpoints import write_durably
+from clinic_ai_ct.anatomy import label_of
 from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom, make
@@ -18,12 +19,13 @@ from clinic_ai_ct.preparing import on_network_grid
 from clinic_ai_ct.reading import resampled
 from clinic_ai_ct.volume import HU, Bits, Volume
 
-LABEL_OF = {"pulmonary_fibrosis": "fibrosis"}
-"""What the network calls a condition of the phantoms that it has under another name."""
-JUDGED = tuple(LABEL_OF.get(name, name) for name in CONDITIONS)
+JUDGED = CONDITIONS
+"""Labels that the network is judged by."""
 AREAS = (*LESIONS, "pneumothorax", "atelectasis", "emphysema", "fibrosis", "lung_mass", "pleural_thickening",
          "calcification", "lymphadenopathy")  # fmt: skip
 """Conditions whose voxels a phantom knows; the encoder learns from them where to look."""
+LANDMARKS = ("heart", "mediastinum")
+"""Regions that it learns as well: a large heart and a wide mediastinum are told by how far these reach."""
 GRIDS = (
     ((96, 128, 128), (3.0, 2.8, 2.8)),
     ((112, 128, 128), (2.6, 2.9, 2.9)),
@@ -35,7 +37,10 @@ GRIDS = (
 
 @dataclass(frozen=True)
 class Example:
-    """One phantom on the grid of the network: ``hu`` and ``areas`` (len(AREAS), …) are (D, H, W) of its window."""
+    """One phantom on the grid of the network: ``hu`` (D, H, W) of its window.
+
+    ``areas`` (A, D, H, W) are those of ``AREAS``, then those of ``LANDMARKS``.
+    """
 
     seed: int
     hu: HU
@@ -62,11 +67,11 @@ def draw(seed: int, config: NetworkConfig, work: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     phantom = phantom_of(seed)
     small = on_network_grid(phantom.volume, config, None)
-    areas = np.stack([_brought(_area(phantom, name), phantom, small) for name in AREAS])
+    areas = np.stack([_brought(_area(phantom, name), phantom, small) for name in (*AREAS, *LANDMARKS)])
     labels = np.array([phantom.labels[name] for name in CONDITIONS], dtype=np.uint8)
     size = config.encoder.volume
     hu = np.full(size, -1024, dtype=np.int16)
-    whole = np.zeros((len(AREAS), *size), dtype=np.bool_)
+    whole = np.zeros((len(areas), *size), dtype=np.bool_)
     z, y, x = (min(a, b) for a, b in zip(size, small.hu.shape, strict=True))
     hu[:z, :y, :x], whole[:, :z, :y, :x] = small.hu[:z, :y, :x], areas[:, :z, :y, :x]
     content = io.BytesIO()
@@ -116,6 +121,9 @@ def load_packed(path: Path, places: int = 0) -> Packed:
 
 
 def _area(phantom: Phantom, name: str) -> Bits:
+    if name in LANDMARKS:
+        region: Bits = phantom.organs == label_of(name)
+        return region
     found = phantom.masks.get(name, phantom.other_masks.get(name))
     return np.zeros(phantom.volume.hu.shape, dtype=np.bool_) if found is None else found
 

@@ -20,16 +20,16 @@ from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, point_intervals
 from clinic_ai.workers.parser import read_header
 from clinic_ai_ct.engine import CTEngine
+from clinic_ai_ct.label_sets import CONDITION_OF
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.measuring import measure
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom
 from clinic_ai_ct.phantoms.dicom import write_dicom
-from clinic_ai_ct.reference.examples import LABEL_OF, phantom_of
-from clinic_ai_ct.served import CONDITION_OF
+from clinic_ai_ct.reference.examples import phantom_of
 from clinic_ai_ct.volume import Bits
 
 SMALLEST_NODULE_MM = 8.0
-KEYS = {name: CONDITION_OF.get(LABEL_OF.get(name, name), LABEL_OF.get(name, name)) for name in CONDITIONS}
+KEYS = {name: CONDITION_OF.get(name, name) for name in CONDITIONS}
 """What findings call the conditions of the phantoms."""
 Report = Callable[[str], None]
 

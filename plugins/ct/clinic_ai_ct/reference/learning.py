@@ -1,7 +1,8 @@
 """How the reference network learns: to look, to see, to tell, and to draw.
 
 Encoder and denoising transformer learn what is where: a helper says of each patch how much of it each condition fills,
-for labels of whole volumes alone would teach it slowly. They learn on tiles first, most of them around a lesion, then
+for labels of whole volumes alone would teach it slowly. The stem begins alone: beside a transformer that is still
+blind it learns nothing but where lesions usually lie. Then all learn on tiles, most of them around a lesion, and last
 on whole volumes. What they see is kept from then on: the classifier learns from it alone, in seconds for an epoch, and
 so does the U-Net, which draws on tiles of the images. Steps follow from the time that is allowed: the first ones are
 measured, so that the schedule fits.
@@ -30,12 +31,21 @@ from clinic_ai_ct.encoder import Features
 from clinic_ai_ct.label_sets import Targets, class_weights
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.network import CTNetwork
-from clinic_ai_ct.reference.examples import AREAS, JUDGED, Example, Packed, load, load_packed, varied
+from clinic_ai_ct.reference.examples import (
+    AREAS,
+    JUDGED,
+    LANDMARKS,
+    Example,
+    Packed,
+    load,
+    load_packed,
+    varied,
+)
 from clinic_ai_ct.windows import Window, windowed
 
 Report = Callable[[str], None]
 Tile = tuple[slice, slice, slice]
-LOOK_TILE, DRAW_TILE = (48, 96, 96), (48, 48, 48)
+BEGIN_TILE, LOOK_TILE, DRAW_TILE = (32, 64, 64), (48, 96, 96), (48, 48, 48)
 _MEASURED, _EVERY, _WARM_UP = 3, 50, 0.08
 _AROUND = 0.8
 """Of the tiles, those that are drawn around a lesion."""
@@ -47,6 +57,8 @@ _FADED, _DROPPED = 0.2, 0.3
 """Spread of the noise on what the classifier learns from, relative to its own, and the patches that are left out."""
 _SHOWN, _NOT_SHOWN = 0.3, 3.0
 """Weights of the cross-entropy of voxels that show a finding and of those that do not, beside the Dice loss."""
+_STEM_SHARE = 0.3
+"""Rate of the stem, relative to that of the rest, once it has learned alone."""
 _UNGUIDED = 0.5
 """Of the tiles, those on which the U-Net sees the image alone: so it does not lean on what the encoder overlooks."""
 
@@ -78,11 +90,11 @@ class Corpus:
 
 
 class Helper(nn.Module):
-    """Says of each patch what share of it each of ``AREAS`` fills; used while learning only."""
+    """Says of each patch what share of it each of ``AREAS`` and ``LANDMARKS`` fills; used while learning only."""
 
     def __init__(self, width: int, refined: int) -> None:
         super().__init__()
-        self.seen = nn.Linear(width, len(AREAS))
+        self.seen = nn.Linear(width, len(AREAS) + len(LANDMARKS))
         self.refined = nn.Linear(refined, len(LESIONS))
         for layer in (self.seen, self.refined):
             nn.init.zeros_(layer.weight)
@@ -90,14 +102,25 @@ class Helper(nn.Module):
 
     def loss(self, features: Features, refined: Tensor, areas: Tensor, known: Tensor) -> Tensor:
         """Return the cross-entropy of the shares; ``areas`` (B, A, D, H, W), ``known`` (B, A) where they are known."""
-        patch = [side // part for side, part in zip(areas.shape[2:], features.grid, strict=True)]
-        mean = F.avg_pool3d(areas, patch)
-        there = torch.maximum(mean, 0.6 * F.max_pool3d(areas, patch))  # a nodule fills little of a patch
-        shares = there.flatten(2).transpose(1, 2)
+        shares = _shares(areas, features.grid)
         count = len(LESIONS)
         own = _balanced(self.seen(features.local), shares, known)
         guided = _balanced(self.refined(refined.flatten(2).transpose(1, 2)), shares[..., :count], known[:, :count])
         return own + guided
+
+    def first_loss(self, tokens: Tensor, areas: Tensor, known: Tensor) -> Tensor:
+        """Return that of what the stem alone sees, (B, E, D', H', W')."""
+        z, y, x = tokens.shape[2:]
+        shares = _shares(areas, (int(z), int(y), int(x)))
+        return _balanced(self.seen(tokens.flatten(2).transpose(1, 2)), shares, known)
+
+
+def _shares(areas: Tensor, grid: Size) -> Tensor:
+    """Return how much of each patch each area fills, (B, N, A)."""
+    patch = [side // part for side, part in zip(areas.shape[2:], grid, strict=True)]
+    mean = F.avg_pool3d(areas, patch)
+    there = torch.maximum(mean, 0.6 * F.max_pool3d(areas, patch))  # a nodule fills little of a patch
+    return there.flatten(2).transpose(1, 2)
 
 
 def _balanced(said: Tensor, shares: Tensor, known: Tensor) -> Tensor:
@@ -109,7 +132,7 @@ def _balanced(said: Tensor, shares: Tensor, known: Tensor) -> Tensor:
 def known_areas(example: Packed) -> Tensor:
     """Return (A,) of 0 and 1: a condition that is there but was not drawn voxel by voxel is known as a label only."""
     rows = dict(zip(JUDGED, example.labels, strict=True))
-    drawn = zip(AREAS, example.places, strict=True)
+    drawn = zip((*AREAS, *LANDMARKS), example.places, strict=True)
     return torch.tensor([float(len(voxels) > 0 or not rows.get(name, 0.0)) for name, voxels in drawn])
 
 
@@ -130,11 +153,26 @@ def targets_of(labels: Iterable[np.ndarray], network: CTNetwork) -> tuple[Tensor
 # ---------------------------------------------------------------- looking and seeing
 
 
-def learn_to_see(network: CTNetwork, corpus: Corpus, look: Stage, see: Stage, work: Path, report: Report) -> None:
-    """Train encoder and denoiser on tiles, then on whole volumes; goes on where it was."""
+def learn_to_see(
+    network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage, Stage], work: Path, report: Report
+) -> None:
+    """Train the stem alone, then encoder and denoiser on tiles, then on whole volumes; goes on where it was."""
+    begin, look, see = stages
     helper = Helper(network.config.encoder.width, network.config.localiser.width)
     trained = nn.ModuleList([network.encoder, network.localiser.denoiser, network.localiser.text, helper])
     patch, size = network.config.encoder.patch, network.config.encoder.volume
+
+    def first_step(generator: torch.Generator) -> Tensor:
+        images, areas, known = [], [], []
+        for _ in range(begin.batch):
+            packed = corpus.packed[corpus.any(generator)]
+            example = packed.cut(_tile(packed.places[: len(AREAS)], BEGIN_TILE, patch, size, generator))
+            images.append(varied(image_of(example, network), generator))
+            areas.append(torch.from_numpy(example.areas).float())
+            known.append(known_areas(packed))
+        loss = helper.first_loss(network.encoder.stem(torch.cat(images)), torch.stack(areas), torch.stack(known))
+        torch.autograd.backward(loss)
+        return loss.detach()
 
     def loss_of(place: int, tile: Tile, generator: torch.Generator) -> Tensor:
         packed = corpus.packed[place]
@@ -154,13 +192,15 @@ def learn_to_see(network: CTNetwork, corpus: Corpus, look: Stage, see: Stage, wo
         return total
 
     def around(packed: Packed, generator: torch.Generator) -> Tile:
-        return _tile(packed.places, LOOK_TILE, patch, size, generator)
+        return _tile(packed.places[: len(AREAS)], LOOK_TILE, patch, size, generator)
 
     def whole(_: Packed, __: torch.Generator) -> Tile:
         return slice(0, size[0]), slice(0, size[1]), slice(0, size[2])
 
-    _learn(trained, lambda generator: step(look, around, generator), look, work, report)
-    _learn(trained, lambda generator: step(see, whole, generator), see, work, report)
+    stem = network.encoder.stem
+    _learn(nn.ModuleList([stem, helper]), first_step, begin, work, report)
+    _learn(trained, lambda generator: step(look, around, generator), look, work, report, slow=stem)
+    _learn(trained, lambda generator: step(see, whole, generator), see, work, report, slow=stem)
 
 
 @torch.inference_mode()
@@ -210,8 +250,10 @@ def learn_to_tell(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
 def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, report: Report) -> None:
     """Train the U-Net on tiles, with what the denoiser made of whole volumes kept beforehand."""
     kept = [load_file(path)["refined"] for path in keep_features(network, corpus.files, work / "features")]
-    unet = network.localiser.unet
+    # Channels last: on a processor its convolutions take two thirds of the time then.
+    unet = network.localiser.unet.to(memory_format=torch.channels_last_3d)
     rows = [AREAS.index(name) for name in network.config.localiser.findings]
+    around = rows + [AREAS.index(name) for name in LESIONS]  # what is measured, twice as often as signs
     patch, size = network.config.encoder.patch, network.config.encoder.volume
     with torch.no_grad():
         text = network.localiser.spoken(1)
@@ -221,7 +263,7 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
         for _ in range(stage.batch):
             place = corpus.any(generator)
             packed = corpus.packed[place]
-            tile = _tile([packed.places[row] for row in rows], DRAW_TILE, patch, size, generator)
+            tile = _tile([packed.places[row] for row in around], DRAW_TILE, patch, size, generator)
             cut = packed.cut(tile)
             images.append(varied(image_of(cut, network), generator))
             masks.append(torch.from_numpy(cut.areas[rows]).float())
@@ -230,12 +272,14 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
             guidance = kept[place].float()[(slice(None), *coarse)]
             unguided = float(torch.rand((), generator=generator)) < _UNGUIDED
             refined.append(torch.zeros_like(guidance) if unguided else guidance)
-        logits = unet(torch.cat(images), torch.stack(refined), text.expand(stage.batch, -1, -1))
+        image = torch.cat(images).contiguous(memory_format=torch.channels_last_3d)
+        logits = unet(image, torch.stack(refined), text.expand(stage.batch, -1, -1))
         loss = drawing_loss(logits, torch.stack(masks), torch.stack(known))
         torch.autograd.backward(loss)
         return loss.detach()
 
     _learn(unet, step, stage, work, report)
+    unet.to(memory_format=torch.contiguous_format)
 
 
 def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
@@ -279,11 +323,26 @@ def _tile(places: Sequence[np.ndarray], wanted: Size, patch: Size, size: Size, g
 
 
 def _learn(
-    module: nn.Module, step: Callable[[torch.Generator], Tensor], stage: Stage, work: Path, report: Report
+    module: nn.Module,
+    step: Callable[[torch.Generator], Tensor],
+    stage: Stage,
+    work: Path,
+    report: Report,
+    *,
+    slow: nn.Module | None = None,
 ) -> None:
-    """Take steps until those that the time allows are done; every ``_EVERY`` of them all is kept."""
+    """Take steps until those that the time allows are done; every ``_EVERY`` of them all is kept.
+
+    ``slow`` is a part of the module that learns with ``_STEM_SHARE`` of the rate.
+    """
     module.train()
-    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=stage.rate, weight_decay=0.02)
+    held = {id(parameter) for parameter in slow.parameters()} if slow is not None else set()
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in parameters if (id(parameter) in held) == slowly], "share": share}
+        for slowly, share in ((False, 1.0), (True, _STEM_SHARE))
+    ]
+    optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=stage.rate, weight_decay=0.02)
     state = _State(work, stage.name)
     done, steps = state.restore(module, optimiser)
     losses: list[float] = []
@@ -297,7 +356,7 @@ def _learn(
             report(f"{stage.name}: {each:.2f} s of CPU a step, {steps} steps")
         rate = stage.rate * _share(done, steps)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         generator = torch.Generator().manual_seed(7919 * done + 17)  # a step draws the same wherever it is resumed
         torch.manual_seed(7919 * done + 18)
         optimiser.zero_grad(set_to_none=True)
@@ -338,7 +397,7 @@ class _State:
         saved = optimiser.state_dict()
         saved["state"] = {
             place: dict(_below(f"moment.{place}.", tensors))
-            for place in range(len(saved["param_groups"][0]["params"]))
+            for place in range(sum(len(group["params"]) for group in saved["param_groups"]))
             if f"moment.{place}.step" in tensors
         }
         optimiser.load_state_dict(saved)

@@ -16,15 +16,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from clinic_ai.contract import Dataset, Example
+from clinic_ai.contract import Beside, Dataset, Example
 from clinic_ai.errors import DatasetError
-from clinic_ai_ct.formats import read_labels, volume_name
-from clinic_ai_ct.label_sets import all_labels, label_sets
+from clinic_ai_ct.formats import is_npz, read_labels, volume_name
+from clinic_ai_ct.label_sets import CODED, all_labels, label_sets
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.training.phases import Phase
 
@@ -83,9 +84,9 @@ def folder_dataset(folder: Path) -> Dataset:
     whole = hashlib.sha256()
     examples = []
     for name, path in names.items():
-        digest = _hash(path)
-        for beside in (path, *_beside(folder, name)):
-            whole.update(f"{beside.relative_to(folder)} {_hash(beside)}\n".encode())
+        digest, beside = _hash(path), _beside(folder, name, path)
+        for file, sha256 in ((str(path), digest), *((one.path, one.sha256) for one in beside)):
+            whole.update(f"{Path(file).relative_to(folder)} {sha256}\n".encode())
         patient = _patient(name)
         examples.append(
             Example(
@@ -94,6 +95,7 @@ def folder_dataset(folder: Path) -> Dataset:
                 patient_key=patient,
                 labels=labels.get(name, {}),
                 split=splits[patient],
+                beside=beside,
             )
         )
     whole.update(repr(sorted((name, sorted(row.items())) for name, row in labels.items())).encode())
@@ -213,26 +215,36 @@ def _volumes(folder: Path) -> dict[str, Path]:
 
 def _case(example: Example) -> Case:
     path = Path(example.path)
-    folder, name = path.parent.parent, volume_name(path.name)
-    regions = path.with_name(f"{name}{NPZ}")
-    masks = {lesion: folder / MASKS / lesion / f"{name}{NIFTI}" for lesion in LESIONS}
-    report = folder / REPORTS / f"{name}.json"
+    beside = {(one.role, one.condition): Path(one.path) for one in example.beside}
     return Case(
-        name=name,
+        name=volume_name(path.name),
         sha256=example.sha256,
         split=example.split,
         volume=path,
-        labels=dict(example.labels),
-        regions=regions if regions.is_file() else None,
-        masks={lesion: mask for lesion, mask in masks.items() if mask.is_file()},
-        report=report if report.is_file() else None,
+        labels=_by_label(example.labels),
+        regions=path if is_npz(path) else beside.get(("regions", "")),
+        masks={lesion: beside["mask", lesion] for lesion in LESIONS if ("mask", lesion) in beside},
+        report=beside.get(("report", "")),
     )
 
 
-def _beside(folder: Path, name: str) -> list[Path]:
-    found = [folder / VOLUMES / f"{name}{NPZ}", folder / REPORTS / f"{name}.json"]
-    found += [folder / MASKS / lesion / f"{name}{NIFTI}" for lesion in LESIONS]
-    return [path for path in found if path.is_file()]
+def _by_label(labels: Mapping[str, int]) -> dict[str, int]:
+    """Return labels by what the network calls them, of those that come by what findings are called."""
+    found = {CODED.get(key, key): value for key, value in labels.items()}
+    return {**found, **{key: value for key, value in labels.items() if key in all_labels()}}
+
+
+def _beside(folder: Path, name: str, volume: Path) -> tuple[Beside, ...]:
+    files: list[tuple[Literal["regions", "mask", "report"], str, Path]] = [
+        ("regions", "", folder / VOLUMES / f"{name}{NPZ}"),
+        ("report", "", folder / REPORTS / f"{name}.json"),
+        *(("mask", lesion, folder / MASKS / lesion / f"{name}{NIFTI}") for lesion in LESIONS),
+    ]
+    return tuple(
+        Beside(role=role, condition=condition, path=str(path), sha256=_hash(path))
+        for role, condition, path in files
+        if path != volume and path.is_file()
+    )
 
 
 def _patient(name: str) -> str:

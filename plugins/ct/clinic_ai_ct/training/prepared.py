@@ -24,12 +24,12 @@ from clinic_ai.errors import DatasetError
 from clinic_ai.ml.checkpoints import fingerprint
 from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.configurations import NetworkConfig
-from clinic_ai_ct.formats import read_mask, read_nifti, read_npz, read_report
+from clinic_ai_ct.formats import is_npz, read_mask, read_nifti, read_npz, read_report
 from clinic_ai_ct.lesions import LESIONS, Lesion
 from clinic_ai_ct.measuring import LEAST_MM3, measure
 from clinic_ai_ct.organs import Organs
 from clinic_ai_ct.reading import resampled, to_source
-from clinic_ai_ct.training.cases import NPZ, Case
+from clinic_ai_ct.training.cases import Case
 from clinic_ai_ct.training_reports import findings_from_labels, prompt, training_report
 from clinic_ai_ct.volume import HU, Bits, Grid, Volume
 from clinic_ai_ct.windows import Window, from_grey, windowed
@@ -196,7 +196,7 @@ def stacked(cases: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
 
 def _volume(case: Case) -> tuple[Volume, npt.NDArray[np.uint8]]:
     """Return a case's volume, and its regions (all 0 where there are none) on the same grid."""
-    if case.volume.name.endswith(NPZ):
+    if is_npz(case.volume):
         npz = read_npz(case.volume)
         z, y, x = npz.images.shape
         return Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), npz.regions

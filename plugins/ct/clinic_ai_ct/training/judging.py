@@ -1,0 +1,95 @@
+"""What a network makes of the test volumes as it would be served, so that a candidate can be held against it.
+
+The score of a volume says how near findings and masks come to what is known of it: the mean, over the labels it is
+judged by, of one minus the squared error of the probability (Brier 1950), and the mean Dice of the masks whose place
+is known; where both are known it is the mean of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from clinic_ai.errors import DatasetError
+from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
+from clinic_ai.ml.mask_scores import dice
+from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.measuring import measure
+from clinic_ai_ct.outlining import draw
+from clinic_ai_ct.served import Served, evidence_of, evidence_of_sign, serve
+from clinic_ai_ct.sliding import read
+from clinic_ai_ct.training.cases import Case, cases_of
+from clinic_ai_ct.training.prepared import Prepared, Preparing
+from clinic_ai_ct.training.recipe import CTRecipe
+from clinic_ai_ct.volume import Grid
+
+FIGURE = "agreement with labels and masks"
+
+
+def judge(task: JudgeTask) -> Judgement:
+    """Return the score of each readable test volume of which a judged label, or the place of a lesion, is known.
+
+    Raise ModelError if the model is damaged or cannot be served, DatasetError if no such volume can be read.
+    """
+    torch.set_num_threads(max(1, task.device.threads))
+    served = serve(task.model, task.device)
+    of = {example.sha256: example for example in task.dataset.examples if example.split == "test"}
+    cases = [case for case in cases_of(task.dataset) if case.split == "test"]
+    prepare = Preparing(served.network.config, None, 0, len(cases), CTRecipe().seed)
+    rows, notes = [], []
+    for case in cases:
+        score = _score(served, case, prepare, notes.append)
+        if score is not None:
+            key = case.sha256
+            rows.append(JudgedRow(key=key, sha256=key, patient_key=of[key].patient_key, score=score))
+    if not rows:
+        raise DatasetError(
+            f"Nothing that {task.model.ref.label()} judges is known of any of the {len(cases)} test volumes.",
+            remedy="Add labels or lesion masks of more patients, and train again.",
+        )
+    return Judgement(metric="mean", figure=FIGURE, rows=tuple(rows), notes=tuple(notes))
+
+
+def _score(
+    served: Served, case: Case, prepare: Callable[[Case], Prepared], note: Callable[[str], None]
+) -> float | None:
+    try:
+        ready = prepare(case)
+    except DatasetError as error:
+        note(f"A test volume was left out: {error.message}")
+        return None
+    regions = None if ready.regions is None else ready.regions.unsqueeze(0).to(served.device)
+    attends = served.network.config.encoder.regions > 0
+    found = read(served.network, ready.image.unsqueeze(0).to(served.device), regions if attends else None)
+    logits = dict(zip(served.network.config.classifier.labels, found.logits[0].tolist(), strict=True))
+    drawn = torch.sigmoid(found.masks[0].float()).cpu().numpy()
+    evidence, overlaps = _masks(served, case, ready, drawn)
+    errors = [
+        (rule.probability(logits[rule.label], evidence.get(rule.label, 0.0)) - case.labels[rule.label]) ** 2
+        for rule in served.rules
+        if rule.label in case.labels
+    ]
+    parts = [1.0 - float(np.mean(errors))] if errors else []
+    parts += [float(np.mean(overlaps))] if overlaps else []
+    return float(np.mean(parts)) if parts else None
+
+
+def _masks(served: Served, case: Case, ready: Prepared, drawn: np.ndarray) -> tuple[dict[str, float], list[float]]:
+    """Return what each mask says for its finding, and the Dice of those whose truth is known: 1 if both are empty."""
+    config = served.network.config
+    grid = Grid(config.encoder.volume, config.spacing)
+    evidence: dict[str, float] = {}
+    overlaps: list[float] = []
+    for at, (name, outline) in enumerate(zip(config.localiser.findings, served.outlines, strict=True)):
+        if not ready.known[at] and name not in case.labels:
+            continue
+        if name not in LESIONS:
+            evidence[name] = evidence_of_sign(drawn[at], grid, outline)
+            continue
+        mask = draw(drawn[at], grid, grid, outline)
+        if ready.known[at]:
+            overlaps.append(dice(mask, ready.masks[at].numpy() > 0))
+        evidence[name] = evidence_of(measure(name, mask, grid, ready.hu, least_mm3=outline.least_mm3))
+    return evidence, overlaps
