@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from scipy.optimize import minimize
 
 from clinic_ai.ml.calibration import abstention_band
-from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.metrics import auroc, best_threshold
 from clinic_ai_ct import sliding
 from clinic_ai_ct.lesions import LESIONS
@@ -23,10 +23,10 @@ from clinic_ai_ct.outlining import Outline, draw
 from clinic_ai_ct.reference.examples import AREAS, JUDGED, load
 from clinic_ai_ct.reference.learning import image_of
 from clinic_ai_ct.served import evidence_of, evidence_of_sign, least_mm3
-from clinic_ai_ct.volume import Grid
+from clinic_ai_ct.volume import Bits, Grid
 
 Array = npt.NDArray[np.float64]
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PEAKS = (0.5, 0.7, 0.85, 0.95)
 _ABSTAIN = 0.04
 """Of the phantoms, those nearest to an operating point about which nothing is said."""
@@ -107,16 +107,36 @@ def _drawn(path: Path, place: int, work: Path) -> npt.NDArray[np.float32]:
 
 def _best_outline(place: int, name: str, files: Sequence[Path], work: Path, grid: Grid) -> Outline:
     """Return the thresholds with the largest mean Dice; a phantom without the lesion counts 1 if nothing is drawn."""
+    least = least_mm3(name)
     scores: dict[Outline, list[float]] = {}
     for path in files:
         truth, probability = load(path).areas[AREAS.index(name)], _drawn(path, place, work)
         for threshold in THRESHOLDS:
+            pieces = _Pieces(probability, truth, threshold)
             for peak in (peak for peak in PEAKS if peak >= threshold):
-                outline = Outline(threshold, peak, least_mm3(name))
-                mask = draw(probability, grid, grid, outline)
-                score = dice(mask, truth) if truth.any() or mask.any() else 1.0
-                scores.setdefault(outline, []).append(score)
+                score = pieces.dice(peak, least / grid.voxel_mm3)
+                scores.setdefault(Outline(threshold, peak, least), []).append(score)
     return max(scores, key=lambda outline: float(np.mean(scores[outline])))
+
+
+class _Pieces:
+    """The pieces that a threshold makes of probabilities (D, H, W), as ``outlining.draw`` does on the same grid."""
+
+    def __init__(self, probability: npt.NDArray[np.float32], truth: Bits, threshold: float) -> None:
+        labels, count = ndimage.label(probability >= threshold, np.ones((3, 3, 3), dtype=bool))
+        flat = labels.ravel()
+        self._truth = int(truth.sum())
+        self._sizes = np.bincount(flat, minlength=count + 1)[1:]
+        self._shared = np.bincount(flat[truth.ravel()], minlength=count + 1)[1:]
+        self._peaks = (
+            np.asarray(ndimage.maximum(probability, labels, np.arange(1, count + 1))) if count else np.empty(0)
+        )
+
+    def dice(self, peak: float, least: float) -> float:
+        """Return the Dice of the pieces that reach ``peak`` and have ``least`` voxels; 1 if both are empty."""
+        kept = (self._peaks >= peak) & (self._sizes >= least)
+        total = int(self._sizes[kept].sum()) + self._truth
+        return 2 * int(self._shared[kept].sum()) / total if total else 1.0
 
 
 def _known(seen: Seen) -> list[int]:
