@@ -295,9 +295,12 @@ class Engine(Protocol):
 
 
 class Beside(Word):
-    """A file that belongs to a volume: the regions of its voxels, the mask of a ``condition``, or its report."""
+    """A file that belongs to a volume: the regions of its voxels, the mask of a ``condition``, its report, or a slice.
 
-    role: Literal["regions", "mask", "report"]
+    Where there are slices, the volume is a DICOM series; the file of the example itself is its first one.
+    """
+
+    role: Literal["regions", "mask", "report", "slice"]
     condition: str = ""
     path: str
     sha256: Sha256

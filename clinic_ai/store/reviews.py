@@ -27,6 +27,7 @@ class LabelledExample(Word):
 
     review_id: str
     study_id: str
+    version: int
     sha256: str
     patient_key: str
     labels: dict[str, int]
@@ -183,6 +184,7 @@ def labelled_examples(connection: Connection, conditions: Collection[str]) -> li
         select(
             reviews.c.review_id,
             reviews.c.study_id,
+            reviews.c.version,
             studies.c.patient_key,
             review_labels.c.instance_sha256,
             review_labels.c.condition,
@@ -207,6 +209,7 @@ def labelled_examples(connection: Connection, conditions: Collection[str]) -> li
         found[key] = LabelledExample(
             review_id=row.review_id,
             study_id=row.study_id,
+            version=row.version,
             sha256=row.instance_sha256,
             patient_key=row.patient_key,
             labels=labels,

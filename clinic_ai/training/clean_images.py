@@ -65,12 +65,15 @@ def clean_images(
             continue
         beside = [copies[original] for original in image.beside]
         wrong = [(one, made) for one, made in zip(image.image.beside, beside, strict=True) if made.sha256 is None]
+        if wrong and image.image.review_id:
+            unreadable.append(image.image.name)
+            continue
         for one, made in wrong:
             why = made.problem.sentence if made.problem else "It has no de-identified copy."
             reading.problems.append(f"{one.path.name} ({one.role} of {image.image.name}): {why}")
         if wrong:
             continue
-        codes = {flag.code for flag in copy.flags}
+        codes = {flag.code for made in (copy, *beside) for flag in made.flags}
         if BURNED_IN in codes:
             (kept if keep_burned_in else left_out).append(image.image.name)
             if not keep_burned_in:

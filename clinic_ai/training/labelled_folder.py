@@ -31,22 +31,24 @@ NORMAL_CLASSES = frozenset({"negative", "no_finding", "normal"})
 _POSITIVE = {"positive": 1, "1": 1, "negative": 0, "0": 0}
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _DICOM_OFFSET = 128
+_KINDS: dict[str, FileKind] = {"regions": "npz", "mask": "nifti", "report": "report", "slice": "image"}
 _NAMED = 10
 """So many files are named in a note; the rest are counted."""
 
 
 @dataclass(frozen=True)
 class FileBeside:
-    """A file beside a volume; see ``contract.Beside``."""
+    """A file beside a volume; see ``contract.Beside``. ``stored`` is the SHA-256 it is stored as, if it is."""
 
-    role: Literal["regions", "mask", "report"]
+    role: Literal["regions", "mask", "report", "slice"]
     path: Path
     condition: str = ""
+    stored: str = ""
 
     @property
     def kind(self) -> FileKind:
         """What kind of file it is."""
-        return {"regions": "npz", "mask": "nifti", "report": "report"}[self.role]  # type: ignore[return-value]
+        return _KINDS[self.role]
 
 
 @dataclass(frozen=True)

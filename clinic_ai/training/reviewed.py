@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from clinic_ai.contract import PluginManifest
 from clinic_ai.domain import LeftOutReason, QuestionAnswer
 from clinic_ai.results.answers import SignedAnswer, signed_answers, written
-from clinic_ai.store import jobs
+from clinic_ai.store import jobs, studies
 from clinic_ai.store.database import Database
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.store.reviews import SignedStudy, answered_reviews, labelled_examples, reviews_of_version
-from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted
+from clinic_ai.training.labelled_folder import FileBeside, LabelledImage, Reading, counted
 from clinic_ai.training.sheet_layout import same_question
 
+_REMEMBERED = 500
+"""Studies whose series are remembered."""
 _WHY = {
     LeftOutReason.FRAME: "are about a later frame of a loop, and a dataset can only name the first",
     LeftOutReason.NOBODYS_WORDS: "were signed in words of the guard, which nobody gave as an answer",
@@ -29,21 +31,21 @@ class Reviewed:
         self._originals = originals
         self._answers: dict[str, tuple[tuple[SignedAnswer, ...], int]] = {}
         """By the id of their review; a review is never changed but for its consent."""
+        self._series: dict[tuple[str, int], dict[str, tuple[str, ...]]] = {}
 
     def read(self, manifest: PluginManifest, category: str, reading: Reading) -> list[LabelledImage]:
         """Return the images with what was signed of them, the oldest review first; say in ``reading`` what is missing.
 
         ``category`` is that of the answers, for a plugin that learns from answers.
         """
-        images = self._pairs(category, reading) if manifest.labels == "answers" else self._labels(manifest)
-        if manifest.labels == "volumes":  # what was signed is of slices, and no volume is made of these here
-            if images:
-                reading.notes.append(
-                    f"Of {counted(len(images), 'slice', 'a signed review is', 'signed reviews are')} left out: "
-                    f"{manifest.name} learns from whole volumes, which labels/{manifest.name} holds."
-                )
-            return []
-        here = [image for image in images if self._originals.has(image.stored)]
+        match manifest.labels:
+            case "answers":
+                images = self._pairs(category, reading)
+            case "volumes":
+                images = self._volumes(manifest)
+            case _:
+                images = self._labels(manifest)
+        here = [image for image in images if self._stored(image)]
         gone = len(images) - len(here)
         reading.leave_out(
             LeftOutReason.NOT_STORED,
@@ -51,6 +53,47 @@ class Reviewed:
             f"{counted(gone, 'reviewed image', 'is', 'are')} not stored any more and left out.",
         )
         return here
+
+    def _stored(self, image: LabelledImage) -> bool:
+        return self._originals.has(image.stored) and all(one.path.is_file() for one in image.beside)
+
+    def _volumes(self, manifest: PluginManifest) -> list[LabelledImage]:
+        """Return each series of which slices were signed as one volume, with all that was said of it."""
+        with self._database.read() as connection:
+            examples = labelled_examples(connection, [condition.code for condition in manifest.conditions])
+        volumes: dict[tuple[str, ...], LabelledImage] = {}
+        for example in examples:
+            series = self._series_of(example.study_id, example.version)
+            slices = series.get(example.sha256, (example.sha256,))
+            known = volumes.get(slices)
+            first, *others = slices
+            volumes[slices] = LabelledImage(
+                path=self._originals.path(first),
+                name=f"{example.study_id} {first[:12]}",
+                patient_id="",
+                labels={**(known.labels if known else {}), **example.labels},
+                patient_key=example.patient_key,
+                review_id=example.review_id,
+                stored=first,
+                beside=tuple(FileBeside("slice", self._originals.path(one), stored=one) for one in others),
+            )
+        return list(volumes.values())
+
+    def _series_of(self, study_id: str, version: int) -> dict[str, tuple[str, ...]]:
+        """Return, for each instance of a closed version, the hashes of its series, in the order of these hashes."""
+        known = self._series.get((study_id, version))
+        if known is None:
+            if len(self._series) >= _REMEMBERED:
+                self._series.clear()
+            by_uid: dict[str, list[str]] = defaultdict(list)
+            with self._database.read() as connection:
+                instances = studies.instances_of(connection, study_id, version)
+            for instance in instances:
+                by_uid[instance.header.series_instance_uid].append(instance.sha256)
+            whole = [tuple(sorted(set(hashes))) for hashes in by_uid.values()]
+            known = {sha256: hashes for hashes in whole for sha256 in hashes}
+            self._series[study_id, version] = known
+        return known
 
     def _labels(self, manifest: PluginManifest) -> list[LabelledImage]:
         with self._database.read() as connection:

@@ -88,7 +88,7 @@ class Sources:
 
     def beside(self, image: LabelledImage) -> tuple[str, ...]:
         """Return the SHA-256 of each file beside a volume. Raise DatasetError if one cannot be read."""
-        return tuple(self._hashes.of(one.path) for one in image.beside)
+        return tuple(one.stored or self._hashes.of(one.path) for one in image.beside)
 
     def marks(self, images: Sequence[LabelledImage]) -> tuple[str, ...]:
         """Return a mark of what is said of each image; the same for as long as neither changes."""
@@ -103,7 +103,7 @@ class Sources:
         signed: dict[str, str] = {}
         if folder.reviews:
             signed = {
-                image.stored: mark_of(image.stored, image)
+                image.stored: self._mark(image.stored, image)
                 for image in self._reviewed.read(manifest, folder.key, reading)
             }
         dropped = self._folder_marks(manifest, folder, terms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from school import School, tiny_png
 from sqlalchemy import Connection
@@ -21,6 +22,8 @@ from clinic_ai.domain import (
 from clinic_ai.domain.reviews import Passage, ReviewDecision, ReviewDocument, ReviewLabel
 from clinic_ai.results.statements import statements_of
 from clinic_ai.store import artefacts, jobs, reviews, studies
+from clinic_ai.store.ledger import Sighting, begin_claims
+from clinic_ai.workers.parser import read_header
 
 EMPTY = ReviewDocument()
 
@@ -50,6 +53,29 @@ def review_again(
     label = ReviewLabel(instance_sha256=sha256, condition="pneumonia", presence=presence, corrected=False)
     labels = [label, label.model_copy(update={"condition": "fracture"})]
     return _decide(c, study_id, decision, EMPTY, labels, consent=consent)
+
+
+def reviewed_series(school: School, number: int, files: Sequence[Path], labels: dict[str, Presence]) -> list[str]:
+    """Store a study of one series with a review that says what its middle slice shows; return its hashes."""
+    objects = school.runs.datasets._deidentifier.objects
+    with school.database.write() as c:
+        sightings = [Sighting("ct room", path.name, b"%d" % number, 1, at) for at, path in enumerate(files)]
+        file_ids = begin_claims(c, sightings)
+    new = []
+    for file_id, path in zip(file_ids, files, strict=True):
+        sha256, size = objects.write_bytes(path.read_bytes())
+        with path.open("rb") as stream:
+            new.append(studies.NewInstance(file_id, sha256, size, read_header(stream, size, 10**9)))
+    middle = new[len(new) // 2].sha256
+    said = [
+        ReviewLabel(instance_sha256=middle, condition=condition, presence=presence, corrected=False)
+        for condition, presence in labels.items()
+    ]
+    with school.database.write() as c:
+        study_id = _study(c, number)
+        studies.add_instances(c, study_id, 1, new)
+        _decide(c, study_id, ReviewDecision.AMEND, EMPTY, said, consent=True)
+    return [one.sha256 for one in new]
 
 
 def answered(

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import served_models
 from chests_at_home import COUNT, write_chests
+from reviewed import reviewed_series
 from school import School, open_school
 
-from clinic_ai.contract import PluginManifest
-from clinic_ai.domain import RunState
+from clinic_ai.contract import Dataset, PluginManifest
+from clinic_ai.domain import Presence, RunState
 from clinic_ai.home import Home, init_home
 from clinic_ai.plugins import find_plugins
 from clinic_ai.store import gates
 from clinic_ai.store.runs import RunResult
+from clinic_ai_ct.admission import admit
+from clinic_ai_ct.phantoms import make
+from clinic_ai_ct.phantoms.dicom import write_dicom
+from clinic_ai_ct.reading import resampled
+from clinic_ai_ct.series import task_of
+from clinic_ai_ct.training.cases import Case, cases_of
+from clinic_ai_ct.training.prepared import Preparing
 
 LONGEST_S = 150.0
 
@@ -65,3 +73,41 @@ def _learn(school: School, home: Home, tmp_path: Path) -> None:
     mask = next((home.labels / "ct" / "lesion_masks" / "pleural_effusion").glob("*.nii.gz"))
     mask.unlink()
     assert school.runs.datasets.fresh(manifest(), ("labels",), since=frozen.dataset_id) == 1
+
+
+def test_what_was_signed_of_series_is_learned_from(tmp_path: Path) -> None:
+    """A volume is the series that was judged: its voxels are those that the engine sees."""
+    school = open_school(init_home(tmp_path / "home"), manifest())
+    try:
+        hashes = {}
+        for number in range(3):
+            phantom = make(number, shape=(48, 64, 64), spacing=(6.0, 5.6, 5.6), lesions=(), conditions=())
+            files = write_dicom(phantom, tmp_path / f"series {number}")
+            said = {"pleural_effusion": Presence.ABSENT, "fibrotic_sequela": Presence.PRESENT}
+            hashes[f"{number:064x}"] = reviewed_series(school, number, files, said)
+        datasets = school.runs.datasets
+        assert datasets.fresh(manifest(), ("reviews",)) == 3
+        dataset = datasets.gather(manifest(), ("reviews",), "ada")
+        assert datasets.fresh(manifest(), ("reviews",), since=dataset.dataset_id) == 0
+        assert {example.split for example in dataset.examples} == {"train", "validation", "test"}
+        assert {example.patient_key for example in dataset.examples} == set(hashes)
+        again = datasets.get(dataset.dataset_id)
+    finally:
+        school.close()
+    prepare = Preparing(served_models.network_config(), None, 0, 3, 1)
+    for case in cases_of(again):
+        assert len(case.slices) == 47
+        assert (case.labels["pleural_effusion"], case.labels["fibrosis"]) == (0, 1)
+        assert b"PHANTOM" not in b"".join(path.read_bytes() for path in (case.volume, *case.slices))
+        seen = prepare(case)
+        number = next(n for n in range(3) if f"{n:064x}" == patient_of(again, case))
+        series = sorted((tmp_path / f"series {number}").iterdir())
+        admitted = admit(task_of(series, tmp_path)).admitted
+        assert admitted is not None
+        config = served_models.network_config()
+        wanted = resampled(admitted.volume, config.spacing, config.encoder.volume, admitted.survey.centre)
+        assert (seen.hu == wanted.hu).all()
+
+
+def patient_of(dataset: Dataset, case: Case) -> str:
+    return next(example.patient_key for example in dataset.examples if example.sha256 == case.sha256)

@@ -37,7 +37,8 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
                 * bool(figures["not_judged"])
             ),
             f"Finding and side together: precision {_number(side['precision'])}, recall {_number(side['recall'])}. "
-            f"Nodules measured within 20 %: {_number(figures['nodule_sizes_within_20_percent'])}. "
+            f"Within 20 % of the truth: {_number(figures['nodule_sizes_within_20_percent'])} of the nodules, "
+            f"{_number(figures['volumes_within_20_percent'])} of other lesions by volume. "
             f"Nodules below 8 mm are not counted. {_number(figures['seconds_each'])} s for each study.",
             "",
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,12 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinic_ai.analyses import volumes_of
-from clinic_ai.contract import AnalysisTask, Device, LoadedModel, TaskImage
-from clinic_ai.domain import Analysis, Instance, Presence, StudyFacts, ValidationFigures
+from clinic_ai.contract import Device, LoadedModel
+from clinic_ai.domain import Analysis, Presence, ValidationFigures
 from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, point_intervals
-from clinic_ai.workers.parser import read_header
 from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.label_sets import CONDITION_OF
 from clinic_ai_ct.lesions import LESIONS
@@ -26,6 +23,7 @@ from clinic_ai_ct.measuring import measure
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom
 from clinic_ai_ct.phantoms.dicom import write_dicom
 from clinic_ai_ct.reference.examples import phantom_of
+from clinic_ai_ct.series import task_of
 from clinic_ai_ct.volume import Bits
 
 SMALLEST_NODULE_MM = 8.0
@@ -46,6 +44,8 @@ class Tally:
     """Findings with their side, against those of the true masks."""
     size_errors: list[float] = field(default_factory=list)
     """Of the largest nodule, relative to its true size."""
+    volume_errors: list[float] = field(default_factory=list)
+    """Of each other kind of lesion, relative to its true volume."""
     seconds: list[float] = field(default_factory=list)
 
     def add(self, phantom: Phantom, analysis: Analysis, masks: dict[str, Bits]) -> None:
@@ -68,6 +68,10 @@ class Tally:
             if name == "lung_nodule" and lesion.pieces and said:
                 wanted = max(piece.axial_mm for piece in lesion.pieces)
                 self.size_errors.append(abs(said - wanted) / wanted)
+            volume = sum(m.volume_mm3 or 0.0 for m in analysis.masks if m.name == name)
+            if name != "lung_nodule" and true.any() and volume:
+                whole = float(true.sum()) * phantom.volume.grid.voxel_mm3
+                self.volume_errors.append(abs(volume - whole) / whole)
 
     def _compare(self, name: str, side: str | None, analysis: Analysis) -> None:
         finding = next(f for f in analysis.findings if f.condition == name)
@@ -97,6 +101,7 @@ class Tally:
                 "recall": right / (right + missed) if right + missed else None,
             },
             "nodule_sizes_within_20_percent": _mean([float(error <= 0.2) for error in self.size_errors]),
+            "volumes_within_20_percent": _mean([float(error <= 0.2) for error in self.volume_errors]),
             "seconds_each": _mean(self.seconds),
         }
 
@@ -136,33 +141,13 @@ def judge(model: LoadedModel, seeds: Sequence[int], threads: int, report: Report
     for seed in seeds:
         phantom = phantom_of(seed)
         with tempfile.TemporaryDirectory() as directory:
-            task = task_of(write_dicom(phantom, Path(directory) / "series"), Path(directory), model)
+            task = task_of(write_dicom(phantom, Path(directory) / "series"), Path(directory), (model.ref,))
             analysis = engine.analyse(task)
             if not analysis.findings:
                 raise ValueError(f"phantom {seed} was refused: {analysis.refusals[0].sentence}")
             tally.add(phantom, analysis, _masks(analysis, Path(directory)))
         report(f"judged {len(tally.truth)} of {len(seeds)}, {tally.seconds[-1]:.1f} s")
     return tally
-
-
-def task_of(files: Sequence[Path], output: Path, model: LoadedModel) -> AnalysisTask:
-    """Return the task of judging a series, as the daemon makes it."""
-    images, instances = [], []
-    for path in files:
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        with path.open("rb") as stream:
-            header = read_header(stream, len(content), 10**9)
-        images.append(TaskImage(path=str(path), sha256=digest, header=header))
-        instances.append(Instance(sha256=digest, size_bytes=len(content), header=header))
-    return AnalysisTask(
-        job_id="reference",
-        facts=StudyFacts(),
-        images=tuple(images),
-        output_directory=str(output),
-        models=(model.ref,),
-        volumes=volumes_of(instances),
-    )
 
 
 def _masks(analysis: Analysis, directory: Path) -> dict[str, Bits]:

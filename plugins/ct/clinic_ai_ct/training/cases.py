@@ -54,6 +54,8 @@ class Case:
     regions: Path | None
     masks: dict[str, Path]
     report: Path | None
+    slices: tuple[Path, ...] = ()
+    """The other files of a DICOM series; ``volume`` is one of it."""
 
     def knows(self, lesion: str) -> bool:
         """Return whether it is known where the lesion is, or that there is none."""
@@ -225,6 +227,7 @@ def _case(example: Example) -> Case:
         regions=path if is_npz(path) else beside.get(("regions", "")),
         masks={lesion: beside["mask", lesion] for lesion in LESIONS if ("mask", lesion) in beside},
         report=beside.get(("report", "")),
+        slices=tuple(Path(one.path) for one in example.beside if one.role == "slice"),
     )
 
 

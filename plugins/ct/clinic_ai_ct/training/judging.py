@@ -15,6 +15,7 @@ import torch
 from clinic_ai.errors import DatasetError
 from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 from clinic_ai.ml.mask_scores import dice
+from clinic_ai.ml.subgroups import traits
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.measuring import measure
 from clinic_ai_ct.outlining import draw
@@ -42,8 +43,9 @@ def judge(task: JudgeTask) -> Judgement:
     for case in cases:
         score = _score(served, case, prepare, notes.append)
         if score is not None:
-            key = case.sha256
-            rows.append(JudgedRow(key=key, sha256=key, patient_key=of[key].patient_key, score=score))
+            key, example = case.sha256, of[case.sha256]
+            groups = traits(case.volume, example.groups) if case.slices else {}
+            rows.append(JudgedRow(key=key, sha256=key, patient_key=example.patient_key, groups=groups, score=score))
     if not rows:
         raise DatasetError(
             f"Nothing that {task.model.ref.label()} judges is known of any of the {len(cases)} test volumes.",

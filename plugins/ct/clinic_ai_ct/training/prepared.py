@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinic_ai.domain import Finding
-from clinic_ai.errors import DatasetError
+from clinic_ai.domain import Finding, Vector
+from clinic_ai.errors import DatasetError, InputError
 from clinic_ai.ml.checkpoints import fingerprint
+from clinic_ai_ct.admission import admit
 from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.formats import is_npz, read_mask, read_nifti, read_npz, read_report
@@ -140,8 +141,8 @@ class Preparing:
         )
 
     def _make(self, case: Case, path: Path | None) -> tuple[dict[str, Tensor], _Texts]:
-        volume, regions = _volume(case)
-        wanted = resampled(volume, self._config.spacing, self._config.encoder.volume)
+        volume, regions, middle = _volume(case)
+        wanted = resampled(volume, self._config.spacing, self._config.encoder.volume, middle)
         masks = _masks(case, volume.grid, wanted.grid)
         labels = to_source(_bits(regions), volume.grid, wanted.grid)
         small = (labels * (1 << np.arange(len(labels), dtype=np.uint8))[:, None, None, None]).sum(0, dtype=np.uint8)
@@ -194,19 +195,39 @@ def stacked(cases: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
     return images, torch.stack([none if case.regions is None else case.regions for case in cases])
 
 
-def _volume(case: Case) -> tuple[Volume, npt.NDArray[np.uint8]]:
-    """Return a case's volume, and its regions (all 0 where there are none) on the same grid."""
+def _volume(case: Case) -> tuple[Volume, npt.NDArray[np.uint8], Vector | None]:
+    """Return a case's volume, its regions (all 0 where there are none) on the same grid, and the middle of its window.
+
+    That of a series lies between the lungs, as where it is judged; others are cut about their own centre.
+    """
+    if case.slices:
+        return _series(case)
     if is_npz(case.volume):
         npz = read_npz(case.volume)
         z, y, x = npz.images.shape
-        return Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), npz.regions
+        return Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), npz.regions, None
     volume = read_nifti(case.volume)
     if case.regions is None:
-        return volume, np.zeros(volume.grid.shape, dtype=np.uint8)
+        return volume, np.zeros(volume.grid.shape, dtype=np.uint8), None
     regions = read_npz(case.regions).regions
     if regions.shape != volume.grid.shape:
         raise DatasetError(f"{case.regions.name} and {case.volume.name} have different voxels.")
-    return volume, regions
+    return volume, regions, None
+
+
+def _series(case: Case) -> tuple[Volume, npt.NDArray[np.uint8], Vector | None]:
+    """Return the stack of a DICOM series that the engine would judge."""
+    from clinic_ai_ct.series import task_of  # what it stands on is large, and folders of volumes need none of it
+
+    try:
+        admission = admit(task_of([case.volume, *case.slices], case.volume.parent))
+    except (InputError, OSError) as error:
+        raise DatasetError(f"A slice of the series {case.name[:12]} cannot be read: {error}") from error
+    if admission.admitted is None:
+        why = " ".join(refusal.sentence for refusal in admission.refusals)
+        raise DatasetError(f"The series {case.name[:12]} cannot be learned from. {why}".strip())
+    volume = admission.admitted.volume
+    return volume, np.zeros(volume.grid.shape, dtype=np.uint8), admission.admitted.survey.centre
 
 
 def _masks(case: Case, grid: Grid, wanted: Grid) -> dict[str, Bits]:
