@@ -153,7 +153,7 @@ def looks_like_image(path: Path) -> bool:
 
 
 def _read_classes(directory: Path, conditions: Sequence[str], reading: Reading) -> None:
-    folders = [entry for entry in _listed(directory) if entry.is_dir()]
+    folders = [entry for entry in listed(directory) if entry.is_dir()]
     if not folders:
         reading.problems.append(f"There is neither a {LABELS_NAME} nor a folder per class in it.")
     classes = [folder.name for folder in folders if folder.name.lower() not in NORMAL_CLASSES]
@@ -193,7 +193,7 @@ def note_strange(directory: Path, strange: list[Path], reading: Reading) -> None
 
 def _labelled_roots(folder: Path, classes: list[str]) -> Iterator[tuple[Path, dict[str, int]]]:
     """Yield the folders whose images share labels."""
-    inner = [entry for entry in _listed(folder) if entry.is_dir() and entry.name.lower() in _POSITIVE]
+    inner = [entry for entry in listed(folder) if entry.is_dir() and entry.name.lower() in _POSITIVE]
     if inner and folder.name in classes:
         for entry in inner:
             yield entry, {folder.name: _POSITIVE[entry.name.lower()]}
@@ -203,7 +203,8 @@ def _labelled_roots(folder: Path, classes: list[str]) -> Iterator[tuple[Path, di
         yield folder, dict.fromkeys(classes, 0)
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name, hidden files aside. Raise DatasetError if it cannot be read."""
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
@@ -212,7 +213,7 @@ def _listed(folder: Path) -> list[Path]:
 
 def files_below(root: Path, reading: Reading) -> Iterator[Path]:
     """Yield the files below a folder by name; a link is a problem. Raise DatasetError if a folder cannot be read."""
-    for entry in _listed(root):
+    for entry in listed(root):
         if entry.is_symlink():
             reading.problems.append(f"{entry.name} in {root.name} is a link; put the file itself there.")
         elif entry.is_dir():

@@ -33,6 +33,7 @@ from clinic_ai.training.labelled_folder import (
     counted,
     files_below,
     image_descriptor,
+    listed,
     named,
 )
 
@@ -72,7 +73,10 @@ def read_volumes(directory: Path, conditions: Sequence[ConditionInfo]) -> Readin
                 patient_id=row.patient_id or _patient(name),
                 labels=row.labels,
                 kind=_kind(volume),
-                beside=(*(FileBeside("regions", path) for path in paths if path != volume), *beside.of(name)),
+                beside=(
+                    *(FileBeside("regions", path) for path in paths if _is_regions(path, volume)),
+                    *beside.of(name),
+                ),
             )
         )
     _note(reading, rows, names, beside)
@@ -85,7 +89,7 @@ class _Beside:
     def __init__(self, directory: Path, conditions: Sequence[ConditionInfo], reading: Reading) -> None:
         self._found: dict[str, list[FileBeside]] = {}
         known = {condition.code for condition in conditions}
-        for folder in sorted((directory / MASKS).iterdir()) if (directory / MASKS).is_dir() else ():
+        for folder in listed(directory / MASKS) if (directory / MASKS).is_dir() else ():
             if folder.is_dir() and folder.name not in known:
                 reading.problems.append(f"The folder {MASKS}/{folder.name} is no condition of this plugin.")
             elif folder.is_dir():
@@ -113,6 +117,10 @@ def _files(folder: Path, endings: Sequence[str], reading: Reading) -> dict[str, 
         if ending is not None:
             found.setdefault(path.name.removesuffix(ending), []).append(path)
     return {name: sorted(paths, key=lambda path: path.name.endswith(_NPZ)) for name, paths in found.items()}
+
+
+def _is_regions(path: Path, volume: Path) -> bool:
+    return path != volume and path.name.endswith(_NPZ)
 
 
 def _kind(path: Path) -> FileKind:

@@ -117,3 +117,13 @@ def test_a_tile_is_scored_by_what_it_shows():
     also_absent[0, 1] = 12.0
     assert float(learning.drawing_loss(also_absent, masks, known)) > 1.0
     assert float(learning.drawing_loss(nothing, torch.zeros_like(masks), known)) < 1e-3
+
+
+def test_a_few_voxels_in_the_wrong_place_count_once_it_is_sharpened():
+    masks, known = torch.zeros(1, 1, 10, 10, 10), torch.ones(1, 1)
+    wrong = torch.full_like(masks, -12.0)
+    wrong[0, 0, 0, 0] = 2.0
+    careless = float(learning.drawing_loss(wrong, masks, known))
+    sharp = float(learning.drawing_loss(wrong, masks, known, hardest=0.02))
+    assert sharp == pytest.approx(10 * 2.127 / 20, rel=0.01)
+    assert sharp > 10 * careless

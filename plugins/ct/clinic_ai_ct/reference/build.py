@@ -32,7 +32,7 @@ from clinic_ai_ct.saving import write_network
 SEED = 1
 TRAIN, CALIBRATE, HELD_OUT = 0, 100_000, 200_000
 """First seeds of the phantoms that are learned from, calibrated on and judged."""
-SHARES = {"begin": 0.10, "look": 0.12, "see": 0.06, "tell": 0.03, "draw": 0.69}
+SHARES = {"begin": 0.10, "look": 0.12, "see": 0.06, "tell": 0.03, "draw": 0.23, "sharpen": 0.46}
 """Of the time, that for each stage."""
 NAME = "reference"
 CARD, FIGURE, SUMMARY = "README.md", "dice.png", "training_summary.json"
@@ -97,7 +97,8 @@ def trained(plan: Plan, work: Path, config: NetworkConfig, report: Report) -> CT
     look, see = Stage("look", seconds["look"], 1e-3, 2), Stage("see", seconds["see"], 5e-4, 1)
     learn_to_see(network, corpus, (begin, look, see), work, report)
     learn_to_tell(network, corpus, Stage("tell", seconds["tell"], 1e-3, 16), work, report)
-    learn_to_draw(network, corpus, Stage("draw", seconds["draw"], 3e-3, 2), work, report)
+    drawing = Stage("draw", seconds["draw"], 3e-3, 2), Stage("sharpen", seconds["sharpen"], 2e-3, 2)
+    learn_to_draw(network, corpus, drawing, work, report)
     return network.eval()
 
 

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +59,11 @@ _SHOWN, _NOT_SHOWN = 0.3, 3.0
 """Weights of the cross-entropy of voxels that show a finding and of those that do not, beside the Dice loss."""
 _STEM_SHARE = 0.3
 """Rate of the stem, relative to that of the rest, once it has learned alone."""
-_UNGUIDED = 0.5
-"""Of the tiles, those on which the U-Net sees the image alone: so it does not lean on what the encoder overlooks."""
+_HARDEST = 0.02
+"""Of the voxels that do not show a finding, those that count once the U-Net draws at all."""
+_UNGUIDED, _RARELY = 0.5, 0.2
+"""Of the tiles, those on which the U-Net sees the image alone, so that it does not lean on what the encoder overlooks;
+fewer of them at the end."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +250,12 @@ def learn_to_tell(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
 # ---------------------------------------------------------------- drawing
 
 
-def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, report: Report) -> None:
-    """Train the U-Net on tiles, with what the denoiser made of whole volumes kept beforehand."""
+def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage], work: Path, report: Report) -> None:
+    """Train the U-Net on tiles, with what the denoiser made of whole volumes kept beforehand.
+
+    First it learns to draw, then to draw nothing else: see ``drawing_loss``.
+    """
+    draw = stages[0]
     kept = [load_file(path)["refined"] for path in keep_features(network, corpus.files, work / "features")]
     # Channels last: on a processor its convolutions take two thirds of the time then.
     unet = network.localiser.unet.to(memory_format=torch.channels_last_3d)
@@ -258,7 +265,7 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
     with torch.no_grad():
         text = network.localiser.spoken(1)
 
-    def step(generator: torch.Generator) -> Tensor:
+    def step(stage: Stage, generator: torch.Generator) -> Tensor:
         images, masks, known, refined = [], [], [], []
         for _ in range(stage.batch):
             place = corpus.any(generator)
@@ -270,24 +277,26 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, 
             known.append(known_areas(packed)[rows])
             coarse = tuple(slice(t.start // p, t.stop // p) for t, p in zip(tile, patch, strict=True))
             guidance = kept[place].float()[(slice(None), *coarse)]
-            unguided = float(torch.rand((), generator=generator)) < _UNGUIDED
+            unguided = float(torch.rand((), generator=generator)) < (_UNGUIDED if stage is draw else _RARELY)
             refined.append(torch.zeros_like(guidance) if unguided else guidance)
         image = torch.cat(images).contiguous(memory_format=torch.channels_last_3d)
         logits = unet(image, torch.stack(refined), text.expand(stage.batch, -1, -1))
-        loss = drawing_loss(logits, torch.stack(masks), torch.stack(known))
+        loss = drawing_loss(logits, torch.stack(masks), torch.stack(known), hardest=None if stage is draw else _HARDEST)
         torch.autograd.backward(loss)
         return loss.detach()
 
-    _learn(unet, step, stage, work, report)
+    for stage in stages:
+        _learn(unet, partial(step, stage), stage, work, report)
     unet.to(memory_format=torch.contiguous_format)
 
 
-def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor, hardest: float | None = None) -> Tensor:
     """Return Dice loss of what is there, plus cross-entropy; arguments as those of ``localisation_loss``.
 
     Of a tile most findings show nothing. Counted with Dice, they would teach a fresh network to draw nothing at all
     before it has learned anything else; for the same reason voxels that show a finding, which are few, are averaged
-    by themselves.
+    by themselves. Later that leaves it careless: what it draws in the wrong place is lost among a hundred thousand
+    voxels. With ``hardest``, of those that show nothing that share counts on which it errs most.
     """
     axes = (0, 2, 3, 4)
     shown = known.view(*known.shape, 1, 1, 1)
@@ -297,7 +306,11 @@ def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
     dice = 1 - (2 * (chances * masks).sum(dim=axes) + 1) / (chances.sum(dim=axes) + voxels + 1)
     crossed = F.binary_cross_entropy_with_logits(logits, masks, reduction="none") * shown
     missed = (crossed * masks).sum(dim=axes) / voxels.clamp(min=1)
-    loss = _NOT_SHOWN * (crossed * (1 - masks)).mean(dim=axes).mean()
+    empty = crossed * (1 - masks)
+    if hardest is None:
+        loss = _NOT_SHOWN * empty.mean(dim=axes).mean()
+    else:
+        loss = empty.flatten(2).topk(max(1, round(hardest * empty[0, 0].numel())), dim=2).values.mean()
     there = voxels > 0
     return loss + (dice + _SHOWN * missed)[there].mean() if bool(there.any()) else loss
 
