@@ -33,6 +33,8 @@ START_TIMEOUT_S = 60.0
 PHANTOMS = 4
 SHOWN_CATEGORIES = ("fetal_head", "femur", "cervix")
 """Ultrasound phantoms that go into folders of these names; nothing has been trained for the last one."""
+CT_SHAPE, CT_SPACING_MM = ("72", "128", "128"), ("4.0", "2.8", "2.8")
+"""Of the phantom of a chest CT: slices, rows and columns."""
 SETTINGS = """\
 # The demo's settings: short pauses, so that nobody waits. See docs/settings.md for every key.
 [clinic]
@@ -167,13 +169,15 @@ def _stage_shipped(home: Home) -> dict[str, str]:
 
 def _stage_phantoms(staging: Path) -> dict[str, str]:
     """Let the plugins draw phantoms into ``staging``; return what to call each in the table."""
-    chests, drawn = staging / "phantoms", staging / "US"
+    chests, drawn, volume = staging / "phantoms", staging / "US", staging / "CT"
     _draw("clinic_ai_xray.phantom", str(chests), "--count", str(PHANTOMS))
     names = {f"phantoms/{chest.name}": f"{chest.name} (chest)" for chest in sorted(chests.iterdir())}
     for category in SHOWN_CATEGORIES:
         _draw("clinic_ai_ultrasound.reference.phantoms", category, str(drawn / category), "--count", "1")
         (drawn / category / "answers.xlsx").unlink()  # that is for training, and no scan
         names |= {f"US/{category}/{picture.name}": picture.name for picture in (drawn / category).iterdir()}
+    _draw("clinic_ai_ct.phantoms", str(volume), "--shape", *CT_SHAPE, "--spacing", *CT_SPACING_MM)
+    names |= {str(slice_.relative_to(staging)): "chest CT" for slice_ in sorted(volume.rglob("*.dcm"))}
     return names
 
 

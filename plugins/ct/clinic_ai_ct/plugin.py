@@ -41,4 +41,5 @@ def describe_plugin() -> PluginManifest:
         timeout_s=120.0,
         engine="clinic_ai_ct.engine:CTEngine",
         trainer="clinic_ai_ct.trainer:CTTrainer",
+        reference_models=("clinic_ai_ct:reference/chest",),
     )

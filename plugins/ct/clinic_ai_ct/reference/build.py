@@ -1,4 +1,4 @@
-"""Builds the reference model: ``python -m clinic_ai_ct.reference.build --work DIR --cpu-hours 12``.
+"""Builds the reference model: ``python -m clinic_ai_ct.reference.build --work DIR --threads 2``.
 
 Everything is drawn by software from seeds; no image of a patient is used. What a step gave lies in ``DIR`` and is not
 made again: a build that was ended goes on where it was. At the end phantoms that nothing was learned or chosen from go
@@ -73,10 +73,10 @@ def build(plan: Plan, work: Path, target: Path, report: Report, config: NetworkC
     tally = judge(model, [HELD_OUT + n for n in range(plan.held_out)], plan.threads, report)
     figures = tally.figures()
     dataset = f"{plan.held_out} phantoms drawn by software; no patients"
-    (target / FIGURE).write_bytes(dice_figure(figures))
+    target.with_name(f"{target.name}.{FIGURE}").write_bytes(dice_figure(figures))  # a model holds no picture
     write_durably(target / CARD, card(figures, plan.train, plan.seconds).encode())
     write_durably(target / SUMMARY, json.dumps({"plan": vars(plan), "figures": figures}, indent=1).encode())
-    extra = [target / name for name in (CARD, FIGURE, SUMMARY)]
+    extra = [target / name for name in (CARD, SUMMARY)]
     seal(target, [*files, *extra], NAME, parameters=parameters, validation=tally.validation(dataset))
     return figures
 
@@ -115,9 +115,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Build the reference model of the CT plugin.")
     parser.add_argument("--work", type=Path, required=True, help="folder for what each step gave; kept between runs")
     parser.add_argument("--target", type=Path, default=Path(__file__).parent / "chest", help="folder of the model")
-    parser.add_argument("--cpu-hours", type=float, default=12.0, help="CPU time for learning, drawing phantoms aside")
-    parser.add_argument("--phantoms", type=int, default=400, help="phantoms to learn from")
-    parser.add_argument("--calibrate", type=int, default=80, help="phantoms to calibrate on")
+    parser.add_argument("--cpu-hours", type=float, default=3.0, help="CPU time for learning, drawing phantoms aside")
+    parser.add_argument("--phantoms", type=int, default=280, help="phantoms to learn from")
+    parser.add_argument("--calibrate", type=int, default=60, help="phantoms to calibrate on")
     parser.add_argument("--held-out", type=int, default=50, help="phantoms to judge")
     parser.add_argument("--threads", type=int, default=1, help="cores to use")
     chosen = parser.parse_args(arguments)
