@@ -194,7 +194,7 @@ class Deidentifier:
             raise ChildMisbehaved("The deidentifier child handed over other bytes than it said.")
 
 
-def _check(copy: DeidentifiedFile, *, image: bool) -> None:
+def _check(copy: DeidentifiedFile, *, image: bool = True) -> None:
     """Raise ChildMisbehaved if the header or a group of a copy names anybody: a second look, at what the child says."""
     header = copy.header
     if not image and (header is not None or copy.groups or copy.flags or copy.problem is not None):
