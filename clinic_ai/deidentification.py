@@ -26,11 +26,11 @@ from clinic_ai.store.meta import site_key
 from clinic_ai.store.objects import ObjectStore
 from clinic_ai.tasks import (
     DEIDENTIFICATION_PROFILE,
+    CopyKind,
     DeidentifiedFile,
     DeidentifyFile,
     DeidentifyResult,
     DeidentifyTask,
-    FileKind,
     Problem,
 )
 from clinic_ai.warm_child import WarmChild
@@ -95,7 +95,7 @@ class Deidentifier:
         self.child = WarmChild(crew, _SPEC, proving=_prove)
 
     def copies(
-        self, originals: Mapping[str, Path], *, keep: bool = True, kinds: Mapping[str, FileKind] | None = None
+        self, originals: Mapping[str, Path], *, keep: bool = True, kinds: Mapping[str, CopyKind] | None = None
     ) -> dict[str, DeidentifiedFile]:
         """Return, for each original by its SHA-256, its copy in the object store, or why there is none.
 

@@ -155,18 +155,15 @@ DEIDENTIFICATION_PROFILE = 2
 """Counts up whenever the same original gives another copy; part of what copies are remembered by."""
 
 
-FileKind = Literal["image", "nifti", "npz", "report"]
+CopyKind = Literal["image", "nifti", "npz", "report"]
 
 
 class DeidentifyFile(Word):
-    """An original, by its absolute path and the hash of its bytes; the copy gets the name of the hash.
-
-    ``kind`` is what it is to be: an image (DICOM, PNG, JPEG), a volume, or a report beside one.
-    """
+    """An original, by its absolute path and the hash of its bytes; the copy gets the name of the hash."""
 
     path: str
     sha256: Sha256
-    kind: FileKind = "image"
+    kind: CopyKind = "image"
 
 
 class DeidentifyTask(Word):
@@ -191,9 +188,7 @@ class Flag(Word):
 
 
 class DeidentifiedFile(Word):
-    """What became of one file: the hash and header of its copy with its flags, or why there is none.
-
-    Only the copy of an image has a header.
+    """What became of one file: the hash of its copy (of an image its header too) with its flags, or why there is none.
 
     ``groups`` is for datasets of this house alone and never goes out with a copy; see ``contract.Example``.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clinic_ai.deidentification import BURNED_IN, BURNED_IN_POSSIBLE
 from clinic_ai.domain import LeftOutReason
-from clinic_ai.tasks import DeidentifiedFile, FileKind
+from clinic_ai.tasks import CopyKind, DeidentifiedFile
 from clinic_ai.training.labelled_folder import LabelledImage, Reading, counted, named
 
 
@@ -31,7 +31,7 @@ class HashedImage:
     copies: tuple[str, ...] = ()
 
     @property
-    def files(self) -> dict[str, tuple[Path, FileKind]]:
+    def files(self) -> dict[str, tuple[Path, CopyKind]]:
         """Its file and those beside it, by the SHA-256 of the original."""
         others = zip(self.beside, self.image.beside, strict=True)
         return {

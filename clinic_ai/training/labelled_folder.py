@@ -23,7 +23,7 @@ from typing import Literal
 
 from clinic_ai.domain import LeftOutReason, PatientIdentity, QuestionAnswer
 from clinic_ai.errors import DatasetError
-from clinic_ai.tasks import FileKind
+from clinic_ai.tasks import CopyKind
 
 LABELS_NAME = "labels.csv"
 MAX_LABELS_BYTES = 256 << 20
@@ -31,7 +31,7 @@ NORMAL_CLASSES = frozenset({"negative", "no_finding", "normal"})
 _POSITIVE = {"positive": 1, "1": 1, "negative": 0, "0": 0}
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _DICOM_OFFSET = 128
-_KINDS: dict[str, FileKind] = {"regions": "npz", "mask": "nifti", "report": "report", "slice": "image"}
+_KINDS: dict[str, CopyKind] = {"regions": "npz", "mask": "nifti", "report": "report", "slice": "image"}
 _NAMED = 10
 """So many files are named in a note; the rest are counted."""
 
@@ -46,7 +46,7 @@ class FileBeside:
     stored: str = ""
 
     @property
-    def kind(self) -> FileKind:
+    def kind(self) -> CopyKind:
         """What kind of file it is."""
         return _KINDS[self.role]
 
@@ -69,7 +69,7 @@ class LabelledImage:
     stored: str = ""
     identity: PatientIdentity = field(default_factory=PatientIdentity)
     """What is known of the patient: no word of it may stand in a question or answer."""
-    kind: FileKind = "image"
+    kind: CopyKind = "image"
     beside: tuple[FileBeside, ...] = ()
     """What lies beside a volume."""
 

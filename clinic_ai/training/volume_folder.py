@@ -23,7 +23,7 @@ from pathlib import Path
 
 from clinic_ai.contract import ConditionInfo
 from clinic_ai.errors import DatasetError
-from clinic_ai.tasks import FileKind
+from clinic_ai.tasks import CopyKind
 from clinic_ai.training.labelled_folder import (
     LABELS_NAME,
     MAX_LABELS_BYTES,
@@ -123,7 +123,7 @@ def _is_regions(path: Path, volume: Path) -> bool:
     return path != volume and path.name.endswith(_NPZ)
 
 
-def _kind(path: Path) -> FileKind:
+def _kind(path: Path) -> CopyKind:
     return "npz" if path.name.endswith(_NPZ) else "nifti"
 
 
