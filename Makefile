@@ -26,7 +26,7 @@ run: $(VENV)/.run  ## run the daemon in the foreground; HOME_DIR=DIR picks its h
 	@$(BIN)/clinic-ai run --home "$(or $(HOME_DIR),home)"
 
 test: $(VENV)/.dev  ## the whole suite; JOBS=1 runs one test at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40 --durations-min 10
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 40 --durations-min 10
 
 check: $(VENV)/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ import structlog
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ChildTimedOut
-from clinic_ai.processes import Child, ChildSpec, Crew, open_produced
+from clinic_ai.processes import Child, ChildSpec, Crew, computing_on, open_produced
 from clinic_ai.store import deidentified
 from clinic_ai.store.database import Database
 from clinic_ai.store.meta import site_key
@@ -65,7 +65,7 @@ _SPEC = ChildSpec(
     kind="deidentifier",
     name="deidentifier",
     confinement=Confinement(address_space=_MEMORY, file_size=MAX_FILE_BYTES),
-    environment=(("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")),
+    environment=computing_on(1),
 )
 
 

@@ -28,7 +28,7 @@ from clinic_ai.contract import (
 from clinic_ai.domain import Analysis, Answer, ModelRef, WaitReason
 from clinic_ai.errors import ChildError, ChildRefused, Conflict, HardwareError
 from clinic_ai.hardware import CUDA_HOST_MB, Devices
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import Child, ChildSpec, Crew, computing_on
 from clinic_ai.settings import ExecutionSettings
 from clinic_ai.waiting import crashing, memory_in_use, no_memory
 from clinic_ai.wire import GPU_EXIT, MEMORY_EXIT
@@ -318,14 +318,13 @@ class Engines:
                 self._devices.give_up(name)
 
     def _spec(self, manifest: PluginManifest, need_mb: int, device: Device) -> ChildSpec:
-        threads = str(self._settings().threads)
         beside_mb = 512 + (CUDA_HOST_MB if device.kind == "cuda" else 0)
         return ChildSpec(
             kind="engine",
             name=f"{manifest.name} engine",
             # Twice the need: RLIMIT_DATA counts what is reserved, not what is touched.
             confinement=Confinement(data=(2 * need_mb + beside_mb) * _MIB, file_size=1 << 30),
-            environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
+            environment=computing_on(self._settings().threads),
         )
 
 

@@ -62,6 +62,11 @@ class ChildSpec:
     """Module to run instead of ``clinic_ai.workers.<kind>``; for tests of misbehaviour."""
 
 
+def computing_on(threads: int) -> tuple[tuple[str, str], ...]:
+    """Return the environment of a child whose numerical libraries may use so many cores."""
+    return tuple((f"{library}_NUM_THREADS", str(threads)) for library in ("OMP", "MKL", "OPENBLAS"))
+
+
 class Child:
     """One living child. Calls are made one at a time; ``kill`` may come from any thread."""
 
@@ -378,6 +383,7 @@ def _environment(spec: ChildSpec, limits: Confinement) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the cores from all other processes
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as the daemon counts GPUs
         **dict(spec.environment),
         ENVIRONMENT_KEY: limits.model_dump_json(),

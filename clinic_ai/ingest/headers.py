@@ -14,7 +14,7 @@ import structlog
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.errors import ChildDied, ChildError, ChildMisbehaved, ChildRefused, ChildTimedOut
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import Child, ChildSpec, Crew, computing_on
 from clinic_ai.settings import IngestSettings
 from clinic_ai.tasks import ParsedFile, ParseResult, ParseTask, Problem
 
@@ -97,7 +97,7 @@ class HeaderReader:
                 kind="parser",
                 name="parser",
                 confinement=Confinement(address_space=settings.parser_memory_mb << 20, file_size=1 << 20),
-                environment=(("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")),
+                environment=computing_on(1),
             )
         )
         child.call("parse", ParseTask(paths=()), ParseResult, timeout_s=START_TIMEOUT_S)

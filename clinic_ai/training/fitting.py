@@ -9,7 +9,7 @@ from clinic_ai.contract import PluginManifest
 from clinic_ai.describing import FitRequest, FitResult, FitTask, GpuRoom
 from clinic_ai.errors import Conflict, NotFound
 from clinic_ai.hardware import Reading
-from clinic_ai.processes import ChildSpec, Crew
+from clinic_ai.processes import ChildSpec, Crew, computing_on
 from clinic_ai.settings import TrainingSettings
 
 TIMEOUT_S = 600.0
@@ -45,7 +45,7 @@ def fitted(crew: Crew, manifests: Mapping[str, PluginManifest], task: FitTask, s
         kind="trainer",
         name=f"{task.plugin} trainer",
         confinement=Confinement(data=settings.max_memory_mb * _MIB),
-        environment=(("OMP_NUM_THREADS", str(settings.threads)),),
+        environment=computing_on(settings.threads),
     )
     child = crew.start(spec)
     try:

@@ -20,7 +20,7 @@ from clinic_ai.contract import Device, EngineLoad, LoadedModel, ModelManifest, P
 from clinic_ai.domain import ModelRef, ModelState
 from clinic_ai.errors import ChildError, ChildRefused, ClinicError, Conflict, ModelError
 from clinic_ai.home import Home
-from clinic_ai.processes import ChildSpec, Crew
+from clinic_ai.processes import ChildSpec, Crew, computing_on
 from clinic_ai.store import alerts, gates
 from clinic_ai.store import models as store
 from clinic_ai.store.database import Database
@@ -217,9 +217,8 @@ class Registry:
         need_mb = memory_needed(plugin, (m.manifest for m in models))
         load = EngineLoad(engine=plugin.engine, models=models, device=Device(memory_mb=need_mb))
         limits = Confinement(data=(2 * need_mb + 512) * _MIB, file_size=_MIB)
-        environment = (("OMP_NUM_THREADS", "1"),)
         child = self._crew.start(
-            ChildSpec(kind="engine", name=f"{plugin.name} trial", confinement=limits, environment=environment)
+            ChildSpec(kind="engine", name=f"{plugin.name} trial", confinement=limits, environment=computing_on(1))
         )
         try:
             child.call("load", load, Ready, timeout_s=TRIAL_TIMEOUT_S)

@@ -13,7 +13,7 @@ from clinic_ai.domain import Spent
 from clinic_ai.errors import ChildRefused, Conflict, InputError
 from clinic_ai.forecasting import CostedForecast, Forecast, ForecastTask, ForecastWish, LossCurve, Purchase, Rates, Span
 from clinic_ai.home import Home
-from clinic_ai.processes import ChildSpec, Crew
+from clinic_ai.processes import ChildSpec, Crew, computing_on
 from clinic_ai.settings import TrainingBudget
 from clinic_ai.store import expenses, runs
 from clinic_ai.store.database import Database
@@ -24,7 +24,7 @@ _SPEC = ChildSpec(
     kind="forecaster",
     name="forecaster",
     confinement=Confinement(data=2 << 30, nice=10),
-    environment=(("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")),
+    environment=computing_on(1),
 )
 _TIMEOUT_S = 300.0
 _JOULES_PER_KWH = 3.6e6

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from clinic_ai.confinement import Confinement
 from clinic_ai.errors import ChildError, ChildRefused, ChildTimedOut, DatasetError
-from clinic_ai.processes import Child, ChildSpec, Crew, open_produced
+from clinic_ai.processes import Child, ChildSpec, Crew, computing_on, open_produced
 from clinic_ai.tasks import SheetForm, SheetMade, SheetTask, Workbook
 
 _SPEC = ChildSpec(
     kind="sheets",
     name="sheets",
     confinement=Confinement(address_space=1536 << 20, file_size=32 << 20),
-    environment=(("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1")),  # openpyxl imports numpy if it is there
+    environment=computing_on(1),  # openpyxl imports numpy if it is there
 )
 _START_TIMEOUT_S = 60.0
 _TIMEOUT_S = 60.0

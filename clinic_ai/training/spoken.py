@@ -46,7 +46,7 @@ from clinic_ai.gating import GuardOutcome, NewFailure, Said
 from clinic_ai.guard.client import Guard
 from clinic_ai.ingest.facts import facts_of
 from clinic_ai.ingest.headers import HeaderReader
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import Child, ChildSpec, Crew, computing_on
 from clinic_ai.results.evidence import subject_of
 from clinic_ai.results.reporting import unavailable
 from clinic_ai.results.statements import answer_text, statements_of
@@ -346,5 +346,5 @@ def engine_spec(manifest: PluginManifest, need_mb: int, purpose: str) -> ChildSp
         kind="engine",
         name=f"{manifest.name} {purpose}",
         confinement=Confinement(data=(2 * need_mb + 512) * _MIB, file_size=1 << 30, nice=NICE),
-        environment=(("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")),
+        environment=computing_on(1),
     )

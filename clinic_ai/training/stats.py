@@ -9,7 +9,7 @@ from clinic_ai.contract import Limits, LoadedModel, PluginManifest
 from clinic_ai.describing import DescribeRequest, DescribeTask, ModelStats
 from clinic_ai.domain import ModelRef, Word
 from clinic_ai.errors import Conflict, NotFound
-from clinic_ai.processes import ChildSpec, Crew
+from clinic_ai.processes import ChildSpec, Crew, computing_on
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store.runs import RecipeValue
 from clinic_ai.training.starting import BASE_SLOT, Bases, base_of
@@ -64,7 +64,7 @@ class Stats:
             kind="trainer",
             name=f"{plugin} trainer",
             confinement=Confinement(data=settings.max_memory_mb * _MIB),
-            environment=(("OMP_NUM_THREADS", "1"),),
+            environment=computing_on(1),
         )
         child = self._crew.start(spec)
         try:

@@ -34,7 +34,7 @@ from clinic_ai.errors import ChildError, ChildMisbehaved, ChildRefused, Conflict
 from clinic_ai.gating import GateReport
 from clinic_ai.hardware import CUDA_HOST_MB, Devices, Machine, Reading
 from clinic_ai.home import Home
-from clinic_ai.processes import Child, ChildSpec, Crew
+from clinic_ai.processes import Child, ChildSpec, Crew, computing_on
 from clinic_ai.settings import TrainingSettings
 from clinic_ai.store import runs as store
 from clinic_ai.store.database import Database
@@ -272,12 +272,11 @@ class Work:
         """Return what to start for a run of a plugin; without a ``device`` it computes on the processor."""
         settings = self._settings()
         beside_mb = CUDA_HOST_MB if device is not None and device.kind == "cuda" else 0
-        threads = str(settings.threads)
         return ChildSpec(
             kind="trainer",
             name=f"{manifest.name} trainer",
             confinement=Confinement(data=(settings.max_memory_mb + beside_mb) * _MIB, nice=NICE),
-            environment=(("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads), ("OPENBLAS_NUM_THREADS", threads)),
+            environment=computing_on(settings.threads),
         )
 
     # ------------------------------------------------------------ before

@@ -158,7 +158,7 @@ def test_the_demo_accounts_for_every_file(tmp_path: Path) -> None:
         [sys.executable, "-m", "clinic_ai", "demo", "--home", str(tmp_path / "demo"), "--json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr

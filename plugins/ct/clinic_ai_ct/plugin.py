@@ -38,7 +38,7 @@ def describe_plugin() -> PluginManifest:
         model_formats=("safetensors", "onnx"),
         memory_mb=3072,
         devices=("cpu", "cuda"),
-        timeout_s=120.0,
+        timeout_s=1800.0,
         engine="clinic_ai_ct.engine:CTEngine",
         trainer="clinic_ai_ct.trainer:CTTrainer",
         reference_models=("clinic_ai_ct:reference/chest",),
