@@ -25,6 +25,10 @@ EFFUSION = Mask(
     size_is="depth",
     volume_mm3=210_000,
 )
+MANY = (
+    "lung_nodule", "pleural_effusion", "pericardial_effusion", "consolidation", "ground_glass_opacity",
+    "pneumothorax", "atelectasis", "emphysema", "cardiomegaly", "pneumonia",
+)  # fmt: skip
 SECTIONS = (
     ("s_1", "findings", "There is a nodule in the right upper lobe."),
     ("s_2", "findings", "There is fluid on both sides."),
@@ -108,22 +112,26 @@ def test_nothing_is_measured_of_what_is_absent_or_withheld(
     assert not list(items(report, "118565006"))
 
 
-def test_a_written_report_keeps_its_sections(render: Render, directory: Path, images: tuple[RenderImage, ...]) -> None:
-    findings = (found(images[3], "lung_nodule"),)
-    written = tuple(
+def written(note: str = "") -> tuple[Released, ...]:
+    return tuple(
         Released(
             statement_id=key,
             audience="clinician",
             kind="report",
             section=section,
             text=text,
-            annotations=("Look at it.",) if key == "s_3" else (),
+            annotations=(note,) if note and key == "s_3" else (),
             policy_hash=POLICY,
         )
         for key, section, text in SECTIONS
     )
+
+
+def test_a_written_report_keeps_its_sections(render: Render, directory: Path, images: tuple[RenderImage, ...]) -> None:
+    findings = (found(images[3], "lung_nodule"),)
     said = all_released(findings)
-    render(*images, findings=findings, verdict=said.model_copy(update={"released": (*written, *said.released)}))
+    released = (*written("Look at it."), *said.released)
+    render(*images, findings=findings, verdict=said.model_copy(update={"released": released}))
 
     page = pdf_text(directory)
     order = [page.index(words) for words in (
@@ -142,3 +150,21 @@ def test_a_written_report_keeps_its_sections(render: Render, directory: Path, im
         assert [item.TextValue for item in items(section, each)] == expected
     assert "Look at it." in list(sr_texts(report))
     assert_valid_dicom(directory / "report.sr.dcm")
+
+
+def test_many_findings_have_a_page_of_their_own_with_its_number(
+    render: Render, directory: Path, tmp_path: Path, images: tuple[RenderImage, ...]
+) -> None:
+    findings = tuple(found(images[3], name) for name in MANY)
+    stored = segmentation(tmp_path, images, {"lung_nodule": ball(SHAPE, (0.5, 0.5, 0.3), 6)})
+    said = all_released(findings)
+    render(
+        *images,
+        findings=findings,
+        verdict=said.model_copy(update={"released": (*written(), *said.released)}),
+        outlines=outlines(3, stored, (NODULE,)),
+    )
+    page = pdf_text(directory)
+    assert page.count("Each condition by itself") == 1
+    order = [page.index(words) for words in ("Key slices", "Page 1 of 2", "Each condition by itself", "Page 2 of 2")]
+    assert order == sorted(order)
