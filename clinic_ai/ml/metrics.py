@@ -166,7 +166,22 @@ def _mean(values: npt.NDArray[np.bool_]) -> float | None:
 
 def best_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """Return the threshold with the largest sensitivity + specificity (Youden), midway between two values."""
-    probability = np.unique(np.asarray(probabilities, dtype=np.float64))
-    middles = (probability[1:] + probability[:-1]) / 2 if probability.size > 1 else probability
-    points = [at_threshold(labels, probabilities, float(threshold)) for threshold in middles]
+    points = [at_threshold(labels, probabilities, float(threshold)) for threshold in _between(probabilities)]
     return max(points, key=lambda point: point.sensitivity + point.specificity).threshold
+
+
+def best_f1_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Return the threshold with the largest F1 score, midway between two values."""
+    truth, probability = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64)
+
+    def score(threshold: float) -> float:
+        called = probability >= threshold
+        return 2 * int((called & truth).sum()) / max(1, int(called.sum()) + int(truth.sum()))
+
+    return max((float(threshold) for threshold in _between(probability)), key=score)
+
+
+def _between(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    values = np.unique(np.asarray(probabilities, dtype=np.float64))
+    middles: npt.NDArray[np.float64] = (values[1:] + values[:-1]) / 2 if values.size > 1 else values
+    return middles

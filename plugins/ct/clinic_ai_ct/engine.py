@@ -38,7 +38,7 @@ from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
 from clinic_ai_ct.report import write_report
-from clinic_ai_ct.served import Rule, Served, evidence_of, evidence_of_sign, serve
+from clinic_ai_ct.served import Rule, Served, evidence_of, serve
 from clinic_ai_ct.volume import Grid, Volume
 from clinic_ai_ct.writer import LANGUAGE_SLOT, Writer
 
@@ -172,7 +172,8 @@ class CTEngine:
         ):
             if name not in LESIONS:
                 with work.timed("outline"):
-                    signs[name] = evidence_of_sign(probability, grid, outline)
+                    volume_mm3 = float(draw(probability, grid, grid, outline).sum()) * grid.voxel_mm3
+                    signs[name] = evidence_of(volume_mm3, name)
                 continue
             rule = next(rule for rule in served.rules if rule.condition == name)
             with work.timed("outline"):
@@ -272,7 +273,9 @@ class _Work:
         condition = self.conditions.get(rule.condition)
         if condition is None:
             return None
-        probability = rule.probability(logits[rule.label], evidence if lesion is None else evidence_of(lesion))
+        if lesion is not None:
+            evidence = evidence_of(sum(piece.volume_mm3 for piece in lesion.pieces), lesion.name)
+        probability = rule.probability(logits[rule.label], evidence)
         presence = rule.band.presence(probability)
         shown = lesion if lesion is not None and lesion.pieces and presence is not Presence.ABSENT else None
         slices = admitted.info.slices

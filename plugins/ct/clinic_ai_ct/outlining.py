@@ -56,14 +56,30 @@ def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline)
 
 def _with_peak(probability: Probabilities, outline: Outline) -> Bits:
     """Return where the threshold is reached, in pieces that reach the peak somewhere."""
-    labels, count = ndimage.label(probability >= outline.threshold, _NEIGHBOURS)
-    if not count:
-        return np.zeros(probability.shape, dtype=np.bool_)
-    peaks = np.asarray(ndimage.maximum(probability, labels, np.arange(count + 1)))
-    high = peaks >= outline.peak
-    high[0] = False
-    kept: Bits = high[labels]
+    pieces = Pieces(probability, outline.threshold)
+    high = np.concatenate(([False], pieces.peaks >= outline.peak))
+    kept: Bits = high[pieces.labels]
     return kept
+
+
+class Pieces:
+    """Where probabilities (D, H, W) reach a threshold, in pieces (26-neighbourhood).
+
+    ``labels`` (D, H, W) numbers them from 1; ``peaks`` and ``voxels`` are the largest probability of each, and its
+    size.
+    """
+
+    def __init__(self, probability: Probabilities, threshold: float) -> None:
+        above = probability >= threshold
+        self.labels, self.count = ndimage.label(above, _NEIGHBOURS)
+        owners = self.labels[above] - 1
+        self.peaks = np.zeros(self.count, dtype=np.float32)
+        np.maximum.at(self.peaks, owners, probability[above])
+        self.voxels = np.bincount(owners, minlength=self.count)
+
+    def shared(self, mask: Bits) -> npt.NDArray[np.intp]:
+        """Return how many voxels of each piece lie in a mask (D, H, W)."""
+        return np.bincount(self.labels[mask], minlength=self.count + 1)[1:]
 
 
 def _around(mask: Bits, margin: int) -> Box:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from clinic_ai.contract import Device, LoadedModel, ModelManifest
@@ -22,12 +21,11 @@ from clinic_ai.ml.calibration import Band, sigmoid
 from clinic_ai.ml.unlike import Unlike
 from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.label_sets import CONDITION_OF
-from clinic_ai_ct.lesions import SIGNS, Lesion
+from clinic_ai_ct.lesions import SIGNS
 from clinic_ai_ct.measuring import LEAST_MM3
 from clinic_ai_ct.network import CTNetwork
-from clinic_ai_ct.outlining import Outline, draw
+from clinic_ai_ct.outlining import Outline
 from clinic_ai_ct.saving import read_network
-from clinic_ai_ct.volume import Grid
 
 LEAST_SIGN_MM3 = 200.0
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
@@ -86,19 +84,13 @@ def serve(model: LoadedModel, device: Device) -> Served:
     return Served(model.ref, model.manifest, Path(model.directory), network, rules, outlines, unlike, where)
 
 
-def evidence_of(lesion: Lesion) -> float:
-    """Return how much a mask speaks for a lesion: ln(1 + volume / the least that is drawn); 0 without any piece."""
-    return math.log1p(sum(piece.volume_mm3 for piece in lesion.pieces) / LEAST_MM3[lesion.name])
-
-
-def evidence_of_sign(probability: npt.NDArray[np.float32], grid: Grid, outline: Outline) -> float:
-    """Return how much what is drawn of one of ``SIGNS``, (D, H, W) on ``grid``, speaks for it, as ``evidence_of``."""
-    drawn = draw(probability, grid, grid, outline)
-    return math.log1p(float(drawn.sum()) * grid.voxel_mm3 / LEAST_SIGN_MM3)
+def evidence_of(volume_mm3: float, name: str) -> float:
+    """Return how much a mask of a lesion or sign speaks for it: ln(1 + volume / the least that is ever drawn)."""
+    return math.log1p(volume_mm3 / least_mm3(name))
 
 
 def least_mm3(name: str) -> float:
-    """Return the volume that a piece of a lesion or sign has at least."""
+    """Return the volume below which a piece of a lesion or sign is noise of any network."""
     return LEAST_MM3.get(name, LEAST_SIGN_MM3)
 
 
@@ -130,11 +122,12 @@ def _outlines(parameters: _Parameters, config: NetworkConfig) -> tuple[Outline, 
         raise parameters.wrong(f"its masks of {', '.join(sorted(unknown))} cannot be measured")
     thresholds = parameters.numbers("mask_thresholds", len(findings))
     peaks = parameters.numbers("mask_peaks", len(findings))
+    least = parameters.numbers("mask_least_mm3", len(findings))
+    if not all(own >= least_mm3(name) for own, name in zip(least, findings, strict=True)):
+        raise parameters.wrong("pieces of its masks may be smaller than what is noise of any network")
     if not all(0 < low <= high < 1 for low, high in zip(thresholds, peaks, strict=True)):
         raise parameters.wrong("the thresholds of its masks are out of range")
-    return tuple(
-        Outline(low, high, least_mm3(name)) for name, low, high in zip(findings, thresholds, peaks, strict=True)
-    )
+    return tuple(Outline(*own) for own in zip(thresholds, peaks, least, strict=True))
 
 
 class _Parameters:

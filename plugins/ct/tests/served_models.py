@@ -20,6 +20,7 @@ from clinic_ai_ct.configurations import (
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.network import CTNetwork, made
 from clinic_ai_ct.saving import write_network
+from clinic_ai_ct.served import least_mm3
 
 LABELS = (*LESIONS, "cardiomegaly", "fibrosis", "pneumonia")
 JUDGED = LABELS[:7]
@@ -67,6 +68,7 @@ def operating(**changes) -> dict[str, object]:
         "abstain_high": (0.6,) * count,
         "mask_thresholds": (0.5,) * masks,
         "mask_peaks": (0.6,) * masks,
+        "mask_least_mm3": tuple(map(least_mm3, LESIONS)),
     } | changes
 
 

@@ -7,27 +7,25 @@ import pytest
 from scipy import ndimage
 
 from clinic_ai.ml.mask_scores import dice
-from clinic_ai_ct.outlining import Outline, draw
-from clinic_ai_ct.reference.calibrating import PEAKS, THRESHOLDS, _Pieces
+from clinic_ai_ct.outlining import draw
+from clinic_ai_ct.reference.calibrating import LEAST, PEAKS, THRESHOLDS, _scores
 from clinic_ai_ct.volume import Grid
 
 GRID = Grid((12, 20, 20), (3.0, 3.0, 3.0))
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("least", [27.0, 400.0])
-def test_pieces_score_as_what_is_drawn(seed: int, least: float) -> None:
+def test_outlines_are_judged_by_what_they_draw(seed: int) -> None:
     generator = np.random.default_rng(seed)
     field = ndimage.gaussian_filter(generator.standard_normal(GRID.shape), 1.5)
     probability = (1 / (1 + np.exp(-9 * field / field.std() + 12))).astype(np.float32)
     truth = ndimage.gaussian_filter(generator.standard_normal(GRID.shape), 2.0) > 0.1
-    for threshold in THRESHOLDS:
-        pieces = _Pieces(probability, truth, threshold)
-        for peak in (peak for peak in PEAKS if peak >= threshold):
-            mask = draw(probability, GRID, GRID, Outline(threshold, peak, least))
-            assert pieces.dice(peak, least / GRID.voxel_mm3) == pytest.approx(dice(mask, truth))
+    judged = dict(_scores(probability, truth, 60.0, GRID.voxel_mm3))
+    assert len(judged) == len(LEAST) * sum(peak >= threshold for threshold in THRESHOLDS for peak in PEAKS)
+    for outline, score in judged.items():
+        assert score == pytest.approx(dice(draw(probability, GRID, GRID, outline), truth)), outline
 
 
 def test_nothing_drawn_where_nothing_is_scores_one() -> None:
-    nothing = _Pieces(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 0.5)
-    assert nothing.dice(0.7, 1.0) == 1.0
+    nothing = _scores(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 60.0, GRID.voxel_mm3)
+    assert {score for _, score in nothing} == {1.0}

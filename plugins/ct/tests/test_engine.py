@@ -187,6 +187,7 @@ class TestWhatItSays:
         changes = {
             "mask_thresholds": (0.5,) * signs,
             "mask_peaks": (0.6,) * signs,
+            "mask_least_mm3": (2000.0,) * signs,
             "mask_slopes": slopes,
             "judged": " ".join(judged),
         }
@@ -270,6 +271,7 @@ class TestModels:
             ({"slopes": (-1.0,) * 7}, "would lower its probability"),
             ({"thresholds": (0.7,) * 7}, "operating point of pericardial_effusion"),
             ({"mask_peaks": (0.2,) * 5}, "thresholds of its masks"),
+            ({"mask_least_mm3": (1.0,) * 5}, "smaller than what is noise"),
             ({"feature_limit": 1.0}, "feature_stats.safetensors"),
         ],
     )

@@ -14,6 +14,7 @@ from clinic_ai.ml.metrics import (
     at_threshold,
     auroc,
     auroc_interval,
+    best_f1_threshold,
     best_threshold,
     calibration_slope,
     difference_interval,
@@ -178,3 +179,11 @@ def test_the_best_threshold_separates_what_can_be_separated():
     assert threshold == pytest.approx(0.5)
     point = at_threshold(labels, values, threshold)
     assert (point.sensitivity, point.specificity) == (1.0, 1.0)
+
+
+def test_the_best_f1_threshold_weighs_one_too_many_as_one_missed():
+    labels, values = [0] * 20 + [1, 0, 1, 1], [0.1] * 20 + [0.2, 0.3, 0.4, 0.5]
+    assert best_f1_threshold(labels, values) == pytest.approx(0.15)  # 3 of 4 are right, none is missed
+    labels[20] = 0
+    assert best_f1_threshold(labels, values) == pytest.approx(0.35)
+    assert best_f1_threshold([1, 1], [0.7, 0.7]) == 0.7

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from scipy.optimize import minimize
 
 from clinic_ai.ml.calibration import abstention_band
-from clinic_ai.ml.metrics import auroc, best_threshold
+from clinic_ai.ml.metrics import auroc, best_f1_threshold, best_threshold
 from clinic_ai_ct import sliding
 from clinic_ai_ct.lesions import LESIONS
-from clinic_ai_ct.measuring import measure
 from clinic_ai_ct.network import CTNetwork
-from clinic_ai_ct.outlining import Outline, draw
+from clinic_ai_ct.outlining import Outline, Pieces, draw
 from clinic_ai_ct.reference.examples import AREAS, JUDGED, load
 from clinic_ai_ct.reference.learning import image_of
-from clinic_ai_ct.served import evidence_of, evidence_of_sign, least_mm3
+from clinic_ai_ct.served import evidence_of, least_mm3
 from clinic_ai_ct.volume import Bits, Grid
 
 Array = npt.NDArray[np.float64]
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-PEAKS = (0.5, 0.7, 0.85, 0.95)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+PEAKS = (0.5, 0.7, 0.85, 0.95, 0.98, 0.995)
+LEAST = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""How many times the least volume that is ever drawn a piece may have to have: a network may make things up."""
 _ABSTAIN = 0.04
 """Of the phantoms, those nearest to an operating point about which nothing is said."""
 _RIDGE = 0.02
@@ -70,17 +71,12 @@ def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work
     """Return the parameters of a model that ``served`` reads; see there."""
     grid = Grid(network.config.encoder.volume, network.config.spacing)
     findings = network.config.localiser.findings
-    outlines = {name: _best_outline(place, name, files, work, grid) for place, name in enumerate(findings)}
+    outlines = _best_outlines(findings, files, work, grid)
     evidence = np.zeros_like(seen.truth)
-    for place, name in enumerate(findings):
-        for row, path in enumerate(files):
-            probability = _drawn(path, place, work)
-            if name not in LESIONS:
-                evidence[row, JUDGED.index(name)] = evidence_of_sign(probability, grid, outlines[name])
-                continue
-            mask = draw(probability, grid, grid, outlines[name])
-            found = evidence_of(measure(name, mask, grid, load(path).hu)) if mask.any() else 0.0
-            evidence[row, JUDGED.index(name)] = found
+    for row, path in enumerate(files):
+        for probability, (name, outline) in zip(_drawn(path, work), outlines.items(), strict=True):
+            volume = float(draw(probability, grid, grid, outline).sum()) * grid.voxel_mm3
+            evidence[row, JUDGED.index(name)] = evidence_of(volume, name)
     fitted = {
         place: _fitted(seen, place, evidence[:, place], masks=JUDGED[place] in findings) for place in _known(seen)
     }
@@ -97,46 +93,39 @@ def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work
         "abstain_high": highs,
         "mask_thresholds": tuple(outlines[name].threshold for name in findings),
         "mask_peaks": tuple(outlines[name].peak for name in findings),
+        "mask_least_mm3": tuple(outlines[name].least_mm3 for name in findings),
     }
 
 
-def _drawn(path: Path, place: int, work: Path) -> npt.NDArray[np.float32]:
-    drawn: npt.NDArray[np.float32] = np.load(work / f"{path.stem}.npy", allow_pickle=False)[place].astype(np.float32)
-    return drawn
+def _drawn(path: Path, work: Path) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the probabilities (D, H, W) of each finding."""
+    for probability in np.load(work / f"{path.stem}.npy", allow_pickle=False, mmap_mode="r"):
+        yield probability.astype(np.float32)
 
 
-def _best_outline(place: int, name: str, files: Sequence[Path], work: Path, grid: Grid) -> Outline:
-    """Return the thresholds with the largest mean Dice; a phantom without the lesion counts 1 if nothing is drawn."""
-    least = least_mm3(name)
-    scores: dict[Outline, list[float]] = {}
+def _best_outlines(findings: Sequence[str], files: Sequence[Path], work: Path, grid: Grid) -> dict[str, Outline]:
+    """Return for each finding what gives the largest mean Dice; where nothing is there to draw, nothing drawn has 1."""
+    scores: dict[str, dict[Outline, list[float]]] = {name: {} for name in findings}
     for path in files:
-        truth, probability = load(path).areas[AREAS.index(name)], _drawn(path, place, work)
-        for threshold in THRESHOLDS:
-            pieces = _Pieces(probability, truth, threshold)
-            for peak in (peak for peak in PEAKS if peak >= threshold):
-                score = pieces.dice(peak, least / grid.voxel_mm3)
-                scores.setdefault(Outline(threshold, peak, least), []).append(score)
-    return max(scores, key=lambda outline: float(np.mean(scores[outline])))
+        areas = load(path).areas
+        for name, probability in zip(findings, _drawn(path, work), strict=True):
+            for outline, score in _scores(probability, areas[AREAS.index(name)], least_mm3(name), grid.voxel_mm3):
+                scores[name].setdefault(outline, []).append(score)
+    return {name: max(own, key=lambda outline: float(np.mean(own[outline]))) for name, own in scores.items()}
 
 
-class _Pieces:
-    """The pieces that a threshold makes of probabilities (D, H, W), as ``outlining.draw`` does on the same grid."""
-
-    def __init__(self, probability: npt.NDArray[np.float32], truth: Bits, threshold: float) -> None:
-        labels, count = ndimage.label(probability >= threshold, np.ones((3, 3, 3), dtype=bool))
-        flat = labels.ravel()
-        self._truth = int(truth.sum())
-        self._sizes = np.bincount(flat, minlength=count + 1)[1:]
-        self._shared = np.bincount(flat[truth.ravel()], minlength=count + 1)[1:]
-        self._peaks = (
-            np.asarray(ndimage.maximum(probability, labels, np.arange(1, count + 1))) if count else np.empty(0)
-        )
-
-    def dice(self, peak: float, least: float) -> float:
-        """Return the Dice of the pieces that reach ``peak`` and have ``least`` voxels; 1 if both are empty."""
-        kept = (self._peaks >= peak) & (self._sizes >= least)
-        total = int(self._sizes[kept].sum()) + self._truth
-        return 2 * int(self._shared[kept].sum()) / total if total else 1.0
+def _scores(
+    probability: npt.NDArray[np.float32], truth: Bits, least: float, voxel_mm3: float
+) -> Iterator[tuple[Outline, float]]:
+    """Yield every outline that may be chosen and its Dice, of what ``outlining.draw`` draws with it on this grid."""
+    whole = int(truth.sum())
+    for threshold in THRESHOLDS:
+        pieces = Pieces(probability, threshold)
+        shared = pieces.shared(truth)
+        for peak, times in product((peak for peak in PEAKS if peak >= threshold), LEAST):
+            kept = (pieces.peaks >= peak) & (pieces.voxels * voxel_mm3 >= times * least)
+            total = int(pieces.voxels[kept].sum()) + whole
+            yield Outline(threshold, peak, times * least), 2 * int(shared[kept].sum()) / total if total else 1.0
 
 
 def _known(seen: Seen) -> list[int]:
@@ -175,7 +164,9 @@ def _fitted(seen: Seen, place: int, evidence: Array, *, masks: bool) -> _Fit:
     slope, mask_slope, intercept = minimize(loss, np.array([0.5, 0.1 if masks else 0.0, 0.0]), bounds=bounds).x
     margin = slope * logit + mask_slope * evidence + intercept
     probability = 1 / (1 + np.exp(-margin))
-    band = abstention_band(probability, best_threshold(truth, probability), abstain=_ABSTAIN)
+    # What is outlined goes into a report with its side and size, where one too many weighs as much as one missed.
+    point = best_f1_threshold(truth, probability) if JUDGED[place] in LESIONS else best_threshold(truth, probability)
+    band = abstention_band(probability, point, abstain=_ABSTAIN)
     # Where all are alike the edges of a band differ from its middle by rounding, to either side.
     low, high = min(band.low, band.threshold), max(band.high, band.threshold)
     row = (float(slope), float(mask_slope), float(intercept), low, band.threshold, high)

@@ -17,9 +17,8 @@ from clinic_ai.gating import JudgedRow, Judgement, JudgeTask
 from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.subgroups import traits
 from clinic_ai_ct.lesions import LESIONS
-from clinic_ai_ct.measuring import measure
 from clinic_ai_ct.outlining import draw
-from clinic_ai_ct.served import Served, evidence_of, evidence_of_sign, serve
+from clinic_ai_ct.served import Served, evidence_of, serve
 from clinic_ai_ct.sliding import read
 from clinic_ai_ct.training.cases import Case, cases_of
 from clinic_ai_ct.training.prepared import Prepared, Preparing
@@ -87,11 +86,8 @@ def _masks(served: Served, case: Case, ready: Prepared, drawn: np.ndarray) -> tu
     for at, (name, outline) in enumerate(zip(config.localiser.findings, served.outlines, strict=True)):
         if not ready.known[at] and name not in case.labels:
             continue
-        if name not in LESIONS:
-            evidence[name] = evidence_of_sign(drawn[at], grid, outline)
-            continue
         mask = draw(drawn[at], grid, grid, outline)
-        if ready.known[at]:
+        if name in LESIONS and ready.known[at]:
             overlaps.append(dice(mask, ready.masks[at].numpy() > 0))
-        evidence[name] = evidence_of(measure(name, mask, grid, ready.hu, least_mm3=outline.least_mm3))
+        evidence[name] = evidence_of(float(mask.sum()) * grid.voxel_mm3, name)
     return evidence, overlaps
