@@ -85,24 +85,25 @@ def asked_questions(pairs: Iterable[QuestionAnswer]) -> tuple[AskedQuestion, ...
 
 
 def counts_of(examples: Sequence[Example]) -> list[str]:
-    """Return a sentence for each part of the split: images and patients, in all and by condition, or with pairs."""
+    """Return a sentence for each part of the split: images or volumes, and patients, in all and by condition, or with pairs."""
     conditions = sorted({condition for example in examples for condition in example.labels})
+    noun = "volume" if any(example.beside for example in examples) else "image"
     sentences = []
     for split in SPLITS:
         part = [example for example in examples if example.split == split]
         pairs = sum(len(example.pairs) for example in part)
-        said = [f"{split}: {_count(part)}" + (f", {pairs} pairs of question and answer" if pairs else "")]
+        said = [f"{split}: {_count(part, noun)}" + (f", {pairs} pairs of question and answer" if pairs else "")]
         for condition in conditions:
             present, absent = ([e for e in part if e.labels.get(condition) == label] for label in (1, 0))
             if part:
-                said.append(f"{condition} in {_count(present)}, not in {_count(absent)}")
+                said.append(f"{condition} in {_count(present, noun)}, not in {_count(absent, noun)}")
         sentences.append("; ".join(said) + ".")
     return sentences
 
 
-def _count(examples: Sequence[Example]) -> str:
+def _count(examples: Sequence[Example], noun: str) -> str:
     images, patients = len(examples), len({example.patient_key for example in examples})
-    return f"{images} image{'' if images == 1 else 's'} of {patients} patient{'' if patients == 1 else 's'}"
+    return f"{images} {noun}{'' if images == 1 else 's'} of {patients} patient{'' if patients == 1 else 's'}"
 
 
 def refuse_one_patient(unique: Sequence[HashedImage], splits: Mapping[str, Split], problems: list[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from school import School, tiny_png
 
-from clinic_ai.contract import Dataset, Example
+from clinic_ai.contract import Beside, Dataset, Example
 from clinic_ai.domain import new_id
 from clinic_ai.errors import DatasetError, NotFound
 from clinic_ai.home import init_home
@@ -178,6 +178,9 @@ class TestFrozen:
             "validation: 0 images of 0 patients.",
             "test: 0 images of 0 patients.",
         ]
+        beside = (Beside(role="report", path="", sha256="b" * 64),)
+        volumes = [examples[0].model_copy(update={"beside": beside}), *examples[1:]]
+        assert counts_of(volumes)[0].startswith("train: 3 volumes of 2 patients; a in 2 volumes of 1 patient, not in 1")
 
     def test_what_does_not_fit_into_a_frame_is_refused(
         self, frozen: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
