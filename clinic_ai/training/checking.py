@@ -85,7 +85,7 @@ def asked_questions(pairs: Iterable[QuestionAnswer]) -> tuple[AskedQuestion, ...
 
 
 def counts_of(examples: Sequence[Example]) -> list[str]:
-    """Return a sentence for each part of the split: images or volumes, and patients, in all and by condition, or with pairs."""
+    """Return a sentence for each part of the split: what and whose it is, in all and by condition, or with pairs."""
     conditions = sorted({condition for example in examples for condition in example.labels})
     noun = "volume" if any(example.beside for example in examples) else "image"
     sentences = []
