@@ -38,7 +38,7 @@ from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
 from clinic_ai_ct.report import write_report
-from clinic_ai_ct.served import Rule, Served, evidence_of, serve
+from clinic_ai_ct.served import Evidence, Rule, Served, drawn_of, reach_of, serve
 from clinic_ai_ct.volume import Grid, Volume
 from clinic_ai_ct.writer import LANGUAGE_SLOT, Writer
 
@@ -163,24 +163,28 @@ class CTEngine:
         """Draw and measure each lesion, make findings of all labels, and write the masks of what is not absent."""
         served, volume = work.served, admitted.volume
         drawn: list[tuple[Segment, Packed]] = []
-        signs: dict[str, float] = {}
+        signs: dict[str, Evidence] = {}
         left_out = 0
         with work.timed("measure"):
             where = frame(volume.hu, volume.grid, organs)
-        for name, probability, outline in zip(
-            served.network.config.localiser.findings, masks, served.outlines, strict=True
+        findings = served.network.config.localiser.findings
+        for name, probability, outline, extent in zip(
+            findings, masks, served.outlines, served.extents_mm3, strict=True
         ):
+            with work.timed("outline"):
+                (reach,) = reach_of(probability, grid, (extent,))
             if name not in LESIONS:
                 with work.timed("outline"):
                     volume_mm3 = float(draw(probability, grid, grid, outline).sum()) * grid.voxel_mm3
-                    signs[name] = evidence_of(volume_mm3, name)
+                    signs[name] = Evidence(drawn_of(volume_mm3, name), reach)
                 continue
             rule = next(rule for rule in served.rules if rule.condition == name)
             with work.timed("outline"):
                 mask = draw(probability, grid, volume.grid, outline)
             with work.timed("measure"):
                 lesion = measure(name, mask, volume.grid, volume.hu, organs, least_mm3=outline.least_mm3, where=where)
-            finding = work.find(rule, logits, admitted, lesion)
+            evidence = Evidence(drawn_of(sum(piece.volume_mm3 for piece in lesion.pieces), name), reach)
+            finding = work.find(rule, logits, admitted, evidence, lesion)
             if lesion.pieces and finding is not None and finding.presence is Presence.ABSENT:
                 left_out += len(lesion.pieces)
                 lesion = Lesion(name)
@@ -192,7 +196,7 @@ class CTEngine:
         named = {rule.condition for rule in served.rules if rule.condition in {one.name for one in work.lesions}}
         for rule in served.rules:
             if rule.condition not in named:
-                work.find(rule, logits, admitted, None, signs.get(rule.label, 0.0))
+                work.find(rule, logits, admitted, signs.get(rule.label, Evidence()))
         if left_out:
             work.remarks.append(
                 f"{left_out} outlined {'place was' if left_out == 1 else 'places were'} left out: what the network "
@@ -262,19 +266,16 @@ class _Work:
         rule: Rule,
         logits: Mapping[str, float],
         admitted: Admitted,
-        lesion: Lesion | None,
-        evidence: float = 0.0,
+        evidence: Evidence,
+        lesion: Lesion | None = None,
     ) -> Finding | None:
         """Add the finding of a rule, worded as the clinic words the condition; None if the clinic does not want it.
 
-        ``evidence`` is that of a sign, which has no lesion. The finding is of the slice in which most of its largest
-        piece lies, else of the middle one.
+        The finding is of the slice in which most of the largest piece of its lesion lies, else of the middle one.
         """
         condition = self.conditions.get(rule.condition)
         if condition is None:
             return None
-        if lesion is not None:
-            evidence = evidence_of(sum(piece.volume_mm3 for piece in lesion.pieces), lesion.name)
         probability = rule.probability(logits[rule.label], evidence)
         presence = rule.band.presence(probability)
         shown = lesion if lesion is not None and lesion.pieces and presence is not Presence.ABSENT else None

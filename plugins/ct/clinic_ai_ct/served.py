@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from clinic_ai.contract import Device, LoadedModel, ModelManifest
@@ -26,8 +27,11 @@ from clinic_ai_ct.measuring import LEAST_MM3
 from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.outlining import Outline
 from clinic_ai_ct.saving import read_network
+from clinic_ai_ct.volume import Grid
 
 LEAST_SIGN_MM3 = 200.0
+_SURE = 1e-3
+"""A probability nearer to 0 or 1 is taken for this: half precision tells no others apart."""
 _REMEDY = "Import the model again with `clinic-ai model import DIR`."
 
 
@@ -35,26 +39,40 @@ _REMEDY = "Import the model again with `clinic-ai model import DIR`."
 class Rule:
     """How one label becomes a finding.
 
-    The probability is the sigmoid of ``slope · logit + mask_slope · evidence + intercept``, where ``evidence`` is that
-    of the mask; see ``evidence_of``. So classifier and mask are weighed once, by figures fitted on volumes that neither
-    learned from, and cannot contradict each other in a report.
+    The probability is the sigmoid of ``slope · logit + mask_slope · drawn + reach_slope · reach + intercept``, the
+    middle two from the mask; see ``Evidence``. So classifier and mask are weighed once, by figures fitted on volumes
+    that neither learned from, and cannot contradict each other in a report.
     """
 
     label: str
     condition: str
     slope: float
     mask_slope: float
+    reach_slope: float
     intercept: float
     band: Band
 
-    def probability(self, logit: float, evidence: float) -> float:
+    def probability(self, logit: float, evidence: Evidence) -> float:
         """Return the calibrated probability."""
-        return sigmoid(self.slope * logit + self.mask_slope * evidence + self.intercept)
+        spoken = self.mask_slope * evidence.drawn + self.reach_slope * evidence.reach
+        return sigmoid(self.slope * logit + spoken + self.intercept)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How much a mask speaks for a finding; of a finding without a mask both are 0.
+
+    ``drawn`` is ln(1 + volume / the least that is ever drawn) of what is outlined. ``reach`` also tells apart what is
+    not: the logit that the likeliest voxels of some volume reach all together, ``mask_extents_mm3`` of the model.
+    """
+
+    drawn: float = 0.0
+    reach: float = 0.0
 
 
 @dataclass(frozen=True)
 class Served:
-    """One loaded network with its operating points; ``outlines`` are in the order of its findings with masks."""
+    """One loaded network with its operating points; ``outlines`` and ``extents_mm3`` in the order of its masks."""
 
     ref: ModelRef
     manifest: ModelManifest
@@ -62,6 +80,7 @@ class Served:
     network: CTNetwork
     rules: tuple[Rule, ...]
     outlines: tuple[Outline, ...]
+    extents_mm3: tuple[float, ...]
     unlike: Unlike | None
     device: torch.device
 
@@ -73,6 +92,7 @@ def serve(model: LoadedModel, device: Device) -> Served:
     parameters = _Parameters(model)
     rules = _rules(parameters, network.config)
     outlines = _outlines(parameters, network.config)
+    extents = _extents(parameters, network.config)
     unlike = Unlike.of(model, network.config.encoder.width)
     try:
         network.to(where)
@@ -81,12 +101,21 @@ def serve(model: LoadedModel, device: Device) -> Served:
             f"The network {model.ref.label()} does not fit into the memory of the device.",
             remedy="`clinic-ai model fit ct` says which configuration fits this machine.",
         ) from error
-    return Served(model.ref, model.manifest, Path(model.directory), network, rules, outlines, unlike, where)
+    return Served(model.ref, model.manifest, Path(model.directory), network, rules, outlines, extents, unlike, where)
 
 
-def evidence_of(volume_mm3: float, name: str) -> float:
-    """Return how much a mask of a lesion or sign speaks for it: ln(1 + volume / the least that is ever drawn)."""
+def drawn_of(volume_mm3: float, name: str) -> float:
+    """Return ``Evidence.drawn`` of a lesion or sign."""
     return math.log1p(volume_mm3 / least_mm3(name))
+
+
+def reach_of(probability: npt.NDArray[np.float32], grid: Grid, extents_mm3: Sequence[float]) -> list[float]:
+    """Return ``Evidence.reach`` of probabilities (D, H, W) on ``grid``, for each of several volumes."""
+    counts = [min(max(1, round(extent / grid.voxel_mm3)), probability.size) for extent in extents_mm3]
+    most = max(counts)
+    likeliest = np.sort(np.partition(probability, probability.size - most, axis=None)[-most:])
+    values = np.clip(likeliest[[most - count for count in counts]].astype(np.float64), _SURE, 1 - _SURE)
+    return [float(value) for value in np.log(values / (1 - values))]
 
 
 def least_mm3(name: str) -> float:
@@ -98,16 +127,17 @@ def _rules(parameters: _Parameters, config: NetworkConfig) -> tuple[Rule, ...]:
     judged = parameters.words("judged")
     if unknown := set(judged) - set(config.classifier.labels):
         raise parameters.wrong(f"its network has no label {', '.join(sorted(unknown))}")
-    names = ("slopes", "mask_slopes", "intercepts", "abstain_low", "thresholds", "abstain_high")
+    names = ("slopes", "mask_slopes", "reach_slopes", "intercepts", "abstain_low", "thresholds", "abstain_high")
     rows = zip(*(parameters.numbers(name, len(judged)) for name in names), strict=True)
     rules: list[Rule] = []
-    for label, (slope, mask_slope, intercept, low, threshold, high) in zip(judged, rows, strict=True):
-        if slope < 0 or mask_slope < 0:
+    for label, (slope, mask_slope, reach_slope, intercept, low, threshold, high) in zip(judged, rows, strict=True):
+        if min(slope, mask_slope, reach_slope) < 0:
             raise parameters.wrong(f"what speaks for {label} would lower its probability")
         if not 0 < low <= threshold <= high < 1:
             raise parameters.wrong(f"the operating point of {label} is out of range")
         band = Band(low, threshold, high)
-        rules.append(Rule(label, CONDITION_OF.get(label, label), slope, mask_slope, intercept, band))
+        condition = CONDITION_OF.get(label, label)
+        rules.append(Rule(label, condition, slope, mask_slope, reach_slope, intercept, band))
     conditions = [rule.condition for rule in rules]
     if len(set(conditions)) != len(conditions):
         raise parameters.wrong("it would judge one condition by two labels")
@@ -128,6 +158,13 @@ def _outlines(parameters: _Parameters, config: NetworkConfig) -> tuple[Outline, 
     if not all(0 < low <= high < 1 for low, high in zip(thresholds, peaks, strict=True)):
         raise parameters.wrong("the thresholds of its masks are out of range")
     return tuple(Outline(*own) for own in zip(thresholds, peaks, least, strict=True))
+
+
+def _extents(parameters: _Parameters, config: NetworkConfig) -> tuple[float, ...]:
+    extents = parameters.numbers("mask_extents_mm3", len(config.localiser.findings))
+    if min(extents) <= 0:
+        raise parameters.wrong("an extent of its masks is not above 0")
+    return extents
 
 
 class _Parameters:

@@ -62,6 +62,7 @@ def operating(**changes) -> dict[str, object]:
         "judged": " ".join(JUDGED),
         "slopes": (1.0,) * count,
         "mask_slopes": (1.0,) * masks + (0.0,) * (count - masks),
+        "reach_slopes": (0.0,) * count,
         "intercepts": (-1.0,) * masks + (0.0,) * (count - masks),
         "abstain_low": (0.4,) * count,
         "thresholds": (0.5,) * count,
@@ -69,6 +70,7 @@ def operating(**changes) -> dict[str, object]:
         "mask_thresholds": (0.5,) * masks,
         "mask_peaks": (0.6,) * masks,
         "mask_least_mm3": tuple(map(least_mm3, LESIONS)),
+        "mask_extents_mm3": (1000.0,) * masks,
     } | changes
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from clinic_ai.ml.mask_scores import dice
 from clinic_ai_ct.outlining import draw
-from clinic_ai_ct.reference.calibrating import LEAST, PEAKS, THRESHOLDS, _scores
+from clinic_ai_ct.reference.calibrating import LEAST, PEAKS, THRESHOLDS, Seen, _fitted, _scores
+from clinic_ai_ct.reference.examples import JUDGED
+from clinic_ai_ct.served import reach_of
 from clinic_ai_ct.volume import Grid
 
 GRID = Grid((12, 20, 20), (3.0, 3.0, 3.0))
@@ -29,3 +32,25 @@ def test_outlines_are_judged_by_what_they_draw(seed: int) -> None:
 def test_nothing_drawn_where_nothing_is_scores_one() -> None:
     nothing = _scores(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 60.0, GRID.voxel_mm3)
     assert {score for _, score in nothing} == {1.0}
+
+
+def test_the_reach_is_what_the_likeliest_voxels_have_together() -> None:
+    probability = np.full(GRID.shape, 0.02, np.float32)
+    probability.ravel()[::7][:10] = np.linspace(0.5, 0.95, 10)
+    one, three, ten, more, beyond = reach_of(probability, GRID, [27.0 * n for n in (1, 3, 10, 11, 10**6)])
+    chances = 1 / (1 + np.exp(-np.array([one, three, ten, more, beyond])))
+    assert chances == pytest.approx([0.95, 0.85, 0.5, 0.02, 0.02])
+    assert reach_of(np.ones(GRID.shape, np.float32), GRID, [0.001])[0] == pytest.approx(np.log(999))
+
+
+def test_what_is_just_not_drawn_is_told_by_its_reach() -> None:
+    generator = np.random.default_rng(4)
+    truth = np.repeat([0.0, 1.0], 30)
+    logits = generator.standard_normal((60, len(JUDGED)))
+    seen = Seen(logits, torch.zeros(60, 4), np.repeat(truth[:, None], len(JUDGED), axis=1))
+    nothing_drawn = np.column_stack([np.zeros(60), 2 * truth - 3 + 0.3 * generator.standard_normal(60)])
+    with_reach, without = _fitted(seen, 0, nothing_drawn), _fitted(seen, 0, None)
+    assert with_reach.auroc > 0.99
+    assert 0.3 < without.auroc < 0.8
+    assert with_reach.row[2] > 0
+    assert without.row[1:3] == (0.0, 0.0)

@@ -188,6 +188,7 @@ class TestWhatItSays:
             "mask_thresholds": (0.5,) * signs,
             "mask_peaks": (0.6,) * signs,
             "mask_least_mm3": (2000.0,) * signs,
+            "mask_extents_mm3": (2000.0,) * signs,
             "mask_slopes": slopes,
             "judged": " ".join(judged),
         }
@@ -272,6 +273,7 @@ class TestModels:
             ({"thresholds": (0.7,) * 7}, "operating point of pericardial_effusion"),
             ({"mask_peaks": (0.2,) * 5}, "thresholds of its masks"),
             ({"mask_least_mm3": (1.0,) * 5}, "smaller than what is noise"),
+            ({"mask_extents_mm3": (0.0,) * 5}, "an extent of its masks"),
             ({"feature_limit": 1.0}, "feature_stats.safetensors"),
         ],
     )

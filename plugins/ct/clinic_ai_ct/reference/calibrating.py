@@ -21,7 +21,7 @@ from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.outlining import Outline, Pieces, draw
 from clinic_ai_ct.reference.examples import AREAS, JUDGED, load
 from clinic_ai_ct.reference.learning import image_of
-from clinic_ai_ct.served import evidence_of, least_mm3
+from clinic_ai_ct.served import drawn_of, least_mm3, reach_of
 from clinic_ai_ct.volume import Bits, Grid
 
 Array = npt.NDArray[np.float64]
@@ -29,6 +29,8 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 PEAKS = (0.5, 0.7, 0.85, 0.95, 0.98, 0.995)
 LEAST = (1.0, 2.0, 5.0, 10.0, 20.0)
 """How many times the least volume that is ever drawn a piece may have to have: a network may make things up."""
+EXTENTS_MM3 = (30.0, 120.0, 500.0, 2_000.0, 8_000.0, 30_000.0, 120_000.0)
+"""Volumes of which the likeliest voxels may speak for a finding; see ``served.Evidence``."""
 _ABSTAIN = 0.04
 """Of the phantoms, those nearest to an operating point about which nothing is said."""
 _RIDGE = 0.02
@@ -72,21 +74,31 @@ def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work
     grid = Grid(network.config.encoder.volume, network.config.spacing)
     findings = network.config.localiser.findings
     outlines = _best_outlines(findings, files, work, grid)
-    evidence = np.zeros_like(seen.truth)
+    drawn = np.zeros((len(files), len(findings)))
+    reaches = np.zeros((*drawn.shape, len(EXTENTS_MM3)))
     for row, path in enumerate(files):
-        for probability, (name, outline) in zip(_drawn(path, work), outlines.items(), strict=True):
+        for place, (probability, (name, outline)) in enumerate(zip(_drawn(path, work), outlines.items(), strict=True)):
             volume = float(draw(probability, grid, grid, outline).sum()) * grid.voxel_mm3
-            evidence[row, JUDGED.index(name)] = evidence_of(volume, name)
-    fitted = {
-        place: _fitted(seen, place, evidence[:, place], masks=JUDGED[place] in findings) for place in _known(seen)
+            drawn[row, place] = drawn_of(volume, name)
+            reaches[row, place] = reach_of(probability, grid, EXTENTS_MM3)
+    known = _known(seen)
+    extents = {
+        name: _best_extent(reaches[:, place], seen.truth[:, JUDGED.index(name)]) for place, name in enumerate(findings)
     }
+    spoken = {
+        name: np.stack([drawn[:, place], reaches[:, place, extents[name]]], axis=1)
+        for place, name in enumerate(findings)
+    }
+    fitted = {place: _fitted(seen, place, spoken.get(JUDGED[place])) for place in known}
     judged = [place for place, fit in fitted.items() if JUDGED[place] in LESIONS or fit.auroc >= LEAST_AUROC]
     rows = [fitted[place].row for place in judged]
-    slopes, mask_slopes, intercepts, lows, thresholds, highs = (tuple(column) for column in zip(*rows, strict=True))
+    columns = (tuple(column) for column in zip(*rows, strict=True))
+    slopes, mask_slopes, reach_slopes, intercepts, lows, thresholds, highs = columns
     return {
         "judged": " ".join(JUDGED[place] for place in judged),
         "slopes": slopes,
         "mask_slopes": mask_slopes,
+        "reach_slopes": reach_slopes,
         "intercepts": intercepts,
         "abstain_low": lows,
         "thresholds": thresholds,
@@ -94,6 +106,7 @@ def operating_points(network: CTNetwork, files: Sequence[Path], seen: Seen, work
         "mask_thresholds": tuple(outlines[name].threshold for name in findings),
         "mask_peaks": tuple(outlines[name].peak for name in findings),
         "mask_least_mm3": tuple(outlines[name].least_mm3 for name in findings),
+        "mask_extents_mm3": tuple(EXTENTS_MM3[extents[name]] for name in findings),
     }
 
 
@@ -140,34 +153,44 @@ def _known(seen: Seen) -> list[int]:
     return places
 
 
+def _best_extent(reaches: Array, truth: Array) -> int:
+    """Return which column of ``reaches`` (n, extents) tells best who has a finding; the middle one if none can."""
+    if len(np.unique(truth)) < 2:
+        return reaches.shape[1] // 2
+    return int(np.argmax([auroc(truth, column) for column in reaches.T]))
+
+
 @dataclass(frozen=True)
 class _Fit:
-    """``row``: slope, slope of the mask, intercept, and the band of a label; ``auroc``: how well it is told then."""
+    """``row``: slopes of logit, mask and reach, intercept, and the band of a label; ``auroc``: how well it is told."""
 
-    row: tuple[float, float, float, float, float, float]
+    row: tuple[float, float, float, float, float, float, float]
     auroc: float
 
 
-def _fitted(seen: Seen, place: int, evidence: Array, *, masks: bool) -> _Fit:
-    """Return a logistic regression of one label, slopes above 0."""
-    logit, truth = seen.logits[:, place], seen.truth[:, place]
+def _fitted(seen: Seen, place: int, evidence: Array | None) -> _Fit:
+    """Return a logistic regression of one label, slopes not below 0; ``evidence`` (n, 2) is that of its mask."""
+    truth = seen.truth[:, place]
+    masks = np.zeros((len(truth), 2)) if evidence is None else evidence
+    given = np.column_stack([seen.logits[:, place], masks, np.ones(len(truth))])
     # As Platt (1999): each class counts as if one more of the other had been among it.
     ones = truth.sum()
     target = np.where(truth == 1, (ones + 1) / (ones + 2), 1 / (len(truth) - ones + 2))
 
-    def loss(given: Array) -> float:
-        margin = given[0] * logit + given[1] * evidence + given[2]
+    def loss(fit: Array) -> float:
+        margin = given @ fit
         cross = np.logaddexp(0.0, margin) - target * margin
-        return float(cross.mean() + _RIDGE * ((given[0] - 1) ** 2 * 0.1 + 0.1 * given[1] ** 2))
+        return float(cross.mean() + 0.1 * _RIDGE * ((fit[0] - 1) ** 2 + fit[1] ** 2 + fit[2] ** 2))
 
-    bounds = [(0.0, 5.0), (0.0, 5.0 if masks else 0.0), (-20.0, 20.0)]
-    slope, mask_slope, intercept = minimize(loss, np.array([0.5, 0.1 if masks else 0.0, 0.0]), bounds=bounds).x
-    margin = slope * logit + mask_slope * evidence + intercept
+    most = 0.0 if evidence is None else 5.0
+    bounds = [(0.0, 5.0), (0.0, most), (0.0, most), (-20.0, 20.0)]
+    fit = minimize(loss, np.array([0.5, 0.1, 0.1, 0.0]) * (1.0, most > 0, most > 0, 1.0), bounds=bounds).x
+    margin = given @ fit
     probability = 1 / (1 + np.exp(-margin))
     # What is outlined goes into a report with its side and size, where one too many weighs as much as one missed.
     point = best_f1_threshold(truth, probability) if JUDGED[place] in LESIONS else best_threshold(truth, probability)
     band = abstention_band(probability, point, abstain=_ABSTAIN)
     # Where all are alike the edges of a band differ from its middle by rounding, to either side.
     low, high = min(band.low, band.threshold), max(band.high, band.threshold)
-    row = (float(slope), float(mask_slope), float(intercept), low, band.threshold, high)
-    return _Fit(row, auroc(truth, margin))
+    slope, mask_slope, reach_slope, intercept = (float(value) for value in fit)
+    return _Fit((slope, mask_slope, reach_slope, intercept, low, band.threshold, high), auroc(truth, margin))

@@ -18,7 +18,7 @@ from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.subgroups import traits
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.outlining import draw
-from clinic_ai_ct.served import Served, evidence_of, serve
+from clinic_ai_ct.served import Evidence, Served, drawn_of, reach_of, serve
 from clinic_ai_ct.sliding import read
 from clinic_ai_ct.training.cases import Case, cases_of
 from clinic_ai_ct.training.prepared import Prepared, Preparing
@@ -68,7 +68,7 @@ def _score(
     drawn = torch.sigmoid(found.masks[0].float()).cpu().numpy()
     evidence, overlaps = _masks(served, case, ready, drawn)
     errors = [
-        (rule.probability(logits[rule.label], evidence.get(rule.label, 0.0)) - case.labels[rule.label]) ** 2
+        (rule.probability(logits[rule.label], evidence.get(rule.label, Evidence())) - case.labels[rule.label]) ** 2
         for rule in served.rules
         if rule.label in case.labels
     ]
@@ -77,11 +77,11 @@ def _score(
     return float(np.mean(parts)) if parts else None
 
 
-def _masks(served: Served, case: Case, ready: Prepared, drawn: np.ndarray) -> tuple[dict[str, float], list[float]]:
+def _masks(served: Served, case: Case, ready: Prepared, drawn: np.ndarray) -> tuple[dict[str, Evidence], list[float]]:
     """Return what each mask says for its finding, and the Dice of those whose truth is known: 1 if both are empty."""
     config = served.network.config
     grid = Grid(config.encoder.volume, config.spacing)
-    evidence: dict[str, float] = {}
+    evidence: dict[str, Evidence] = {}
     overlaps: list[float] = []
     for at, (name, outline) in enumerate(zip(config.localiser.findings, served.outlines, strict=True)):
         if not ready.known[at] and name not in case.labels:
@@ -89,5 +89,6 @@ def _masks(served: Served, case: Case, ready: Prepared, drawn: np.ndarray) -> tu
         mask = draw(drawn[at], grid, grid, outline)
         if name in LESIONS and ready.known[at]:
             overlaps.append(dice(mask, ready.masks[at].numpy() > 0))
-        evidence[name] = evidence_of(float(mask.sum()) * grid.voxel_mm3, name)
+        (reach,) = reach_of(drawn[at], grid, (served.extents_mm3[at],))
+        evidence[name] = Evidence(drawn_of(float(mask.sum()) * grid.voxel_mm3, name), reach)
     return evidence, overlaps
