@@ -44,6 +44,7 @@ from clinic_ai_ct.writer import LANGUAGE_SLOT, Writer
 
 MAIN_SLOT = "main"
 MASKS = "masks.npz"
+NO_MIDDLE = "Where the middle of the body lies could not be told; places and sides are left out where they rest on it."
 CANNOT_TELL = "The model cannot tell volumes that are unlike those of its training."
 _LOG = logging.getLogger(__name__)
 
@@ -167,6 +168,8 @@ class CTEngine:
         left_out = 0
         with work.timed("measure"):
             where = frame(volume.hu, volume.grid, organs)
+        if where is None or where.middle_x is None:
+            work.remarks.append(NO_MIDDLE)
         findings = served.network.config.localiser.findings
         for name, probability, outline, extent in zip(
             findings, masks, served.outlines, served.extents_mm3, strict=True
@@ -197,6 +200,9 @@ class CTEngine:
         for rule in served.rules:
             if rule.condition not in named:
                 work.find(rule, logits, admitted, signs.get(rule.label, Evidence()))
+        known = {*work.conditions, *(condition.code for condition in self._manifest.conditions)}
+        if unnamed := sum(rule.condition not in known for rule in served.rules):
+            work.remarks.append(nothing_said_of(unnamed))
         if left_out:
             work.remarks.append(
                 f"{left_out} outlined {'place was' if left_out == 1 else 'places were'} left out: what the network "
@@ -311,6 +317,12 @@ class _Work:
                 segments=tuple(segment for segment, _ in drawn),
             )
         )
+
+
+def nothing_said_of(count: int) -> str:
+    """Return the sentence on labels of a network that the plugin has no condition for."""
+    what = "1 further condition" if count == 1 else f"{count} further conditions"
+    return f"The network rates {what} that this plugin has no words for; nothing is said of them."
 
 
 def _slice_of(piece: Piece, admitted: Admitted) -> int:

@@ -19,6 +19,8 @@ from clinic_ai_ct.volume import Grid
 FEWEST_SLICES, SHORTEST_MM, THICKEST_MM = 12, 100.0, 12.0
 """Below that many slices or mm from the first to the last, or above that step between them, no chest can be judged."""
 _THICK_MM, _COARSE_MM = 5.0, 2.0
+_MOSTLY, _CHEST_MM = 0.8, (250.0, 300.0)
+"""A stack shows less than another if it has less than this share of its length or width; so much is enough of both."""
 _LEAST_LUNGS_ML, _FEW_LUNGS_ML, _MOST_LUNGS_ML = 250.0, 1000.0, 14_000.0
 """Lungs full of fluid may hold little air: below the second it is said, below the first it may be anything."""
 _LOWEST_AIR_HU = -1060.0
@@ -30,14 +32,17 @@ _STRONG_RATIO = 15.0
 
 _CHEST = re.compile(r"CHEST|THORA(?!C(IC|O)[\W_]*(SPINE|LUMBAR|VERTEBRA))|LUNG|PULM|\bC\.?A\.?P\b|\bTAP\b|WHOLE", re.I)
 _OTHER_PART = re.compile(
-    r"ABDOM|ANKLE|\bARM|BRAIN|CALCAN|CSPINE|ELBOW|FEMUR|FINGER|FOOT|HAND|HEAD|HIP\b|JAW|KNEE|\bLEG|LSPINE|NECK|ORBIT|"
+    r"ABDOM|ANKLE|\bARM\b|BRAIN|CALCAN|CSPINE|ELBOW|FEMUR|FINGER|FOOT|\bHAND\b|\bHEAD\b|HIP\b|JAW|KNEE|\bLEG|LSPINE|NECK|ORBIT|"
     r"PELVI|SHOULDER|SINUS|SKULL|SPINE|TIBIA|TOOTH|WRIST",
     re.I,
 )
 _PHASE = re.compile(
-    r"ARTER|VEN(OUS|ÖS)|PORTAL|NATI(V|F)|WITHOUT|NON[ -]?CONTRAST|UNENHANCED|ANGIO|\bCTA\b|\bCTPA\b", re.I
+    r"ARTER|VEN(OUS|ÖS)|PORTAL|\bNATI(V|F)|WITHOUT|NON[ -]?CONTRAST|UNENHANCED|ANGIO|\bCTA\b|\bCTPA\b", re.I
 )
-_NO_CONTRAST = re.compile(r"NATI(V|F)|WITHOUT|NON[ -]?CONTRAST|UNENHANCED", re.I)
+_NO_CONTRAST = re.compile(r"\bNATI(V|F)|WITHOUT|NON[ -]?CONTRAST|UNENHANCED", re.I)
+_WITH_AND_WITHOUT = re.compile(
+    r"WITH\W+(AND|&)\W+WITHOUT|WITHOUT\W+(AND|&)\W+WITH\b|MIT\W+UND\W+OHNE|OHNE\W+UND\W+MIT", re.I
+)
 _PROJECTIONS = ("MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "VRT", "VOLUME_RENDER", "SCREEN SAVE")
 _SCOUTS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW")
 _LOSSY = frozenset(
@@ -85,8 +90,8 @@ class Candidate:
 def candidates(task: AnalysisTask) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """Return the stacks of a study that may be judged, the best first, and refusals of all others.
 
-    Axial ones come first, then those whose slices are nearest to 1 to 3 mm, of these the longest. A study without any
-    stack is refused as a whole.
+    Axial ones come first, then those that show the whole chest as far as any does, then those whose slices are nearest
+    to 1 to 3 mm, of these the longest. A study without any stack is refused as a whole.
     """
     images = {image.sha256: image for image in task.images}
     refusals, fit = [], []
@@ -101,7 +106,7 @@ def candidates(task: AnalysisTask) -> tuple[tuple[Candidate, ...], tuple[Refusal
             refusals.append(refusal(first, reason))
     if not task.volumes:
         refusals.extend(_without_volumes(task))
-    return tuple(sorted(fit, key=_preference)), tuple(refusals)
+    return tuple(_best_first(fit)), tuple(refusals)
 
 
 def refuse_by_header(header: InstanceHeader, facts: StudyFacts) -> Reason | None:
@@ -186,11 +191,30 @@ def _without_volumes(task: AnalysisTask) -> list[Refusal]:
     return [refusal(image, reason) for image, reason in reasons.values()]
 
 
-def _preference(one: Candidate) -> tuple[bool, float, int, str]:
-    """Return what stacks are sorted by, the best first."""
-    step = one.info.spacing[0] if one.info.spacing else 0.0
-    off = max(1.0 - step, 0.0, step - 3.0)
-    return (not _axial(one.info), off, -len(one.info.slices) * one.first.header.rows, one.info.series_instance_uid)
+def _best_first(fit: Sequence[Candidate]) -> list[Candidate]:
+    """Return stacks in the order of ``candidates``.
+
+    A thin stack of one lung, or of a part of both, shows less of a chest than a thick one of all.
+    """
+    axial = [one for one in fit if _axial(one.info)]
+    longest, widest = (max((_extent(one)[n] for one in axial), default=0.0) for n in (0, 1))
+
+    def preference(one: Candidate) -> tuple[bool, bool, float, int, str]:
+        step = one.info.spacing[0] if one.info.spacing else 0.0
+        length, width = _extent(one)
+        part = length < min(_MOSTLY * longest, _CHEST_MM[0]) or width < min(_MOSTLY * widest, _CHEST_MM[1])
+        off = max(1.0 - step, 0.0, step - 3.0)
+        size = -len(one.info.slices) * one.first.header.rows
+        return (not _axial(one.info), part, off, size, one.info.series_instance_uid)
+
+    return sorted(fit, key=preference)
+
+
+def _extent(one: Candidate) -> tuple[float, float]:
+    """Return from the first slice to the last, and the shorter side of a slice, in mm."""
+    step, down, across = one.info.spacing or (0.0, 0.0, 0.0)
+    header = one.first.header
+    return step * len(one.info.slices), min(down * header.rows, across * header.columns)
 
 
 def _axial(info: VolumeInfo) -> bool:
@@ -272,10 +296,10 @@ def limits_by_values(found: Survey, acquisition: Acquisition, header: InstanceHe
         )
         limits.append(Limit("metal", metal))
     ends = [word for cut, word in ((found.cut_above, "upper"), (found.cut_below, "lower")) if cut]
-    if ends:
-        cut = (
-            f"The lungs go on beyond the images at their {' and '.join(ends)} end; nothing is known of what lies there."
-        )
+    edges = [f"their {' and '.join(ends)} end"] if ends else []
+    edges += ["the edges of the slices"] if found.cut_aside else []
+    if edges:
+        cut = f"The lungs go on beyond the images at {' and at '.join(edges)}; nothing is known of what lies there."
         limits.append(Limit("lungs_cut", cut))
     if found.lungs_ml < _FEW_LUNGS_ML:
         litres = f"{found.lungs_ml / 1000:.1f} litres"
@@ -291,7 +315,8 @@ def limits_by_values(found: Survey, acquisition: Acquisition, header: InstanceHe
 
 def _limits_of_contrast(acquisition: Acquisition, header: InstanceHeader) -> Sequence[Limit]:
     said = f"{header.series_description} {header.protocol_name}"
-    if acquisition.contrast is False or (acquisition.contrast is None and _NO_CONTRAST.search(said)):
+    told = _NO_CONTRAST.search(said) and not _WITH_AND_WITHOUT.search(said)
+    if acquisition.contrast is False or (acquisition.contrast is None and told):
         words = (
             "No contrast agent was given: vessels, lymph nodes and what lies around the heart are harder to tell apart."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ _LEAST_CORE = 8
 _FEW = 500
 """The distances of so many points are found faster than their hull."""
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+_OF_THE_LUNG = frozenset({"consolidation", "ground_glass_opacity"})
+"""Lesions whose share of the lung is told."""
 
 
 def measure(
@@ -54,6 +57,8 @@ def measure(
     if not mask.any():
         return Lesion(name)
     where = where or frame(hu, grid, organs)
+    if organs is not None and where is not None and where.lung_mm3 and name in _OF_THE_LUNG:
+        where = replace(where, lung_mm3=_lungs_with(mask, grid, organs, where))
     pieces = [
         _piece(name, cut, offset, grid, hu, where, organs)
         for cut, offset in _parts(name, mask, grid, where)
@@ -61,6 +66,17 @@ def measure(
     ]
     pieces.sort(key=lambda p: (-p.volume_mm3, p.key_slice, p.centroid))
     return Lesion(name, tuple(pieces), _side(pieces))
+
+
+def _lungs_with(mask: Bits, grid: Grid, organs: Organs, where: Frame) -> dict[str, float]:
+    """Return the volumes of the lungs with what a lesion fills of them: a mask of organs often leaves that out."""
+    _, box = _box(mask)
+    part = Organs(organs.labels[box], organs.names)
+    beyond = mask[box] & ~(part.mask("left_lung") | part.mask("right_lung"))
+    left = np.zeros_like(beyond) if where.middle_x is None else beyond & (_across(grid, box) > where.middle_x)
+    right = 0 if where.middle_x is None else int(beyond.sum() - left.sum())
+    more = {"left": float(left.sum()) * grid.voxel_mm3, "right": right * grid.voxel_mm3}
+    return {side: volume + more[side] for side, volume in where.lung_mm3.items()}
 
 
 def groups(lesion: Lesion) -> tuple[tuple[Piece, ...], ...]:
@@ -131,8 +147,8 @@ def _parts(name: str, mask: Bits, grid: Grid, where: Frame | None) -> list[tuple
     start, box = _box(mask)
     cut = mask[box]
     halves = [cut]
-    if name == "pleural_effusion" and where is not None:
-        across = _across(grid)[box] > where.middle_x
+    if name == "pleural_effusion" and where is not None and where.middle_x is not None:
+        across = _across(grid, box) > where.middle_x
         halves = [cut & across, cut & ~across]
     parts: list[tuple[Bits, tuple[int, int, int]]] = []
     for half in halves:
@@ -153,10 +169,10 @@ def _box(mask: Bits) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
     return (z, y, x), (slice(z, d), slice(y, h), slice(x, w))
 
 
-def _across(grid: Grid) -> npt.NDArray[np.float64]:
-    """Return LPS x in mm of every voxel, (D, H, W)."""
+def _across(grid: Grid, box: tuple[slice, slice, slice]) -> npt.NDArray[np.float64]:
+    """Return LPS x in mm of every voxel in a box."""
     affine = grid.affine()
-    z, y, x = (np.arange(n, dtype=np.float64) for n in grid.shape)
+    z, y, x = (np.arange(side.start, side.stop, dtype=np.float64) for side in box)
     across: npt.NDArray[np.float64] = (
         affine[0, 3] + affine[0, 0] * z[:, None, None] + affine[0, 1] * y[None, :, None] + affine[0, 2] * x
     )
@@ -197,7 +213,7 @@ def _piece(
 
 
 def _lung_share(name: str, volume: float, side: Side, where: Frame | None) -> float | None:
-    if where is None or not where.lung_mm3 or not side or name not in {"consolidation", "ground_glass_opacity"}:
+    if where is None or not where.lung_mm3 or not side or name not in _OF_THE_LUNG:
         return None
     lungs = where.lung_mm3
     room = sum(lungs.values()) if side == "bilateral" else lungs[side]

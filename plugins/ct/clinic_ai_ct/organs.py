@@ -18,6 +18,11 @@ _AIR_HU = -500
 """Below it is air: the usual threshold between lung and soft tissue (Hu et al., IEEE TMI 2001)."""
 _LEAST_LUNG_MM3 = 2e5
 """A pair of lungs smaller than 0.2 l is none: something else on the images is dark."""
+_BODY_HU = -300
+_SAMPLED = 40
+"""So many slices are enough to tell where the middle of the body is."""
+_LEAST_AREA_MM2, _LEAST_APART_MM = 1500.0, 60.0
+"""Of two lungs in one slice, each is at least so large, and their middles are at least so far apart."""
 _ENOUGH = 128
 """Pixels across a slice that are enough to find the lungs."""
 _NAMES = {
@@ -68,12 +73,13 @@ class Organs:
 class Frame:
     """The box around both lungs, in LPS mm: what is high and low, front and back, left and right is told by it.
 
-    ``low`` and ``high`` are its corners (x, y, z); ``middle_x`` is where the patient's middle is.
+    ``low`` and ``high`` are its corners (x, y, z); ``middle_x`` is where the patient's middle is, None if that cannot
+    be told.
     """
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
-    middle_x: float
+    middle_x: float | None
     lung_mm3: Mapping[str, float]
     """Volume of "left" and "right" lung; empty where no mask of them came with the volume."""
     whole_length: bool = True
@@ -97,7 +103,7 @@ def frame(hu: HU, grid: Grid, organs: Organs | None = None) -> Frame | None:
     air = _inner_air(coarse)
     if air.sum() * less.voxel_mm3 < _LEAST_LUNG_MM3:
         return None
-    return _frame_of(air, less, None, {})
+    return _frame_of(air, less, _middle_of_body(coarse, air, less), {})
 
 
 def _volumes(left: Bits, right: Bits, grid: Grid) -> dict[str, float]:
@@ -112,14 +118,52 @@ def _middle(organs: Organs, left: Bits, right: Bits, grid: Grid) -> float:
     return float(inner_left + inner_right) / 2
 
 
+def _middle_of_body(hu: HU, air: Bits, grid: Grid) -> float | None:
+    """Return LPS x of the patient's middle: of the outline of the body, else between the lungs; None if neither tells.
+
+    The box around all air would not do: where one lung holds none, its middle is that of the other lung.
+    """
+    slices = np.flatnonzero(air.any(axis=(1, 2)))
+    slices = slices[:: max(1, len(slices) // _SAMPLED)]
+    for middle_of, share in ((_body_middle, 0.5), (_lungs_middle, 0.25)):
+        source = hu if middle_of is _body_middle else air
+        found = [x for k in slices if (x := middle_of(source[k], int(k), grid)) is not None]
+        if len(found) >= share * len(slices):
+            return float(np.median(found))
+    return None
+
+
+def _body_middle(image: npt.NDArray[np.generic], number: int, grid: Grid) -> float | None:
+    """Return LPS x of the middle of the body in a slice; None where it is cut off at a side."""
+    labels, count = ndimage.label(image > _BODY_HU)
+    if not count:
+        return None
+    body = ndimage.binary_fill_holes(labels == np.bincount(labels[labels > 0]).argmax())
+    return None if body[:, 0].any() or body[:, -1].any() else _centre_x(body, number, grid)
+
+
+def _lungs_middle(air: npt.NDArray[np.generic], number: int, grid: Grid) -> float | None:
+    """Return LPS x between the two lungs in a slice; None where there are not two."""
+    labels, count = ndimage.label(air)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:] * grid.spacing[1] * grid.spacing[2]
+    large = 1 + np.argsort(areas)[::-1][:2]
+    if count < 2 or areas[large - 1].min() < _LEAST_AREA_MM2:
+        return None
+    one, other = (_centre_x(labels == label, number, grid) for label in large)
+    return (one + other) / 2 if abs(one - other) >= _LEAST_APART_MM else None
+
+
+def _centre_x(mask: Bits, number: int, grid: Grid) -> float:
+    return float(points(mask[np.newaxis], grid, (number, 0, 0))[:, 0].mean())
+
+
 def _frame_of(lungs: Bits, grid: Grid, middle_x: float | None, volumes: Mapping[str, float]) -> Frame:
     places = points(lungs, grid)
     low, high = places.min(axis=0), places.max(axis=0)
     corners = points(np.ones((2, 2, 2), dtype=bool), _corner_grid(grid))
     step = 1.5 * max(grid.spacing)
     whole = bool(low[2] > corners[:, 2].min() + step and high[2] < corners[:, 2].max() - step)
-    middle = float(low[0] + high[0]) / 2 if middle_x is None else middle_x
-    return Frame(tuple(map(float, low)), tuple(map(float, high)), middle, volumes, whole)  # type: ignore[arg-type]
+    return Frame(tuple(map(float, low)), tuple(map(float, high)), middle_x, volumes, whole)  # type: ignore[arg-type]
 
 
 def _corner_grid(grid: Grid) -> Grid:

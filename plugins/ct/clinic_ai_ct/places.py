@@ -60,7 +60,12 @@ def place(
 
 
 def side_of(places: npt.NDArray[np.float64], frame: Frame) -> Side:
-    """Return the patient's side of points (N, 3), LPS in mm; "bilateral" if both have a fifth, "" near the middle."""
+    """Return the patient's side of points (N, 3), LPS in mm; "bilateral" if both have a fifth, "" near the middle.
+
+    It is "" too where the patient's middle is not known.
+    """
+    if frame.middle_x is None:
+        return ""
     across = places[:, 0] - frame.middle_x
     if abs(float(np.median(across))) < _MARGIN_MM and float(np.ptp(across)) < 4 * _MARGIN_MM:
         return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,11 @@ def _slice(dataset: Dataset, frame: int, shape: tuple[int, int]) -> HU:
     return result
 
 
+_NO_AGENT = re.compile(r"(NO|NONE|NIL|NATIV\w*|WITHOUT|W/O|WO|OHNE|KEIN\w*|SANS|UNENHANCED)\b|NON[ -]?CONTRAST")
+_UNSAID = re.compile(r"N/?A\.?|UNKNOWN|UNSPECIFIED|NOT SPECIFIED|[-?.0 ]*")
+"""What people and scanners write for the contrast agent where none was given, or where they do not say."""
+
+
 class _Gathered:
     """What the headers of the slices say, one after the other."""
 
@@ -139,10 +145,8 @@ class _Gathered:
         self._rescaled &= "PerFrameFunctionalGroupsSequence" in dataset or "RescaleSlope" in dataset
 
     def acquisition(self) -> Acquisition:
-        given = self._agents - {""}
-        contrast: bool | None = None
-        if given:
-            contrast = not given <= {"NO", "NONE", "NATIVE", "WITHOUT"}
+        given = {agent for agent in self._agents if not _UNSAID.fullmatch(agent)}
+        contrast = any(not _NO_AGENT.match(agent) for agent in given) if given else None
         ratio = max(self._ratios) if self._ratios else None
         return Acquisition(contrast, ratio, tuple(sorted(self._units)), self._rescaled)
 

@@ -29,7 +29,7 @@ _OUTSIDE_SHARE = 0.12
 _LEAST_SHARE = 0.0005
 """Of all voxels; what is smaller is gas in the bowel, or noise."""
 _CUT_AREA_MM2 = 1500.0
-"""A lung of more than that in the last slice goes on beyond it."""
+"""A lung of more than that in the last slice, or at the edges of all, goes on beyond it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Survey:
     centre: Vector | None
     cut_above: bool
     cut_below: bool
+    cut_aside: bool
     metal_ml: float
     saturated: float
     uniform: bool
@@ -72,6 +73,7 @@ def survey(volume: Volume) -> Survey:
         centre=_middle(lungs, coarse),
         cut_above=bool(areas[-1] > _CUT_AREA_MM2),
         cut_below=bool(areas[0] > _CUT_AREA_MM2),
+        cut_aside=bool(_at_edges_mm2(lungs, coarse) > _CUT_AREA_MM2),
         metal_ml=metal * grid.voxel_mm3 / 1000.0,
         saturated=metal / volume.hu.size,
         uniform=bool(high - low < 50),
@@ -130,6 +132,13 @@ def _lungs(hu: Channels) -> npt.NDArray[np.bool_]:
     medians = np.asarray(ndimage.median(hu, pieces, large)) if len(large) else np.empty(0)
     kept = large[(medians > _LUNG_HU[0]) & (medians < _LUNG_HU[1])]
     return np.isin(pieces, kept)
+
+
+def _at_edges_mm2(lungs: npt.NDArray[np.bool_], grid: Grid) -> float:
+    """Return how much of the lungs lies at the four edges of the slices."""
+    step, down, across = grid.spacing
+    columns, rows = int(lungs[:, :, [0, -1]].sum()), int(lungs[:, [0, -1], :].sum())
+    return step * (down * columns + across * rows)
 
 
 def _middle(lungs: npt.NDArray[np.bool_], grid: Grid) -> Vector | None:

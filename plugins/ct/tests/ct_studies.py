@@ -49,6 +49,7 @@ def survey_of(**words) -> Survey:
         "centre": (0.0, 0.0, 0.0),
         "cut_above": False,
         "cut_below": False,
+        "cut_aside": False,
         "metal_ml": 0.0,
         "saturated": 0.0,
         "uniform": False,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ct_studies import header, survey_of, task_of
 from pydicom.uid import JPEGExtended12Bit, MRImageStorage
 
+from clinic_ai.contract import VolumeInfo
 from clinic_ai.domain import FileKind, PlaneGeometry, StudyFacts
 from clinic_ai_ct.admission import admit
-from clinic_ai_ct.gate import limits_by_values, refuse_by_header, refuse_by_values
+from clinic_ai_ct.gate import Candidate, _best_first, limits_by_values, refuse_by_header, refuse_by_values
 from clinic_ai_ct.phantoms import Nodule, make
 from clinic_ai_ct.phantoms.dicom import Spoilt, write_dicom
 from clinic_ai_ct.reading import Acquisition
@@ -152,7 +154,18 @@ def test_the_best_of_several_series_is_judged(phantom, tmp_path):
         ({"LossyImageCompression": "01", "LossyImageCompressionRatio": "30"}, "lossy", "not judged reliably"),
         ({"LossyImageCompression": "01"}, "lossy", "compressed with loss: small"),
         ({"ContrastBolusAgent": ""}, "contrast_unknown", "not known whether a contrast agent"),
+        ({"ContrastBolusAgent": "n/a"}, "contrast_unknown", "not known whether a contrast agent"),
+        ({"ContrastBolusAgent": "NON CONTRAST"}, "no_contrast", "No contrast agent"),
+        ({"ContrastBolusAgent": "No contrast"}, "no_contrast", "No contrast agent"),
+        ({"ContrastBolusAgent": "ohne KM"}, "no_contrast", "No contrast agent"),
+        ({"ContrastBolusAgent": "Non-ionic, 80 ml"}, "contrast_phase_unknown", "not in which phase"),
         ({"SeriesDescription": "Chest native", "ContrastBolusAgent": ""}, "no_contrast", "No contrast agent"),
+        (
+            {"SeriesDescription": "Thorax with and without contrast", "ContrastBolusAgent": ""},
+            "contrast_unknown",
+            "not known whether",
+        ),
+        ({"SeriesDescription": "Chest, alternative", "ContrastBolusAgent": ""}, "contrast_unknown", "not known"),
         (
             {"BodyPartExamined": "", "SeriesDescription": "", "StudyDescription": "", "ProtocolName": ""},
             "unknown_body_part",
@@ -164,6 +177,63 @@ def test_what_is_said_of_a_volume_that_is_judged(admission, changes, code, words
     found = admission(set=changes)
     (limit,) = [limit for limit in found.admitted.limits if limit.code == code]
     assert words in limit.sentence
+
+
+@pytest.mark.parametrize("words", ["Arms down 1.25", "Hands up", "Headrest low"])
+def test_how_a_patient_lies_is_no_body_part(admission, words):
+    found = admission(set={"BodyPartExamined": "", "SeriesDescription": words, "StudyDescription": "CT CHEST"})
+    assert found.refusals == ()
+    assert "unknown_body_part" not in {limit.code for limit in found.admitted.limits}
+
+
+@pytest.mark.parametrize(
+    ("ends", "aside", "words"),
+    [
+        ((), True, "at the edges of the slices; nothing"),
+        (("cut_above",), False, "at their upper end; nothing"),
+        (("cut_above", "cut_below"), True, "at their upper and lower end and at the edges of the slices; nothing"),
+    ],
+)
+def test_what_of_the_lungs_is_not_in_view_is_said(ends, aside, words):
+    found = survey_of(**dict.fromkeys(ends, True), cut_aside=aside)
+    limits = limits_by_values(found, Acquisition(contrast=True), header(), Grid((40, 9, 9), (5.0, 9.0, 9.0)))
+    (limit,) = [limit for limit in limits if limit.code == "lungs_cut"]
+    assert words in limit.sentence
+
+
+def test_lungs_at_the_edges_of_the_slices_are_seen(phantom):
+    whole = survey(phantom.volume)
+    assert not whole.cut_aside
+    columns = np.flatnonzero((phantom.volume.hu[12] < -600)[10:30].any(axis=0))
+    half = slice(0, int(np.median(columns)) - 4)  # through the middle of one lung
+    hu = np.ascontiguousarray(phantom.volume.hu[..., half])
+    grid = replace(phantom.volume.grid, shape=hu.shape)
+    assert survey(Volume(hu, grid)).cut_aside
+
+
+class TestWhichStack:
+    @staticmethod
+    def candidate(uid, slices, spacing, side=512):
+        info = VolumeInfo.model_construct(
+            series_instance_uid=uid,
+            spacing=spacing,
+            directions=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+            slices=(None,) * slices,
+        )
+        return Candidate(info, SimpleNamespace(header=header(rows=side, columns=side)))
+
+    def best(self, *candidates):
+        return _best_first(candidates)[0].info.series_instance_uid
+
+    def test_the_whole_chest_goes_before_one_lung_and_before_a_slab(self):
+        whole = self.candidate("9", 300, (1.0, 0.75, 0.75))
+        assert self.best(self.candidate("1", 300, (1.0, 0.35, 0.35)), whole) == "9"
+        thick = self.candidate("9", 64, (5.0, 0.75, 0.75))
+        assert self.best(self.candidate("1", 120, (1.0, 0.75, 0.75)), thick) == "9"
+
+    def test_a_thin_chest_goes_before_a_thick_one_of_chest_and_abdomen(self):
+        chest = self.candidate("9", 320, (1.0, 0.7, 0.7))
+        assert self.best(self.candidate("1", 130, (5.0, 0.9, 0.9)), chest) == "9"
 
 
 def test_a_named_phase_is_no_limit(admission):

@@ -74,6 +74,43 @@ def test_a_consolidation_that_the_organ_mask_leaves_out_is_given_to_the_lobe_bes
     assert piece.lung_share == pytest.approx(piece.volume_mm3 / right, rel=0.1)
 
 
+def test_sides_hold_where_one_lung_holds_no_air(hu: np.ndarray) -> None:
+    white = hu.copy()
+    left, right = chests.lungs()
+    white[right] = 20
+    for x in (25, 45, 60):
+        assert measure("lung_nodule", chests.ball(x, 0, 122, 9), chests.GRID, white).side == "left"
+    _, y, z = chests.coordinates()
+    assert measure("pleural_effusion", left & (y > 30) & (z < 120), chests.GRID, white).side == "left"
+    assert measure("consolidation", right, chests.GRID, white).side == "right"
+
+
+def test_where_the_body_is_cut_off_the_lungs_tell_its_middle_and_one_lung_alone_tells_none(hu: np.ndarray) -> None:
+    shown = slice(10, 80)  # columns from x = -140 to 136: no skin at the sides
+    grid = Grid((*chests.SHAPE[:2], 70), chests.GRID.spacing, (-140.0, -144.0, 0.0))
+    assert measure("lung_nodule", chests.ball(-40, 0, 122, 9)[..., shown], grid, hu[..., shown]).side == "right"
+    one = slice(44, 80)  # from x = -4: the left lung alone, as in a reconstruction of one side
+    grid = Grid((*chests.SHAPE[:2], 36), chests.GRID.spacing, (-4.0, -144.0, 0.0))
+    where = frame(hu[..., one], grid)
+    assert where is not None
+    assert where.middle_x is None
+    lesion = measure("pleural_effusion", chests.ball(60, 40, 100, 30)[..., one], grid, hu[..., one])
+    assert (lesion.side, [piece.place for piece in lesion.pieces]) == ("", [""])
+
+
+def test_no_lesion_fills_more_than_its_lung(hu: np.ndarray) -> None:
+    _, _, z = chests.coordinates()
+    right = chests.lungs()[1]
+    filled = right & (z < 135)
+    organs = chests.lobes()
+    holed = Organs(np.where(filled, 0, organs.labels).astype(np.uint8), organs.names)
+    (piece,) = measure("consolidation", filled, chests.GRID, hu, holed).pieces
+    assert piece.lung_share == pytest.approx(filled.sum() / right.sum(), rel=0.05)
+    halves = filled & ((z < 70) | (z > 80))
+    pieces = measure("consolidation", halves, chests.GRID, hu, holed).pieces
+    assert sum(piece.lung_share for piece in pieces) < 1
+
+
 def test_nothing_is_guessed_where_no_lungs_are_seen() -> None:
     water = np.zeros(chests.SHAPE, np.int16)
     assert frame(water, chests.GRID) is None

@@ -12,7 +12,7 @@ from guarding import guard
 from clinic_ai.contract import VolumeInfo
 from clinic_ai.domain import StudyFacts
 from clinic_ai_ct import regions
-from clinic_ai_ct.engine import CANNOT_TELL
+from clinic_ai_ct.engine import CANNOT_TELL, NO_MIDDLE, nothing_said_of
 from clinic_ai_ct.gate import limits_by_header, limits_by_values
 from clinic_ai_ct.lesions import LESIONS, Lesion
 from clinic_ai_ct.measuring import masks_of
@@ -28,7 +28,10 @@ def limits() -> set[str]:
     """Return every limit that the header and the values of a volume can lead to, in words."""
     volume = VolumeInfo.model_construct(spacing=(6.0, 5.0, 5.0), directions=None, slices=())
     found = [*limits_by_header(volume, header(), StudyFacts())]
-    surveys = [survey_of(metal_ml=7.0, cut_above=above, cut_below=True, lungs_ml=350.0) for above in (False, True)]
+    surveys = [
+        survey_of(metal_ml=7.0, cut_above=above, cut_below=below, cut_aside=aside, lungs_ml=350.0)
+        for above, below, aside in ((False, True, False), (True, True, True), (False, False, True))
+    ]
     contrasts = (Acquisition(), Acquisition(contrast=False), Acquisition(contrast=True))
     ratios = [Acquisition(lossy_ratio=ratio, rescaled=False) for ratio in (0.0, 8.0, 30.0)]
     for seen, acquisition in product(surveys, (*contrasts, *ratios)):
@@ -50,7 +53,8 @@ def moves() -> set[str]:
 
 
 def test_the_guard_lets_every_remark_go_without_a_word():
-    said = sorted({*limits(), *moves(), regions.OFF.sentence, regions.NOT_LEARNED, CANNOT_TELL})
+    said = sorted({*limits(), *moves(), regions.OFF.sentence, regions.NOT_LEARNED, CANNOT_TELL, NO_MIDDLE})
+    said += [nothing_said_of(1), nothing_said_of(5)]
     for sentence in said:
         verdict = guard([sentence], NOTHING_FOUND, masks_of([Lesion(name) for name in LESIONS]))
         assert [d for d in verdict.decisions if d.statement_id] == [], sentence
