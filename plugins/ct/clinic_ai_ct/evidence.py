@@ -28,6 +28,11 @@ class Evidence:
         return self.lesion is not None and bool(self.lesion.pieces)
 
     @property
+    def unsure(self) -> bool:
+        """Whether it is too near to its operating point to be called present or absent."""
+        return self.strongest is not None and self.strongest.presence is Presence.UNCERTAIN
+
+    @property
     def denied(self) -> bool:
         """Whether nothing speaks for it."""
         return not self.outlined and (self.strongest is None or self.strongest.presence is Presence.ABSENT)

@@ -1,7 +1,8 @@
 """The written report: FINDINGS, IMPRESSION and RECOMMENDATIONS from findings and masks, with no language model.
 
 Every sentence names the findings and masks it rests on. Sizes, sides, places and amounts are those measured; how sure
-a sentence sounds follows from the calibrated probability alone.
+a sentence sounds follows from the calibrated probability alone. What is outlined and neither present nor absent is
+measured in the findings, and is no more than a likelihood in the impression.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class _Report:
                     yield from (self._of(one, "findings", text) for text in self._affirmed(one))
             absent = [one for one in known if one.denied]
             for key, some in (
-                ("none", [one for one in absent if not _doubtful(one)]),
-                ("none_definite", [one for one in absent if _doubtful(one)]),
+                ("none", [one for one in absent if not doubtful(one)]),
+                ("none_definite", [one for one in absent if doubtful(one)]),
             ):
                 if some:
                     yield self._none(key, some)
@@ -105,11 +106,11 @@ class _Report:
             return (text,)
         assert one.lesion is not None
         said = describe(one.lesion, self._wording).findings
-        if one.strongest is None or one.strongest.presence is not Presence.ABSENT:
+        if one.strongest is None or one.strongest.presence is Presence.PRESENT:
             return said
-        word = probability_word(one.strongest.probability)
-        low = self._wording.sentence("findings", "rated_low", name=self._wording.name(one.condition), word=word)
-        return (*said, low)
+        word, name = probability_word(one.strongest.probability), self._wording.name(one.condition)
+        key = "rated_low" if one.strongest.presence is Presence.ABSENT else "rated_unsure"
+        return (*said, self._wording.sentence("findings", key, name=name, word=word))
 
     def _by_probability(self, one: Evidence) -> str:
         finding = one.strongest
@@ -150,13 +151,13 @@ class _Report:
             if one.outlined or (one.strongest and not one.denied and one.strongest.probability >= _RARE)
         ]
         for one in sorted(matters, key=_urgency):
-            if one.outlined:
+            if one.outlined and not one.unsure:
                 assert one.lesion is not None
                 yield self._of(one, "impression", describe(one.lesion, self._wording).impression)
             else:
                 yield self._of(one, "impression", self._by_probability(one))
         if not matters:
-            nothing = "nothing_definite" if any(map(_doubtful, everything)) else "nothing"
+            nothing = "nothing_definite" if any(map(doubtful, everything)) else "nothing"
             yield ReportSentence(
                 section="impression",
                 text=self._wording.sentence("impression", nothing),
@@ -169,6 +170,8 @@ class _Report:
     def _recommendations(self) -> Iterable[ReportSentence]:
         by_name = {one.condition: one for known in self._evidence.values() for one in known}
         for advice in recommend(self._lesions, self._wording):
+            if by_name[advice.lesion].unsure:
+                continue  # a guideline advises on what is there
             yield self._of(by_name[advice.lesion], "recommendations", advice.text)
 
     @staticmethod
@@ -178,7 +181,7 @@ class _Report:
         )
 
 
-def _doubtful(one: Evidence) -> bool:
+def doubtful(one: Evidence) -> bool:
     """Return whether a condition is rated absent although its probability is not worded as unlikely."""
     return one.strongest is not None and one.strongest.probability >= _RARE
 

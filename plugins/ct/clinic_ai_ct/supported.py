@@ -24,18 +24,22 @@ from clinic_ai.guard.policy import Policy, read_policy
 from clinic_ai.guard.text import Text
 from clinic_ai.tasks import GuardSubject, GuardTask
 from clinic_ai_ct.evidence import Evidence, collected
+from clinic_ai_ct.grading import gradings
 from clinic_ai_ct.lesions import Lesion
 from clinic_ai_ct.measuring import masks_of
 from clinic_ai_ct.numbers import unmeasured
 from clinic_ai_ct.placing import misplaced
-from clinic_ai_ct.report import Section, write_report
+from clinic_ai_ct.report import Section, doubtful, write_report
 from clinic_ai_ct.sections import sections
 from clinic_ai_ct.wording import capital, words_of
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\d])")
 _BULLET = re.compile(r"^\s*(?:[-*•·–]+|\d{1,2}[.)](?=\s))\s*")
 _WORD = re.compile(r"[a-z]+")
+_DEFINITE = re.compile(r"\bdefinite(ly)?\b", re.IGNORECASE)
 _UNITS = frozenset({"mm", "cm", "ml", "hu", "x", "per", "cent", "percent"})
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_WHERE = ("left", "right", "both", "bilateral", "upper", "middle", "lower", "anterior", "posterior", "mass")
 _SECTIONS: tuple[Section, ...] = ("findings", "impression")
 
 
@@ -78,24 +82,42 @@ def supported(text: str, findings: Sequence[Finding], lesions: Sequence[Lesion])
 
 
 def completed(kept: Iterable[ReportSentence], written: Sequence[ReportSentence]) -> tuple[ReportSentence, ...]:
-    """Return a whole report: the sentences kept, and of the written one those on conditions that they leave out.
+    """Return a whole report: the sentences kept, and those of the written one that say more than these do.
 
-    ``written`` is what ``write_report`` makes of the same evidence. The order is that of its conditions in each
-    section; its recommendations are taken as they are.
+    ``written`` is what ``write_report`` makes of the same evidence. One of its sentences is left out if others of its
+    section are about all its conditions, and have every number, side, place and grade of it; else it takes the place of
+    those of which it has all. The order is that of its conditions in each section; its recommendations are taken as
+    they are.
     """
     kept = tuple(kept)
     report: list[ReportSentence] = []
     for section in _SECTIONS:
         own = [s for s in kept if s.section == section]
-        told = {condition for s in own for condition in s.conditions}
         order = {c: n for n, c in enumerate(c for s in written if s.section == section for c in s.conditions)}
-        missing = [s for s in written if s.section == section and not told.issuperset(s.conditions)]
-        if not own:
-            report += missing
-            continue
-        whole = [*own, *missing]
+        missing = [s for s in written if s.section == section and not _told(s, own)]
+        whole = [*(s for s in own if not any(_told(s, [other]) for other in missing)), *missing]
         report += sorted(whole, key=lambda s: min((order.get(c, len(order)) for c in s.conditions), default=0))
     return (*report, *(s for s in written if s.section == "recommendations"))
+
+
+def _told(sentence: ReportSentence, others: Sequence[ReportSentence]) -> bool:
+    """Return whether sentences tell all that another one does."""
+    own = [other for other in others if set(other.conditions) & set(sentence.conditions)]
+    if not {c for other in own for c in other.conditions}.issuperset(sentence.conditions):
+        return False
+    said = {detail for other in own for detail in _details(other.text)}
+    return bool(own) and said.issuperset(_details(sentence.text))
+
+
+def _details(text: str) -> set[str]:
+    return set(_NUMBER.findall(text)) | (set(_WORD.findall(text.lower())) & _telling())
+
+
+@lru_cache(maxsize=1)
+def _telling() -> frozenset[str]:
+    """Return the words of a report that tell how much of something there is, and where."""
+    grades = {band.word for grading in gradings().values() for band in grading.bands}
+    return frozenset({*grades, *words_of("en")["numbers"]["words"], *_WHERE})
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -148,6 +170,7 @@ class _Check:
         objections: tuple[Callable[[], str], ...] = (
             lambda: self._strange(sentence),
             lambda: self._uncarried(text, said),
+            lambda: self._too_sure(sentence, said),
             lambda: unmeasured(sentence, self._named(said)),
             lambda: misplaced(sentence, self._named(said)),
             lambda: self._guarded(sentence),
@@ -195,6 +218,18 @@ class _Check:
                 return f"It says that there is {name}, which is not outlined."
             if claim.denied and not _deniable(claim, one):
                 return f"It denies {name}, which was found."
+        return ""
+
+    def _too_sure(self, sentence: str, said: Sequence[Claim]) -> str:
+        for claim in said:
+            one = self._evidence.get(claim.match.key)
+            if one is None or not one.strongest:
+                continue
+            name = claim.match.key.replace("_", " ")
+            if claim.denied and one.denied and doubtful(one) and not _DEFINITE.search(sentence):
+                return f"It denies {name} without a word of doubt, which is not that unlikely."
+            if claim.denied is False and one.unsure:
+                return f"It says that there is {name}, which is too near to its threshold to be called."
         return ""
 
     def _guarded(self, sentence: str) -> str:

@@ -122,7 +122,12 @@ def evidence(seed: int) -> tuple[tuple[Finding, ...], tuple[Lesion, ...]]:
     counts = {n: draw.choice((0, 0, 1, 1, 1, 2, 3, 9)) for n in LESIONS}
     counts["pericardial_effusion"] = min(1, counts["pericardial_effusion"])
     lesions = tuple(lesion(n, *(piece(n, draw) for _ in range(count))) for n, count in counts.items())
-    return tuple(finding(key, draw.random(), label) for key, label in _CONDITIONS.items()), lesions
+    findings = tuple(finding(key, draw.random(), label) for key, label in _CONDITIONS.items())
+    return tuple(_unsure(one) if 0.4 <= one.probability < 0.6 else one for one in findings), lesions
+
+
+def _unsure(one: Finding) -> Finding:
+    return one.model_copy(update={"presence": Presence.UNCERTAIN})
 
 
 def finding(condition: str, probability: float, label: str = "", **values: object) -> Finding:

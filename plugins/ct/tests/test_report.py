@@ -222,3 +222,18 @@ def test_the_report_reads_as_one_text_with_headings() -> None:
 def test_a_language_without_words_is_refused() -> None:
     with pytest.raises(ValueError, match="not in 'fr'"):
         write_report((), ABSENT, "fr")
+
+
+def test_what_is_outlined_and_not_called_present_is_no_fact() -> None:
+    findings = (chests.finding("pleural_effusion", 0.3, presence=Presence.UNCERTAIN),)
+    report = write_report(findings, (effusion("left", 120), *ABSENT[:1], *ABSENT[2:]))
+    said = " ".join(told(report, "findings"))
+    assert "120 mm" in said
+    assert "too near to its threshold to call it" in said
+    (impression,) = told(report, "impression")
+    assert "Large left pleural effusion" not in impression
+    assert "effusion" in impression
+    assert told(report, "recommendations") == []
+    sure = write_report((chests.finding("pleural_effusion", 0.9),), (effusion("left", 120), *ABSENT[:1], *ABSENT[2:]))
+    assert "Large left pleural effusion." in told(sure, "impression")
+    assert told(sure, "recommendations")

@@ -9,6 +9,7 @@ import chests
 import pytest
 from guarding import guard
 
+from clinic_ai.domain import Presence
 from clinic_ai_ct.lesions import LESIONS, Lesion
 from clinic_ai_ct.measuring import masks_of
 from clinic_ai_ct.report import report_text, write_report
@@ -202,3 +203,34 @@ def test_a_whole_report_says_everything_once_and_the_guard_lets_it_go() -> None:
     verdict = guard((s.text for s in whole), FINDINGS, masks_of(LESIONS_HERE))
     assert [d for d in verdict.decisions if d.statement_id] == []
     assert completed((), written) == written
+
+
+def test_a_model_cannot_leave_out_the_larger_nodule() -> None:
+    large = chests.piece(
+        "lung_nodule", DRAW, side="right", place="right upper lobe", axial_mm=26.0, axial_short_mm=20.0
+    )
+    small = chests.piece("lung_nodule", DRAW, side="right", place="right lower lobe", axial_mm=5.0, axial_short_mm=4.0)
+    lesions = (chests.lesion("lung_nodule", large, small),)
+    findings = (chests.finding("lung_nodule", 0.9),)
+    written = write_report(findings, lesions)
+    said = "FINDINGS: There is a 5 x 4 mm lung nodule in the right lower lobe.\nIMPRESSION: Lung nodule."
+    found = supported(said, findings, lesions)
+    whole = completed(found.sentences, written)
+    for section in ("findings", "impression"):
+        text = " ".join(s.text for s in whole if s.section == section)
+        assert "26 x 20 mm" in text, text
+    again = supported(report_text(written), findings, lesions)
+    assert completed(again.sentences, written) == written
+
+
+def test_a_model_cannot_be_surer_than_the_evidence() -> None:
+    fluid = chests.lesion("pleural_effusion", chests.piece("pleural_effusion", DRAW, side="left", depth_mm=40.0))
+    unsure = chests.finding("pleural_effusion", 0.3, presence=Presence.UNCERTAIN)
+    findings = (unsure, chests.finding("emphysema", 0.4), chests.finding("cardiomegaly", 0.03))
+    found = supported(
+        "FINDINGS: No emphysema. No definite emphysema. No cardiomegaly. There is a left pleural effusion.",
+        findings,
+        (fluid,),
+    )
+    assert [s.text for s in found.sentences] == ["No definite emphysema.", "No cardiomegaly."]
+    assert [r.text for r in found.removed] == ["No emphysema.", "There is a left pleural effusion."]

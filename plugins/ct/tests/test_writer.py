@@ -39,7 +39,7 @@ def written(tmp_path_factory) -> Writer:
 
 @pytest.fixture
 def served(written, tmp_path) -> Served:
-    return Served(written.ref, None, tmp_path, all_of("lung_nodule"), (), (), None, torch.device("cpu"))
+    return Served(written.ref, None, tmp_path, all_of("lung_nodule"), (), (), (), None, torch.device("cpu"))
 
 
 def texts(report) -> list[str]:
@@ -76,6 +76,6 @@ def test_a_network_for_another_width_and_an_adapter_without_weights_are_refused(
         written.write(served, FEATURES, FINDINGS, lesions, ())
     (tmp_path / "adapter_config.json").write_text("{}")
     other = written.ref.model_copy(update={"digest": hashlib.sha256(b"other").hexdigest()})
-    stranger = Served(other, None, Path(tmp_path), served.network, (), (), None, served.device)
+    stranger = Served(other, None, Path(tmp_path), served.network, (), (), (), None, served.device)
     with pytest.raises(ModelError, match="does not fit the language model"):
         written.write(stranger, FEATURES, FINDINGS, lesions, ())
