@@ -35,13 +35,15 @@ LEARNED, HELD_OUT = 300_000, 400_000
 """First seeds of the phantoms that are learned from and judged; those of the network are others."""
 RATE, WARM_UP, SEED = 1e-2, 0.1, 5
 CARD = "README.md"
+_TOO_THIN = {"stomach", "shoulder_girdle", "oesophagus", "trachea", "aorta", "pulmonary_artery", "ribs"}
 CONFIG = SegmenterConfig(
-    names=tuple(name for name in REGIONS if name not in {"stomach", "shoulder_girdle", "oesophagus"}),
+    names=tuple(name for name in REGIONS if name not in _TOO_THIN),
     windows=((-600.0, 1500.0), (40.0, 400.0)),
     spacing=SPACING,
     features=(8, 8, 16, 32, 64, 8),
 )
-"""What a phantom does not draw, or draws in a few voxels of this grid, is left to everything else."""
+"""What a phantom does not draw, or draws in a few voxels of this grid, is left to everything else: after 400 steps the
+wind pipe, the ribs and the pulmonary artery had a Dice of 0.00, the aorta 0.27."""
 
 
 def drawn(seed: int) -> tuple[Phantom, Labels]:
