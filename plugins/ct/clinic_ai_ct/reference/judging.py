@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clinic_ai.contract import Device, LoadedModel
-from clinic_ai.domain import Analysis, Presence, ValidationFigures
+from clinic_ai.domain import Analysis, Mask, Presence, ValidationFigures
 from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, point_intervals
 from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.label_sets import CONDITION_OF
 from clinic_ai_ct.lesions import LESIONS
-from clinic_ai_ct.measuring import measure
+from clinic_ai_ct.measuring import masks_of, measure
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom
 from clinic_ai_ct.phantoms.dicom import write_dicom
 from clinic_ai_ct.reference.examples import phantom_of
@@ -42,8 +42,8 @@ class Tally:
     threshold: dict[str, float] = field(default_factory=dict)
     called: dict[str, int] = field(default_factory=lambda: {"right": 0, "wrong": 0, "missed": 0})
     """Findings with their side, against those of the true masks."""
-    size_errors: list[float] = field(default_factory=list)
-    """Of the largest nodule, relative to its true size."""
+    size_errors: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LESIONS})
+    """Of the largest size of each kind of lesion as a report tells it, diameter or depth, relative to the true one."""
     volume_errors: list[float] = field(default_factory=list)
     """Of each other kind of lesion, relative to its true volume."""
     seconds: list[float] = field(default_factory=list)
@@ -64,10 +64,9 @@ class Tally:
             if true.any():
                 self.dices[name].append(dice(masks.get(name, np.zeros_like(true)), true))
             self._compare(name, lesion.side if true.any() else None, analysis)
-            said = next((m.size_mm for m in analysis.masks if m.name == name and m.size_mm), None)
-            if name == "lung_nodule" and lesion.pieces and said:
-                wanted = max(piece.axial_mm for piece in lesion.pieces)
-                self.size_errors.append(abs(said - wanted) / wanted)
+            said, wanted = (_size(masks, name) for masks in (analysis.masks, masks_of([lesion])))
+            if said and wanted:
+                self.size_errors[name].append(abs(said - wanted) / wanted)
             volume = sum(m.volume_mm3 or 0.0 for m in analysis.masks if m.name == name)
             if name != "lung_nodule" and true.any() and volume:
                 whole = float(true.sum()) * phantom.volume.grid.voxel_mm3
@@ -100,7 +99,8 @@ class Tally:
                 "precision": right / (right + wrong) if right + wrong else None,
                 "recall": right / (right + missed) if right + missed else None,
             },
-            "nodule_sizes_within_20_percent": _mean([float(error <= 0.2) for error in self.size_errors]),
+            "sizes_within_20_percent": _mean([float(e <= 0.2) for errors in self.size_errors.values() for e in errors]),
+            "nodule_sizes_within_20_percent": _mean([float(e <= 0.2) for e in self.size_errors["lung_nodule"]]),
             "volumes_within_20_percent": _mean([float(error <= 0.2) for error in self.volume_errors]),
             "seconds_each": _mean(self.seconds),
         }
@@ -158,6 +158,10 @@ def _masks(analysis: Analysis, directory: Path) -> dict[str, Bits]:
             bits: npt.NDArray[np.uint8] = np.unpackbits(kept["masks"], axis=-1, count=one.columns)
         masks |= {segment.name: mask.astype(np.bool_) for segment, mask in zip(one.segments, bits, strict=True)}
     return masks
+
+
+def _size(masks: Sequence[Mask], name: str) -> float:
+    return max((mask.size_mm or 0.0 for mask in masks if mask.name == name), default=0.0)
 
 
 def _largest(phantom: Phantom) -> float:
