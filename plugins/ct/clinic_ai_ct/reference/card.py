@@ -38,8 +38,8 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             ),
             f"Mean Dice of all lesions drawn: {_number(figures['dice_mean'])}. "
             f"Finding and side together: precision {_number(side['precision'])}, recall {_number(side['recall'])}. "
-            f"Within 20 % of the truth: {_number(figures['sizes_within_20_percent'])} of the largest sizes that reports "
-            f"tell (nodules {_number(figures['nodule_sizes_within_20_percent'])}), and of other lesions "
+            f"Within 20 % of the truth: {_number(figures['sizes_within_20_percent'])} of the largest sizes that reports"
+            f" tell (nodules {_number(figures['nodule_sizes_within_20_percent'])}), and of other lesions "
             f"{_number(figures['volumes_within_20_percent'])} of the volumes. "
             f"Nodules below 8 mm are not counted. {_number(figures['seconds_each'])} s for each study.",
             "",
