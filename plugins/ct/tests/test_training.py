@@ -15,8 +15,9 @@ from clinic_ai.ml.records import Record
 from clinic_ai_ct.configurations import CONFIGURATIONS
 from clinic_ai_ct.lora import lora_config
 from clinic_ai_ct.network import CTNetwork, made
+from clinic_ai_ct.saving import read_network
 from clinic_ai_ct.trainer import CTTrainer
-from clinic_ai_ct.training import rewarding
+from clinic_ai_ct.training import evaluating, rewarding, run
 from clinic_ai_ct.training.cases import cases_of, folder_dataset
 from clinic_ai_ct.training.fitting import PhaseFit
 from clinic_ai_ct.training.loading import speech_of
@@ -97,6 +98,30 @@ def test_a_stopped_run_goes_on_and_keeps_three_best_checkpoints(phantoms, base, 
     ranked = sorted(result.history, key=lambda e: (e["validation_auroc"], -e["validation_loss"]), reverse=True)
     kept = {path.name for path in (tmp_path / "phase-1-classification" / "checkpoints").iterdir()}
     assert kept == {f"epoch-{int(entry['epoch']):05d}" for entry in [*ranked[:3], result.history[-1]]}
+
+
+def test_what_is_measured_is_the_model_that_is_written(phantoms, base, tmp_path, monkeypatch):
+    """Also where the best epoch is not the last one, and soft prompts learned on after it."""
+    monkeypatch.setattr(Record, "draw", lambda *_: b"")
+    monkeypatch.setattr(PhaseFit, "_rank", lambda _, entry: (-entry["epoch"], 0.0))
+    recipe = {"phase": "classification", "epochs": 4, "rate": 0.3, "accumulation": 1}
+    image = torch.rand(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(1))
+    told: list[torch.Tensor] = []
+
+    @torch.inference_mode()
+    def tell(network):
+        told.append(network.classify(network.encode(image)))
+
+    def measure(network, *others):
+        found = evaluating.evaluate(network, *others)
+        tell(network)  # now: writing renews what the text encoder says
+        return found
+
+    monkeypatch.setattr(run, "evaluate", measure)
+    result = CTTrainer().train(training_set.task(tmp_path, phantoms, base, **recipe), training_set.Told())
+    tell(read_network(open_model(tmp_path / "model")))
+    assert torch.equal(*told)
+    assert CTTrainer().evaluate(open_model(tmp_path / "model"), phantoms).values == result.scores.values
 
 
 def test_kept_features_teach_what_fresh_ones_teach(cases, tmp_path):

@@ -227,6 +227,8 @@ class PhaseFit:
     def _load(self, weights: Tensors) -> None:
         for name, trained in self._objective.trained.items():
             trained.copy_(torch.from_numpy(weights[name]))
+        # What the text encoder says is kept apart from the soft prompts, and only follows them when told to.
+        self._objective.scene.network.renew()
 
     def _save(self) -> None:
         """Write where it stands, unless that is where the newest checkpoint is."""
