@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from served_models import network_config
 
 from clinic_ai.contract import Device
@@ -76,6 +78,54 @@ def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypa
         run("ended", 8)
     resumed = run("ended", None)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def kept(work: Path, done: int, steps: int) -> torch.nn.Linear:
+    """Keep a stage of so many steps in ``work``; return the module that learned."""
+    torch.manual_seed(done)
+    module = torch.nn.Linear(3, 1)
+    optimiser = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    learning._State(work, "any").keep(module, optimiser, done, steps)
+    return module
+
+
+def restored(work: Path) -> tuple[torch.nn.Linear, tuple[int, int | None]]:
+    module = torch.nn.Linear(3, 1)
+    return module, learning._State(work, "any").restore(module, torch.optim.AdamW(module.parameters()))
+
+
+def test_weights_and_the_step_they_are_of_are_replaced_at_once(tmp_path, monkeypatch):
+    kept(tmp_path, 100, 300)
+    later = kept(tmp_path, 150, 300)
+    assert [path.name for path in tmp_path.iterdir()] == ["any.safetensors"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("the power is gone")))
+        with pytest.raises(OSError, match="the power is gone"):
+            kept(tmp_path, 200, 300)
+    module, said = restored(tmp_path)
+    assert said == (150, 300)
+    assert torch.equal(module.weight, later.weight)
+
+
+def test_stages_of_two_files_are_taken_up_and_steps_that_were_written_beside_count(tmp_path):
+    """Earlier builds wrote the place of a stage into a file of its own; a person may say there how many steps."""
+    kept(tmp_path, 150, 300)
+    path, beside = tmp_path / "any.safetensors", tmp_path / "any.json"
+    metadata = path.read_bytes()
+    save_file(load_file(path), path)
+    with pytest.raises(ValueError, match="does not say of which step"):
+        restored(tmp_path)
+    beside.write_text('{"done": 100, "steps": 300}')
+    assert restored(tmp_path)[1] == (100, 300)
+    path.write_bytes(metadata)
+    beside.write_text('{"done": 100, "steps": 400}')
+    assert restored(tmp_path)[1] == (150, 400)
+    path.unlink()
+    assert restored(tmp_path)[1] == (0, None)
+    kept(tmp_path, 50, 200)
+    assert restored(tmp_path)[1] == (50, 200), "what was said of the stage before is gone with it"
 
 
 @pytest.mark.torture

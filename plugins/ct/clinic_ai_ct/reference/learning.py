@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -395,17 +396,29 @@ def _share(done: int, steps: int | None) -> float:
 
 
 class _State:
-    """Weights, moments and place of a stage on disk."""
+    """Weights, moments and place of a stage on disk: one file, so that they are of the same step.
+
+    A file ``NAME.json`` beside it, as earlier builds wrote them, may say how many ``steps`` there shall be.
+    """
 
     def __init__(self, work: Path, name: str) -> None:
-        self._tensors, self._said = work / f"{name}.safetensors", work / f"{name}.json"
+        self._kept, self._said = work / f"{name}.safetensors", work / f"{name}.json"
 
     def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, int | None]:
-        """Take up what was kept; return the steps that were done, and how many there will be if that is known."""
-        if not (self._tensors.exists() and self._said.exists()):
+        """Take up what was kept; return the steps that were done, and how many there will be if that is known.
+
+        Raise ValueError if the file does not say it and no other beside it does.
+        """
+        if not self._kept.exists():
+            self._said.unlink(missing_ok=True)  # it was of what is no longer there, and this stage begins anew
             return 0, None
-        said = json.loads(self._said.read_text())
-        tensors = load_file(self._tensors)
+        beside = json.loads(self._said.read_text()) if self._said.exists() else {}
+        with safe_open(self._kept, framework="pt") as file:
+            own = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        done, steps = own.get("done", beside.get("done")), beside.get("steps", own.get("steps"))
+        if done is None or steps is None:
+            raise ValueError(f"{self._kept.name} does not say of which step it is")
         module.load_state_dict(dict(_below("module.", tensors)))
         saved = optimiser.state_dict()
         saved["state"] = {
@@ -414,17 +427,14 @@ class _State:
             if f"moment.{place}.step" in tensors
         }
         optimiser.load_state_dict(saved)
-        return int(said["done"]), int(said["steps"])
+        return int(done), int(steps)
 
     def keep(self, module: nn.Module, optimiser: torch.optim.Optimizer, done: int, steps: int) -> None:
         """Replace what was kept."""
         tensors = {f"module.{name}": value.contiguous().clone() for name, value in module.state_dict().items()}
         for place, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"moment.{place}.{name}": value.contiguous().clone() for name, value in moments.items()}
-        draft = self._tensors.with_suffix(".part")
-        save_file(tensors, draft)
-        draft.replace(self._tensors)
-        write_durably(self._said, json.dumps({"done": done, "steps": steps}).encode())
+        write_durably(self._kept, save(tensors, metadata={"done": str(done), "steps": str(steps)}))
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
