@@ -29,6 +29,8 @@ from clinic_ai_ct.volume import Bits, Grid, Volume
 MAX_VOXELS = 2**29
 """Largest volume that is read: 2,048 slices of 512 × 512."""
 MAX_JSON_BYTES = 4 * 1024**2
+PATIENT = "patient_id"
+"""Column of a sheet of labels that names the patient, as the core reads it."""
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _SPACING_TOLERANCE = 0.02
 """Largest relative difference between spacings of two files of one volume; files have three decimals or float32."""
@@ -223,11 +225,25 @@ def volume_name(value: str) -> str:
     return name
 
 
-def read_labels(path: Path) -> dict[str, dict[str, int]]:
-    """Return the labels of each volume by the names of the sheet's columns; a cell that is empty or -1 says nothing.
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet of labels: those of each volume by the names of its columns, and the patients it names by volume."""
 
-    The first column names the volume. Raise DatasetError if a volume is there twice with different labels, or a cell is
-    none of 0, 1, -1 and nothing; all of them are told.
+    labels: dict[str, dict[str, int]]
+    patients: dict[str, str]
+
+
+def read_labels(path: Path) -> dict[str, dict[str, int]]:
+    """Return the labels of a sheet; see ``read_sheet``."""
+    return read_sheet(path).labels
+
+
+def read_sheet(path: Path) -> Sheet:
+    """Return what a sheet says of each volume; a cell that is empty or -1 says nothing.
+
+    The first column names the volume; one that is called patient_id names its patient and is no label. Raise
+    DatasetError if a volume is there twice with different labels or patients, or a cell is none of 0, 1, -1 and
+    nothing; all of them are told.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -237,25 +253,30 @@ def read_labels(path: Path) -> dict[str, dict[str, int]]:
     if not rows or len(rows[0]) < 2 or len(set(rows[0])) < len(rows[0]):
         raise DatasetError(f"The first line of {path.name} does not name a volume and its conditions, each once.")
     columns = [name.strip() for name in rows[0][1:]]
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, tuple[dict[str, int], str]] = {}
     problems: list[str] = []
     for line, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
         labels, wrong = _labels(columns, row[1:])
-        name = volume_name(row[0])
+        name, patient = volume_name(row[0]), dict(zip(columns, row[1:], strict=False)).get(PATIENT, "").strip()
         if wrong or len(row) != len(columns) + 1 or not name:
             problems.append(f"line {line}: {', '.join(wrong) or 'not as many cells as columns, or no name'}")
-        elif found.setdefault(name, labels) != labels:
-            problems.append(f"line {line}: a second line of its volume, with other labels")
+        elif found.setdefault(name, (labels, patient)) != (labels, patient):
+            problems.append(f"line {line}: a second line of its volume, which says something else")
     if problems:
         raise DatasetError(f"{path.name} has {len(problems)} lines that cannot be used.", problems=tuple(problems[:50]))
-    return found
+    return Sheet(
+        {name: labels for name, (labels, _) in found.items()},
+        {name: patient for name, (_, patient) in found.items() if patient},
+    )
 
 
 def _labels(columns: list[str], cells: list[str]) -> tuple[dict[str, int], list[str]]:
     labels, wrong = {}, []
     for column, cell in zip(columns, cells, strict=False):
+        if column == PATIENT:
+            continue
         match cell.strip().removesuffix(".0"):
             case "0" | "1" as value:
                 labels[column] = int(value)

@@ -14,12 +14,14 @@ from clinic_ai.errors import DatasetError
 from clinic_ai_ct.collection import load, report_text, samples_of
 from clinic_ai_ct.formats import (
     Npz,
+    Sheet,
     read_labels,
     read_mask,
     read_nifti,
     read_npz,
     read_reasoning,
     read_report,
+    read_sheet,
     volume_name,
     write_labels,
     write_nifti,
@@ -175,6 +177,15 @@ def test_a_public_sheet(tmp_path):
     (tmp_path / "l.csv").write_text("﻿VolumeName,Emphysema,Mass\ntrain_1_a_1.nii.gz,1.0,-1\n\nx/y.npz,0,\n", "utf-8")
     assert read_labels(tmp_path / "l.csv") == {"train_1_a_1": {"Emphysema": 1}, "y": {"Emphysema": 0}}
     assert volume_name(r"C:\scans\a.b.nii.gz") == "a.b"
+
+
+def test_a_patient_is_no_label(tmp_path):
+    (tmp_path / "l.csv").write_text("V,patient_id,Mass\na,7 b,1\nb.npz,,0\n")
+    assert read_sheet(tmp_path / "l.csv") == Sheet({"a": {"Mass": 1}, "b": {"Mass": 0}}, {"a": "7 b"})
+    (tmp_path / "l.csv").write_text("V,patient_id,Mass\na,7,1\na,8,1\n")
+    with pytest.raises(DatasetError) as refused:
+        read_sheet(tmp_path / "l.csv")
+    assert refused.value.problems == ("line 3: a second line of its volume, which says something else",)
 
 
 def test_lines_that_cannot_be_used_are_all_told(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from clinic_ai.contract import Limits
 from clinic_ai.errors import ClinicError, DatasetError, ModelError
 from clinic_ai.ml.model_files import open_model
 from clinic_ai.ml.records import Record
+from clinic_ai.training.volume_folder import read_volumes
 from clinic_ai_ct.configurations import CONFIGURATIONS
 from clinic_ai_ct.lora import lora_config
 from clinic_ai_ct.network import CTNetwork, made
+from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.saving import read_network
 from clinic_ai_ct.trainer import CTTrainer
 from clinic_ai_ct.training import evaluating, rewarding, run
@@ -267,6 +270,27 @@ def test_a_bad_dataset_is_named(phantoms, base, tmp_path):
     (tmp_path / "labels.csv").write_text("name,Weather\np0_a_1,1\n")
     with pytest.raises(DatasetError, match="names none of our conditions"):
         folder_dataset(tmp_path)
+
+
+def test_patients_of_the_sheet_are_those_of_the_core_and_stay_whole(tmp_path):
+    (tmp_path / "volumes").mkdir()
+    lines = ["volume,patient_id,Lung nodule,pleural_effusion"]
+    for number in range(24):
+        name = f"train_{number}_a_1"
+        (tmp_path / "volumes" / f"{name}.nii.gz").write_bytes(f"volume {number}".encode())
+        lines.append(f"{name}.nii.gz,{f'Q {number % 8}' if number < 16 else ''},{number % 2},")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    dataset = folder_dataset(tmp_path)
+    found = {Path(example.path).name: example.patient_key for example in dataset.examples}
+    core = read_volumes(tmp_path, describe_plugin().conditions)
+    assert not core.problems
+    assert found == {image.path.name: image.patient_id for image in core.images}
+    assert len(set(found.values())) == 8 + 8
+    assert len(cases_of(dataset)) == 24, "no patient is in two parts"
+    assert {tuple(example.labels) for example in dataset.examples} == {("lung_nodule",)}
+    lines[1] = lines[1].replace("Q 0", "Q 1")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    assert folder_dataset(tmp_path).digest != dataset.digest
 
 
 def test_a_language_model_of_another_width_is_refused(language, base):

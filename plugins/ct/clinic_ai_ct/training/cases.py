@@ -5,10 +5,11 @@
     FOLDER/volumes/NAME.nii.gz      Hounsfield units, or
     FOLDER/volumes/NAME.npz         8-bit grey levels and the regions of the chest; both may be there
     FOLDER/lesion_masks/LESION/NAME.nii.gz
-    FOLDER/labels.csv               the volume, then a column for each condition
+    FOLDER/labels.csv               the volume, perhaps patient_id, then a column for each condition
     FOLDER/reports/NAME.json
 
-Only the volumes are needed. A name such as ``train_1000_a_1`` is of the patient ``train_1000``.
+Only the volumes are needed. Without a patient_id a name such as ``train_1000_a_1`` is of the patient ``train_1000``,
+and any other is a patient of its own.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from clinic_ai.contract import Beside, Dataset, Example
 from clinic_ai.errors import DatasetError
-from clinic_ai_ct.formats import is_npz, read_labels, volume_name
+from clinic_ai_ct.formats import Sheet, is_npz, read_sheet, volume_name
 from clinic_ai_ct.label_sets import CODED, all_labels, label_sets
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.training.phases import Phase
@@ -73,23 +73,24 @@ class Case:
 
 
 def folder_dataset(folder: Path) -> Dataset:
-    """Return a folder as a dataset, its patients divided by the hash of their names, 70 to 15 to 15.
+    """Return a folder as a dataset, its patients divided by the hash of their names or ids, 70 to 15 to 15.
 
     Its digest is over the contents of all its files. Raise DatasetError if it holds no volumes, less than three
     patients, or if the sheet of labels is wrong or names none of our conditions.
     """
     names = _volumes(folder)
-    labels = keyed_labels(folder / LABELS) if (folder / LABELS).is_file() else {}
+    sheet = keyed_sheet(folder / LABELS) if (folder / LABELS).is_file() else Sheet({}, {})
+    labels, patients = sheet.labels, {name: sheet.patients.get(name) or _patient(name) for name in names}
     unlabelled = [name for name in names if name not in labels]
     notes = (f"{len(unlabelled)} of {len(names)} volumes have no line in {LABELS}.",) if labels and unlabelled else ()
-    splits = _divided({_patient(name) for name in names})
+    splits = _divided(set(patients.values()))
     whole = hashlib.sha256()
     examples = []
     for name, path in names.items():
         digest, beside = _hash(path), _beside(folder, name, path)
         for file, sha256 in ((str(path), digest), *((one.path, one.sha256) for one in beside)):
             whole.update(f"{Path(file).relative_to(folder)} {sha256}\n".encode())
-        patient = _patient(name)
+        patient = patients[name]
         examples.append(
             Example(
                 path=str(path),
@@ -101,6 +102,8 @@ def folder_dataset(folder: Path) -> Dataset:
             )
         )
     whole.update(repr(sorted((name, sorted(row.items())) for name, row in labels.items())).encode())
+    if sheet.patients:  # which part a volume is in follows from its patient
+        whole.update(repr(sorted(patients.items())).encode())
     return Dataset(
         dataset_id=f"folder-{whole.hexdigest()[:12]}",
         plugin=_PLUGIN,
@@ -183,17 +186,16 @@ def described(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-@lru_cache(maxsize=4)
-def keyed_labels(path: Path) -> dict[str, dict[str, int]]:
-    """Return the labels of each volume of a sheet by condition key; columns that are none of ours are passed over.
+def keyed_sheet(path: Path) -> Sheet:
+    """Return a sheet with its labels by condition key; columns that are none of ours are passed over.
 
     A column is named by the key of a condition, or as a label set names it. Raise DatasetError if the sheet is wrong
     or names none of our conditions.
     """
     known = {label.name.casefold(): label.key for one in label_sets().values() for label in one.labels}
     known |= {key: key for key in all_labels()}
-    rows = read_labels(path)
-    columns = {name for row in rows.values() for name in row}
+    sheet = read_sheet(path)
+    columns = {name for row in sheet.labels.values() for name in row}
     keys = {name: known[name.casefold()] for name in columns if name.casefold() in known}
     if not keys:
         named = ", ".join(sorted(columns)[:_NAMED])
@@ -201,7 +203,11 @@ def keyed_labels(path: Path) -> dict[str, dict[str, int]]:
             f"{path.name} names none of our conditions; its columns are {named}.",
             remedy="Name the columns as VLM3D or CT-RATE do, or by our keys such as lung_nodule.",
         )
-    return {volume: {keys[n]: value for n, value in row.items() if n in keys} for volume, row in rows.items()}
+    labels = {
+        name: {keys[column]: value for column, value in row.items() if column in keys}
+        for name, row in sheet.labels.items()
+    }
+    return Sheet(labels, sheet.patients)
 
 
 def _volumes(folder: Path) -> dict[str, Path]:
