@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.model_files import write_manifest
+from clinic_ai.ml.unlike import LIMIT, STATISTICS
 from clinic_ai_ct.lora import write_lora
 from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.saving import PLUGIN, write_network
@@ -36,10 +38,28 @@ def write_candidate(
     if speech is not None:
         write_lora(speech.language, speech.config, directory)
     write_durably(directory / SUMMARY, json.dumps(summary, indent=1).encode())
-    write_manifest(directory, _manifest(task, recipe, scores), sorted(directory.iterdir()))
+    parameters = _parameters(task, recipe, directory)
+    write_manifest(directory, _manifest(task, recipe, scores, parameters), sorted(directory.iterdir()))
 
 
-def _manifest(task: TrainingTask, recipe: CTRecipe, scores: Scores) -> ModelManifest:
+def _parameters(task: TrainingTask, recipe: CTRecipe, directory: Path) -> dict[str, Any]:
+    """Return the parameters of the base that hold of the candidate too, and copy the file that one of them is about.
+
+    How far a volume lies from those of training is told by what the encoder makes of it: an encoder that learned on
+    makes something else of the same volume, so that statistics of before would be wrong.
+    """
+    if task.base is None:
+        return {}
+    parameters: dict[str, Any] = dict(task.base.manifest.parameters)
+    statistics = Path(task.base.directory) / STATISTICS
+    if LIMIT in parameters and statistics.is_file() and all(phase.frozen for phase in recipe.phases):
+        shutil.copyfile(statistics, directory / STATISTICS)
+    else:
+        parameters.pop(LIMIT, None)
+    return parameters
+
+
+def _manifest(task: TrainingTask, recipe: CTRecipe, scores: Scores, parameters: dict[str, Any]) -> ModelManifest:
     base: LoadedModel | None = task.base
     phases = ", ".join(phase.name for phase in recipe.phases)
     over = "from random weights" if base is None else f"over {base.ref.label()}"
@@ -56,7 +76,7 @@ def _manifest(task: TrainingTask, recipe: CTRecipe, scores: Scores) -> ModelMani
         source=f"Trained here in run {task.run_id} on dataset {task.dataset.dataset_id}, {over}; phases: {phases}.",
         intended_use="Findings, lesion masks and a report of chest CT; has no clinical record.",
         parameters={
-            **({} if base is None else base.manifest.parameters),
+            **parameters,
             **figures,
             f"{scores.split}_volumes": scores.examples,
             "phases": phases,
