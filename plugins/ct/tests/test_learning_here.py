@@ -21,7 +21,7 @@ from clinic_ai.store.runs import RunResult
 from clinic_ai_ct.admission import admit
 from clinic_ai_ct.phantoms import make
 from clinic_ai_ct.phantoms.dicom import write_dicom
-from clinic_ai_ct.reading import resampled
+from clinic_ai_ct.preparing import on_network_grid
 from clinic_ai_ct.series import task_of
 from clinic_ai_ct.trainer import CTTrainer
 from clinic_ai_ct.training.cases import Case, cases_of
@@ -122,8 +122,10 @@ def test_what_was_signed_of_series_is_learned_from(tmp_path: Path) -> None:
         admitted = admit(task_of(series, tmp_path)).admitted
         assert admitted is not None
         config = served_models.network_config()
-        wanted = resampled(admitted.volume, config.spacing, config.encoder.volume, admitted.survey.centre)
-        assert (seen.hu == wanted.hu).all()
+        wanted = on_network_grid(admitted.volume, config, admitted.survey.centre)
+        z, y, x = wanted.hu.shape
+        assert (seen.hu[:z, :y, :x] == wanted.hu).all()
+        assert (seen.image.numpy()[:, z:] == 0).all()
 
 
 def patient_of(dataset: Dataset, case: Case) -> str:

@@ -2,7 +2,8 @@
 
 The score of a volume says how near findings and masks come to what is known of it: the mean, over the labels it is
 judged by, of one minus the squared error of the probability (Brier 1950), and the mean Dice of the masks whose place
-is known; where both are known it is the mean of the two.
+is known; where both are known it is the mean of the two. A volume is read as the engine reads it: all of the chest, in
+as many windows as it takes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from clinic_ai_ct.outlining import draw
 from clinic_ai_ct.served import Evidence, Served, drawn_of, reach_of, serve
 from clinic_ai_ct.sliding import read
 from clinic_ai_ct.training.cases import Case, cases_of
-from clinic_ai_ct.training.prepared import Prepared, Preparing
-from clinic_ai_ct.training.recipe import CTRecipe
-from clinic_ai_ct.volume import Grid
+from clinic_ai_ct.training.chests import Chest, chest_of
 
 FIGURE = "agreement with labels and masks"
 
@@ -37,10 +36,9 @@ def judge(task: JudgeTask) -> Judgement:
     served = serve(task.model, task.device)
     of = {example.sha256: example for example in task.dataset.examples if example.split == "test"}
     cases = [case for case in cases_of(task.dataset) if case.split == "test"]
-    prepare = Preparing(served.network.config, None, 0, len(cases), CTRecipe().seed)
     rows, notes = [], []
     for case in cases:
-        score = _score(served, case, prepare, notes.append)
+        score = _score(served, case, notes.append)
         if score is not None:
             key, example = case.sha256, of[case.sha256]
             groups = traits(case.volume, example.groups) if case.slices else {}
@@ -53,20 +51,16 @@ def judge(task: JudgeTask) -> Judgement:
     return Judgement(metric="mean", figure=FIGURE, rows=tuple(rows), notes=tuple(notes))
 
 
-def _score(
-    served: Served, case: Case, prepare: Callable[[Case], Prepared], note: Callable[[str], None]
-) -> float | None:
+def _score(served: Served, case: Case, note: Callable[[str], None]) -> float | None:
     try:
-        ready = prepare(case)
+        chest = chest_of(case, served.network.config)
     except DatasetError as error:
         note(f"A test volume was left out: {error.message}")
         return None
-    regions = None if ready.regions is None else ready.regions.unsqueeze(0).to(served.device)
-    attends = served.network.config.encoder.regions > 0
-    found = read(served.network, ready.image.unsqueeze(0).to(served.device), regions if attends else None)
+    found = read(served.network, *chest.tensors(served.network.config, served.device))
     logits = dict(zip(served.network.config.classifier.labels, found.logits[0].tolist(), strict=True))
     drawn = torch.sigmoid(found.masks[0].float()).cpu().numpy()
-    evidence, overlaps = _masks(served, case, ready, drawn)
+    evidence, overlaps = _masks(served, case, chest, drawn)
     errors = [
         (rule.probability(logits[rule.label], evidence.get(rule.label, Evidence())) - case.labels[rule.label]) ** 2
         for rule in served.rules
@@ -77,18 +71,20 @@ def _score(
     return float(np.mean(parts)) if parts else None
 
 
-def _masks(served: Served, case: Case, ready: Prepared, drawn: np.ndarray) -> tuple[dict[str, Evidence], list[float]]:
+def _masks(served: Served, case: Case, chest: Chest, drawn: np.ndarray) -> tuple[dict[str, Evidence], list[float]]:
     """Return what each mask says for its finding, and the Dice of those whose truth is known: 1 if both are empty."""
-    config = served.network.config
-    grid = Grid(config.encoder.volume, config.spacing)
+    grid = chest.volume.grid
     evidence: dict[str, Evidence] = {}
     overlaps: list[float] = []
-    for at, (name, outline) in enumerate(zip(config.localiser.findings, served.outlines, strict=True)):
-        if not ready.known[at] and name not in case.labels:
+    for at, (name, outline) in enumerate(
+        zip(served.network.config.localiser.findings, served.outlines, strict=True),
+    ):
+        if not case.knows(name) and name not in case.labels:
             continue
         mask = draw(drawn[at], grid, grid, outline)
-        if name in LESIONS and ready.known[at]:
-            overlaps.append(dice(mask, ready.masks[at].numpy() > 0))
+        if name in LESIONS and case.knows(name):
+            truth = chest.masks.get(name)
+            overlaps.append(dice(mask, np.zeros_like(mask) if truth is None else truth))
         (reach,) = reach_of(drawn[at], grid, (served.extents_mm3[at],))
         evidence[name] = Evidence(drawn_of(float(mask.sum()) * grid.voxel_mm3, name), reach)
     return evidence, overlaps

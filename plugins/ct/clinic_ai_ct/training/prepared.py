@@ -1,6 +1,7 @@
 """Cases on the network's grid: Hounsfield units, regions, lesion masks and the report, prepared once and kept on disk.
 
-A volume is cut or filled up to the window of the encoder around its own centre, as the system description has it.
+A volume is brought to the grid as the engine brings it, then cut or filled up to one window of the encoder about the
+lungs: a larger one is read in several windows where the network is served, and learned from in the one that shows most.
 """
 
 from __future__ import annotations
@@ -19,25 +20,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinic_ai.domain import Finding, Vector
-from clinic_ai.errors import DatasetError, InputError
+from clinic_ai.domain import Finding
 from clinic_ai.ml.checkpoints import fingerprint
-from clinic_ai_ct.admission import admit
 from clinic_ai_ct.anatomy import REGIONS
 from clinic_ai_ct.configurations import NetworkConfig
-from clinic_ai_ct.formats import is_npz, read_mask, read_nifti, read_npz, read_report
+from clinic_ai_ct.formats import read_report
 from clinic_ai_ct.lesions import LESIONS, Lesion
 from clinic_ai_ct.measuring import LEAST_MM3, measure
 from clinic_ai_ct.organs import Organs
-from clinic_ai_ct.reading import resampled, to_source
 from clinic_ai_ct.training.cases import Case
+from clinic_ai_ct.training.chests import chest_of, known_regions
 from clinic_ai_ct.training_reports import findings_from_labels, prompt, training_report
-from clinic_ai_ct.volume import HU, Bits, Grid, Volume
-from clinic_ai_ct.windows import Window, from_grey, windowed
+from clinic_ai_ct.volume import HU, Bits, Volume
+from clinic_ai_ct.windows import Window, windowed
 
 _BYTES_PER_VOXEL = 4
 """Two of Hounsfield units, one of a region, one bit for each of up to eight lesions."""
-_VERSION = 1
+_VERSION = 2
 """Of what is kept; raised when the same files would be prepared otherwise."""
 Paraphrase = Callable[[str], str]
 
@@ -101,25 +100,25 @@ class Preparing:
         self.note = (
             f"{what}." if self.kept else f"{what}, more than the {limit_mb} of cache_mb: each is prepared every time."
         )
-        self._key = fingerprint(
+        self.key = fingerprint(
             version=_VERSION,
             volume=config.encoder.volume,
             spacing=config.spacing,
             seed=seed,
             paraphrased=paraphrase is not None,
         )[:12]
+        """Cases that another key was said of were prepared otherwise."""
 
     def __call__(self, case: Case) -> Prepared:
         """Return a case. Raise DatasetError if a file of it cannot be used."""
         path = None
         if self.kept and self._directory is not None:
-            path = self._directory / f"{case.sha256[:24]}-{self._key}.safetensors"
+            path = self._directory / f"{case.sha256[:24]}-{self.key}.safetensors"
         tensors, texts = (_read(path) if path else None) or self._make(case, path)
         windows = [Window(centre, width) for centre, width in self._config.windows]
         regions = tensors["regions"].long() if bool(tensors["regions"].any()) else None
-        # What the network does not know of regions is no region to it.
         if regions is not None:
-            regions = torch.where(regions <= self._config.encoder.regions, regions, torch.zeros_like(regions))
+            regions = known_regions(regions, self._config)
         nothing = torch.zeros_like(tensors["masks"])
         bits = [
             (tensors["masks"] >> LESIONS.index(name)) & 1 if name in LESIONS else nothing for name in self._findings
@@ -141,16 +140,13 @@ class Preparing:
         )
 
     def _make(self, case: Case, path: Path | None) -> tuple[dict[str, Tensor], _Texts]:
-        volume, regions, middle = _volume(case)
-        wanted = resampled(volume, self._config.spacing, self._config.encoder.volume, middle)
-        masks = _masks(case, volume.grid, wanted.grid)
-        labels = to_source(_bits(regions), volume.grid, wanted.grid)
-        small = (labels * (1 << np.arange(len(labels), dtype=np.uint8))[:, None, None, None]).sum(0, dtype=np.uint8)
-        texts = self._words(case, wanted, small, masks)
-        packed = sum((mask.astype(np.uint8) << LESIONS.index(n) for n, mask in masks.items()), np.zeros_like(small))
+        chest = chest_of(case, self._config).window(self._config.encoder.volume)
+        texts = self._words(case, chest.volume, chest.regions, chest.masks)
+        none = np.zeros_like(chest.regions)
+        packed = sum((mask.astype(np.uint8) << LESIONS.index(n) for n, mask in chest.masks.items()), none)
         tensors = {
-            "hu": torch.from_numpy(wanted.hu),
-            "regions": torch.from_numpy(small),
+            "hu": torch.from_numpy(chest.volume.hu),
+            "regions": torch.from_numpy(chest.regions),
             "masks": torch.from_numpy(packed),
         }
         if path is not None:
@@ -193,53 +189,6 @@ def stacked(cases: Sequence[Prepared]) -> tuple[Tensor, Tensor | None]:
         return images, None
     none = torch.zeros(images.shape[2:], dtype=torch.long)
     return images, torch.stack([none if case.regions is None else case.regions for case in cases])
-
-
-def _volume(case: Case) -> tuple[Volume, npt.NDArray[np.uint8], Vector | None]:
-    """Return a case's volume, its regions (all 0 where there are none) on the same grid, and the middle of its window.
-
-    That of a series lies between the lungs, as where it is judged; others are cut about their own centre.
-    """
-    if case.slices:
-        return _series(case)
-    if is_npz(case.volume):
-        npz = read_npz(case.volume)
-        z, y, x = npz.images.shape
-        return Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), npz.regions, None
-    volume = read_nifti(case.volume)
-    if case.regions is None:
-        return volume, np.zeros(volume.grid.shape, dtype=np.uint8), None
-    regions = read_npz(case.regions).regions
-    if regions.shape != volume.grid.shape:
-        raise DatasetError(f"{case.regions.name} and {case.volume.name} have different voxels.")
-    return volume, regions, None
-
-
-def _series(case: Case) -> tuple[Volume, npt.NDArray[np.uint8], Vector | None]:
-    """Return the stack of a DICOM series that the engine would judge."""
-    from clinic_ai_ct.series import task_of  # what it stands on is large, and folders of volumes need none of it
-
-    try:
-        admission = admit(task_of([case.volume, *case.slices], case.volume.parent))
-    except (InputError, OSError) as error:
-        raise DatasetError(f"A slice of the series {case.name[:12]} cannot be read: {error}") from error
-    if admission.admitted is None:
-        why = " ".join(refusal.sentence for refusal in admission.refusals)
-        raise DatasetError(f"The series {case.name[:12]} cannot be learned from. {why}".strip())
-    volume = admission.admitted.volume
-    return volume, np.zeros(volume.grid.shape, dtype=np.uint8), admission.admitted.survey.centre
-
-
-def _masks(case: Case, grid: Grid, wanted: Grid) -> dict[str, Bits]:
-    if not case.masks:
-        return {}
-    source = np.stack([read_mask(path, grid) for path in case.masks.values()])
-    return dict(zip(case.masks, to_source(source, grid, wanted), strict=True))
-
-
-def _bits(regions: npt.NDArray[np.uint8]) -> Bits:
-    """Return the five lowest bits of regions as masks, which go to another grid as they are: nothing is mixed."""
-    return np.stack([(regions >> bit) & 1 for bit in range(5)]).astype(np.bool_)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], _Texts] | None:

@@ -139,6 +139,7 @@ class Run:
         base = self._task.base
         return {
             "dataset": self._task.dataset.digest,
+            "prepared": self._prepare.key,
             "base": None if base is None else base.ref.digest,
             "language": self._language_digest,
             "text_encoder": self._scene.network.text_digest,
@@ -157,7 +158,7 @@ class Run:
         scene.seeing = None
         if phase.frozen:
             limit, cases = self._recipe.cache_mb, len(self._cases)
-            scene.seeing = Seeing(scene.network, self._directory / "features", limit, cases)
+            scene.seeing = Seeing(scene.network, self._directory / "features" / self._prepare.key, limit, cases)
             if scene.seeing.note not in self._notes:
                 self._notes.append(scene.seeing.note)
         rates = self._recipe.rates_of(phase)
