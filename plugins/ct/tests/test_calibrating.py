@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
 from clinic_ai.ml.mask_scores import dice
+from clinic_ai_ct.calibrating import LEAST, PEAKS, THRESHOLDS, drawings, fitted
 from clinic_ai_ct.outlining import draw
-from clinic_ai_ct.reference.calibrating import LEAST, PEAKS, THRESHOLDS, Seen, _fitted, _scores
-from clinic_ai_ct.reference.examples import JUDGED
 from clinic_ai_ct.served import reach_of
 from clinic_ai_ct.volume import Grid
 
@@ -23,15 +21,17 @@ def test_outlines_are_judged_by_what_they_draw(seed: int) -> None:
     field = ndimage.gaussian_filter(generator.standard_normal(GRID.shape), 1.5)
     probability = (1 / (1 + np.exp(-9 * field / field.std() + 12))).astype(np.float32)
     truth = ndimage.gaussian_filter(generator.standard_normal(GRID.shape), 2.0) > 0.1
-    judged = dict(_scores(probability, truth, 60.0, GRID.voxel_mm3))
+    judged = list(drawings(probability, truth, 60.0, GRID.voxel_mm3))
     assert len(judged) == len(LEAST) * sum(peak >= threshold for threshold in THRESHOLDS for peak in PEAKS)
-    for outline, score in judged.items():
-        assert score == pytest.approx(dice(draw(probability, GRID, GRID, outline), truth)), outline
+    for drawing in judged:
+        drawn = draw(probability, GRID, GRID, drawing.outline)
+        assert drawing.dice == pytest.approx(dice(drawn, truth)), drawing
+        assert drawing.volume_mm3 == drawn.sum() * GRID.voxel_mm3, drawing
 
 
 def test_nothing_drawn_where_nothing_is_scores_one() -> None:
-    nothing = _scores(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 60.0, GRID.voxel_mm3)
-    assert {score for _, score in nothing} == {1.0}
+    nothing = drawings(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 60.0, GRID.voxel_mm3)
+    assert {(drawing.volume_mm3, drawing.dice) for drawing in nothing} == {(0.0, 1.0)}
 
 
 def test_the_reach_is_what_the_likeliest_voxels_have_together() -> None:
@@ -46,10 +46,9 @@ def test_the_reach_is_what_the_likeliest_voxels_have_together() -> None:
 def test_what_is_just_not_drawn_is_told_by_its_reach() -> None:
     generator = np.random.default_rng(4)
     truth = np.repeat([0.0, 1.0], 30)
-    logits = generator.standard_normal((60, len(JUDGED)))
-    seen = Seen(logits, torch.zeros(60, 4), np.repeat(truth[:, None], len(JUDGED), axis=1))
+    logits = generator.standard_normal(60)
     nothing_drawn = np.column_stack([np.zeros(60), 2 * truth - 3 + 0.3 * generator.standard_normal(60)])
-    with_reach, without = _fitted(seen, 0, nothing_drawn), _fitted(seen, 0, None)
+    with_reach, without = (fitted(logits, truth, evidence, outlined=False) for evidence in (nothing_drawn, None))
     assert with_reach.auroc > 0.99
     assert 0.3 < without.auroc < 0.8
     assert with_reach.row[2] > 0
