@@ -68,7 +68,7 @@ def best_outline(scores: Mapping[Outline, Sequence[float]]) -> Outline:
 def best_extent(reaches: Array, truth: Array) -> int:
     """Return which column of ``reaches`` (n, extents) tells best who has a finding; the middle one if none can."""
     if len(np.unique(truth)) < 2:
-        return reaches.shape[1] // 2
+        return int(reaches.shape[1] // 2)
     return int(np.argmax([auroc(truth, column) for column in reaches.T]))
 
 

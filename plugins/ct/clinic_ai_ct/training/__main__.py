@@ -2,7 +2,8 @@
 
 ``accelerate launch --num_processes 2 -m clinic_ai_ct.training …`` does it on several GPUs at once; each process gets
 its share of the volumes of every step. What it leaves in
-``RUN_DIRECTORY/model`` is imported with ``clinic-ai model import``.
+``RUN_DIRECTORY/model`` is imported with ``clinic-ai model import``. It can be used if ``--base`` can be used, or if the
+validation part has enough examples to fit the probabilities of all that the network outlines; its notes say so.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="clinic_ai_ct.training", description="Train the CT network over a folder.")
     parser.add_argument("folder", type=Path, help="volumes/, lesion_masks/, labels.csv and reports/ lie in it")
     parser.add_argument("run_directory", type=Path)
-    parser.add_argument("--base", type=Path, help="directory of a model to start from")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        help="directory of a model to start from; else the network is new, and the notes say whether it can be used",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)

@@ -11,12 +11,13 @@ from typing import Any
 from clinic_ai.contract import LoadedModel, ModelManifest, Scores, TrainingTask
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai.ml.model_files import write_manifest
-from clinic_ai.ml.unlike import LIMIT, STATISTICS
+from clinic_ai.ml.unlike import LIMIT, STATISTICS, write_statistics
 from clinic_ai_ct.lora import write_lora
 from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.saving import PLUGIN, write_network
 from clinic_ai_ct.training.loading import Speech
 from clinic_ai_ct.training.recipe import CTRecipe
+from clinic_ai_ct.training.serving import Serving
 
 DIRECTORY, SUMMARY = "model", "training_summary.json"
 
@@ -28,6 +29,7 @@ def write_candidate(
     speech: Speech | None,
     scores: Scores,
     summary: dict[str, Any],
+    serving: Serving,
 ) -> None:
     """Write network, adapters, summary and, last, the manifest into ``model`` of the run directory."""
     directory = Path(task.run_directory) / DIRECTORY
@@ -38,25 +40,18 @@ def write_candidate(
     if speech is not None:
         write_lora(speech.language, speech.config, directory)
     write_durably(directory / SUMMARY, json.dumps(summary, indent=1).encode())
-    parameters = _parameters(task, recipe, directory)
+    parameters = _parameters(serving, directory)
     write_manifest(directory, _manifest(task, recipe, scores, parameters), sorted(directory.iterdir()))
 
 
-def _parameters(task: TrainingTask, recipe: CTRecipe, directory: Path) -> dict[str, Any]:
-    """Return the parameters of the base that hold of the candidate too, and copy the file that one of them is about.
-
-    How far a volume lies from those of training is told by what the encoder makes of it: an encoder that learned on
-    makes something else of the same volume, so that statistics of before would be wrong.
-    """
-    if task.base is None:
-        return {}
-    parameters: dict[str, Any] = dict(task.base.manifest.parameters)
-    statistics = Path(task.base.directory) / STATISTICS
-    if LIMIT in parameters and statistics.is_file() and all(phase.frozen for phase in recipe.phases):
-        shutil.copyfile(statistics, directory / STATISTICS)
-    else:
-        parameters.pop(LIMIT, None)
-    return parameters
+def _parameters(serving: Serving, directory: Path) -> dict[str, Any]:
+    """Write the file that one of the parameters is about; return them all."""
+    if serving.statistics is not None:
+        shutil.copyfile(serving.statistics, directory / STATISTICS)
+    if serving.known is None or serving.apart is None:
+        return serving.parameters
+    limit = write_statistics(serving.known, serving.apart, directory, ridge=1e-2, margin=1.25)
+    return {**serving.parameters, LIMIT: limit}
 
 
 def _manifest(task: TrainingTask, recipe: CTRecipe, scores: Scores, parameters: dict[str, Any]) -> ModelManifest:

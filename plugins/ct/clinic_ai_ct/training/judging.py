@@ -36,7 +36,8 @@ def judge(task: JudgeTask) -> Judgement:
     served = serve(task.model, task.device)
     of = {example.sha256: example for example in task.dataset.examples if example.split == "test"}
     cases = [case for case in cases_of(task.dataset) if case.split == "test"]
-    rows, notes = [], []
+    rows: list[JudgedRow] = []
+    notes: list[str] = []
     for case in cases:
         score = _score(served, case, notes.append)
         if score is not None:

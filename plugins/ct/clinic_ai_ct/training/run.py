@@ -33,6 +33,7 @@ from clinic_ai_ct.training.processes import Processes
 from clinic_ai_ct.training.recipe import CTRecipe
 from clinic_ai_ct.training.rewarding import Rewarding
 from clinic_ai_ct.training.seeing import Seeing
+from clinic_ai_ct.training.serving import Serving, serving_of
 from clinic_ai_ct.training.speaking import Aligning
 from clinic_ai_ct.training.tasks import Classifying, Joint, Localising, weigh_classes
 
@@ -106,6 +107,7 @@ class Run:
             summary.append({"phase": phase.name, "best_epoch": state.best_epoch, "best": best})
         try:
             evaluated = self._evaluate()
+            serving = self._calibrate()
         except _Stopped:
             return self._stopped("Stopped while it was measured.")
         scores = evaluated.scores()
@@ -129,7 +131,7 @@ class Run:
         if self._processes.first:
             write_durably(self._directory / "evaluation.txt", table_text(evaluated.rows).encode())
             write_durably(self._directory / SUMMARY, json.dumps(said, indent=1).encode())
-            write_candidate(self._task, self._recipe, self._scene.network, self._speech, scores, said)
+            write_candidate(self._task, self._recipe, self._scene.network, self._speech, scores, said, serving)
             keep_result(self._directory, whole_run, result)
         self._processes.wait()
         return result
@@ -215,16 +217,28 @@ class Run:
         if not cases:
             cases = self._part("validation")
             self._notes.append("There is no test part; the figures are of the validation part and too good.")
+        step = self._stepping("measures the model", len(cases))
+        return evaluate(self._scene.network, cases, self._prepare, self._scene.device, step)
+
+    def _calibrate(self) -> Serving:
+        """Return what it takes to serve the model, by the validation part. Raise _Stopped."""
+        cases = self._part("validation")
+        step = self._stepping("calibrates the model", len(cases))
+        serving = serving_of(self._task.base, self._scene, self._part("train"), cases, step)
+        self._notes += serving.notes
+        return serving
+
+    def _stepping(self, what: str, of: int) -> Callable[[int], None]:
+        """Return what tells the daemon that so many volumes are done, and raises _Stopped if it asks to stop."""
         epochs = sum(self._recipe.epochs_of(phase) for phase in self._recipe.phases)
 
         def step(done: int) -> None:
-            message = f"measures the model: {done} of {len(cases)}"
-            told = TrainingProgress(epoch=epochs, epochs=epochs, step=0, steps=0, message=message)
+            told = TrainingProgress(epoch=epochs, epochs=epochs, step=0, steps=0, message=f"{what}: {done} of {of}")
             self._progress.report(told.model_copy(update={"pf_days": self._done / PF_DAY}))
             if self._should_stop():
                 raise _Stopped
 
-        return evaluate(self._scene.network, cases, self._prepare, self._scene.device, step)
+        return step
 
     # ------------------------------------------------------------ what the daemon is told
 
