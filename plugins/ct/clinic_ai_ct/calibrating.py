@@ -5,6 +5,7 @@ What comes of it are the parameters of a model that ``served`` reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from clinic_ai.ml.calibration import abstention_band
+from clinic_ai.ml.calibration import abstention_band, sigmoid
 from clinic_ai.ml.metrics import auroc, best_f1_threshold, best_threshold
 from clinic_ai_ct.outlining import Outline, Pieces
 from clinic_ai_ct.volume import Bits
@@ -32,6 +33,8 @@ LEAST_AUROC = 0.8
 """Of a label without a mask; one that is told worse is not judged at all."""
 _ABSTAIN = 0.04
 """Of the volumes, those nearest to an operating point about which nothing is said."""
+_WIDEST = 0.5
+"""So far from its threshold, in logits, a probability is called even if no volume was nearer."""
 _RIDGE = 0.02
 
 
@@ -105,8 +108,10 @@ def fitted(logits: Array, truth: Array, evidence: Array | None, *, outlined: boo
     # What is outlined goes into a report with its side and size, where one too many weighs as much as one missed.
     point = best_f1_threshold(truth, probability) if outlined else best_threshold(truth, probability)
     band = abstention_band(probability, point, abstain=_ABSTAIN)
-    # Where all are alike the edges of a band differ from its middle by rounding, to either side.
-    low, high = min(band.low, band.threshold), max(band.high, band.threshold)
+    # Where all are told apart, the nearest ones are far away; where all are alike, the edges differ by rounding.
+    middle = math.log(band.threshold / (1 - band.threshold))
+    low = min(max(band.low, sigmoid(middle - _WIDEST)), band.threshold)
+    high = max(min(band.high, sigmoid(middle + _WIDEST)), band.threshold)
     slope, mask_slope, reach_slope, intercept = (float(value) for value in fit)
     return Fit((slope, mask_slope, reach_slope, intercept, low, band.threshold, high), auroc(truth, margin))
 

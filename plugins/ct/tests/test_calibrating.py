@@ -53,3 +53,10 @@ def test_what_is_just_not_drawn_is_told_by_its_reach() -> None:
     assert 0.3 < without.auroc < 0.8
     assert with_reach.row[2] > 0
     assert without.row[1:3] == (0.0, 0.0)
+
+
+def test_the_band_of_a_label_that_is_told_without_doubt_is_not_all_there_is() -> None:
+    truth = np.repeat([0.0, 1.0], 20)
+    slope, _, _, intercept, low, threshold, high = fitted(20 * truth - 10, truth, None, outlined=True).row
+    assert 0.3 < low <= threshold <= high < 0.7
+    assert 1 / (1 + np.exp(10 * slope - intercept)) < low
