@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinic_ai_ct.label_sets import label_sets
+from clinic_ai.domain import Presence
 from clinic_ai_ct.labeller import labels, rules
 from clinic_ai_ct.report import report_text, write_report
 from clinic_ai_ct.sections import sections
@@ -107,9 +108,10 @@ def test_the_labeller_reads_out_of_our_own_reports_what_was_written_into_them() 
         findings, lesions = chests.evidence(seed)
         report = report_text(write_report(findings, lesions))
         there = {f.condition for f in findings if f.probability >= 0.5} | {x.name for x in lesions if x.pieces}
+        unsure = {f.condition for f in findings if f.presence is Presence.UNCERTAIN}  # a report may say either of them
         for name, called in labels(report, "vlm3d").items():
             condition = rules("vlm3d")[name].condition
-            if condition and condition != "lung_mass":
+            if condition and condition != "lung_mass" and condition not in unsure:
                 hits += called is (condition in there)
                 wrong += called is not (condition in there)
     assert wrong <= 0.01 * hits

@@ -56,6 +56,7 @@ def scaled(volume) -> Configuration:
     )
 
 
+@pytest.mark.torture  # a minute of a core; ``benchmarks/ct_encoder.py --only memory`` measures the same
 def test_what_is_told_is_what_is_measured():
     """In a process of its own: judging, then learning, beside what is there before."""
     config = scaled((32, 96, 96)).network

@@ -14,7 +14,8 @@ RECIPE = {"epochs": 3, "batch": 2, "accumulation": 2, "rate": 2e-2, "curriculum"
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(1, marks=pytest.mark.timeout(600)),  # a trainer is nice, and beside other tests it takes long
+        # In the suite ``test_trainer.py`` stops the run at every step, and the X-ray and CT trainers are killed.
+        pytest.param(1, marks=[pytest.mark.torture, pytest.mark.timeout(600)]),
         pytest.param(30, marks=[pytest.mark.torture, pytest.mark.timeout(3600)]),
     ],
     ids=["one", "many"],
