@@ -8,6 +8,7 @@ from pathlib import Path
 
 import highdicom as hd
 import pydicom
+import pytest
 from harness import QUICK, Daemon, rows
 from rendering import assert_valid_dicom, pdf_text, sr_texts
 
@@ -16,12 +17,13 @@ from clinic_ai.ml.mask_scores import dice
 from clinic_ai_ct.phantoms import Consolidation, PleuralEffusion, make
 from clinic_ai_ct.phantoms.dicom import Spoilt, write_dicom
 
-LONGEST_S = 240.0
+LONGEST_S = 540.0
 SAID = "Right pleural effusion"
 SEED = 500_001
 """Of a phantom that nothing was learned from or chosen by."""
 
 
+@pytest.mark.timeout(600)
 def test_a_chest_comes_back_with_masks_findings_report_and_objects(
     home: Home, tmp_path: Path, start: Callable[[], Daemon]
 ) -> None:

@@ -153,12 +153,13 @@ def test_a_broken_policy_pack_lets_studies_in_and_nothing_out(
     assert not rows(home, "SELECT 1 FROM alerts WHERE code = 'policy_rejected' AND acknowledged_at IS NULL")
 
 
+@pytest.mark.timeout(600)  # it judges a chest CT as well, beside whatever other tests do
 def test_the_demo_accounts_for_every_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "clinic_ai", "demo", "--home", str(tmp_path / "demo"), "--json"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr

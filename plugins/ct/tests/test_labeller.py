@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinic_ai_ct.label_sets import label_sets
 from clinic_ai.domain import Presence
+from clinic_ai_ct.label_sets import label_sets
 from clinic_ai_ct.labeller import labels, rules
 from clinic_ai_ct.report import report_text, write_report
 from clinic_ai_ct.sections import sections

@@ -1,4 +1,4 @@
-"""A training of all phases that is SIGKILLed at a random step, or at many, makes the very model that an undisturbed one makes."""
+"""A training of all phases that is SIGKILLed at random steps makes the model that an undisturbed one makes."""
 
 from __future__ import annotations
 
