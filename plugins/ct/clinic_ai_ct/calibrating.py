@@ -28,7 +28,7 @@ PEAKS = (0.5, 0.7, 0.85, 0.95, 0.98, 0.995)
 LEAST = (1.0, 2.0, 5.0, 10.0, 20.0)
 """How many times the least volume that is ever drawn a piece may have to have: a network may make things up."""
 EXTENTS_MM3 = (30.0, 120.0, 500.0, 2_000.0, 8_000.0, 30_000.0, 120_000.0)
-"""Volumes of which the likeliest voxels may speak for a finding; see ``served.Evidence``."""
+"""Volumes of which the likeliest voxels may speak for a finding; see ``served.MaskEvidence``."""
 LEAST_AUROC = 0.8
 """Of a label without a mask; one that is told worse is not judged at all."""
 _ABSTAIN = 0.04

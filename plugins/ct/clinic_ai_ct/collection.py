@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from clinic_ai.errors import DatasetError
-from clinic_ai_ct.formats import Labels, Npz, read_labels, read_mask, read_nifti, read_npz, read_report, volume_name
+from clinic_ai_ct.formats import Labels, Npz, read_mask, read_nifti, read_npz, read_report, read_sheet, volume_name
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.reading import canonical
 from clinic_ai_ct.volume import Bits, Grid, Volume
@@ -146,7 +146,7 @@ def _labels(directory: Path) -> dict[str, dict[str, int]]:
     """Return the labels of all sheets. Lesions go by their keys, whatever the sheet calls them; others as they are."""
     found: dict[str, dict[str, int]] = {}
     for path in sorted(directory.glob("*.csv")):
-        for name, labels in read_labels(path).items():
+        for name, labels in read_sheet(path).labels.items():
             known = found.setdefault(name, {})
             for column, value in labels.items():
                 if known.setdefault(_key(column), value) != value:

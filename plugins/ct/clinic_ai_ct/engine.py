@@ -38,7 +38,7 @@ from clinic_ai_ct.plugin import describe_plugin
 from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
 from clinic_ai_ct.report import write_report
-from clinic_ai_ct.served import Evidence, Rule, Served, drawn_of, reach_of, serve
+from clinic_ai_ct.served import MaskEvidence, Rule, Served, drawn_of, reach_of, serve
 from clinic_ai_ct.volume import Grid, Volume
 from clinic_ai_ct.writer import LANGUAGE_SLOT, Writer
 
@@ -164,7 +164,7 @@ class CTEngine:
         """Draw and measure each lesion, make findings of all labels, and write the masks of what is not absent."""
         served, volume = work.served, admitted.volume
         drawn: list[tuple[Segment, Packed]] = []
-        signs: dict[str, Evidence] = {}
+        signs: dict[str, MaskEvidence] = {}
         left_out = 0
         with work.timed("measure"):
             where = frame(volume.hu, volume.grid, organs)
@@ -179,14 +179,14 @@ class CTEngine:
             if name not in LESIONS:
                 with work.timed("outline"):
                     volume_mm3 = float(draw(probability, grid, grid, outline).sum()) * grid.voxel_mm3
-                    signs[name] = Evidence(drawn_of(volume_mm3, name), reach)
+                    signs[name] = MaskEvidence(drawn_of(volume_mm3, name), reach)
                 continue
             rule = next(rule for rule in served.rules if rule.condition == name)
             with work.timed("outline"):
                 mask = draw(probability, grid, volume.grid, outline)
             with work.timed("measure"):
                 lesion = measure(name, mask, volume.grid, volume.hu, organs, least_mm3=outline.least_mm3, where=where)
-            evidence = Evidence(drawn_of(sum(piece.volume_mm3 for piece in lesion.pieces), name), reach)
+            evidence = MaskEvidence(drawn_of(sum(piece.volume_mm3 for piece in lesion.pieces), name), reach)
             finding = work.find(rule, logits, admitted, evidence, lesion)
             if lesion.pieces and finding is not None and finding.presence is Presence.ABSENT:
                 left_out += len(lesion.pieces)
@@ -199,7 +199,7 @@ class CTEngine:
         named = {rule.condition for rule in served.rules if rule.condition in {one.name for one in work.lesions}}
         for rule in served.rules:
             if rule.condition not in named:
-                work.find(rule, logits, admitted, signs.get(rule.label, Evidence()))
+                work.find(rule, logits, admitted, signs.get(rule.label, MaskEvidence()))
         known = {*work.conditions, *(condition.code for condition in self._manifest.conditions)}
         if unnamed := sum(rule.condition not in known for rule in served.rules):
             work.remarks.append(nothing_said_of(unnamed))
@@ -272,7 +272,7 @@ class _Work:
         rule: Rule,
         logits: Mapping[str, float],
         admitted: Admitted,
-        evidence: Evidence,
+        evidence: MaskEvidence,
         lesion: Lesion | None = None,
     ) -> Finding | None:
         """Add the finding of a rule, worded as the clinic words the condition; None if the clinic does not want it.

@@ -233,11 +233,6 @@ class Sheet:
     patients: dict[str, str]
 
 
-def read_labels(path: Path) -> dict[str, dict[str, int]]:
-    """Return the labels of a sheet; see ``read_sheet``."""
-    return read_sheet(path).labels
-
-
 def read_sheet(path: Path) -> Sheet:
     """Return what a sheet says of each volume; a cell that is empty or -1 says nothing.
 

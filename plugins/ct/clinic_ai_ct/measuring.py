@@ -57,8 +57,9 @@ def measure(
     if not mask.any():
         return Lesion(name)
     where = where or frame(hu, grid, organs)
-    if organs is not None and where is not None and where.lung_mm3 and name in _OF_THE_LUNG:
-        where = replace(where, lung_mm3=_lungs_with(mask, grid, organs, where))
+    if organs is not None and where is not None and where.middle_x is not None and name in _OF_THE_LUNG:
+        more = _beyond_lungs(mask, grid, organs, where.middle_x)
+        where = replace(where, lung_mm3={side: own + more[side] for side, own in where.lung_mm3.items()})
     pieces = [
         _piece(name, cut, offset, grid, hu, where, organs)
         for cut, offset in _parts(name, mask, grid, where)
@@ -68,15 +69,16 @@ def measure(
     return Lesion(name, tuple(pieces), _side(pieces))
 
 
-def _lungs_with(mask: Bits, grid: Grid, organs: Organs, where: Frame) -> dict[str, float]:
-    """Return the volumes of the lungs with what a lesion fills of them: a mask of organs often leaves that out."""
+def _beyond_lungs(mask: Bits, grid: Grid, organs: Organs, middle_x: float) -> dict[str, float]:
+    """Return the volume in mm³ of a lesion that the mask of organs leaves out of each lung, as it often does."""
     _, box = _box(mask)
     part = Organs(organs.labels[box], organs.names)
     beyond = mask[box] & ~(part.mask("left_lung") | part.mask("right_lung"))
-    left = np.zeros_like(beyond) if where.middle_x is None else beyond & (_across(grid, box) > where.middle_x)
-    right = 0 if where.middle_x is None else int(beyond.sum() - left.sum())
-    more = {"left": float(left.sum()) * grid.voxel_mm3, "right": right * grid.voxel_mm3}
-    return {side: volume + more[side] for side, volume in where.lung_mm3.items()}
+    left = _across(grid, box) > middle_x
+    return {
+        "left": float((beyond & left).sum()) * grid.voxel_mm3,
+        "right": float((beyond & ~left).sum()) * grid.voxel_mm3,
+    }
 
 
 def groups(lesion: Lesion) -> tuple[tuple[Piece, ...], ...]:

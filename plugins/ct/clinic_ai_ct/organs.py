@@ -125,8 +125,7 @@ def _middle_of_body(hu: HU, air: Bits, grid: Grid) -> float | None:
     """
     slices = np.flatnonzero(air.any(axis=(1, 2)))
     slices = slices[:: max(1, len(slices) // _SAMPLED)]
-    for middle_of, share in ((_body_middle, 0.5), (_lungs_middle, 0.25)):
-        source = hu if middle_of is _body_middle else air
+    for source, middle_of, share in ((hu, _body_middle, 0.5), (air, _lungs_middle, 0.25)):
         found = [x for k in slices if (x := middle_of(source[k], int(k), grid)) is not None]
         if len(found) >= share * len(slices):
             return float(np.median(found))

@@ -40,8 +40,8 @@ class Rule:
     """How one label becomes a finding.
 
     The probability is the sigmoid of ``slope · logit + mask_slope · drawn + reach_slope · reach + intercept``, the
-    middle two from the mask; see ``Evidence``. So classifier and mask are weighed once, by figures fitted on volumes
-    that neither learned from, and cannot contradict each other in a report.
+    middle two from the mask; see ``MaskEvidence``. So classifier and mask are weighed once, by figures fitted on
+    volumes that neither learned from, and cannot contradict each other in a report.
     """
 
     label: str
@@ -52,14 +52,14 @@ class Rule:
     intercept: float
     band: Band
 
-    def probability(self, logit: float, evidence: Evidence) -> float:
+    def probability(self, logit: float, evidence: MaskEvidence) -> float:
         """Return the calibrated probability."""
         spoken = self.mask_slope * evidence.drawn + self.reach_slope * evidence.reach
         return sigmoid(self.slope * logit + spoken + self.intercept)
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MaskEvidence:
     """How much a mask speaks for a finding; of a finding without a mask both are 0.
 
     ``drawn`` is ln(1 + volume / the least that is ever drawn) of what is outlined. ``reach`` also tells apart what is
@@ -105,12 +105,12 @@ def serve(model: LoadedModel, device: Device) -> Served:
 
 
 def drawn_of(volume_mm3: float, name: str) -> float:
-    """Return ``Evidence.drawn`` of a lesion or sign."""
+    """Return ``MaskEvidence.drawn`` of a lesion or sign."""
     return math.log1p(volume_mm3 / least_mm3(name))
 
 
 def reach_of(probability: npt.NDArray[np.float32], grid: Grid, extents_mm3: Sequence[float]) -> list[float]:
-    """Return ``Evidence.reach`` of probabilities (D, H, W) on ``grid``, for each of several volumes."""
+    """Return ``MaskEvidence.reach`` of probabilities (D, H, W) on ``grid``, for each of several volumes."""
     counts = [min(max(1, round(extent / grid.voxel_mm3)), probability.size) for extent in extents_mm3]
     most = max(counts)
     likeliest = np.sort(np.partition(probability, probability.size - most, axis=None)[-most:])

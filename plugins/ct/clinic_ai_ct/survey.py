@@ -70,7 +70,7 @@ def survey(volume: Volume) -> Survey:
         soft=_share(some, _SOFT_HU, -300),
         lungs_ml=float(lungs.sum()) * coarse.voxel_mm3 / 1000.0,
         lungs_hu=float(some[lungs].mean()) if lungs.any() else None,
-        centre=_middle(lungs, coarse),
+        centre=middle_of(lungs, coarse),
         cut_above=bool(areas[-1] > _CUT_AREA_MM2),
         cut_below=bool(areas[0] > _CUT_AREA_MM2),
         cut_aside=bool(_at_edges_mm2(lungs, coarse) > _CUT_AREA_MM2),
@@ -141,7 +141,8 @@ def _at_edges_mm2(lungs: npt.NDArray[np.bool_], grid: Grid) -> float:
     return step * (down * columns + across * rows)
 
 
-def _middle(lungs: npt.NDArray[np.bool_], grid: Grid) -> Vector | None:
+def middle_of(lungs: npt.NDArray[np.bool_], grid: Grid) -> Vector | None:
+    """Return the middle of the box around lungs (D, H, W), LPS in mm; None if there are none."""
     if not lungs.any():
         return None
     ends = [np.flatnonzero(lungs.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]].mean() for axis in range(3)]

@@ -18,7 +18,7 @@ from clinic_ai_ct.encoder import Features
 from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.network import made
-from clinic_ai_ct.served import Evidence, drawn_of, serve
+from clinic_ai_ct.served import MaskEvidence, drawn_of, serve
 from clinic_ai_ct.sliding import Reading
 from clinic_ai_ct.trainer import CTTrainer
 from clinic_ai_ct.training import calibrating, serving
@@ -169,12 +169,12 @@ def test_a_network_without_a_base_is_served_once_there_are_examples(many, tmp_pa
     assert [rule.label for rule in served.rules] == [*LESIONS, "cardiomegaly"], "of the others nothing is known"
     assert all(outline.threshold <= 0.3 for outline in served.outlines), "a chance of one third is drawn"
     large = next(rule for rule in served.rules if rule.label == "cardiomegaly")
-    assert large.band.presence(large.probability(10.0, Evidence())) is Presence.PRESENT
-    assert large.band.presence(large.probability(2.0, Evidence())) is Presence.ABSENT
+    assert large.band.presence(large.probability(10.0, MaskEvidence())) is Presence.PRESENT
+    assert large.band.presence(large.probability(2.0, MaskEvidence())) is Presence.ABSENT
     for rule in served.rules[:5]:
-        shown = Evidence(drawn_of(2e5, rule.label), -0.7)
+        shown = MaskEvidence(drawn_of(2e5, rule.label), -0.7)
         assert rule.band.presence(rule.probability(10.0, shown)) is Presence.PRESENT
-        assert rule.band.presence(rule.probability(2.0, Evidence(0.0, -6.0))) is Presence.ABSENT
+        assert rule.band.presence(rule.probability(2.0, MaskEvidence(0.0, -6.0))) is Presence.ABSENT
 
 
 def test_a_network_that_cannot_be_served_says_what_it_lacks(many, monkeypatch):

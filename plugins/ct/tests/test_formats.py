@@ -15,7 +15,6 @@ from clinic_ai_ct.collection import load, report_text, samples_of
 from clinic_ai_ct.formats import (
     Npz,
     Sheet,
-    read_labels,
     read_mask,
     read_nifti,
     read_npz,
@@ -169,13 +168,13 @@ def test_what_is_no_volume(tmp_path):
 def test_labels_come_back(tmp_path):
     labels = {"train_1_a_1": {"Lung nodule": 1, "Mass": 0}, "valid_2_b_1": {"Lung nodule": 0}}
     write_labels(tmp_path / "l.csv", labels)
-    assert read_labels(tmp_path / "l.csv") == labels
+    assert read_sheet(tmp_path / "l.csv").labels == labels
     assert (tmp_path / "l.csv").read_text().splitlines()[0] == "VolumeName,Lung nodule,Mass"
 
 
 def test_a_public_sheet(tmp_path):
     (tmp_path / "l.csv").write_text("﻿VolumeName,Emphysema,Mass\ntrain_1_a_1.nii.gz,1.0,-1\n\nx/y.npz,0,\n", "utf-8")
-    assert read_labels(tmp_path / "l.csv") == {"train_1_a_1": {"Emphysema": 1}, "y": {"Emphysema": 0}}
+    assert read_sheet(tmp_path / "l.csv").labels == {"train_1_a_1": {"Emphysema": 1}, "y": {"Emphysema": 0}}
     assert volume_name(r"C:\scans\a.b.nii.gz") == "a.b"
 
 
@@ -191,11 +190,11 @@ def test_a_patient_is_no_label(tmp_path):
 def test_lines_that_cannot_be_used_are_all_told(tmp_path):
     (tmp_path / "l.csv").write_text("V,Mass\na,yes\nb,1\nb.npz,0\nb,1\nc\n,1\n")
     with pytest.raises(DatasetError, match="4 lines that cannot be used") as refused:
-        read_labels(tmp_path / "l.csv")
+        read_sheet(tmp_path / "l.csv")
     assert [problem.split(":")[0] for problem in refused.value.problems] == ["line 2", "line 4", "line 6", "line 7"]
     (tmp_path / "l.csv").write_text("V,Mass,Mass\na,1,1\n")
     with pytest.raises(DatasetError, match="each once"):
-        read_labels(tmp_path / "l.csv")
+        read_sheet(tmp_path / "l.csv")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -203,7 +202,7 @@ def test_lines_that_cannot_be_used_are_all_told(tmp_path):
 def test_any_sheet_is_read_or_refused(tmp_path, content):
     (tmp_path / "l.csv").write_bytes(content)
     try:
-        found = read_labels(tmp_path / "l.csv")
+        found = read_sheet(tmp_path / "l.csv").labels
     except DatasetError:
         return
     assert all(value in (0, 1) for labels in found.values() for value in labels.values())

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from clinic_ai.ml.dicom_pixels import decode_frame
 from clinic_ai_ct.anatomy import LOBES, label_of
-from clinic_ai_ct.formats import read_labels, read_mask, read_nifti, read_npz
+from clinic_ai_ct.formats import read_mask, read_nifti, read_npz, read_sheet
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.phantoms import (
     CONDITIONS,
@@ -156,4 +156,4 @@ def test_training_files_come_back_voxel_for_voxel(full, tmp_path):
     assert np.allclose(volume.grid.affine(), full.volume.grid.affine(), atol=1e-3)
     for name, mask in full.masks.items():
         assert np.array_equal(read_mask(tmp_path / f"lesion_masks/{name}/train_1_a_1.nii.gz", volume.grid), mask)
-    assert read_labels(tmp_path / "labels.csv") == {"train_1_a_1": full.labels}
+    assert read_sheet(tmp_path / "labels.csv").labels == {"train_1_a_1": full.labels}

@@ -17,7 +17,7 @@ from clinic_ai_ct.configurations import NetworkConfig, Size
 from clinic_ai_ct.formats import is_npz, read_mask, read_nifti, read_npz
 from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
-from clinic_ai_ct.survey import survey
+from clinic_ai_ct.survey import middle_of, survey
 from clinic_ai_ct.training.cases import Case
 from clinic_ai_ct.volume import Bits, Grid, Volume
 from clinic_ai_ct.windows import from_grey
@@ -97,7 +97,7 @@ def _read(case: Case) -> tuple[Volume, Regions, Vector | None]:
         npz = read_npz(case.volume)
         z, y, x = npz.images.shape
         volume, regions = Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), npz.regions
-        return volume, regions, _between_lungs(regions, volume.grid)
+        return volume, regions, middle_of(np.isin(regions, _LUNGS), volume.grid)
     volume = read_nifti(case.volume)
     regions = np.zeros(volume.grid.shape, dtype=np.uint8)
     if case.regions is not None:
@@ -120,16 +120,6 @@ def _series(case: Case) -> tuple[Volume, Regions, Vector | None]:
         raise DatasetError(f"The series {case.name[:12]} cannot be learned from. {why}".strip())
     volume = admission.admitted.volume
     return volume, np.zeros(volume.grid.shape, dtype=np.uint8), admission.admitted.survey.centre
-
-
-def _between_lungs(regions: Regions, grid: Grid) -> Vector | None:
-    """Return the middle of the box around all lobes, LPS in mm; None if there are none."""
-    lungs = np.isin(regions, _LUNGS)
-    if not lungs.any():
-        return None
-    ends = [np.flatnonzero(lungs.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]].mean() for axis in range(3)]
-    x, y, z = (float(value) for value in (grid.affine() @ np.array([*ends, 1.0]))[:3])
-    return x, y, z
 
 
 def _masks(case: Case, grid: Grid, wanted: Grid) -> dict[str, Bits]:

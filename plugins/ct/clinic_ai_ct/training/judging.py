@@ -19,7 +19,7 @@ from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.subgroups import traits
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.outlining import draw
-from clinic_ai_ct.served import Evidence, Served, drawn_of, reach_of, serve
+from clinic_ai_ct.served import MaskEvidence, Served, drawn_of, reach_of, serve
 from clinic_ai_ct.sliding import read
 from clinic_ai_ct.training.cases import Case, cases_of
 from clinic_ai_ct.training.chests import Chest, chest_of
@@ -63,7 +63,7 @@ def _score(served: Served, case: Case, note: Callable[[str], None]) -> float | N
     drawn = torch.sigmoid(found.masks[0].float()).cpu().numpy()
     evidence, overlaps = _masks(served, case, chest, drawn)
     errors = [
-        (rule.probability(logits[rule.label], evidence.get(rule.label, Evidence())) - case.labels[rule.label]) ** 2
+        (rule.probability(logits[rule.label], evidence.get(rule.label, MaskEvidence())) - case.labels[rule.label]) ** 2
         for rule in served.rules
         if rule.label in case.labels
     ]
@@ -72,10 +72,10 @@ def _score(served: Served, case: Case, note: Callable[[str], None]) -> float | N
     return float(np.mean(parts)) if parts else None
 
 
-def _masks(served: Served, case: Case, chest: Chest, drawn: np.ndarray) -> tuple[dict[str, Evidence], list[float]]:
+def _masks(served: Served, case: Case, chest: Chest, drawn: np.ndarray) -> tuple[dict[str, MaskEvidence], list[float]]:
     """Return what each mask says for its finding, and the Dice of those whose truth is known: 1 if both are empty."""
     grid = chest.volume.grid
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, MaskEvidence] = {}
     overlaps: list[float] = []
     for at, (name, outline) in enumerate(
         zip(served.network.config.localiser.findings, served.outlines, strict=True),
@@ -87,5 +87,5 @@ def _masks(served: Served, case: Case, chest: Chest, drawn: np.ndarray) -> tuple
             truth = chest.masks.get(name)
             overlaps.append(dice(mask, np.zeros_like(mask) if truth is None else truth))
         (reach,) = reach_of(drawn[at], grid, (served.extents_mm3[at],))
-        evidence[name] = Evidence(drawn_of(float(mask.sum()) * grid.voxel_mm3, name), reach)
+        evidence[name] = MaskEvidence(drawn_of(float(mask.sum()) * grid.voxel_mm3, name), reach)
     return evidence, overlaps
