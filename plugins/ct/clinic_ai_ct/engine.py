@@ -134,7 +134,7 @@ class CTEngine:
             reading = sliding.read(served.network, image, labels)
             del image
             logits = dict(zip(served.network.config.classifier.labels, reading.logits[0].tolist(), strict=True))
-            masks = torch.sigmoid(reading.masks[0].float()).cpu().numpy()
+            masks = served.network.probabilities(reading.masks[0])
         if not (np.isfinite(masks).all() and np.isfinite(list(logits.values())).all()):
             raise ModelError(
                 f"The network {served.ref.label()} computes numbers that are not finite.",

@@ -7,6 +7,8 @@ al. 2023, arXiv:2301.00785).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from monai.losses.dice import DiceLoss
 from monai.networks.blocks.convolutions import ResidualUnit
@@ -17,6 +19,7 @@ from clinic_ai_ct.blocks import GuidedBlock, checkpointed, convolution, groups_o
 from clinic_ai_ct.classifier import prompts_of
 from clinic_ai_ct.configurations import LocaliserConfig, NetworkConfig, Size
 from clinic_ai_ct.encoder import Features
+from clinic_ai_ct.lesions import RIVALS
 from clinic_ai_ct.text import Prompts, TextEncoder
 
 _START_BIAS = -4.0
@@ -158,6 +161,17 @@ class Localiser(nn.Module):
         restored = self.denoiser.restore(refined.flatten(2).transpose(1, 2))
         truth = features.local.detach()
         return F.mse_loss(restored, truth) / truth.var().clamp(min=1e-6)
+
+
+def probabilities(logits: Tensor, findings: Sequence[str]) -> Tensor:
+    """Return what the masks of one volume, logits (K, D, H, W) in the order of ``findings``, say of each voxel, 0..1.
+
+    Where several ``RIVALS`` claim a voxel, each gets its share of their softmax: a mass is no consolidation as well.
+    """
+    chances = torch.sigmoid(logits.float())
+    rivals = [place for place, name in enumerate(findings) if name in RIVALS]
+    chances[rivals] *= torch.softmax(logits[rivals].float(), dim=0)
+    return chances
 
 
 def localisation_loss(logits: Tensor, masks: Tensor, known: Tensor | None = None) -> Tensor:

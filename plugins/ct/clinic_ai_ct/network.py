@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from clinic_ai_ct.blocks import prepare
 from clinic_ai_ct.classifier import Classifier, prompts_of
 from clinic_ai_ct.configurations import NetworkConfig
 from clinic_ai_ct.encoder import Encoder, Features
-from clinic_ai_ct.localiser import Localiser
+from clinic_ai_ct.localiser import Localiser, probabilities
 from clinic_ai_ct.projector import Projector
 from clinic_ai_ct.text import Prompts, TextEncoder, bundled_text_encoder
 
@@ -68,6 +70,11 @@ class CTNetwork(nn.Module):
         All is computed at once, as learning needs it; ``sliding.read`` goes by tiles and holds less.
         """
         return self.segment(self.refine(features), image)
+
+    def probabilities(self, masks: Tensor) -> npt.NDArray[np.float32]:
+        """Return what logits (K, D, H, W) of one volume say of each voxel; see ``localiser.probabilities``."""
+        chances: npt.NDArray[np.float32] = probabilities(masks, self.config.localiser.findings).cpu().numpy()
+        return chances
 
     def project(self, features: Features) -> Tensor:
         """Return (B, Q, W): Q tokens in the width W of the language model."""

@@ -13,7 +13,7 @@ from clinic_ai_ct.blocks import Positions, SpaceAttention, halvings, region_shar
 from clinic_ai_ct.classifier import classification_loss
 from clinic_ai_ct.configurations import CONFIGURATIONS, EncoderConfig, NetworkConfig
 from clinic_ai_ct.encoder import merged
-from clinic_ai_ct.localiser import localisation_loss
+from clinic_ai_ct.localiser import localisation_loss, probabilities
 from clinic_ai_ct.network import CTNetwork, made
 
 LABELS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -146,6 +146,22 @@ def test_masks_that_are_not_there_cost_nothing():
     right = torch.where(masks > 0, 20.0, -20.0)
     assert localisation_loss(right, masks).item() < 1e-3
     assert localisation_loss(-right, masks).item() > 1
+
+
+def test_a_voxel_is_shared_by_what_would_fill_it():
+    logits = torch.full((4, 1, 1, 3), -9.0)
+    names = ("consolidation", "ground_glass_opacity", "lung_mass", "lung_nodule")
+    logits[:, 0, 0, 0] = torch.tensor([3.0, 2.0, 3.0, -9.0])  # as likely a mass
+    logits[:, 0, 0, 1] = torch.tensor([3.0, 2.0, -9.0, 6.0])  # rather a nodule
+    logits[0, 0, 0, 2] = 3.0
+    said = probabilities(logits, names)[:, 0, 0]
+    alone = torch.sigmoid(torch.tensor(3.0)).item()
+    assert said[0].tolist() == pytest.approx([alone / 2, alone * torch.sigmoid(torch.tensor(-3.0)).item(), alone], 1e-4)
+    assert said[1, :2].tolist() == pytest.approx([torch.sigmoid(torch.tensor(2.0)).item()] * 2), (
+        "haze is nobody's rival"
+    )
+    assert said[3, 1] > 0.9
+    assert torch.equal(probabilities(logits[1:2], names[1:2]), torch.sigmoid(logits[1:2]))
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

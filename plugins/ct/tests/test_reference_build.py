@@ -175,5 +175,21 @@ def test_a_few_voxels_in_the_wrong_place_count_once_it_is_sharpened():
     wrong[0, 0, 0, 0] = 2.0
     careless = float(learning.drawing_loss(wrong, masks, known))
     sharp = float(learning.drawing_loss(wrong, masks, known, hardest=0.02))
-    assert sharp == pytest.approx(10 * 2.127 / 20, rel=0.01)
+    assert sharp == pytest.approx(3 * 10 * 2.127 / 20, rel=0.01)
     assert sharp > 10 * careless
+
+
+def test_what_fills_a_voxel_is_told_from_its_rivals():
+    masks = torch.zeros(1, 3, 4, 10, 10)
+    masks[0, 0, 0] = 1.0  # a hundred voxels of one,
+    masks[0, 1, 1, 0] = 1.0  # ten of another,
+    masks[0, :2, 2] = 1.0  # and some that are both's
+    right = 10 * masks
+    assert float(learning.telling_apart_loss(right, masks)) < 1e-3
+    small_one_wrong = right.clone()
+    small_one_wrong[0, :, 1, 0] = torch.tensor([10.0, 0.0, 0.0]).view(3, 1)
+    assert float(learning.telling_apart_loss(small_one_wrong, masks)) == pytest.approx(5.0, rel=0.01), "half of all"
+    elsewhere = right.clone()
+    elsewhere[0, 0, 2:] = 10.0
+    assert float(learning.telling_apart_loss(elsewhere, masks)) == float(learning.telling_apart_loss(right, masks))
+    assert float(learning.telling_apart_loss(right, torch.zeros_like(masks))) == 0.0

@@ -52,7 +52,9 @@ def look(network: CTNetwork, files: Sequence[Path], work: Path) -> Seen:
         logits.append(reading.logits[0, order].double().numpy())
         features.append(reading.features.global_)
         truth.append(example.labels)
-        np.save(work / f"{path.stem}.npy", torch.sigmoid(reading.masks[0]).half().numpy(), allow_pickle=False)
+        np.save(
+            work / f"{path.stem}.npy", network.probabilities(reading.masks[0]).astype(np.float16), allow_pickle=False
+        )
     return Seen(np.stack(logits), torch.cat(features), np.stack(truth).astype(np.float64))
 
 

@@ -30,7 +30,7 @@ from clinic_ai_ct.classifier import classification_loss
 from clinic_ai_ct.configurations import Size
 from clinic_ai_ct.encoder import Features
 from clinic_ai_ct.label_sets import Targets, class_weights
-from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.lesions import LESIONS, RIVALS
 from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.reference.examples import (
     AREAS,
@@ -60,8 +60,9 @@ _SHOWN, _NOT_SHOWN = 0.3, 3.0
 """Weights of the cross-entropy of voxels that show a finding and of those that do not, beside the Dice loss."""
 _STEM_SHARE = 0.3
 """Rate of the stem, relative to that of the rest, once it has learned alone."""
-_HARDEST = 0.02
-"""Of the voxels that do not show a finding, those that count once the U-Net draws at all."""
+_HARDEST, _HARD = 0.02, 3.0
+"""Of the voxels that do not show a finding, those that count once the U-Net draws at all, and their weight: a tile has
+many findings that it does not show, over all of which these voxels are averaged."""
 _UNGUIDED, _RARELY = 0.5, 0.2
 """Of the tiles, those on which the U-Net sees the image alone, so that it does not lean on what the encoder overlooks;
 fewer of them at the end."""
@@ -261,6 +262,7 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage
     # Channels last: on a processor its convolutions take two thirds of the time then.
     unet = network.localiser.unet.to(memory_format=torch.channels_last_3d)
     rows = [AREAS.index(name) for name in network.config.localiser.findings]
+    rivals = [place for place, name in enumerate(network.config.localiser.findings) if name in RIVALS]
     around = rows + [AREAS.index(name) for name in LESIONS]  # what is measured, twice as often as signs
     patch, size = network.config.encoder.patch, network.config.encoder.volume
     with torch.no_grad():
@@ -282,7 +284,10 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage
             refined.append(torch.zeros_like(guidance) if unguided else guidance)
         image = torch.cat(images).contiguous(memory_format=torch.channels_last_3d)
         logits = unet(image, torch.stack(refined), text.expand(stage.batch, -1, -1))
-        loss = drawing_loss(logits, torch.stack(masks), torch.stack(known), hardest=None if stage is draw else _HARDEST)
+        there = torch.stack(masks)
+        loss = drawing_loss(logits, there, torch.stack(known), hardest=None if stage is draw else _HARDEST)
+        if stage is not draw:
+            loss = loss + telling_apart_loss(logits[:, rivals], there[:, rivals])
         torch.autograd.backward(loss)
         return loss.detach()
 
@@ -311,9 +316,23 @@ def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor, hardest: float | 
     if hardest is None:
         loss = _NOT_SHOWN * empty.mean(dim=axes).mean()
     else:
-        loss = empty.flatten(2).topk(max(1, round(hardest * empty[0, 0].numel())), dim=2).values.mean()
+        loss = _HARD * empty.flatten(2).topk(max(1, round(hardest * empty[0, 0].numel())), dim=2).values.mean()
     there = voxels > 0
     return loss + (dice + _SHOWN * missed)[there].mean() if bool(there.any()) else loss
+
+
+def telling_apart_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the cross-entropy of which rival fills a voxel, where exactly one does; each rival counts as much.
+
+    ``logits`` and ``masks`` are (B, R, D, H, W). The masks are learned one by one; nothing but the few voxels on which
+    each errs most would tell it that what it draws is another one's.
+    """
+    alone = masks.sum(dim=1) == 1
+    which = masks.argmax(dim=1)[alone]
+    counts = torch.bincount(which, minlength=masks.shape[1])
+    crossed = F.cross_entropy(logits.movedim(1, -1)[alone], which, reduction="none")
+    each = crossed / counts[which]
+    return each.sum() / (counts > 0).sum().clamp(min=1)
 
 
 def _tile(places: Sequence[np.ndarray], wanted: Size, patch: Size, size: Size, generator: torch.Generator) -> Tile:

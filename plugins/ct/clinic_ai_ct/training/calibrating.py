@@ -99,7 +99,7 @@ def calibrate(
     for done, case in enumerate(cases, start=1):
         chest = chest_of(case, network.config)
         found = read(network, *chest.tensors(network.config, device))
-        masks = torch.sigmoid(found.masks[0].float()).cpu().numpy()
+        masks = network.probabilities(found.masks[0])
         seen.add(case, chest, found.logits[0].double().cpu().numpy(), masks, found.features.global_.float().cpu())
         step(done)
     return seen.calibrated()

@@ -70,7 +70,7 @@ class _Judged:
         regions = None if ready.regions is None else ready.regions.unsqueeze(0).to(device)
         found = read(self._network, ready.image.unsqueeze(0).to(device), regions)
         chances = torch.sigmoid(found.logits.float())[0].cpu().numpy()
-        drawn = (found.masks[0] > 0).cpu().numpy()
+        drawn = self._network.probabilities(found.masks[0]) > 0.5
         self._labels.append((ready.values.numpy(), chances, ready.labelled.numpy()))
         truth = ready.masks.numpy() > 0
         for at, name in enumerate(self._config.localiser.findings):

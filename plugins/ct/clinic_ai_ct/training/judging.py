@@ -60,7 +60,7 @@ def _score(served: Served, case: Case, note: Callable[[str], None]) -> float | N
         return None
     found = read(served.network, *chest.tensors(served.network.config, served.device))
     logits = dict(zip(served.network.config.classifier.labels, found.logits[0].tolist(), strict=True))
-    drawn = torch.sigmoid(found.masks[0].float()).cpu().numpy()
+    drawn = served.network.probabilities(found.masks[0])
     evidence, overlaps = _masks(served, case, chest, drawn)
     errors = [
         (rule.probability(logits[rule.label], evidence.get(rule.label, MaskEvidence())) - case.labels[rule.label]) ** 2
