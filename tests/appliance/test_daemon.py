@@ -13,24 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import QUICK, Daemon, rows, wait_until
+from harness import QUICK, Daemon, clinic_ai, rows, wait_until
 from scans import write_ct_slice
 
 from clinic_ai.control.client import Client
 from clinic_ai.home import Home
-
-
-def clinic_ai(home: Home, *arguments: str, status: int = 0) -> object:
-    """Run a verb with --json and return its document."""
-    done = subprocess.run(
-        [sys.executable, "-m", "clinic_ai", *arguments, "--home", str(home.path), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stderr + done.stdout
-    return json.loads(done.stdout)
 
 
 def test_verbs_show_a_study_from_file_to_result(home: Home, tmp_path: Path, start: Callable[[], Daemon]) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from harness import Daemon, rows
+from harness import Daemon, clinic_ai, rows
 
 from clinic_ai.control.client import Client
 from clinic_ai.home import Home
@@ -24,19 +22,6 @@ from clinic_ai_xray.phantom import draw_chest, write_dx
 
 PATIENTS = {"train": 12, "validation": 4, "test": 12}
 STARTED = "SELECT details FROM audit WHERE action = 'daemon.started'"
-
-
-def clinic_ai(home: Home, *arguments: str) -> Any:
-    """Run a verb with --json and return its document."""
-    done = subprocess.run(
-        [sys.executable, "-m", "clinic_ai", *arguments, "--home", str(home.path), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads(done.stdout)
 
 
 def draw_film(path: Path, drawing: int, *, ill: bool, seed: int | None = None, **how: bool) -> None:

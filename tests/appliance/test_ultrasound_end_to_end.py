@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import QUICK, Daemon, rows, wait_until
+from harness import QUICK, Daemon, clinic_ai, rows, wait_until
 from PIL import Image
 
 from clinic_ai.home import Home, init_home
@@ -36,19 +33,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     daemon.wait_for("daemon.ready")
     yield home
     assert daemon.stop() == 0
-
-
-def clinic_ai(home: Home, *arguments: str, status: int = 0) -> Any:
-    """Run a verb with --json and return its document."""
-    done = subprocess.run(
-        [sys.executable, "-m", "clinic_ai", *arguments, "--home", str(home.path), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=420,  # a training is nice to everybody
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stderr + done.stdout
-    return json.loads(done.stdout)
 
 
 def drop(home: Home, folder: str, category: str, seed: int) -> str:

@@ -42,6 +42,19 @@ institution = "Test clinic"
 """
 
 
+def clinic_ai(home: Home, *arguments: str, status: int = 0) -> Any:
+    """Run a verb with --json and return its document."""
+    done = subprocess.run(
+        [sys.executable, "-m", "clinic_ai", *arguments, "--home", str(home.path), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=420,  # a training is nice to everybody
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == status, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
 class Daemon:
     """One run of ``clinic-ai run`` and what it logs."""
 

@@ -42,4 +42,5 @@ def describe_plugin() -> PluginManifest:
         engine="clinic_ai_ct.engine:CTEngine",
         trainer="clinic_ai_ct.trainer:CTTrainer",
         reference_models=("clinic_ai_ct:reference/chest",),
+        spare_models=("clinic_ai_ct:reference/segmenter",),
     )

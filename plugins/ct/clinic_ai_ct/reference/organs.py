@@ -105,7 +105,8 @@ def _card(scores: dict[str, float], steps: int, held_out: int) -> str:
 of a patient.
 
 - **What it does**: names the region of each voxel of a chest CT on a grid of 8 mm, so that places in a report and
-  segments of organs come from a mask. The slot is `{SLOT}`; retire it, and lobes are told from the lungs alone.
+  segments of organs come from a mask. It is in use once somebody promotes it into the slot `{SLOT}`; retire it, and
+  places are thirds of the lungs again.
 - **Network**: MONAI's `BasicUNet`, widths {CONFIG.features}, windows (centre, width) {CONFIG.windows} HU.
 - **Learned**: {steps} steps of one phantom each, Dice and cross-entropy, AdamW.
   `python -m clinic_ai_ct.reference.organs --steps {steps}` makes it again.
@@ -123,8 +124,8 @@ that moves organs, and other scanners are not in it.
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="Build the reference organ segmenter of the CT plugin.")
-    parser.add_argument("--target", type=Path, default=Path(__file__).parent / "organs", help="folder of the model")
-    parser.add_argument("--steps", type=int, default=400, help="phantoms to learn from, one a step")
+    parser.add_argument("--target", type=Path, default=Path(__file__).parent / "segmenter", help="folder of the model")
+    parser.add_argument("--steps", type=int, default=600, help="phantoms to learn from, one a step")
     parser.add_argument("--held-out", type=int, default=20, help="phantoms to judge")
     parser.add_argument("--threads", type=int, default=1, help="cores to use")
     chosen = parser.parse_args(arguments)
