@@ -23,7 +23,7 @@ from clinic_ai_ct.volume import Bits
 Array = npt.NDArray[np.float64]
 Row = tuple[float, float, float, float, float, float, float]
 """Of a label: slopes of logit, mask and reach, intercept, and the band (low, threshold, high)."""
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 PEAKS = (0.5, 0.7, 0.85, 0.95, 0.98, 0.995)
 LEAST = (1.0, 2.0, 5.0, 10.0, 20.0)
 """How many times the least volume that is ever drawn a piece may have to have: a network may make things up."""
@@ -40,11 +40,15 @@ _RIDGE = 0.02
 
 @dataclass(frozen=True)
 class Drawing:
-    """What an outline draws of one volume; ``dice`` is 1 where neither it nor the truth shows anything."""
+    """What an outline draws of one volume.
+
+    ``score`` is the mean of Dice and of the smaller of both volumes as a share of the larger, for reports tell sizes; 1
+    where neither it nor the truth shows anything.
+    """
 
     outline: Outline
     volume_mm3: float
-    dice: float
+    score: float
 
 
 def drawings(probability: npt.NDArray[np.float32], truth: Bits, least: float, voxel_mm3: float) -> Iterator[Drawing]:
@@ -59,7 +63,9 @@ def drawings(probability: npt.NDArray[np.float32], truth: Bits, least: float, vo
         for peak, times in product((peak for peak in PEAKS if peak >= threshold), LEAST):
             kept = (pieces.peaks >= peak) & (pieces.voxels * voxel_mm3 >= times * least)
             drawn = int(pieces.voxels[kept].sum())
-            score = 2 * int(shared[kept].sum()) / (drawn + whole) if drawn + whole else 1.0
+            score = 1.0
+            if drawn + whole:
+                score = int(shared[kept].sum()) / (drawn + whole) + 0.5 * min(drawn, whole) / max(drawn, whole)
             yield Drawing(Outline(threshold, peak, times * least), drawn * voxel_mm3, score)
 
 

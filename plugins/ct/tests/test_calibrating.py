@@ -25,13 +25,14 @@ def test_outlines_are_judged_by_what_they_draw(seed: int) -> None:
     assert len(judged) == len(LEAST) * sum(peak >= threshold for threshold in THRESHOLDS for peak in PEAKS)
     for drawing in judged:
         drawn = draw(probability, GRID, GRID, drawing.outline)
-        assert drawing.dice == pytest.approx(dice(drawn, truth)), drawing
+        sizes = sorted((int(drawn.sum()), int(truth.sum())))
+        assert drawing.score == pytest.approx((dice(drawn, truth) + sizes[0] / sizes[1]) / 2), drawing
         assert drawing.volume_mm3 == drawn.sum() * GRID.voxel_mm3, drawing
 
 
 def test_nothing_drawn_where_nothing_is_scores_one() -> None:
     nothing = drawings(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 60.0, GRID.voxel_mm3)
-    assert {(drawing.volume_mm3, drawing.dice) for drawing in nothing} == {(0.0, 1.0)}
+    assert {(drawing.volume_mm3, drawing.score) for drawing in nothing} == {(0.0, 1.0)}
 
 
 def test_the_reach_is_what_the_likeliest_voxels_have_together() -> None:

@@ -105,13 +105,13 @@ def _drawn(path: Path, work: Path) -> Iterator[npt.NDArray[np.float32]]:
 
 
 def _best_outlines(findings: Sequence[str], files: Sequence[Path], work: Path, grid: Grid) -> dict[str, Outline]:
-    """Return for each finding what gives the largest mean Dice; where nothing is there to draw, nothing drawn has 1."""
+    """Return for each finding what scores best in the mean; see ``calibrating.Drawing``."""
     scores: dict[str, dict[Outline, list[float]]] = {name: {} for name in findings}
     for path in files:
         areas = load(path).areas
         for name, probability in zip(findings, _drawn(path, work), strict=True):
             for drawing in drawings(probability, areas[AREAS.index(name)], least_mm3(name), grid.voxel_mm3):
-                scores[name].setdefault(drawing.outline, []).append(drawing.dice)
+                scores[name].setdefault(drawing.outline, []).append(drawing.score)
     return {name: best_outline(own) for name, own in scores.items()}
 
 
