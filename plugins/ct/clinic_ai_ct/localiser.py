@@ -8,6 +8,7 @@ al. 2023, arXiv:2301.00785).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from monai.losses.dice import DiceLoss
@@ -170,7 +171,10 @@ def probabilities(logits: Tensor, findings: Sequence[str]) -> Tensor:
     """
     chances = torch.sigmoid(logits.float())
     rivals = [place for place, name in enumerate(findings) if name in RIVALS]
-    chances[rivals] *= torch.softmax(logits[rivals].float(), dim=0)
+    if len(rivals) > 1:
+        total = reduce(torch.logaddexp, (logits[place].float() for place in rivals))  # map by map: they are large
+        for place in rivals:
+            chances[place] *= torch.exp(logits[place].float() - total)
     return chances
 
 
