@@ -29,6 +29,7 @@ LEAST = (1.0, 2.0, 5.0, 10.0, 20.0)
 """How many times the least volume that is ever drawn a piece may have to have: a network may make things up."""
 EXTENTS_MM3 = (30.0, 120.0, 500.0, 2_000.0, 8_000.0, 30_000.0, 120_000.0)
 """Volumes of which the likeliest voxels may speak for a finding; see ``served.MaskEvidence``."""
+_SHOWN = 0.75
 LEAST_AUROC = 0.8
 """Of a label without a mask; one that is told worse is not judged at all."""
 _ABSTAIN = 0.04
@@ -43,12 +44,13 @@ class Drawing:
     """What an outline draws of one volume.
 
     ``score`` is the mean of Dice and of the smaller of both volumes as a share of the larger, for reports tell sizes; 1
-    where neither it nor the truth shows anything.
+    where neither it nor the truth shows anything. ``shown`` is whether the truth shows something.
     """
 
     outline: Outline
     volume_mm3: float
     score: float
+    shown: bool
 
 
 def drawings(probability: npt.NDArray[np.float32], truth: Bits, least: float, voxel_mm3: float) -> Iterator[Drawing]:
@@ -66,12 +68,24 @@ def drawings(probability: npt.NDArray[np.float32], truth: Bits, least: float, vo
             score = 1.0
             if drawn + whole:
                 score = int(shared[kept].sum()) / (drawn + whole) + 0.5 * min(drawn, whole) / max(drawn, whole)
-            yield Drawing(Outline(threshold, peak, times * least), drawn * voxel_mm3, score)
+            yield Drawing(Outline(threshold, peak, times * least), drawn * voxel_mm3, score, whole > 0)
 
 
-def best_outline(scores: Mapping[Outline, Sequence[float]]) -> Outline:
-    """Return the outline of the largest mean."""
-    return max(scores, key=lambda outline: float(np.mean(scores[outline])))
+def best_outline(drawn: Mapping[Outline, Sequence[Drawing]]) -> Outline:
+    """Return the outline that draws best.
+
+    Volumes that show something count for ``_SHOWN``: what is drawn in others is left out of a report if the finding is
+    rated absent.
+    """
+
+    def worth(outline: Outline) -> float:
+        worths = []
+        for shown, weight in ((True, _SHOWN), (False, 1 - _SHOWN)):
+            if scores := [one.score for one in drawn[outline] if one.shown is shown]:
+                worths.append((float(np.mean(scores)), weight))
+        return sum(mean * weight for mean, weight in worths) / sum(weight for _, weight in worths)
+
+    return max(drawn, key=worth)
 
 
 def best_extent(reaches: Array, truth: Array) -> int:

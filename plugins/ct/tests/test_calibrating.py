@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from clinic_ai.ml.mask_scores import dice
-from clinic_ai_ct.calibrating import LEAST, PEAKS, THRESHOLDS, drawings, fitted
-from clinic_ai_ct.outlining import draw
+from clinic_ai_ct.calibrating import LEAST, PEAKS, THRESHOLDS, Drawing, best_outline, drawings, fitted
+from clinic_ai_ct.outlining import Outline, draw
 from clinic_ai_ct.served import reach_of
 from clinic_ai_ct.volume import Grid
 
@@ -33,6 +33,18 @@ def test_outlines_are_judged_by_what_they_draw(seed: int) -> None:
 def test_nothing_drawn_where_nothing_is_scores_one() -> None:
     nothing = drawings(np.zeros(GRID.shape, np.float32), np.zeros(GRID.shape, np.bool_), 60.0, GRID.voxel_mm3)
     assert {(drawing.volume_mm3, drawing.score) for drawing in nothing} == {(0.0, 1.0)}
+
+
+def test_an_outline_is_chosen_by_what_shows_something_rather_than_by_what_does_not() -> None:
+    loose, strict = Outline(0.3, 0.5, 14.0), Outline(0.5, 0.95, 280.0)
+    drawn = {
+        strict: [Drawing(strict, 0.0, 1.0, shown=False)] * 9 + [Drawing(strict, 90.0, 0.5, shown=True)],
+        loose: [Drawing(loose, 40.0, 0.0, shown=False)] * 9 + [Drawing(loose, 99.0, 0.9, shown=True)],
+    }
+    assert best_outline(drawn) == loose
+    assert best_outline({outline: own[:9] for outline, own in drawn.items()}) == strict, "nothing else is known"
+    drawn[strict][-1] = Drawing(strict, 90.0, 0.6, shown=True)
+    assert best_outline(drawn) == strict
 
 
 def test_the_reach_is_what_the_likeliest_voxels_have_together() -> None:

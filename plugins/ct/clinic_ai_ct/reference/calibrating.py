@@ -16,6 +16,7 @@ from clinic_ai_ct.calibrating import (
     EXTENTS_MM3,
     LEAST_AUROC,
     Array,
+    Drawing,
     best_extent,
     best_outline,
     drawings,
@@ -105,14 +106,14 @@ def _drawn(path: Path, work: Path) -> Iterator[npt.NDArray[np.float32]]:
 
 
 def _best_outlines(findings: Sequence[str], files: Sequence[Path], work: Path, grid: Grid) -> dict[str, Outline]:
-    """Return for each finding what scores best in the mean; see ``calibrating.Drawing``."""
-    scores: dict[str, dict[Outline, list[float]]] = {name: {} for name in findings}
+    """Return for each finding what draws best; see ``calibrating.best_outline``."""
+    drawn: dict[str, dict[Outline, list[Drawing]]] = {name: {} for name in findings}
     for path in files:
         areas = load(path).areas
         for name, probability in zip(findings, _drawn(path, work), strict=True):
             for drawing in drawings(probability, areas[AREAS.index(name)], least_mm3(name), grid.voxel_mm3):
-                scores[name].setdefault(drawing.outline, []).append(drawing.score)
-    return {name: best_outline(own) for name, own in scores.items()}
+                drawn[name].setdefault(drawing.outline, []).append(drawing)
+    return {name: best_outline(own) for name, own in drawn.items()}
 
 
 def _known(seen: Seen) -> list[int]:

@@ -15,6 +15,7 @@ from clinic_ai.errors import ModelError
 from clinic_ai_ct.calibrating import (
     EXTENTS_MM3,
     LEAST_AUROC,
+    Drawing,
     Fit,
     Row,
     best_extent,
@@ -127,8 +128,8 @@ class _Seen:
         self._reaches: dict[str, list[list[float]]] = {name: [] for name in self._findings}
         self._drawn: dict[str, dict[Outline, list[float]]] = {name: {} for name in self._findings}
         """For each outline that may be chosen, the volume it draws in each case."""
-        self._scores: dict[str, dict[Outline, list[float]]] = {name: {} for name in self._findings}
-        """The same for its score in the cases in which the place of the finding is known."""
+        self._outlined: dict[str, dict[Outline, list[Drawing]]] = {name: {} for name in self._findings}
+        """The same for how well it draws in the cases in which the place of the finding is known."""
         self._masked: dict[str, int] = dict.fromkeys(self._findings, 0)
 
     def add(self, case: Case, chest: Chest, logits: np.ndarray, masks: np.ndarray, feature: Tensor) -> None:
@@ -155,7 +156,7 @@ class _Seen:
             if drawing.outline != besides:
                 self._drawn[name].setdefault(drawing.outline, []).append(drawing.volume_mm3)
             if known:
-                self._scores[name].setdefault(drawing.outline, []).append(drawing.score)
+                self._outlined[name].setdefault(drawing.outline, []).append(drawing)
 
     def _given(self, name: str) -> Outline | None:
         """Return how the base outlines a finding; one whose mask does not go out needs none: as likely as not, then."""
@@ -218,7 +219,7 @@ class _Seen:
     def _chosen(self, finding: str) -> Outline | None:
         """Return how a finding is outlined, by the masks if there are enough; None if nothing tells."""
         if self._masked[finding] >= LEAST_EXAMPLES:
-            return best_outline(self._scores[finding])
+            return best_outline(self._outlined[finding])
         return self._given(finding)
 
     def _said(
