@@ -37,7 +37,8 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
                 * bool(figures["not_judged"])
             ),
             f"Mean Dice of all lesions drawn: {_number(figures['dice_mean'])}. "
-            f"Finding and side together: precision {_number(side['precision'])}, recall {_number(side['recall'])}. "
+            f"Finding and side together: precision {_number(side['precision'], 3)}, "
+            f"recall {_number(side['recall'], 3)}. "
             f"Within 20 % of the truth: {_number(figures['sizes_within_20_percent'])} of the largest sizes that reports"
             f" tell (nodules {_number(figures['nodule_sizes_within_20_percent'])}), and of other lesions "
             f"{_number(figures['volumes_within_20_percent'])} of the volumes. "
@@ -76,5 +77,5 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name.replace("_", " ") for name in names)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
