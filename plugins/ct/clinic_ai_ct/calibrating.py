@@ -30,6 +30,7 @@ LEAST = (1.0, 2.0, 5.0, 10.0, 20.0)
 EXTENTS_MM3 = (30.0, 120.0, 500.0, 2_000.0, 8_000.0, 30_000.0, 120_000.0)
 """Volumes of which the likeliest voxels may speak for a finding; see ``served.MaskEvidence``."""
 _SHOWN = 0.75
+"""Weight of the volumes that show something, of 1, when an outline is chosen."""
 LEAST_AUROC = 0.8
 """Of a label without a mask; one that is told worse is not judged at all."""
 _ABSTAIN = 0.04

@@ -21,7 +21,7 @@ SIGNS = (
 )
 """Other conditions a network may draw as well: how much it draws speaks for the finding. These masks do not go out."""
 RIVALS = ("pleural_effusion", "consolidation", "lung_nodule", "atelectasis", "lung_mass", "pleural_thickening")
-"""What takes the place of air in a chest: one of them at most fills a voxel, and they look alike up close."""
+"""What takes the place of air in a chest and looks alike up close: in truth one of them at most fills a voxel."""
 
 
 @dataclass(frozen=True)
