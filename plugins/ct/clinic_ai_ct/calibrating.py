@@ -6,8 +6,9 @@ What comes of it are the parameters of a model that ``served`` reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -17,8 +18,10 @@ from scipy.optimize import minimize
 
 from clinic_ai.ml.calibration import abstention_band, sigmoid
 from clinic_ai.ml.metrics import auroc, best_f1_threshold, best_threshold
+from clinic_ai_ct.measuring import FLUIDS, deepest
+from clinic_ai_ct.organs import frame
 from clinic_ai_ct.outlining import Outline, Pieces
-from clinic_ai_ct.volume import Bits
+from clinic_ai_ct.volume import HU, Bits, Grid
 
 Array = npt.NDArray[np.float64]
 Row = tuple[float, float, float, float, float, float, float]
@@ -44,8 +47,9 @@ _RIDGE = 0.02
 class Drawing:
     """What an outline draws of one volume.
 
-    ``score`` is the mean of Dice and of the smaller of both volumes as a share of the larger, for reports tell sizes; 1
-    where neither it nor the truth shows anything. ``shown`` is whether the truth shows something.
+    ``score`` is the mean of Dice and of the smaller of both volumes as a share of the larger, for reports tell sizes;
+    of fluid also of the smaller of both depths. It is 1 where neither it nor the truth shows anything. ``shown`` is
+    whether the truth shows something.
     """
 
     outline: Outline
@@ -54,22 +58,50 @@ class Drawing:
     shown: bool
 
 
-def drawings(probability: npt.NDArray[np.float32], truth: Bits, least: float, voxel_mm3: float) -> Iterator[Drawing]:
+def depth_in(name: str, hu: HU, grid: Grid) -> Callable[[Bits], float] | None:
+    """Return what tells the depth in mm of the fluid in a mask of a volume ``hu`` (D, H, W); None for other lesions."""
+    if name not in FLUIDS:
+        return None
+    where = cache(lambda: frame(hu, grid, None))
+    return lambda mask: deepest(name, mask, grid, where())
+
+
+def drawings(
+    probability: npt.NDArray[np.float32],
+    truth: Bits,
+    least: float,
+    voxel_mm3: float,
+    size_of: Callable[[Bits], float] | None = None,
+) -> Iterator[Drawing]:
     """Yield every outline that may be chosen, with what ``outlining.draw`` draws with it on this grid.
 
-    ``probability`` and ``truth`` are (D, H, W); ``least`` is the volume in mm³ below which a piece is noise.
+    ``probability`` and ``truth`` are (D, H, W); ``least`` is the volume in mm³ below which a piece is noise;
+    ``size_of`` tells a size of a mask that shall be near that of the truth too.
     """
     whole = int(truth.sum())
+    sized = size_of if size_of is not None and whole else None
+    wanted = sized(truth) if sized else 0.0
     for threshold in THRESHOLDS:
         pieces = Pieces(probability, threshold)
         shared = pieces.shared(truth)
+        sizes: dict[bytes, float] = {}
         for peak, times in product((peak for peak in PEAKS if peak >= threshold), LEAST):
             kept = (pieces.peaks >= peak) & (pieces.voxels * voxel_mm3 >= times * least)
             drawn = int(pieces.voxels[kept].sum())
-            score = 1.0
+            scores = [1.0]
             if drawn + whole:
-                score = int(shared[kept].sum()) / (drawn + whole) + 0.5 * min(drawn, whole) / max(drawn, whole)
-            yield Drawing(Outline(threshold, peak, times * least), drawn * voxel_mm3, score, whole > 0)
+                scores = [2 * int(shared[kept].sum()) / (drawn + whole), _nearness(drawn, whole)]
+            if sized:
+                key = kept.tobytes()
+                if key not in sizes:
+                    sizes[key] = sized(np.concatenate(([False], kept))[pieces.labels])
+                scores.append(_nearness(sizes[key], wanted))
+            yield Drawing(Outline(threshold, peak, times * least), drawn * voxel_mm3, float(np.mean(scores)), whole > 0)
+
+
+def _nearness(one: float, other: float) -> float:
+    """Return the smaller of two as a share of the larger; 1 if both are 0."""
+    return min(one, other) / max(one, other) if max(one, other) > 0 else 1.0
 
 
 def best_outline(drawn: Mapping[Outline, Sequence[Drawing]]) -> Outline:

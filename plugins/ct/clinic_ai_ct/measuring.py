@@ -33,6 +33,8 @@ _LEAST_CORE = 8
 _FEW = 500
 """The distances of so many points are found faster than their hull."""
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+FLUIDS = frozenset({"pleural_effusion", "pericardial_effusion"})
+"""Lesions whose size is a depth."""
 _OF_THE_LUNG = frozenset({"consolidation", "ground_glass_opacity"})
 """Lesions whose share of the lung is told."""
 
@@ -79,6 +81,13 @@ def _beyond_lungs(mask: Bits, grid: Grid, organs: Organs, middle_x: float) -> di
         "left": float((beyond & left).sum()) * grid.voxel_mm3,
         "right": float((beyond & ~left).sum()) * grid.voxel_mm3,
     }
+
+
+def deepest(name: str, mask: Bits, grid: Grid, where: Frame | None) -> float:
+    """Return the depth in mm of the deepest piece of fluid in a mask (D, H, W), as a report tells it; 0 without any."""
+    if not mask.any():
+        return 0.0
+    return max(_depth(name, cut, grid) or 0.0 for cut, _ in _parts(name, mask, grid, where))
 
 
 def groups(lesion: Lesion) -> tuple[tuple[Piece, ...], ...]:

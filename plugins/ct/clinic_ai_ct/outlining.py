@@ -17,6 +17,7 @@ from clinic_ai_ct.volume import Bits, Grid
 Probabilities = npt.NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+_MIDDLE = np.float32(0.5)
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,18 @@ class Outline:
 def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline) -> Bits:
     """Return the mask on ``target`` of probabilities (D, H, W) on ``grid``, whose axes are the same ones.
 
-    Probabilities are interpolated linearly before they are compared with the threshold, so that edges follow the
-    finer voxels. Left out are pieces (26-neighbourhood) in which no voxel of ``grid`` reaches the peak, and pieces that
-    are too small.
+    Probabilities are interpolated linearly, stretched so that the threshold is in the middle: edges follow the finer
+    voxels, and between a voxel that is surely in and one that is surely out they lie halfway, whatever the threshold
+    is. A low one would else draw everything half a voxel larger than the voxels it was chosen by. Left out are pieces
+    (26-neighbourhood) in which no voxel of ``grid`` reaches the peak, and pieces that are too small.
     """
     mask = np.zeros(target.shape, dtype=np.bool_)
     kept = _with_peak(probability, outline)
     if not kept.any():
         return mask
     box = _around(kept, 1)
-    part = np.where(ndimage.binary_dilation(kept[box], _NEIGHBOURS), probability[box], np.float32(0.0))
+    near_it = ndimage.binary_dilation(kept[box], _NEIGHBOURS)
+    part = np.where(near_it, _stretched(probability[box], outline.threshold), np.float32(0.0))
     step = np.linalg.solve(grid.affine(), target.affine())
     weights, inside = zip(*(_weights(step, axis, box[axis], grid, target) for axis in range(3)), strict=True)
     along, down, across = weights
@@ -49,9 +52,15 @@ def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline)
         near = np.flatnonzero(row)
         if near.size:
             plane = np.tensordot(row[near], part[near], axes=1)
-            cut[k] = down @ plane @ across.T >= outline.threshold
+            cut[k] = down @ plane @ across.T >= _MIDDLE
     _drop_small(cut, outline.least_mm3 / target.voxel_mm3)
     return mask
+
+
+def _stretched(probability: Probabilities, threshold: float) -> Probabilities:
+    """Return probabilities with the threshold at the middle, 0 and 1 where they are."""
+    ends, middle = (0.0, threshold, 1.0), (0.0, _MIDDLE, 1.0)
+    return np.interp(probability, ends, middle).astype(np.float32)
 
 
 def _with_peak(probability: Probabilities, outline: Outline) -> Bits:

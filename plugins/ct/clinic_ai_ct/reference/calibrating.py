@@ -19,6 +19,7 @@ from clinic_ai_ct.calibrating import (
     Drawing,
     best_extent,
     best_outline,
+    depth_in,
     drawings,
     fitted,
     parameters_of,
@@ -109,9 +110,10 @@ def _best_outlines(findings: Sequence[str], files: Sequence[Path], work: Path, g
     """Return for each finding what draws best; see ``calibrating.best_outline``."""
     drawn: dict[str, dict[Outline, list[Drawing]]] = {name: {} for name in findings}
     for path in files:
-        areas = load(path).areas
+        example = load(path)
         for name, probability in zip(findings, _drawn(path, work), strict=True):
-            for drawing in drawings(probability, areas[AREAS.index(name)], least_mm3(name), grid.voxel_mm3):
+            truth, depth = example.areas[AREAS.index(name)], depth_in(name, example.hu, grid)
+            for drawing in drawings(probability, truth, least_mm3(name), grid.voxel_mm3, depth):
                 drawn[name].setdefault(drawing.outline, []).append(drawing)
     return {name: best_outline(own) for name, own in drawn.items()}
 

@@ -20,6 +20,7 @@ from clinic_ai_ct.calibrating import (
     Row,
     best_extent,
     best_outline,
+    depth_in,
     drawings,
     fitted,
     parameters_of,
@@ -152,7 +153,8 @@ class _Seen:
     ) -> None:
         truth: Bits = chest.masks.get(name, np.zeros(probability.shape, dtype=np.bool_))
         self._masked[name] += bool(truth.any())
-        for drawing in drawings(probability, truth, least_mm3(name), chest.volume.grid.voxel_mm3):
+        depth = depth_in(name, chest.volume.hu, chest.volume.grid)
+        for drawing in drawings(probability, truth, least_mm3(name), chest.volume.grid.voxel_mm3, depth):
             if drawing.outline != besides:
                 self._drawn[name].setdefault(drawing.outline, []).append(drawing.volume_mm3)
             if known:
