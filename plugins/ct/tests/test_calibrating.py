@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from clinic_ai.ml.mask_scores import dice
-from clinic_ai_ct.calibrating import LEAST, PEAKS, THRESHOLDS, Drawing, best_outline, drawings, fitted
+from clinic_ai_ct.calibrating import LEAST, PEAKS, THRESHOLDS, Drawing, best_outline, depth_in, drawings, fitted
 from clinic_ai_ct.outlining import Outline, draw
 from clinic_ai_ct.served import reach_of
 from clinic_ai_ct.volume import Grid
@@ -28,6 +28,34 @@ def test_outlines_are_judged_by_what_they_draw(seed: int) -> None:
         sizes = sorted((int(drawn.sum()), int(truth.sum())))
         assert drawing.score == pytest.approx((dice(drawn, truth) + sizes[0] / sizes[1]) / 2), drawing
         assert drawing.volume_mm3 == drawn.sum() * GRID.voxel_mm3, drawing
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.8])
+def test_a_mask_on_finer_slices_is_as_large_as_on_the_voxels_it_was_chosen_by(threshold: float) -> None:
+    fine = Grid((48, 80, 80), (0.75, 0.75, 0.75), origin=(-1.125, -1.125, -1.125))
+    sure = np.zeros(GRID.shape, np.float32)
+    sure[4:8, 5:15, 5:15] = 1.0
+    truth = np.zeros(fine.shape, np.bool_)
+    truth[16:32, 20:60, 20:60] = True
+    drawn = draw(sure, GRID, fine, Outline(threshold, threshold, 60.0))
+    assert dice(drawn, truth) > 0.98
+
+
+def test_outlines_of_fluid_are_judged_by_its_depth_as_well() -> None:
+    truth = np.zeros(GRID.shape, np.bool_)
+    truth[2:10, 12:18, 4:16] = True
+    probability = np.where(truth, np.float32(0.9), np.float32(0.0))
+    probability[2:10, 11, 4:16] = 0.25  # one row more in front
+    depth = depth_in("pleural_effusion", np.full(GRID.shape, -800, np.int16), GRID)
+    assert depth is not None
+    assert depth(truth) == 18.0
+    assert depth(np.zeros(GRID.shape, np.bool_)) == 0.0
+    scores: dict[float, float] = {}
+    for drawing in drawings(probability, truth, 60.0, 27.0, size_of=depth):
+        scores[drawing.outline.threshold] = max(scores.get(drawing.outline.threshold, 0.0), drawing.score)
+    assert scores[0.3] == 1.0
+    assert scores[0.2] == pytest.approx((2 * 6 / 13 + 6 / 7 + 6 / 7) / 3)
+    assert depth_in("lung_nodule", np.zeros(GRID.shape, np.int16), GRID) is None
 
 
 def test_nothing_drawn_where_nothing_is_scores_one() -> None:
