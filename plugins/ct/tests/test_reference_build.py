@@ -17,7 +17,7 @@ from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.reference import build, examples, learning, organs
 from clinic_ai_ct.reference.build import Plan
-from clinic_ai_ct.reference.examples import AREAS, JUDGED
+from clinic_ai_ct.reference.examples import JUDGED
 from clinic_ai_ct.regions import load_segmenter
 
 
@@ -177,39 +177,6 @@ def test_a_few_voxels_in_the_wrong_place_count_once_it_is_sharpened():
     sharp = float(learning.drawing_loss(wrong, masks, known, hardest=0.02))
     assert sharp == pytest.approx(3 * 10 * 2.127 / 20, rel=0.01)
     assert sharp > 10 * careless
-
-
-def test_a_small_piece_counts_more_than_its_voxels():
-    masks = torch.zeros(1, 2, 4, 10, 10)
-    masks[0, 0, 0] = 1.0  # a hundred voxels
-    masks[0, 0, 2, 0, :4] = 1.0  # and four, apart from them
-    weights = learning.piece_weights(masks)
-    assert torch.equal(weights > 0, masks > 0)
-    assert float(weights[0, 0, 0].sum()) == pytest.approx(10.0)
-    assert float(weights[0, 0, 2].sum()) == pytest.approx(2.0)
-
-
-def test_what_few_chests_show_is_chosen_as_often_as_anything_else(tmp_path):
-    nodule, node = AREAS.index("lung_nodule"), AREAS.index("lymphadenopathy")
-    files = []
-    for seed in range(10):
-        areas = np.zeros((len(AREAS), 8, 8, 8), dtype=np.bool_)
-        areas[nodule, :4] = areas[nodule, 6, 6, 6] = True  # a large one and one of a single voxel
-        areas[node, 4] = seed == 7
-        labels = np.zeros(len(JUDGED), dtype=np.uint8)
-        files.append(tmp_path / f"{seed:06d}.npz")
-        np.savez(files[-1], hu=np.zeros((8, 8, 8), np.int16), areas=np.packbits(areas, axis=-1), labels=labels)
-    corpus = learning.Corpus(files)
-    generator = torch.Generator().manual_seed(1)
-    chosen = [corpus.any_showing([nodule, node], generator) for _ in range(100)]
-    rare = [place for area, place in chosen if area == node]
-    assert set(rare) == {7}
-    assert 35 < len(rare) < 65
-    assert len({place for area, place in chosen if area == nodule}) == 10
-    few = [examples.load_packed(path, 8).places[nodule].tolist() for path in files]
-    assert sum([6, 6, 6] in voxels for voxels in few) > 8, "each piece is chosen as often, however small"
-    with pytest.raises(ValueError, match="draw more phantoms"):
-        corpus.any_showing([AREAS.index("emphysema")], generator)
 
 
 def test_what_fills_a_voxel_is_told_from_its_rivals():

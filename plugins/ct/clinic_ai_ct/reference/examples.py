@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from clinic_ai.ml.checkpoints import write_durably
 from clinic_ai_ct.anatomy import label_of
@@ -109,24 +108,15 @@ def load(path: Path) -> Example:
 
 
 def load_packed(path: Path, places: int = 0) -> Packed:
-    """Return the example that ``draw`` wrote, with up to so many voxels of each area, drawn by its seed.
-
-    Of an area in several pieces, each piece gives as many voxels while it has them, however small it is.
-    """
+    """Return the example that ``draw`` wrote, with up to so many voxels of each area, drawn by its seed."""
     with np.load(path, allow_pickle=False) as kept:
         seed, hu, bits = int(path.stem), kept["hu"], kept["areas"]
         labels = kept["labels"].astype(np.float32)
     generator = np.random.default_rng(seed)
     found = []
     for area in bits if places else ():
-        pieces, _ = ndimage.label(np.unpackbits(area, axis=-1, count=hu.shape[-1]))
-        voxels = np.argwhere(pieces)
-        if len(voxels):
-            of = pieces[tuple(voxels.T)]
-            chances = 1 / np.bincount(of)[of]
-            few = generator.choice(len(voxels), min(places, len(voxels)), replace=False, p=chances / chances.sum())
-            voxels = voxels[np.sort(few)]
-        found.append(voxels)
+        voxels = np.argwhere(np.unpackbits(area, axis=-1, count=hu.shape[-1]))
+        found.append(voxels[np.sort(generator.permutation(len(voxels))[:places])])
     return Packed(seed, hu, bits, labels, tuple(found))
 
 

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -51,16 +50,13 @@ BEGIN_TILE, LOOK_TILE, DRAW_TILE = (32, 64, 64), (48, 96, 96), (48, 48, 48)
 _MEASURED, _EVERY, _WARM_UP = 3, 50, 0.08
 _AROUND = 0.8
 """Of the tiles, those that are drawn around a lesion."""
-_EVENLY = 0.5
-"""Of the tiles that the U-Net learns from, those for which first a finding is chosen, each as often, and then a chest
-that shows it: what few chests show would else be seen in one tile of fifty."""
 _PLACES = 200
 """Voxels of each area of an example that tiles are drawn around."""
 _RARE = 20.0
 """How much more a patch that a condition fills counts than one without it."""
 _FADED, _DROPPED = 0.2, 0.3
 """Spread of the noise on what the classifier learns from, relative to its own, and the patches that are left out."""
-_SHOWN, _NOT_SHOWN = 0.5, 3.0
+_SHOWN, _NOT_SHOWN = 0.3, 3.0
 """Weights of the cross-entropy of voxels that show a finding and of those that do not, beside the Dice loss."""
 _STEM_SHARE = 0.3
 """Rate of the stem, relative to that of the rest, once it has learned alone."""
@@ -96,23 +92,6 @@ class Corpus:
     def any(self, generator: torch.Generator) -> int:
         """Return the place of one of them."""
         return int(torch.randint(len(self.files), (), generator=generator))
-
-    @cached_property
-    def _showing(self) -> list[list[int]]:
-        areas = range(len(AREAS))
-        return [[place for place, packed in enumerate(self.packed) if len(packed.places[area])] for area in areas]
-
-    def any_showing(self, areas: Sequence[int], generator: torch.Generator) -> tuple[int, int]:
-        """Return one of the areas, and the place of an example that shows it.
-
-        Raise ValueError if no example shows any of them.
-        """
-        shown = [area for area in areas if self._showing[area]]
-        if not shown:
-            raise ValueError("No example shows any of the areas that are learned: draw more phantoms.")
-        area = shown[int(torch.randint(len(shown), (), generator=generator))]
-        places = self._showing[area]
-        return area, places[int(torch.randint(len(places), (), generator=generator))]
 
 
 class Helper(nn.Module):
@@ -285,16 +264,6 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage
     rows = [AREAS.index(name) for name in network.config.localiser.findings]
     rivals = [place for place, name in enumerate(network.config.localiser.findings) if name in RIVALS]
     around = rows + [AREAS.index(name) for name in LESIONS]  # what is measured, twice as often as signs
-
-    def cut_tile(generator: torch.Generator) -> tuple[int, Tile]:
-        if float(torch.rand((), generator=generator)) < _EVENLY:
-            area, place = corpus.any_showing(around, generator)
-            areas = [area]
-        else:
-            areas, place = around, corpus.any(generator)
-        shown = [corpus.packed[place].places[area] for area in areas]
-        return place, _tile(shown, DRAW_TILE, patch, size, generator)
-
     patch, size = network.config.encoder.patch, network.config.encoder.volume
     with torch.no_grad():
         text = network.localiser.spoken(1)
@@ -302,8 +271,9 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage
     def step(stage: Stage, generator: torch.Generator) -> Tensor:
         images, masks, known, refined = [], [], [], []
         for _ in range(stage.batch):
-            place, tile = cut_tile(generator)
+            place = corpus.any(generator)
             packed = corpus.packed[place]
+            tile = _tile([packed.places[row] for row in around], DRAW_TILE, patch, size, generator)
             cut = packed.cut(tile)
             images.append(varied(image_of(cut, network), generator))
             masks.append(torch.from_numpy(cut.areas[rows]).float())
@@ -331,9 +301,8 @@ def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor, hardest: float | 
 
     Of a tile most findings show nothing. Counted with Dice, they would teach a fresh network to draw nothing at all
     before it has learned anything else; for the same reason voxels that show a finding, which are few, are averaged
-    by themselves, and those of a small piece count more, see ``piece_weights``. Later that leaves it careless: what it
-    draws in the wrong place is lost among a hundred thousand voxels. With ``hardest``, of those that show nothing that
-    share counts on which it errs most.
+    by themselves. Later that leaves it careless: what it draws in the wrong place is lost among a hundred thousand
+    voxels. With ``hardest``, of those that show nothing that share counts on which it errs most.
     """
     axes = (0, 2, 3, 4)
     shown = known.view(*known.shape, 1, 1, 1)
@@ -342,8 +311,7 @@ def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor, hardest: float | 
     voxels = masks.sum(dim=axes)
     dice = 1 - (2 * (chances * masks).sum(dim=axes) + 1) / (chances.sum(dim=axes) + voxels + 1)
     crossed = F.binary_cross_entropy_with_logits(logits, masks, reduction="none") * shown
-    weights = piece_weights(masks)
-    missed = (crossed * weights).sum(dim=axes) / weights.sum(dim=axes).clamp(min=1e-6)
+    missed = (crossed * masks).sum(dim=axes) / voxels.clamp(min=1)
     empty = crossed * (1 - masks)
     if hardest is None:
         loss = _NOT_SHOWN * empty.mean(dim=axes).mean()
@@ -351,20 +319,6 @@ def drawing_loss(logits: Tensor, masks: Tensor, known: Tensor, hardest: float | 
         loss = _HARD * empty.flatten(2).topk(max(1, round(hardest * empty[0, 0].numel())), dim=2).values.mean()
     there = voxels > 0
     return loss + (dice + _SHOWN * missed)[there].mean() if bool(there.any()) else loss
-
-
-def piece_weights(masks: Tensor) -> Tensor:
-    """Return what each voxel of masks (B, F, D, H, W) counts: the root of the part it is of its connected piece.
-
-    So a nodule of ten voxels counts a third of one of ninety, not a ninth.
-    """
-    weights = torch.zeros_like(masks)
-    for image, finding in torch.nonzero(masks.flatten(2).any(dim=2)).tolist():
-        pieces, _ = ndimage.label(masks[image, finding].numpy())
-        sizes = np.bincount(pieces.ravel())
-        each = np.concatenate([[0.0], 1 / np.sqrt(sizes[1:])]).astype(np.float32)
-        weights[image, finding] = torch.from_numpy(each[pieces])
-    return weights
 
 
 def telling_apart_loss(logits: Tensor, masks: Tensor) -> Tensor:
