@@ -66,6 +66,11 @@ many findings that it does not show, over all of which these voxels are averaged
 _UNGUIDED, _RARELY = 0.5, 0.2
 """Of the tiles, those on which the U-Net sees the image alone, so that it does not lean on what the encoder overlooks;
 fewer of them at the end."""
+_OVERLOOKED, _OWN_TILES = "lymphadenopathy", 0.12
+"""What few chests show, and in little of them; and the tiles around it once the U-Net draws at all. By chance alone it
+would be on one of fifty, and was never drawn."""
+_MIRRORED = 0.5
+"""Of the tiles, those whose left is right: as if there were more chests, for what looks alike on both sides."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,10 @@ class Corpus:
     def any(self, generator: torch.Generator) -> int:
         """Return the place of one of them."""
         return int(torch.randint(len(self.files), (), generator=generator))
+
+    def showing(self, area: int) -> list[int]:
+        """Return the places of those that show an area."""
+        return [place for place, packed in enumerate(self.packed) if len(packed.places[area])]
 
 
 class Helper(nn.Module):
@@ -264,16 +273,24 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage
     rows = [AREAS.index(name) for name in network.config.localiser.findings]
     rivals = [place for place, name in enumerate(network.config.localiser.findings) if name in RIVALS]
     around = rows + [AREAS.index(name) for name in LESIONS]  # what is measured, twice as often as signs
+    overlooked = AREAS.index(_OVERLOOKED)
+    few = corpus.showing(overlooked)
     patch, size = network.config.encoder.patch, network.config.encoder.volume
     with torch.no_grad():
         text = network.localiser.spoken(1)
 
+    def chosen(stage: Stage, generator: torch.Generator) -> tuple[int, list[int]]:
+        """Return the place of an example, and the areas of which its tile shall lie around one."""
+        if stage is not draw and few and float(torch.rand((), generator=generator)) < _OWN_TILES:
+            return few[int(torch.randint(len(few), (), generator=generator))], [overlooked]
+        return corpus.any(generator), around
+
     def step(stage: Stage, generator: torch.Generator) -> Tensor:
         images, masks, known, refined = [], [], [], []
         for _ in range(stage.batch):
-            place = corpus.any(generator)
+            place, areas = chosen(stage, generator)
             packed = corpus.packed[place]
-            tile = _tile([packed.places[row] for row in around], DRAW_TILE, patch, size, generator)
+            tile = _tile([packed.places[row] for row in areas], DRAW_TILE, patch, size, generator)
             cut = packed.cut(tile)
             images.append(varied(image_of(cut, network), generator))
             masks.append(torch.from_numpy(cut.areas[rows]).float())
@@ -282,6 +299,9 @@ def learn_to_draw(network: CTNetwork, corpus: Corpus, stages: tuple[Stage, Stage
             guidance = kept[place].float()[(slice(None), *coarse)]
             unguided = float(torch.rand((), generator=generator)) < (_UNGUIDED if stage is draw else _RARELY)
             refined.append(torch.zeros_like(guidance) if unguided else guidance)
+            if stage is not draw and float(torch.rand((), generator=generator)) < _MIRRORED:
+                for tensors in (images, masks, refined):
+                    tensors[-1] = tensors[-1].flip(-1)
         image = torch.cat(images).contiguous(memory_format=torch.channels_last_3d)
         logits = unet(image, torch.stack(refined), text.expand(stage.batch, -1, -1))
         there = torch.stack(masks)
