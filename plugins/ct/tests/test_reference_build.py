@@ -15,10 +15,14 @@ from clinic_ai.contract import Device
 from clinic_ai.ml.model_files import open_model
 from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.lesions import LESIONS
-from clinic_ai_ct.reference import build, examples, learning, organs
+from clinic_ai_ct.network import made
+from clinic_ai_ct.reference import build, drawing, examples, learning, organs, stages
 from clinic_ai_ct.reference.build import Plan
 from clinic_ai_ct.reference.examples import JUDGED
+from clinic_ai_ct.reference.tiles import Corpus
 from clinic_ai_ct.regions import load_segmenter
+
+SEED_WITHOUT, SEED_WITH_NODES = 2, 0
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def coarse(monkeypatch):
     """Phantoms of few voxels, tiles to match, and a network that has all their labels."""
     monkeypatch.setattr(examples, "GRIDS", (((48, 64, 64), (6.0, 5.6, 5.6)),))
     monkeypatch.setattr(learning, "LOOK_TILE", (16, 32, 32))
-    monkeypatch.setattr(learning, "DRAW_TILE", (16, 32, 32))
+    monkeypatch.setattr(drawing, "DRAW_TILE", (16, 32, 32))
     config = network_config()
     return config.model_copy(update={"classifier": config.classifier.model_copy(update={"labels": JUDGED})})
 
@@ -52,7 +56,7 @@ def test_the_build_makes_a_model_that_the_engine_uses_and_makes_nothing_twice(tm
 
 
 def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "_EVERY", 2)
+    monkeypatch.setattr(stages, "_EVERY", 2)
 
     def run(name: str, stop: int | None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
@@ -68,11 +72,11 @@ def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypa
             return loss.detach()
 
         (tmp_path / name).mkdir(exist_ok=True)
-        stage = learning.Stage("any", 0.0, 1e-2, 1)
-        learning._learn(module, step, stage, tmp_path / name, lambda line: None)
+        stage = stages.Stage("any", 0.0, 1e-2, 1)
+        stages.learn(module, step, stage, tmp_path / name, lambda line: None)
         return module.state_dict()
 
-    monkeypatch.setattr(learning.math, "ceil", lambda value: 12)
+    monkeypatch.setattr(stages.math, "ceil", lambda value: 12)
     whole = run("whole", None)
     with pytest.raises(KeyboardInterrupt):
         run("ended", 8)
@@ -87,13 +91,13 @@ def kept(work: Path, done: int, steps: int) -> torch.nn.Linear:
     optimiser = torch.optim.AdamW(module.parameters())
     module(torch.ones(1, 3)).sum().backward()
     optimiser.step()
-    learning._State(work, "any").keep(module, optimiser, done, steps)
+    stages.State(work, "any").keep(module, optimiser, done, steps)
     return module
 
 
 def restored(work: Path) -> tuple[torch.nn.Linear, tuple[int, int | None]]:
     module = torch.nn.Linear(3, 1)
-    return module, learning._State(work, "any").restore(module, torch.optim.AdamW(module.parameters()))
+    return module, stages.State(work, "any").restore(module, torch.optim.AdamW(module.parameters()))
 
 
 def test_weights_and_the_step_they_are_of_are_replaced_at_once(tmp_path, monkeypatch):
@@ -154,27 +158,65 @@ def test_a_network_without_regions_sees_what_it_saw():
     assert bare.text_digest == network.text_digest
 
 
+@pytest.fixture
+def tiles(tmp_path, coarse):
+    """Of two chests, of which one shows enlarged nodes; these are the last of what the network draws."""
+    findings = {"findings": (*LESIONS, "lymphadenopathy")}
+    coarse = coarse.model_copy(update={"localiser": coarse.localiser.model_copy(update=findings)})
+    files = [examples.draw(seed, coarse, tmp_path) for seed in (SEED_WITHOUT, SEED_WITH_NODES)]
+    network = made(coarse, 0)
+    grid = [side // part for side, part in zip(coarse.encoder.volume, coarse.encoder.patch, strict=True)]
+    chosen = torch.Generator().manual_seed(3)
+    guidance = [torch.rand(coarse.localiser.width, *grid, generator=chosen) for _ in files]
+    return drawing.Tiles(network, Corpus(files), guidance)
+
+
+def test_once_it_draws_tiles_lie_around_what_few_chests_show(tiles, monkeypatch):
+    monkeypatch.setattr(drawing, "_OWN_TILES", 1.0)
+    monkeypatch.setattr("clinic_ai_ct.reference.tiles._AROUND", 1.0)
+
+    def showing(*, sharp: bool) -> int:
+        """Of forty tiles; one that is moved onto whole patches may lie beside what it was drawn around."""
+        drawn = (tiles.any(torch.Generator().manual_seed(seed), sharp=sharp) for seed in range(40))
+        return sum(bool(one.masks[-1].any()) for one in drawn)
+
+    assert showing(sharp=True) >= 30
+    assert showing(sharp=False) <= 20, "at first any chest, and any of its lesions"
+
+
+def test_a_mirrored_tile_is_the_same_one_with_left_and_right_exchanged(tiles, monkeypatch):
+    def drawn(share: float) -> drawing.Drawn:
+        monkeypatch.setattr(drawing, "_MIRRORED", share)
+        return tiles.any(torch.Generator().manual_seed(5), sharp=True)
+
+    plain, other = drawn(0.0), drawn(1.0)
+    assert not torch.equal(plain.image, other.image)
+    for name in ("image", "guidance", "masks"):
+        assert torch.equal(getattr(other, name).flip(-1), getattr(plain, name)), name
+    assert torch.equal(plain.known, other.known)
+
+
 def test_a_tile_is_scored_by_what_it_shows():
     masks = torch.zeros(1, 3, 4, 4, 4)
     masks[0, 0, :2] = 1.0
     known = torch.tensor([[1.0, 1.0, 0.0]])
     right = torch.where(masks > 0, 12.0, -12.0)
     right[0, 2] = 12.0  # unknown, so it does not matter
-    assert float(learning.drawing_loss(right, masks, known)) < 1e-3
+    assert float(drawing.drawing_loss(right, masks, known)) < 1e-3
     nothing = torch.full_like(masks, -12.0)
-    assert float(learning.drawing_loss(nothing, masks, known)) > 1.0, "drawing nothing is no way out"
+    assert float(drawing.drawing_loss(nothing, masks, known)) > 1.0, "drawing nothing is no way out"
     also_absent = right.clone()
     also_absent[0, 1] = 12.0
-    assert float(learning.drawing_loss(also_absent, masks, known)) > 1.0
-    assert float(learning.drawing_loss(nothing, torch.zeros_like(masks), known)) < 1e-3
+    assert float(drawing.drawing_loss(also_absent, masks, known)) > 1.0
+    assert float(drawing.drawing_loss(nothing, torch.zeros_like(masks), known)) < 1e-3
 
 
 def test_a_few_voxels_in_the_wrong_place_count_once_it_is_sharpened():
     masks, known = torch.zeros(1, 1, 10, 10, 10), torch.ones(1, 1)
     wrong = torch.full_like(masks, -12.0)
     wrong[0, 0, 0, 0] = 2.0
-    careless = float(learning.drawing_loss(wrong, masks, known))
-    sharp = float(learning.drawing_loss(wrong, masks, known, hardest=0.02))
+    careless = float(drawing.drawing_loss(wrong, masks, known))
+    sharp = float(drawing.drawing_loss(wrong, masks, known, hardest=0.02))
     assert sharp == pytest.approx(3 * 10 * 2.127 / 20, rel=0.01)
     assert sharp > 10 * careless
 
@@ -185,11 +227,11 @@ def test_what_fills_a_voxel_is_told_from_its_rivals():
     masks[0, 1, 1, 0] = 1.0  # ten of another,
     masks[0, :2, 2] = 1.0  # and some that are both's
     right = 10 * masks
-    assert float(learning.telling_apart_loss(right, masks)) < 1e-3
+    assert float(drawing.telling_apart_loss(right, masks)) < 1e-3
     small_one_wrong = right.clone()
     small_one_wrong[0, :, 1, 0] = torch.tensor([10.0, 0.0, 0.0]).view(3, 1)
-    assert float(learning.telling_apart_loss(small_one_wrong, masks)) == pytest.approx(5.0, rel=0.01), "half of all"
+    assert float(drawing.telling_apart_loss(small_one_wrong, masks)) == pytest.approx(5.0, rel=0.01), "half of all"
     elsewhere = right.clone()
     elsewhere[0, 0, 2:] = 10.0
-    assert float(learning.telling_apart_loss(elsewhere, masks)) == float(learning.telling_apart_loss(right, masks))
-    assert float(learning.telling_apart_loss(right, torch.zeros_like(masks))) == 0.0
+    assert float(drawing.telling_apart_loss(elsewhere, masks)) == float(drawing.telling_apart_loss(right, masks))
+    assert float(drawing.telling_apart_loss(right, torch.zeros_like(masks))) == 0.0

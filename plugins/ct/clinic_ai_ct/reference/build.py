@@ -23,10 +23,13 @@ from clinic_ai_ct.configurations import REFERENCE, NetworkConfig
 from clinic_ai_ct.network import CTNetwork, made
 from clinic_ai_ct.reference.calibrating import look, operating_points, whole_features
 from clinic_ai_ct.reference.card import card, dice_figure
+from clinic_ai_ct.reference.drawing import learn_to_draw
 from clinic_ai_ct.reference.examples import JUDGED, draw
-from clinic_ai_ct.reference.judging import Report, judge
-from clinic_ai_ct.reference.learning import Corpus, Stage, learn_to_draw, learn_to_see, learn_to_tell
+from clinic_ai_ct.reference.judging import judge
+from clinic_ai_ct.reference.learning import learn_to_see, learn_to_tell
 from clinic_ai_ct.reference.sealing import seal
+from clinic_ai_ct.reference.stages import Report, Stage
+from clinic_ai_ct.reference.tiles import Corpus
 from clinic_ai_ct.saving import write_network
 
 SEED = 1

@@ -28,7 +28,7 @@ from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.network import CTNetwork
 from clinic_ai_ct.outlining import Outline, draw
 from clinic_ai_ct.reference.examples import AREAS, JUDGED, load
-from clinic_ai_ct.reference.learning import image_of
+from clinic_ai_ct.reference.tiles import image_of
 from clinic_ai_ct.served import drawn_of, least_mm3, reach_of
 from clinic_ai_ct.volume import Grid
 

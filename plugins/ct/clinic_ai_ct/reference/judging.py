@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from clinic_ai_ct.measuring import masks_of, measure
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom
 from clinic_ai_ct.phantoms.dicom import write_dicom
 from clinic_ai_ct.reference.examples import phantom_of
+from clinic_ai_ct.reference.stages import Report
 from clinic_ai_ct.series import task_of
 from clinic_ai_ct.volume import Bits
 
 SMALLEST_NODULE_MM = 8.0
 KEYS = {name: CONDITION_OF.get(name, name) for name in CONDITIONS}
 """What findings call the conditions of the phantoms."""
-Report = Callable[[str], None]
 
 
 @dataclass
