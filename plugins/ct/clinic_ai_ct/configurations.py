@@ -96,8 +96,10 @@ class LocaliserConfig(Word):
     """Denoising transformer, then attention U-Net of ``base`` channels at full resolution.
 
     ``tile`` (D, H, W) is how many voxels the U-Net sees at once when it judges, ``overlap`` the share that
-    neighbouring tiles have in common. ``noise`` is the spread of what is added to the features while learning,
-    relative to theirs.
+    neighbouring tiles have in common. With ``mirrored`` it draws each tile twice when it judges, once with left and
+    right exchanged, and the mean of both logits counts (as in nnU-Net, Isensee et al. 2021): for a U-Net that learned
+    from tiles of both kinds. ``noise`` is the spread of what is added to the features while learning, relative to
+    theirs.
     """
 
     findings: tuple[str, ...] = LESIONS
@@ -110,6 +112,7 @@ class LocaliserConfig(Word):
     noise: float = Field(default=0.1, ge=0)
     tile: Size = (64, 128, 128)
     overlap: float = Field(default=0.25, ge=0, lt=1)
+    mirrored: bool = False
 
 
 class ProjectorConfig(Word):

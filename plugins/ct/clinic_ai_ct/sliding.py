@@ -75,7 +75,11 @@ def by_tiles(network: CTNetwork, features: Features, image: Tensor) -> Tensor:
     z, y, x = (min(side, part) for side, part in zip(size, network.config.localiser.tile, strict=True))
 
     def draw(tile: Tensor, places: Sequence[Sequence[slice]]) -> Tensor:
-        return network.segment(refined[(slice(None), slice(None), *_patches(places[0][2:], patch))], tile)
+        guidance = refined[(slice(None), slice(None), *_patches(places[0][2:], patch))]
+        drawn = network.segment(guidance, tile)
+        if network.config.localiser.mirrored:
+            drawn = (drawn + network.segment(guidance.flip(-1), tile.flip(-1)).flip(-1)) / 2
+        return drawn
 
     return _slide(image, (z, y, x), network.config.localiser.overlap, draw, patch)
 

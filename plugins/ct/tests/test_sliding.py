@@ -56,6 +56,21 @@ def test_tiles_lie_on_whole_patches_and_agree_with_each_other(network):
     assert sizes == {((8, 16, 16), (4, 2, 2))}
 
 
+def test_a_mirrored_patient_is_drawn_in_a_mirror_if_tiles_are_drawn_both_ways():
+    """The encoder knows left from right: what it says is left out here, as for a U-Net without guidance."""
+    image = torch.rand(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(2))
+    config = tiny_ct.config()
+    drawn = {}
+    for mirrored in (False, True):
+        localiser = config.localiser.model_copy(update={"mirrored": mirrored})
+        network = made(config.model_copy(update={"localiser": localiser}), seed=0).eval()
+        network.refine = lambda features, plain=network.refine: torch.zeros_like(plain(features))
+        drawn[mirrored] = read(network, image).masks, read(network, image.flip(-1)).masks.flip(-1)
+    assert torch.allclose(*drawn[True], atol=1e-5)
+    assert not torch.allclose(*drawn[False], atol=1e-2)
+    assert torch.allclose(sum(drawn[False]) / 2, drawn[True][0], atol=1e-5), "the mean of both"
+
+
 def test_what_is_smaller_than_a_window_is_filled_up_and_cut_again(network):
     found = read(network, torch.rand(1, 3, 5, 20, 31))
     assert found.masks.shape == (1, 2, 5, 20, 31)
