@@ -11,11 +11,11 @@ from clinic_ai_ct.lesions import LESIONS
 
 def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
     """Return the card as Markdown."""
-    rows = [
-        f"| {_words(name)} | {_number(figures['dice'][name])} | {_number(figures['auroc'][name])} |" for name in LESIONS
-    ]
+    rows = [_row(name, figures) for name in LESIONS]
     rows += [
-        f"| {_words(name)} | - | {_number(value)} |" for name, value in figures["auroc"].items() if name not in LESIONS
+        f"| {_words(name)} | - | {_number(value)} | - | - |"
+        for name, value in figures["auroc"].items()
+        if name not in LESIONS
     ]
     side = figures["finding_and_side"]
     return "\n".join(
@@ -28,8 +28,8 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             f"- Judged on {figures['phantoms']} others: DICOM series through the engine, masks on their slices.",
             "- It has never seen a patient, so nothing can be said of how it judges one.",
             "",
-            "| condition | Dice where drawn | AUROC |",
-            "|---|---|---|",
+            "| condition | Dice where drawn | AUROC | finding and side right / wrong / missed | size within 20 % |",
+            "|---|---|---|---|---|",
             *rows,
             "",
             *(
@@ -40,12 +40,26 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             f"Finding and side together: precision {_number(side['precision'], 3)}, "
             f"recall {_number(side['recall'], 3)}. "
             f"Within 20 % of the truth: {_number(figures['sizes_within_20_percent'])} of the largest sizes that reports"
-            f" tell (nodules {_number(figures['nodule_sizes_within_20_percent'])}), and of other lesions "
+            f" tell, which are depths of fluid and diameters of the others, and but for nodules "
             f"{_number(figures['volumes_within_20_percent'])} of the volumes. "
             f"Nodules below 8 mm are not counted. {_number(figures['seconds_each'])} s for each study.",
             "",
         ]
     )
+
+
+def _row(name: str, figures: dict[str, Any]) -> str:
+    """Return what is known of one lesion as a row of the table."""
+    calls = figures["finding_and_side"]["each"][name]
+    sized = figures["sizes"].get(name)
+    cells = (
+        _words(name),
+        _number(figures["dice"][name]),
+        _number(figures["auroc"][name]),
+        f"{calls['right']} / {calls['wrong']} / {calls['missed']}",
+        f"{sized['within_20_percent']} of {sized['of']}" if sized else "-",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def dice_figure(figures: dict[str, Any]) -> bytes:

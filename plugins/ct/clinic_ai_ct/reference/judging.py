@@ -30,6 +30,8 @@ from clinic_ai_ct.volume import Bits
 SMALLEST_NODULE_MM = 8.0
 KEYS = {name: CONDITION_OF.get(name, name) for name in CONDITIONS}
 """What findings call the conditions of the phantoms."""
+_CALLS = ("right", "wrong", "missed")
+"""A finding on the wrong side is wrong, and the one on the true side is missed."""
 
 
 @dataclass
@@ -40,8 +42,10 @@ class Tally:
     truth: list[list[int]] = field(default_factory=list)
     probability: list[list[float]] = field(default_factory=list)
     threshold: dict[str, float] = field(default_factory=dict)
-    called: dict[str, int] = field(default_factory=lambda: {"right": 0, "wrong": 0, "missed": 0})
-    """Findings with their side, against those of the true masks."""
+    called: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {name: dict.fromkeys(_CALLS, 0) for name in LESIONS}
+    )
+    """Findings with their side, against those of the true masks: how many of each lesion were what of ``_CALLS``."""
     size_errors: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LESIONS})
     """Of the largest size of each kind of lesion as a report tells it, diameter or depth, relative to the true one."""
     volume_errors: list[float] = field(default_factory=list)
@@ -76,14 +80,14 @@ class Tally:
         finding = next(f for f in analysis.findings if f.condition == name)
         present = finding.presence is Presence.PRESENT
         if present and side is not None and finding.laterality == side:
-            self.called["right"] += 1
+            self.called[name]["right"] += 1
         else:
-            self.called["wrong"] += present
-            self.called["missed"] += side is not None
+            self.called[name]["wrong"] += present
+            self.called[name]["missed"] += side is not None
 
     def figures(self) -> dict[str, Any]:
         """Return all figures, for people and for the summary."""
-        right, wrong, missed = (self.called[key] for key in ("right", "wrong", "missed"))
+        right, wrong, missed = (sum(called[key] for called in self.called.values()) for key in _CALLS)
         truth, probability = np.array(self.truth), np.array(self.probability)
         return {
             "phantoms": len(self.truth),
@@ -98,9 +102,14 @@ class Tally:
             "finding_and_side": {
                 "precision": right / (right + wrong) if right + wrong else None,
                 "recall": right / (right + missed) if right + missed else None,
+                "each": self.called,
             },
             "sizes_within_20_percent": _mean([float(e <= 0.2) for errors in self.size_errors.values() for e in errors]),
-            "nodule_sizes_within_20_percent": _mean([float(e <= 0.2) for e in self.size_errors["lung_nodule"]]),
+            "sizes": {
+                name: {"within_20_percent": sum(error <= 0.2 for error in errors), "of": len(errors)}
+                for name, errors in self.size_errors.items()
+                if errors
+            },
             "volumes_within_20_percent": _mean([float(error <= 0.2) for error in self.volume_errors]),
             "seconds_each": _mean(self.seconds),
         }
