@@ -11,7 +11,11 @@ from clinic_ai_ct.wording import Wording, rounded
 
 NON_SOLID_HU = -300.0
 """A nodule whose inside has a lower median is called non-solid. A bound in common use; the guidelines give none."""
-MOST_NODULE_MM = 30.0
+_AS_LUNG_HU = -800.0
+"""What is darker inside than any ground glass is a cavity or a cyst: the median tells nothing of its wall."""
+CALCIFIED_HU = 200.0
+"""A nodule whose inside has a higher median is calcified throughout; a bound in common use."""
+MOST_NODULE_MM = 30
 """Larger ones are masses, not nodules (Hansell et al., Radiology 2008;246:697)."""
 _LISTED = 6
 _PHYSIOLOGICAL_MM = 4.0
@@ -52,8 +56,15 @@ def by_size(lesion: Lesion) -> list[Piece]:
 
 
 def is_solid(piece: Piece) -> bool | None:
-    """Return whether a nodule is solid; None if it is too small to tell."""
-    return None if piece.core_hu is None else piece.core_hu >= NON_SOLID_HU
+    """Return whether a nodule is solid; None if it is too small to tell, or holds air."""
+    if piece.core_hu is None or piece.core_hu < _AS_LUNG_HU:
+        return None
+    return piece.core_hu >= NON_SOLID_HU
+
+
+def is_mass(piece: Piece) -> bool:
+    """Return whether a nodule is too large for one, by the size that is told."""
+    return round(piece.axial_mm) > MOST_NODULE_MM
 
 
 def size_of(piece: Piece, wording: Wording) -> str:
@@ -83,8 +94,10 @@ def _nodules(lesion: Lesion, wording: Wording) -> Said:
             size=size,
             largest_place=f" {place}" if place else "",
         )
-    more = (wording.sentence("findings", "too_large"),) if largest.axial_mm > MOST_NODULE_MM else ()
-    return Said((said, *more), short)
+    if not is_mass(largest):
+        return Said((said,), short)
+    by_size_a_mass = wording.phrase("mass_by_size")
+    return Said((said, wording.sentence("findings", "too_large")), f"{short.removesuffix('.')}, {by_size_a_mass}.")
 
 
 def _item(piece: Piece, wording: Wording) -> str:
@@ -97,7 +110,7 @@ def _item(piece: Piece, wording: Wording) -> str:
 
 def _pleural(lesion: Lesion, wording: Wording) -> Said:
     sides = by_side(lesion)
-    if len(sides) == 1:
+    if len(sides) == 1 and ("" not in sides or len(lesion.pieces) == 1):  # how many several of no side are is open
         ((side, pieces),) = sides.items()
         graded, name = _and_blank(grade(lesion.name, pieces)), _and_blank("" if side == "bilateral" else side)
         told = _fluid(pieces, "deep", wording)

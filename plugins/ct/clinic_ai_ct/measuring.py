@@ -26,6 +26,9 @@ LEAST_MM3 = {
     "pericardial_effusion": 2000.0,
 }
 """Pieces below this volume in mm³ are noise of a network; the engine leaves them out."""
+_BULGE, _BULGE_MM = 0.1, 40.0
+"""What of an effusion lies beyond the middle is its bulge if it is less than this share and nowhere so far from it; an
+effusion of the other side lies along its ribs."""
 _ALONE = 10
 """So many of the largest nodules have a mask each; further ones share one by side."""
 _LEAST_CORE = 8
@@ -153,14 +156,16 @@ def _side(pieces: Sequence[Piece]) -> Side:
 def _parts(name: str, mask: Bits, grid: Grid, where: Frame | None) -> list[tuple[Bits, tuple[int, int, int]]]:
     """Return cut-outs of the connected pieces and where each begins. Pleural fluid is parted at the middle.
 
-    The two pleural spaces never join: what does in a mask only touches behind the spine.
+    The two pleural spaces never join: what does in a mask only touches behind the spine. What is little and stays near
+    the middle is the bulge of a large effusion, though, and belongs to it.
     """
     start, box = _box(mask)
     cut = mask[box]
     halves = [cut]
     if name == "pleural_effusion" and where is not None and where.middle_x is not None:
-        across = _across(grid, box) > where.middle_x
-        halves = [cut & across, cut & ~across]
+        across = _across(grid, box) - where.middle_x
+        left = (across > 0) ^ _bulges(cut, across)
+        halves = [cut & left, cut & ~left]
     parts: list[tuple[Bits, tuple[int, int, int]]] = []
     for half in halves:
         labels, _ = ndimage.label(half, _NEIGHBOURS)
@@ -168,6 +173,23 @@ def _parts(name: str, mask: Bits, grid: Grid, where: Frame | None) -> list[tuple
             z, y, x = (s.start + o for s, o in zip(found, start, strict=True))
             parts.append((labels[found] == number, (z, y, x)))
     return parts
+
+
+def _bulges(cut: Bits, across: npt.NDArray[np.float64]) -> Bits:
+    """Return where a mask (d, h, w) belongs to the other side than the one it lies on.
+
+    ``across`` says how far each voxel lies to the left of the patient's middle, in mm.
+    """
+    labels, count = ndimage.label(cut, _NEIGHBOURS)
+    whole = np.bincount(labels.ravel(), minlength=count + 1)
+    swapped = np.zeros_like(cut)
+    for side in (across > 0, across <= 0):
+        own = np.bincount(labels[side & cut], minlength=count + 1)
+        for number in np.flatnonzero((own > 0) & (own < _BULGE * whole)):
+            bulge = side & (labels == number)
+            if np.abs(across[bulge]).max() < _BULGE_MM:
+                swapped |= bulge
+    return swapped
 
 
 def _box(mask: Bits) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:

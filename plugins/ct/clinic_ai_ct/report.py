@@ -12,7 +12,7 @@ from typing import Literal
 
 from clinic_ai.domain import Finding, Presence, ReportSentence
 from clinic_ai.guard.wording import probability_word
-from clinic_ai_ct.describing import describe
+from clinic_ai_ct.describing import describe, is_mass
 from clinic_ai_ct.evidence import Evidence, collected
 from clinic_ai_ct.lesions import Lesion
 from clinic_ai_ct.recommending import recommend
@@ -22,8 +22,7 @@ Section = Literal["findings", "impression", "recommendations"]
 _URGENCY = ("pneumothorax", "pericardial_effusion", "pleural_effusion", "lung_mass", "consolidation", "lung_nodule")
 """What an impression begins with."""
 _RARE = 0.25
-"""A finding below this probability is worded as unlikely: it is denied without a word of doubt, and is no matter of the
-impression."""
+"""A finding below this probability is worded as unlikely: where it is absent, it is denied without a word of doubt."""
 
 
 def write_report(
@@ -71,6 +70,8 @@ class _Report:
         self._wording = wording
         self._lesions = tuple(lesions)
         self._evidence = self._in_order(collected(findings, lesions))
+        nodules = (piece for lesion in lesions if lesion.name == "lung_nodule" for piece in lesion.pieces)
+        self._mass = any(map(is_mass, nodules))  # then it would be false to say that there is none
 
     def sentences(self) -> tuple[ReportSentence, ...]:
         return (*self._findings(), *self._impression(), *self._recommendations())
@@ -90,7 +91,7 @@ class _Report:
             for one in known:
                 if not one.denied:
                     yield from (self._of(one, "findings", text) for text in self._affirmed(one))
-            absent = [one for one in known if one.denied]
+            absent = [one for one in known if one.denied and not (one.condition == "lung_mass" and self._mass)]
             for key, some in (
                 ("none", [one for one in absent if not doubtful(one)]),
                 ("none_definite", [one for one in absent if doubtful(one)]),
@@ -101,15 +102,17 @@ class _Report:
     def _affirmed(self, one: Evidence) -> tuple[str, ...]:
         if not one.outlined:
             text = self._by_probability(one)
-            if one.lesion is not None:
-                text = self._wording.sentence("findings", "not_outlined", sentence=text.removesuffix("."))
+            if one.lesion is not None and one.strongest is not None:
+                key = "unlikely_not_outlined" if one.strongest.probability < _RARE else "not_outlined"
+                text = self._wording.sentence("findings", key, sentence=text.removesuffix("."))
             return (text,)
         assert one.lesion is not None
         said = describe(one.lesion, self._wording).findings
         if one.strongest is None or one.strongest.presence is Presence.PRESENT:
             return said
         word, name = probability_word(one.strongest.probability), self._wording.name(one.condition)
-        key = "rated_low" if one.strongest.presence is Presence.ABSENT else "rated_unsure"
+        denied = "rated_low" if one.strongest.probability < _RARE else "rated_absent"
+        key = denied if one.strongest.presence is Presence.ABSENT else "rated_unsure"
         return (*said, self._wording.sentence("findings", key, name=name, word=word))
 
     def _by_probability(self, one: Evidence) -> str:
@@ -120,9 +123,15 @@ class _Report:
             "likelihood",
             probability_word(finding.probability),
             name=name,
-            a_name=self._wording.a_name(one.condition, finding.label),
+            a_name=self._a_name(one.condition, finding),
             side=self._side(finding),
         )
+
+    def _a_name(self, condition: str, finding: Finding) -> str:
+        several = self._wording.table("several")
+        if finding.laterality == "bilateral" and condition in several:
+            return str(several[condition])
+        return self._wording.a_name(condition, finding.label)
 
     def _side(self, finding: Finding) -> str:
         if not finding.laterality:
@@ -145,11 +154,7 @@ class _Report:
 
     def _impression(self) -> Iterable[ReportSentence]:
         everything = [one for known in self._evidence.values() for one in known]
-        matters = [
-            one
-            for one in everything
-            if one.outlined or (one.strongest and not one.denied and one.strongest.probability >= _RARE)
-        ]
+        matters = [one for one in everything if not one.denied]
         for one in sorted(matters, key=_urgency):
             if one.outlined and not one.unsure:
                 assert one.lesion is not None
@@ -187,5 +192,7 @@ def doubtful(one: Evidence) -> bool:
 
 
 def _urgency(one: Evidence) -> tuple[int, float]:
-    place = _URGENCY.index(one.condition) if one.condition in _URGENCY else len(_URGENCY)
+    large = one.condition == "lung_nodule" and one.lesion is not None and any(map(is_mass, one.lesion.pieces))
+    condition = "lung_mass" if large else one.condition
+    place = _URGENCY.index(condition) if condition in _URGENCY else len(_URGENCY)
     return place, -(one.strongest.probability if one.strongest else 1.0)

@@ -40,6 +40,8 @@ _DEFINITE = re.compile(r"\bdefinite(ly)?\b", re.IGNORECASE)
 _UNITS = frozenset({"mm", "cm", "ml", "hu", "x", "per", "cent", "percent"})
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _WHERE = ("left", "right", "both", "bilateral", "upper", "middle", "lower", "anterior", "posterior", "mass")
+_DOUBT = ("classifier", "definite", "likely", "may", "outlined", "physiological", "unlikely")
+"""What only a sentence that tells the same doubt has told."""
 _SECTIONS: tuple[Section, ...] = ("findings", "impression")
 
 
@@ -69,7 +71,7 @@ def supported(text: str, findings: Sequence[Finding], lesions: Sequence[Lesion])
     removed: list[Removed] = []
     for section in _SECTIONS:
         for sentence in _sentences(getattr(parts, section)):
-            reason = check.objection(sentence)
+            reason = check.objection(sentence, section)
             if not reason and any(k.text == sentence and k.section == section for k in kept):
                 reason = "It was said before."
             if reason:
@@ -85,9 +87,9 @@ def completed(kept: Iterable[ReportSentence], written: Sequence[ReportSentence])
     """Return a whole report: the sentences kept, and those of the written one that say more than these do.
 
     ``written`` is what ``write_report`` makes of the same evidence. One of its sentences is left out if others of its
-    section are about all its conditions, and have every number, side, place and grade of it; else it takes the place of
-    those of which it has all. The order is that of its conditions in each section; its recommendations are taken as
-    they are.
+    section are about all its conditions, and have every number, side, place, grade and doubt of it; else it takes the
+    place of those of which it has all. The order is that of its conditions in each section; its recommendations are
+    taken as they are.
     """
     kept = tuple(kept)
     report: list[ReportSentence] = []
@@ -115,9 +117,9 @@ def _details(text: str) -> set[str]:
 
 @lru_cache(maxsize=1)
 def _telling() -> frozenset[str]:
-    """Return the words of a report that tell how much of something there is, and where."""
+    """Return the words of a report that tell how much of something there is, where, and how sure that is."""
     grades = {band.word for grading in gradings().values() for band in grading.bands}
-    return frozenset({*grades, *words_of("en")["numbers"]["words"], *_WHERE})
+    return frozenset({*grades, *words_of("en")["numbers"]["words"], *_WHERE, *_DOUBT})
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -158,12 +160,16 @@ class _Check:
         self._masks = masks_of(lesions)
         labels = " ".join(f.label.lower() for f in findings)
         written = write_report(findings, lesions)
-        self._written = {s.text: s for s in written if s.section != "recommendations"}
+        self._written = {(s.section, s.text): s for s in written if s.section != "recommendations"}
         self._words = _vocabulary() | set(_WORD.findall(labels))
 
-    def objection(self, sentence: str) -> str:
-        """Return why a sentence may not stay, in a sentence; empty if it may, as all may that the templates make."""
-        if sentence in self._written:
+    def objection(self, sentence: str, section: Section) -> str:
+        """Return why a sentence may not stay in a section, in a sentence; empty if it may.
+
+        All may that the templates make for this section: what they say in the findings of something that is not called
+        present is too much for the impression.
+        """
+        if (section, sentence) in self._written:
             return ""
         text = Text(sentence)
         said = claims(text, *_lexicons())
@@ -179,9 +185,9 @@ class _Check:
 
     def tied(self, sentence: str, section: Section) -> ReportSentence:
         """Return a sentence without objections, tied to the evidence of the conditions it names."""
-        own = self._written.get(sentence)
+        own = self._written.get((section, sentence))
         if own is not None:
-            return own.model_copy(update={"section": section})
+            return own
         said = claims(Text(sentence), *_lexicons())
         named = self._named(said)
         return ReportSentence(

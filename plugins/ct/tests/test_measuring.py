@@ -140,6 +140,26 @@ def test_fluid_on_both_sides_is_parted_and_has_its_depth(hu: np.ndarray) -> None
     assert all(p.depth_mm is not None and 32 <= p.depth_mm <= 44 for p in lesion.pieces)
 
 
+@pytest.mark.parametrize("reach", [12, 24])
+def test_an_effusion_that_bulges_over_the_middle_is_one(hu: np.ndarray, reach: int) -> None:
+    x, y, z = chests.coordinates()
+    left, _ = chests.lungs()
+    behind = (y > 60) & (y < 80) & (np.abs(z - 100) < 12) & (x > -reach) & (x < 100)
+    lesion = measure("pleural_effusion", (y > 20) & left & (z < 160) | behind, chests.GRID, hu)
+    assert [p.side for p in lesion.pieces] == ["left"]
+    assert lesion.side == "left"
+
+
+def test_a_small_effusion_that_touches_a_large_one_behind_the_spine_stays_one_of_its_side(hu: np.ndarray) -> None:
+    x, y, z = chests.coordinates()
+    left, right = chests.lungs()
+    small = (y > 50) & (z < 60) & (x < 0) & (right | (np.abs(x) < 60) & (y < 80))
+    lesion = measure(
+        "pleural_effusion", (y > 0) & (left | (x > 0) & (x < 60) & (y < 80)) & (z < 160) | small, chests.GRID, hu
+    )
+    assert {p.side for p in lesion.pieces} == {"left", "right"}
+
+
 def test_a_pericardial_layer_is_as_thick_as_it_was_drawn() -> None:
     grid = Grid((60, 60, 60), (2.0, 2.0, 2.0))
     z, y, x = (2.0 * i for i in np.indices(grid.shape))

@@ -166,6 +166,10 @@ def test_a_mask_that_the_classifier_does_not_believe_in_is_said_to_be_one() -> N
         ([(5, 4)], 30.0, "no routine follow-up at low risk"),
         ([(8, 6)], 30.0, "CT after 6 to 12 months, then at 18 to 24"),
         ([(8, 8)], 30.0, "CT after 6 to 12 months, then at 18 to 24"),
+        ([(9, 8)], 30.0, "considering CT after 3 months"),
+        ([(6, 5)], 30.0, "CT after 6 to 12 months, then at 18 to 24"),
+        ([(8, 2.4), (7, 7)], 30.0, "Nodules, of which one of 7 x 7 mm decides"),
+        ([(8, 2.4), (7, 7)], 30.0, "CT after 3 to 6 months"),
         ([(10, 8)], 30.0, "considering CT after 3 months"),
         ([(5, 4), (4, 4)], 30.0, "no routine follow-up at low risk"),
         ([(9, 8), (5, 4)], 30.0, "CT after 3 to 6 months, then at 18 to 24"),
@@ -182,6 +186,79 @@ def test_follow_up_of_nodules_is_that_of_the_fleischner_society(
     assert words in advice
     assert "Fleischner Society (2017)" in advice
     assert "35 years or older" in advice
+
+
+def test_of_several_nodules_the_one_decides_for_which_most_is_asked() -> None:
+    solid, hazy = nodule(5.4, 5).pieces + nodule(5.2, 5, core_hu=-600.0).pieces
+    (advice,) = told(write_report((), (chests.lesion("lung_nodule", solid, hazy),)), "recommendations")
+    assert advice.startswith("Nodules, of which one of 5 x 5 mm decides: ")
+    assert "CT after 3 to 6 months and, if they persist" in advice
+
+
+def test_a_calcified_nodule_asks_for_nothing_and_a_cavity_is_not_called_non_solid() -> None:
+    granuloma = nodule(10, 9, core_hu=780.0)
+    assert told(write_report((), (granuloma,)), "recommendations") == []
+    beside = chests.lesion("lung_nodule", *granuloma.pieces, *nodule(7, 6).pieces)
+    (advice,) = told(write_report((), (beside,)), "recommendations")
+    assert advice.startswith("Nodules, of which one of 7 x 6 mm decides: ")
+    assert "CT after 6 to 12 months" in advice, "as for one alone"
+    cavity = write_report((), (nodule(22, 20, core_hu=-880.0),))
+    assert "non-solid" not in report_text(cavity)
+    assert told(cavity, "recommendations")[0].startswith("Nodule of 22 x 20 mm, if solid: ")
+
+
+def test_more_than_a_nodule_is_a_mass_in_every_section_and_none_is_denied() -> None:
+    absent = chests.finding("lung_mass", 0.05)
+    sentences = write_report((absent, chests.finding("atelectasis", 0.02)), (nodule(45, 38), Lesion("consolidation")))
+    assert "mass" not in " ".join(s for s in told(sentences, "findings") if s.startswith("No "))
+    assert told(sentences, "impression") == ["45 x 38 mm nodule in the right upper lobe, by its size a mass."]
+    assert "by its size" not in report_text(write_report((absent,), (nodule(30.3, 24),))), "it is told as 30 mm"
+    effusions = (chests.finding("consolidation", 0.9),)
+    first = write_report(effusions, (nodule(45, 38),))
+    assert told(first, "impression")[0].startswith("45 x 38 mm"), "as urgent as a mass"
+
+
+def test_what_is_not_absent_is_in_the_impression_however_unlikely() -> None:
+    open_one = chests.finding("lung_mass", 0.22, presence=Presence.UNCERTAIN)
+    sentences = write_report((open_one, chests.finding("atelectasis", 0.02)), (Lesion("consolidation"),))
+    assert told(sentences, "impression") == ["Lung mass is unlikely."]
+    assert not any(s.normal for s in sentences if s.section == "impression")
+    nodule_open = chests.finding("lung_nodule", 0.22, presence=Presence.UNCERTAIN)
+    said = told(write_report((nodule_open,), (Lesion("lung_nodule"),)), "findings")
+    assert said == ["Lung nodule is unlikely, and none was outlined."]
+
+
+def test_what_is_outlined_and_open_is_told_in_a_whole_sentence() -> None:
+    findings = (chests.finding("lung_nodule", 0.45, presence=Presence.UNCERTAIN),)
+    assert told(write_report(findings, (nodule(8, 6),)), "findings")[1] == (
+        "The classifier leaves lung nodule open, too near to its threshold to call it; the images decide."
+    )
+
+
+@pytest.mark.parametrize(
+    ("probability", "presence"),
+    [(0.45, Presence.UNCERTAIN), (0.4, Presence.ABSENT), (0.1, Presence.ABSENT), (0.22, Presence.UNCERTAIN)],
+)
+def test_the_guard_lets_go_what_is_said_of_masks_that_are_not_believed_in(
+    probability: float, presence: Presence
+) -> None:
+    for lesion in (nodule(8, 6), nodule(45, 38), effusion("left", 120)):
+        findings = (chests.finding(lesion.name, probability, presence=presence), chests.finding("lung_mass", 0.05))
+        sentences = write_report(findings, (lesion,))
+        verdict = guard((s.text for s in sentences), findings, masks_of((lesion,)))
+        assert [d for d in verdict.decisions if d.statement_id] == []
+
+
+def test_findings_on_both_sides_are_several() -> None:
+    both = (chests.finding("pleural_effusion", 0.95, laterality="bilateral"),)
+    assert told(write_report(both, ()), "findings") == ["The scan most likely shows pleural effusions on both sides."]
+
+
+def test_how_many_effusions_of_no_side_there_are_is_left_open() -> None:
+    two = [replace(p, side="", place="") for p in (*effusion("right", 40).pieces, *effusion("left", 45).pieces)]
+    sentences = write_report((), (chests.lesion("pleural_effusion", *two),))
+    assert told(sentences, "findings")[0].startswith("There is pleural effusion: moderate on an undetermined side")
+    assert told(sentences, "impression") == ["Pleural effusion: moderate on an undetermined side."]
 
 
 def test_a_mass_gets_no_advice_for_nodules_and_a_small_nodule_the_condition_that_it_be_solid() -> None:

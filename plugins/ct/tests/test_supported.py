@@ -234,3 +234,26 @@ def test_a_model_cannot_be_surer_than_the_evidence() -> None:
     )
     assert [s.text for s in found.sentences] == ["No definite emphysema.", "No cardiomegaly."]
     assert [r.text for r in found.removed] == ["No emphysema.", "There is a left pleural effusion."]
+
+
+def test_a_model_cannot_leave_out_a_doubt() -> None:
+    """What the templates say in the findings of something that is open is no sentence for an impression."""
+    nodule = chests.piece(
+        "lung_nodule", DRAW, side="right", place="right upper lobe", axial_mm=8.0, axial_short_mm=7.0, core_hu=40.0
+    )
+    lesions = (chests.lesion("lung_nodule", nodule),)
+    findings = (chests.finding("lung_nodule", 0.45, presence=Presence.UNCERTAIN),)
+    written = write_report(findings, lesions)
+    fact = next(s.text for s in written if s.section == "findings")
+    found = supported(f"FINDINGS: {fact}\nIMPRESSION: {fact}", findings, lesions)
+    assert [(s.section, s.text) for s in found.sentences] == [("findings", fact)]
+    assert completed(found.sentences, written) == written
+
+
+def test_a_model_cannot_leave_out_that_a_layer_can_be_physiological() -> None:
+    layer = chests.piece("pericardial_effusion", DRAW, depth_mm=3.6)
+    lesions = (chests.lesion("pericardial_effusion", layer),)
+    written = write_report((), lesions)
+    said = next(s.text for s in written if s.section == "findings")
+    assert completed(supported(f"FINDINGS: {said}", (), lesions).sentences, written) == written
+    assert any("physiological" in s.text for s in written)
