@@ -45,9 +45,13 @@ class Admission:
     refusals: tuple[Refusal, ...]
 
 
-def admit(task: AnalysisTask) -> Admission:
-    """Return the best stack of the study that can be judged; one that cannot be read or is no chest makes way."""
-    fit, refused = candidates(task)
+def admit(task: AnalysisTask, *, any_part: bool = False) -> Admission:
+    """Return the best stack of the study that can be judged; one that cannot be read or is no chest makes way.
+
+    With ``any_part`` that it is a chest follows from its voxels alone: headers of copies without patients lack the
+    descriptions by which it was admitted.
+    """
+    fit, refused = candidates(task, any_part=any_part)
     refusals = list(refused)
     admitted: Admitted | None = None
     for one in fit:

@@ -167,8 +167,12 @@ def _opened(path: Path) -> SpatialImage:
         image = nibabel.load(path) if path.suffix else _without_ending(path)
     except _NIFTI_ERRORS as error:
         raise DatasetError(f"{path.name} cannot be read as NIfTI.") from error
+    if isinstance(image, SpatialImage) and len(image.shape) == 4 and image.shape[3] == 1:
+        image = nibabel.funcs.squeeze_image(image)  # one moment of time
     if not isinstance(image, SpatialImage) or len(image.shape) != 3 or min(image.shape) < 1:
         raise DatasetError(f"{path.name} is no volume of three dimensions.")
+    if np.dtype(image.get_data_dtype()).kind not in "iuf":
+        raise DatasetError(f"{path.name} holds colours or complex values, not one number for each voxel.")
     _check_size(path, image.shape)
     return image
 

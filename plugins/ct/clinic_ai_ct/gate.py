@@ -87,11 +87,12 @@ class Candidate:
 # ---------------------------------------------------------------- headers and geometry
 
 
-def candidates(task: AnalysisTask) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
+def candidates(task: AnalysisTask, *, any_part: bool = False) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """Return the stacks of a study that may be judged, the best first, and refusals of all others.
 
     Axial ones come first, then those that show the whole chest as far as any does, then those whose slices are nearest
-    to 1 to 3 mm, of these the longest. A study without any stack is refused as a whole.
+    to 1 to 3 mm, of these the longest. A study without any stack is refused as a whole. With ``any_part`` no header is
+    asked which part of the body it shows.
     """
     images = {image.sha256: image for image in task.images}
     refusals, fit = [], []
@@ -99,7 +100,8 @@ def candidates(task: AnalysisTask) -> tuple[tuple[Candidate, ...], tuple[Refusal
         first = images.get(info.slices[0].sha256)
         if first is None:
             continue
-        reason = refuse_by_header(first.header, task.facts) or refuse_by_geometry(info, first.header)
+        reason = refuse_by_header(first.header, task.facts, any_part=any_part)
+        reason = reason or refuse_by_geometry(info, first.header)
         if reason is None:
             fit.append(Candidate(info, first))
         else:
@@ -109,7 +111,7 @@ def candidates(task: AnalysisTask) -> tuple[tuple[Candidate, ...], tuple[Refusal
     return tuple(_best_first(fit)), tuple(refusals)
 
 
-def refuse_by_header(header: InstanceHeader, facts: StudyFacts) -> Reason | None:
+def refuse_by_header(header: InstanceHeader, facts: StudyFacts, *, any_part: bool = False) -> Reason | None:
     """Return why the header of a stack's first image says that it is no CT of a chest, or None."""
     modality = (header.modality or "").upper()
     if header.kind is not FileKind.DICOM or modality != "CT":
@@ -122,7 +124,7 @@ def refuse_by_header(header: InstanceHeader, facts: StudyFacts) -> Reason | None
             f"{_series(header)} holds projections (such as maximum intensity), no plain slices.",
             "Send the slices they were made of.",
         )
-    part = _body_part(header, facts)
+    part = "" if any_part else _body_part(header, facts)
     if part and not _CHEST.search(part):
         shown = _OTHER_PART.search(part)
         if shown is not None or header.body_part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def nifti(folder: Path, volume: Volume, **masks: np.ndarray) -> Case:
     for name, mask in masks.items():
         write_nifti(folder / f"{name}.nii.gz", mask, volume.grid)
     return case_of(folder / "a.nii.gz", masks={name: folder / f"{name}.nii.gz" for name in masks})
+
+
+def test_other_structures_are_no_region(tmp_path):
+    """Numbers as other segmenters have them; of 33 the lowest bits would be region 1."""
+    chest = make(3, shape=(24, 32, 32), spacing=(12.0, 12.0, 12.0), lesions=(), conditions=())
+    foreign = np.where(chest.organs == 0, 33, chest.organs).astype(np.uint8)
+    seen = []
+    for number, regions in enumerate((chest.organs, foreign)):
+        npz = to_npz(chest)
+        write_npz(tmp_path / f"{number}.npz", replace(npz, regions=regions))
+        seen.append(chest_of(case_of(tmp_path / f"{number}.npz"), config()).regions)
+    assert seen[0].any()
+    assert np.array_equal(*seen)
 
 
 def test_a_window_lies_about_the_lungs(tmp_path):

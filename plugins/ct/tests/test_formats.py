@@ -162,6 +162,25 @@ def test_what_is_no_volume(tmp_path):
         read_nifti(tmp_path / "cut.nii")
 
 
+@pytest.mark.parametrize("kind", ["colours", "colours and alpha", "complex"])
+def test_what_holds_no_number_for_each_voxel(tmp_path, kind):
+    names = "RGBA" if "alpha" in kind else "RGB"
+    dtype = np.complex64 if kind == "complex" else np.dtype([(name, np.uint8) for name in names])
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 3, 2), dtype=dtype), np.eye(4), dtype=dtype), tmp_path / "a.nii")
+    with pytest.raises(DatasetError, match="colours or complex values"):
+        read_nifti(tmp_path / "a.nii")
+    with pytest.raises(DatasetError, match="colours or complex values"):
+        read_mask(tmp_path / "a.nii", Grid((2, 3, 4), (1.0, 1.0, 1.0)))
+
+
+def test_one_moment_of_time_is_a_volume(tmp_path):
+    write_nifti(tmp_path / "three.nii", HU, GRID)
+    three = nibabel.load(tmp_path / "three.nii")
+    four = nibabel.Nifti1Image(np.asarray(three.dataobj)[..., np.newaxis], three.affine)
+    nibabel.save(four, tmp_path / "four.nii")
+    assert np.array_equal(read_nifti(tmp_path / "four.nii").hu, read_nifti(tmp_path / "three.nii").hu)
+
+
 # ---------------------------------------------------------------- labels
 
 

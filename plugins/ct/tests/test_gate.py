@@ -335,6 +335,19 @@ def test_the_header_says_what_is_no_chest(words, facts, code):
     assert (reason.code if reason else "") == code
 
 
+def test_copies_without_descriptions_are_asked_for_no_part_of_the_body(admission, phantom, tmp_path):
+    """A series of chest and abdomen was judged by its description, which no copy without its patient has."""
+    copied = {"BodyPartExamined": "ABDOMEN", "SeriesDescription": "", "StudyDescription": ""}
+
+    def edit(dataset):
+        for keyword, value in copied.items():
+            setattr(dataset, keyword, value)
+
+    task = task_of(write_dicom(phantom, tmp_path / "copies", Spoilt(edit=edit)))
+    assert codes(admit(task)) == {"wrong_body_part"}
+    assert admit(task, any_part=True).admitted is not None
+
+
 def test_projections_are_told_by_the_image_type():
     types = PlaneGeometry(image_type=("DERIVED", "SECONDARY", "AXIAL", "MINIP"))
     assert refuse_by_header(header(geometry=types), StudyFacts()).code == "projection"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import training_set
@@ -15,6 +16,7 @@ from clinic_ai.ml.model_files import open_model
 from clinic_ai.ml.records import Record
 from clinic_ai.training.volume_folder import read_volumes
 from clinic_ai_ct.configurations import CONFIGURATIONS
+from clinic_ai_ct.formats import read_nifti, write_nifti
 from clinic_ai_ct.lora import lora_config
 from clinic_ai_ct.network import CTNetwork, made
 from clinic_ai_ct.plugin import describe_plugin
@@ -76,8 +78,9 @@ def test_all_phases_learn_in_order(phantoms, base, language, tmp_path, monkeypat
     assert result.state == "finished"
     for number, phase in enumerate(PHASES.values(), start=1):
         first, last = (entry for entry in result.history if entry["phase"] == number)
-        # Of four volumes there are few AUROCs, and two epochs may draw no voxel yet: there the loss alone has to tell.
-        still = {"classification", "localisation"}
+        # Of four volumes there are few AUROCs and words, and two epochs may draw no voxel yet: there the loss alone
+        # has to tell.
+        still = {"classification", "localisation", "alignment"}
         assert first[phase.metric] != last[phase.metric] or phase.name in still, phase.name
         learned = "validation_loss" if phase.name == "encoder" else "loss"
         assert last[learned] < first[learned] or phase.name == "grpo", phase.name
@@ -92,7 +95,7 @@ def test_all_phases_learn_in_order(phantoms, base, language, tmp_path, monkeypat
 
 def test_a_stopped_run_goes_on_and_keeps_three_best_checkpoints(phantoms, base, tmp_path):
     task = training_set.task(tmp_path, phantoms, base, phase="classification", epochs=6, rate=1e-2)
-    stopped = CTTrainer().train(task, training_set.Told(stop_at=3))
+    stopped = CTTrainer().train(task, training_set.Told(stop_at=len(phantoms.examples) + 3))
     assert (stopped.state, stopped.model_directory) == ("stopped", "")
     result = CTTrainer().train(task, training_set.Told())
     assert result.state == "finished"
@@ -270,6 +273,90 @@ def test_a_bad_dataset_is_named(phantoms, base, tmp_path):
     (tmp_path / "labels.csv").write_text("name,Weather\np0_a_1,1\n")
     with pytest.raises(DatasetError, match="names none of our conditions"):
         folder_dataset(tmp_path)
+
+
+def test_volumes_in_hounsfield_units_are_taken_before_grey_levels(phantoms):
+    assert {Path(example.path).name.partition(".")[2] for example in phantoms.examples} == {"nii.gz"}
+    assert all(case.regions is not None and case.regions.suffix == ".npz" for case in cases_of(phantoms))
+
+
+def without_masks(dataset, split="train"):
+    """Return a dataset of which the volumes of a part have labels alone."""
+    bare = [
+        e.model_copy(update={"beside": tuple(b for b in e.beside if b.role != "mask")}) if e.split == split else e
+        for e in dataset.examples
+    ]
+    return dataset.model_copy(update={"examples": tuple(bare)})
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_nobody_learns_to_draw_nothing_from_labels_alone(phantoms, base, split):
+    """A label of 0 says that there is nothing to draw; without any mask that is all that could be learned."""
+    bare = without_masks(phantoms, split)
+    with pytest.raises(DatasetError, match=f"The {split} part has .* none with the masks"):
+        CTTrainer().plan(bare, Limits(), {"phase": "localisation"}, base)
+    CTTrainer().plan(bare, Limits(), {"phase": "classification"}, base)
+
+
+def test_of_lesions_that_no_mask_shows_and_of_signs_nothing_is_learned(phantoms):
+    drawn = {lesion for case in cases_of(phantoms) if case.split == "train" for lesion in case.masks}
+    assert drawn == {"lung_nodule", "pleural_effusion"}
+    for case in cases_of(phantoms):
+        absent = {name for name, value in case.labels.items() if value == 0}
+        assert {"consolidation", "emphysema"} <= absent
+        assert {name for name in absent if case.knows(name)} <= drawn
+        assert all(case.knows(name) for name in drawn), "there with its mask, or absent"
+
+
+def test_masks_that_are_not_learned_from_are_said(phantoms, base):
+    first = phantoms.examples[0]
+    (mask,) = (b for b in first.beside if b.role == "mask" and b.condition == "lung_nodule")
+    more = first.model_copy(update={"beside": (*first.beside, mask.model_copy(update={"condition": "lung_mass"}))})
+    dataset = phantoms.model_copy(update={"examples": (more, *phantoms.examples[1:])})
+    notes = CTTrainer().plan(dataset, Limits(), {"phase": "localisation"}, base).notes
+    assert any(note.startswith("Masks of lung mass are not learned from; what is drawn is") for note in notes)
+
+
+def test_labels_that_the_network_does_not_have_teach_it_nothing(phantoms, base):
+    foreign = [e.model_copy(update={"labels": {"mosaic_attenuation": n % 2}}) for n, e in enumerate(phantoms.examples)]
+    with pytest.raises(DatasetError, match="none with the labels"):
+        CTTrainer().plan(
+            phantoms.model_copy(update={"examples": tuple(foreign)}), Limits(), {"phase": "classification"}, base
+        )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_volume_that_cannot_be_read_is_left_out_before_anything_is_learned(phantoms, base, tmp_path, split):
+    chosen = [e for e in phantoms.examples if e.split == split][-1]
+    other = tmp_path / "no-numbers.nii.gz"
+    grid = read_nifti(Path(chosen.path)).grid
+    write_nifti(other, np.full(grid.shape, np.nan, dtype=np.float32), grid)
+    changed = [e.model_copy(update={"path": str(other)}) if e is chosen else e for e in phantoms.examples]
+    dataset = phantoms.model_copy(update={"examples": tuple(changed)})
+    task = training_set.task(tmp_path / "run", dataset, base, phase="classification", epochs=1)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    stopped = CTTrainer().train(task, training_set.Told(stop_at=1))
+    assert stopped.state == "stopped"
+    result = CTTrainer().train(task, training_set.Told())
+    assert result.state == "finished"
+    assert "Left out: no-numbers.nii.gz holds values that are no numbers." in result.notes
+    assert result.scores.examples == sum(e.split == "test" for e in phantoms.examples) - (split == "test")
+
+
+def test_a_candidate_does_not_inherit_what_was_measured_of_its_base(phantoms, base, tmp_path):
+    figures = {"test_report_crg": 0.9, "validation_volumes": 7, "phases": "grpo", "memory_mb": 900}
+    known = base.manifest.model_copy(update={"parameters": {**base.manifest.parameters, **figures}})
+    older = base.model_copy(update={"manifest": known})
+    bare = [e.model_copy(update={"beside": ()}) for e in phantoms.examples]
+    task = training_set.task(
+        tmp_path, phantoms.model_copy(update={"examples": tuple(bare)}), older, phase="classification", epochs=1
+    )
+    assert CTTrainer().train(task, training_set.Told()).state == "finished"
+    parameters = open_model(tmp_path / "model").manifest.parameters
+    assert parameters["memory_mb"] == 900
+    assert parameters["phases"] == "classification"
+    assert "validation_volumes" not in parameters
+    assert parameters.get("test_report_crg") != 0.9
 
 
 def test_patients_of_the_sheet_are_those_of_the_core_and_stay_whole(tmp_path):

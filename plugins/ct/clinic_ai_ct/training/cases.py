@@ -56,10 +56,14 @@ class Case:
     report: Path | None
     slices: tuple[Path, ...] = ()
     """The other files of a DICOM series; ``volume`` is one of it."""
+    drawn: frozenset[str] = frozenset(LESIONS)
+    """Lesions that masks of the train part show. Of others all that could be learned here is to draw nothing."""
+    unused: tuple[str, ...] = ()
+    """Conditions of which it has masks that nothing is learned from."""
 
     def knows(self, lesion: str) -> bool:
-        """Return whether it is known where the lesion is, or that there is none."""
-        return lesion in self.masks or self.labels.get(lesion) == 0
+        """Return whether it is known where the lesion is, or that there is none of one that others show."""
+        return lesion in self.masks or (lesion in self.drawn and self.labels.get(lesion) == 0)
 
     @property
     def masked(self) -> bool:
@@ -130,14 +134,20 @@ def cases_of(dataset: Dataset) -> list[Case]:
     gone = [Path(example.path).name for example in dataset.examples if not Path(example.path).is_file()]
     if gone:
         raise DatasetError(f"{len(gone)} volumes are not there any more, such as {gone[0]}.")
-    return [_case(example) for example in dataset.examples]
+    train = [example for example in dataset.examples if example.split == SPLITS[0]]
+    masks = {one.condition for example in train or dataset.examples for one in example.beside if one.role == "mask"}
+    return [_case(example, frozenset(masks & set(LESIONS))) for example in dataset.examples]
 
 
-def refuse_useless(cases: Sequence[Case], phase: Phase) -> None:
-    """Raise DatasetError unless training and validation have cases that ``phase`` can learn from."""
+def refuse_useless(cases: Sequence[Case], phase: Phase, labels: Sequence[str]) -> None:
+    """Raise DatasetError unless training and validation have cases that ``phase`` can learn from.
+
+    ``labels`` are those of the network.
+    """
     for split in SPLITS[:2]:
         part = [case for case in cases if case.split == split]
-        if not part or not usable(part, phase):
+        useful = usable(part, phase, labels)
+        if not useful or (phase.name == "localisation" and not any(case.masked for case in useful)):
             raise DatasetError(
                 f"The {split} part has {len(part)} volumes and none with the {phase.needs} that the phase {phase.name} "
                 "learns from.",
@@ -145,7 +155,7 @@ def refuse_useless(cases: Sequence[Case], phase: Phase) -> None:
             )
     if phase.name == "classification":
         train = [case for case in cases if case.split == "train"]
-        counts = Counter(key for case in train for key, there in case.labels.items() if there)
+        counts = Counter(key for case in train for key, there in case.labels.items() if there and key in labels)
         if not any(0 < counts[key] < sum(key in case.labels for case in train) for key in counts):
             raise DatasetError(
                 "No label of the train part is there in some volumes and absent in others: there is nothing to tell "
@@ -153,15 +163,15 @@ def refuse_useless(cases: Sequence[Case], phase: Phase) -> None:
             )
 
 
-def usable(cases: Sequence[Case], phase: Phase) -> list[Case]:
-    """Return the cases that a phase can learn from, in their order."""
+def usable(cases: Sequence[Case], phase: Phase, labels: Sequence[str]) -> list[Case]:
+    """Return the cases that a phase can learn from, in their order; ``labels`` are those of the network."""
 
     def wanted(one: Case) -> bool:
         match phase.name:
             case "encoder":
                 return True
             case "classification":
-                return bool(one.labels)
+                return not one.labels.keys().isdisjoint(labels)
             case "localisation":
                 return any(one.knows(lesion) for lesion in LESIONS)
             case _:
@@ -183,6 +193,9 @@ def described(cases: Sequence[Case]) -> tuple[str, ...]:
         }
         listed = ", ".join(f"{count} with {what}" for what, count in has.items())
         sentences.append(f"{split}: {len(part)} volumes, {listed}.")
+    if unused := sorted({condition.replace("_", " ") for case in cases for condition in case.unused}):
+        outlined = ", ".join(lesion.replace("_", " ") for lesion in LESIONS)
+        sentences.append(f"Masks of {', '.join(unused)} are not learned from; what is drawn is {outlined}.")
     return tuple(sentences)
 
 
@@ -213,15 +226,15 @@ def keyed_sheet(path: Path) -> Sheet:
 def _volumes(folder: Path) -> dict[str, Path]:
     """Return the file of each volume, of Hounsfield units if there is one."""
     place = folder / VOLUMES
-    files = sorted(place.glob(f"*{NPZ}")) + sorted(place.glob(f"*{NIFTI}"))
+    files = [*place.glob(f"*{NPZ}"), *place.glob(f"*{NIFTI}")]  # of one name the last one counts
     if not files:
         raise DatasetError(
             f"{folder.name} holds no volumes: there is no NAME{NIFTI} or NAME{NPZ} in {folder.name}/{VOLUMES}."
         )
-    return dict(sorted((volume_name(path.name), path) for path in files))
+    return dict(sorted({volume_name(path.name): path for path in files}.items()))
 
 
-def _case(example: Example) -> Case:
+def _case(example: Example, drawn: frozenset[str]) -> Case:
     path = Path(example.path)
     beside = {(one.role, one.condition): Path(one.path) for one in example.beside}
     return Case(
@@ -234,6 +247,8 @@ def _case(example: Example) -> Case:
         masks={lesion: beside["mask", lesion] for lesion in LESIONS if ("mask", lesion) in beside},
         report=beside.get(("report", "")),
         slices=tuple(Path(one.path) for one in example.beside if one.role == "slice"),
+        drawn=drawn,
+        unused=tuple(name for role, name in beside if role == "mask" and name not in LESIONS),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clinic_ai.domain import Vector
 from clinic_ai.errors import DatasetError, InputError
 from clinic_ai_ct.admission import admit
-from clinic_ai_ct.anatomy import LOBES, label_of
+from clinic_ai_ct.anatomy import LOBES, REGIONS, label_of
 from clinic_ai_ct.configurations import NetworkConfig, Size
 from clinic_ai_ct.formats import is_npz, read_mask, read_nifti, read_npz
 from clinic_ai_ct.preparing import image_of, on_network_grid
@@ -96,12 +96,12 @@ def _read(case: Case) -> tuple[Volume, Regions, Vector | None]:
     if is_npz(case.volume):
         npz = read_npz(case.volume)
         z, y, x = npz.images.shape
-        volume, regions = Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), npz.regions
+        volume, regions = Volume(from_grey(npz.images), Grid((z, y, x), npz.spacing)), _ours(npz.regions)
         return volume, regions, middle_of(np.isin(regions, _LUNGS), volume.grid)
     volume = read_nifti(case.volume)
     regions = np.zeros(volume.grid.shape, dtype=np.uint8)
     if case.regions is not None:
-        regions = read_npz(case.regions).regions
+        regions = _ours(read_npz(case.regions).regions)
     if regions.shape != volume.grid.shape:
         raise DatasetError(f"{(case.regions or case.volume).name} and {case.volume.name} have different voxels.")
     return volume, regions, survey(volume).centre
@@ -112,7 +112,7 @@ def _series(case: Case) -> tuple[Volume, Regions, Vector | None]:
     from clinic_ai_ct.series import task_of  # what it stands on is large, and folders of volumes need none of it
 
     try:
-        admission = admit(task_of([case.volume, *case.slices], case.volume.parent))
+        admission = admit(task_of([case.volume, *case.slices], case.volume.parent), any_part=True)
     except (InputError, OSError) as error:
         raise DatasetError(f"A slice of the series {case.name[:12]} cannot be read: {error}") from error
     if admission.admitted is None:
@@ -129,6 +129,11 @@ def _masks(case: Case, grid: Grid, wanted: Grid) -> dict[str, Bits]:
     return dict(zip(case.masks, to_source(source, grid, wanted), strict=True))
 
 
+def _ours(regions: Regions) -> Regions:
+    """Return regions without the numbers that are none of ours: other structures are no region here."""
+    return np.where(regions <= len(REGIONS), regions, np.uint8(0))
+
+
 def _bits(regions: Regions) -> Bits:
-    """Return the five lowest bits of regions as masks, which go to another grid as they are: nothing is mixed."""
+    """Return the five bits of regions as masks, which go to another grid as they are: nothing is mixed."""
     return np.stack([(regions >> bit) & 1 for bit in range(5)]).astype(np.bool_)

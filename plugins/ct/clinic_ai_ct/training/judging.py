@@ -2,8 +2,8 @@
 
 The score of a volume says how near findings and masks come to what is known of it: the mean, over the labels it is
 judged by, of one minus the squared error of the probability (Brier 1950), and the mean Dice of the masks whose place
-is known; where both are known it is the mean of the two. A volume is read as the engine reads it: all of the chest, in
-as many windows as it takes.
+is known, of lesions that masks of the dataset show; where both are known it is the mean of the two. A volume is read
+as the engine reads it: all of the chest, in as many windows as it takes.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ def plan_of(cases: Sequence[Case], recipe: CTRecipe, config: NetworkConfig, limi
     Raise DatasetError if a phase finds nothing to learn from.
     """
     for phase in recipe.phases:
-        refuse_useless(cases, phase)
+        refuse_useless(cases, phase, config.classifier.labels)
     costs, speech, speed = costs_of(config), language_bytes(recipe), _speed(limits.threads)
     steps = epochs = 0
     flops, notes = 0.0, list(described(cases))
     for phase in recipe.phases:
-        own_steps, own_flops = _of(phase, cases, recipe, costs, speech)
+        own_steps, own_flops = _of(phase, cases, recipe, config, costs, speech)
         steps, epochs, flops = steps + own_steps, epochs + recipe.epochs_of(phase), flops + own_flops
         rates = ", ".join(f"{part} {rate:g}" for part, rate in recipe.rates_of(phase).items())
         notes.append(
@@ -70,10 +70,12 @@ def plan_of(cases: Sequence[Case], recipe: CTRecipe, config: NetworkConfig, limi
     )
 
 
-def _of(phase: Phase, cases: Sequence[Case], recipe: CTRecipe, costs: Costs, speech: int) -> tuple[int, float]:
+def _of(
+    phase: Phase, cases: Sequence[Case], recipe: CTRecipe, config: NetworkConfig, costs: Costs, speech: int
+) -> tuple[int, float]:
     """Return the steps and the operations of one phase."""
-    train = len(usable([case for case in cases if case.split == "train"], phase))
-    judged = len(usable([case for case in cases if case.split == "validation"], phase))
+    useful = usable(cases, phase, config.classifier.labels)
+    train, judged = (sum(case.split == split for case in useful) for split in ("train", "validation"))
     epochs = recipe.epochs_of(phase)
     each = case_flops(phase, recipe, costs, speech)
     return epochs * math.ceil(train / recipe.effective_batch), epochs * (train + judged / 3) * each

@@ -32,6 +32,11 @@ class Processes:
         return self._accelerator is None or bool(self._accelerator.is_main_process)
 
     @property
+    def index(self) -> int:
+        """Which one this is, from 0."""
+        return 0 if self._accelerator is None else int(self._accelerator.process_index)
+
+    @property
     def device(self) -> torch.device | None:
         """The device of this process; None where it is alone and its task says which."""
         return None if self._accelerator is None else torch.device(self._accelerator.device)

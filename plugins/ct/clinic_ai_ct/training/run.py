@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from clinic_ai.contract import Progress, TrainingProgress, TrainingResult, TrainingTask
+from clinic_ai.errors import DatasetError
 from clinic_ai.ml.challenge import table_text
 from clinic_ai.ml.checkpoints import fingerprint, write_durably
 from clinic_ai.ml.finished import keep_result, kept_result
@@ -65,11 +66,11 @@ class Run:
         self._directory = Path(task.run_directory)
         self._recipe = CTRecipe.parse(task.recipe)
         self._cases = cases_of(task.dataset)
-        for phase in self._recipe.phases:
-            refuse_useless(self._cases, phase)
         self._processes = processes or Processes()
         device = self._processes.device or place_of(task.device)
         network = network_of(task.base, self._recipe).to(device)
+        for phase in self._recipe.phases:
+            refuse_useless(self._cases, phase, network.config.classifier.labels)
         self._speech = speech_of(task.base, self._recipe, network.config.projector.language_width, device)
         language = None if self._speech is None else self._speech.language
         self._prepare = Preparing(
@@ -95,6 +96,10 @@ class Run:
         before = kept_result(self._directory, whole_run)
         if before is not None:
             return before
+        try:
+            self._leave_out()
+        except _Stopped:
+            return self._stopped("Stopped while the volumes were read.")
         summary: list[dict[str, object]] = []
         for number, phase in enumerate(self._recipe.phases, start=1):
             fit, state = self._learn(number, phase)
@@ -152,15 +157,60 @@ class Run:
     def _stopped(self, note: str) -> TrainingResult:
         return TrainingResult(state="stopped", history=tuple(self._history), notes=(*self._notes, note))
 
+    def _leave_out(self) -> None:
+        """Leave out volumes that cannot be used, once and for all of this run. Raise _Stopped.
+
+        Else the last test volume could end a run that has learned for nights, and end it anew whenever it is resumed.
+        Raise DatasetError if what is left is not enough.
+        """
+        reasons = self._unusable()
+        if not reasons:
+            return
+        self._cases = [case for case in self._cases if case.sha256 not in reasons]
+        self._notes += [f"Left out: {reason}" for reason in list(reasons.values())[:_NAMED]]
+        if len(reasons) > _NAMED:
+            self._notes.append(f"{len(reasons)} volumes were left out in all.")
+        for phase in self._recipe.phases:
+            refuse_useless(self._cases, phase, self._scene.network.config.classifier.labels)
+
+    def _unusable(self) -> dict[str, str]:
+        """Return why volumes cannot be used, by their hashes; each process reads its share of them. Raise _Stopped."""
+        processes = self._processes
+        parts = [self._directory / f"{LEFT_OUT}-{n + 1}-of-{processes.count}.json" for n in range(processes.count)]
+        stopped = False
+        if not parts[processes.index].is_file():
+            try:
+                reasons = self._read(processes.own(self._cases))
+                write_durably(parts[processes.index], json.dumps(reasons, indent=1).encode())
+            except _Stopped:
+                stopped = True
+        if processes.any(stopped):
+            raise _Stopped
+        return {sha256: reason for part in parts for sha256, reason in json.loads(part.read_text()).items()}
+
+    def _read(self, cases: Sequence[Case]) -> dict[str, str]:
+        """Prepare volumes and return why some cannot be. Raise _Stopped."""
+        reasons: dict[str, str] = {}
+        step = self._stepping("reads the volumes", len(cases))
+        for done, case in enumerate(cases, start=1):
+            try:
+                self._prepare(case)
+            except DatasetError as error:
+                reasons[case.sha256] = error.message
+            step(done)
+        return reasons
+
     # ------------------------------------------------------------ one phase
 
     def _learn(self, number: int, phase: Phase) -> tuple[PhaseFit, FitState]:
         scene, directory = self._scene, self._directory / f"phase-{number}-{phase.name}"
-        parts = {split: usable(self._part(split), phase) for split in ("train", "validation")}
+        labels = scene.network.config.classifier.labels
+        parts = {split: usable(self._part(split), phase, labels) for split in ("train", "validation")}
         scene.seeing = None
         if phase.frozen:
             limit, cases = self._recipe.cache_mb, len(self._cases)
-            scene.seeing = Seeing(scene.network, self._directory / "features" / self._prepare.key, limit, cases)
+            kept = self._directory / "features" / f"{self._task.dataset.digest[:16]}-{self._prepare.key}"
+            scene.seeing = Seeing(scene.network, kept, limit, cases)
             if scene.seeing.note not in self._notes:
                 self._notes.append(scene.seeing.note)
         rates = self._recipe.rates_of(phase)
@@ -273,6 +323,9 @@ class Run:
         self._progress.report(TrainingProgress.model_validate({**progress, **told}))
 
 
+LEFT_OUT = "left-out"
+_NAMED = 5
+"""Volumes left out whose reasons are told."""
 _PLACES = {"language", "text_encoder"}
 """Keys of a recipe that name directories of this machine; no model says them."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from clinic_ai.contract import LoadedModel
 from clinic_ai.ml.unlike import LIMIT, STATISTICS
 from clinic_ai_ct.training.calibrating import calibrate, points_of
-from clinic_ai_ct.training.cases import Case
+from clinic_ai_ct.training.cases import SPLITS, Case
 from clinic_ai_ct.training.objective import Scene
 from clinic_ai_ct.training.phases import ENCODER, TASKS
 from clinic_ai_ct.training.prepared import stacked
@@ -51,7 +51,7 @@ def serving_of(
     used.
     """
     learned = {part for phase in scene.recipe.phases for part in scene.recipe.rates_of(phase)}
-    parameters: dict[str, Any] = {} if base is None else dict(base.manifest.parameters)
+    parameters: dict[str, Any] = {} if base is None else _without_figures(base.manifest.parameters)
     limit, points = parameters.pop(LIMIT, None), points_of(base)
     statistics = None if base is None or limit is None or ENCODER in learned else Path(base.directory) / STATISTICS
     if statistics is not None and statistics.is_file():
@@ -74,6 +74,12 @@ def serving_of(
     # An appliance without an organ segmenter knows of no regions: that alone makes no volume unlike.
     apart = torch.cat([found.features, _features(scene, validation, regions=False)])
     return Serving(parameters, found.notes, known=known, apart=apart)
+
+
+def _without_figures(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a manifest but for what was measured of that model, and how it was trained."""
+    measured = tuple(f"{split}_" for split in SPLITS)
+    return {key: value for key, value in parameters.items() if key != "phases" and not key.startswith(measured)}
 
 
 @torch.inference_mode()
