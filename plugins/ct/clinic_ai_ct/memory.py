@@ -145,6 +145,7 @@ def learning(configuration: Configuration) -> Need:
 def operations(config: NetworkConfig) -> int:
     """Return the floating-point operations of judging one study of the size of the encoder's volume."""
     tiles = windows_of(config.encoder.volume, tile_of(config), config.localiser.overlap)
+    tiles *= 2 if config.localiser.mirrored else 1
 
     def counted(network: CTNetwork, image: Tensor, regions: Tensor) -> int:
         network.eval()

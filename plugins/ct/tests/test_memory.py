@@ -128,6 +128,17 @@ def test_operations_are_those_of_the_parts():
     assert more == pytest.approx(by_hand, rel=0.05)  # the special token is counted too
 
 
+def test_tiles_that_are_drawn_both_ways_count_twice():
+    plain = tiny_ct.config()
+    once, twice = (
+        memory.operations(plain.model_copy(update={"localiser": plain.localiser.model_copy(update={"mirrored": both})}))
+        for both in (False, True)
+    )
+    drawn = twice - once
+    assert 0 < drawn < once
+    assert memory.operations(CONFIGURATIONS["reference"].network) > once
+
+
 def test_the_memory_of_a_language_model_in_four_bits():
     need = memory.judging(CONFIGURATIONS["C"])
     weights = next(term.size for term in need.terms if "Llama" in term.what)

@@ -176,7 +176,8 @@ class Run:
     def _unusable(self) -> dict[str, str]:
         """Return why volumes cannot be used, by their hashes; each process reads its share of them. Raise _Stopped."""
         processes = self._processes
-        parts = [self._directory / f"{LEFT_OUT}-{n + 1}-of-{processes.count}.json" for n in range(processes.count)]
+        name = f"{LEFT_OUT}-{self._task.dataset.digest[:16]}"
+        parts = [self._directory / f"{name}-{n + 1}-of-{processes.count}.json" for n in range(processes.count)]
         stopped = False
         if not parts[processes.index].is_file():
             try:
