@@ -279,7 +279,7 @@ REFERENCE = Configuration(
         text=TextConfig(width=128, layers=2, heads=4, mlp_width=256, vocabulary=320, bundled=True),
         classifier=ClassifierConfig(width=128, heads=4, soft_tokens=4),
         localiser=LocaliserConfig(
-            findings=(*LESIONS, *SIGNS), width=128, heads=4, base=12, largest=80, tile=(48, 48, 48), mirrored=True
+            findings=(*LESIONS, *SIGNS), width=128, heads=4, base=12, largest=80, tile=(48, 48, 48)
         ),
         projector=ProjectorConfig(queries=32, layers=2, width=128, heads=4, language_width=576),
         spacing=(3.0, 3.0, 3.0),
