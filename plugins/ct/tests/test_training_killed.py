@@ -16,7 +16,7 @@ from killed_trainings import die_and_go_on
     ids=["one", "many"],
 )
 def test_a_killed_run_makes_the_same_model(tmp_path, kills):
-    dataset = training_set.write_set(tmp_path / "set", 6)
+    dataset = training_set.write_set(tmp_path / "set", 7)
     recipe = {
         "phase": "encoder,classification,localisation,alignment,joint,grpo",
         "language": str(training_set.write_language(tmp_path / "language", dataset)),
