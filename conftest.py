@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from clinic_ai.store import migrations
@@ -21,6 +22,10 @@ from clinic_ai.store.database import Database
 
 # Tests run beside each other, and small networks are slower on two threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no failure: no example of Hypothesis has to be done within 0.2 s.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _LONG = {"appliance", "integration", "plugins"}
 SOURCES = ("clinic_ai", "plugins", "tests/support")
