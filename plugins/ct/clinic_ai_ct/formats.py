@@ -138,7 +138,7 @@ def read_mask(path: Path, like: Grid) -> Bits:
     array, grid = _turned(path, image)
     if grid.shape == like.shape and np.allclose(grid.spacing, like.spacing, rtol=_SPACING_TOLERANCE):
         return np.asarray(array > 0)
-    if image.shape == like.shape:
+    if _shape(image) == like.shape:
         return np.asarray(_values(path, image) > 0)
     shapes = " × ".join(map(str, grid.shape)), " × ".join(map(str, like.shape))
     raise DatasetError(f"The mask {path.name} has {shapes[0]} voxels and its volume {shapes[1]}: they do not fit.")
@@ -167,14 +167,18 @@ def _opened(path: Path) -> SpatialImage:
         image = nibabel.load(path) if path.suffix else _without_ending(path)
     except _NIFTI_ERRORS as error:
         raise DatasetError(f"{path.name} cannot be read as NIfTI.") from error
-    if isinstance(image, SpatialImage) and len(image.shape) == 4 and image.shape[3] == 1:
-        image = nibabel.funcs.squeeze_image(image)  # one moment of time
-    if not isinstance(image, SpatialImage) or len(image.shape) != 3 or min(image.shape) < 1:
+    if not isinstance(image, SpatialImage) or len(_shape(image)) != 3 or min(image.shape) < 1:
         raise DatasetError(f"{path.name} is no volume of three dimensions.")
     if np.dtype(image.get_data_dtype()).kind not in "iuf":
         raise DatasetError(f"{path.name} holds colours or complex values, not one number for each voxel.")
     _check_size(path, image.shape)
     return image
+
+
+def _shape(image: SpatialImage) -> tuple[int, ...]:
+    """Return how many voxels there are along each axis; a fourth one of a single moment of time is none."""
+    shape: tuple[int, ...] = image.shape
+    return shape[:3] if shape[3:] == (1,) else shape
 
 
 def _without_ending(path: Path) -> object:
@@ -192,7 +196,7 @@ def _without_ending(path: Path) -> object:
 
 def _values(path: Path, image: SpatialImage) -> npt.NDArray[Any]:
     try:
-        return np.asanyarray(image.dataobj)
+        return np.asanyarray(image.dataobj).reshape(_shape(image))
     except (*_NIFTI_ERRORS, MemoryError) as error:
         raise DatasetError(f"{path.name} is cut short or damaged.") from error
 
@@ -205,7 +209,7 @@ def _turned(path: Path, image: SpatialImage) -> tuple[npt.NDArray[Any], Grid]:
     wanted = nibabel.orientations.axcodes2ornt(("S", "P", "L"))
     turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), wanted)
     array = nibabel.orientations.apply_orientation(_values(path, image), turn)
-    lps = _LPS_TO_RAS @ affine @ nibabel.orientations.inv_ornt_aff(turn, image.shape)
+    lps = _LPS_TO_RAS @ affine @ nibabel.orientations.inv_ornt_aff(turn, _shape(image))
     steps = np.linalg.norm(lps[:3, :3], axis=0)
     directions = tuple(_three(lps[:3, axis] / steps[axis]) for axis in range(3))
     shape = (array.shape[0], array.shape[1], array.shape[2])

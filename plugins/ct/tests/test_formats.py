@@ -179,6 +179,10 @@ def test_one_moment_of_time_is_a_volume(tmp_path):
     four = nibabel.Nifti1Image(np.asarray(three.dataobj)[..., np.newaxis], three.affine)
     nibabel.save(four, tmp_path / "four.nii")
     assert np.array_equal(read_nifti(tmp_path / "four.nii").hu, read_nifti(tmp_path / "three.nii").hu)
+    assert read_mask(tmp_path / "four.nii", GRID).shape == GRID.shape
+    (tmp_path / "four.nii").write_bytes((tmp_path / "four.nii").read_bytes()[:-20])
+    with pytest.raises(DatasetError, match="cut short or damaged"):
+        read_nifti(tmp_path / "four.nii")
 
 
 # ---------------------------------------------------------------- labels
