@@ -63,16 +63,29 @@ def test_nothing_drawn_where_nothing_is_scores_one() -> None:
     assert {(drawing.volume_mm3, drawing.score) for drawing in nothing} == {(0.0, 1.0)}
 
 
+def _scored(outline: Outline, shown: float, not_shown: float) -> list[Drawing]:
+    return [Drawing(outline, 40.0, not_shown, shown=False)] * 9 + [Drawing(outline, 90.0, shown, shown=True)]
+
+
 def test_an_outline_is_chosen_by_what_shows_something_rather_than_by_what_does_not() -> None:
-    loose, strict = Outline(0.3, 0.5, 14.0), Outline(0.5, 0.95, 280.0)
-    drawn = {
-        strict: [Drawing(strict, 0.0, 1.0, shown=False)] * 9 + [Drawing(strict, 90.0, 0.5, shown=True)],
-        loose: [Drawing(loose, 40.0, 0.0, shown=False)] * 9 + [Drawing(loose, 99.0, 0.9, shown=True)],
-    }
+    loose, strict = Outline(0.1, 0.5, 14.0), Outline(0.5, 0.95, 280.0)
+    between = [Outline(0.2, 0.7, 28.0), Outline(0.3, 0.85, 140.0)]  # worth nothing, so that neither helps the other
+    drawn = {outline: _scored(outline, 0.0, 0.0) for outline in between}
+    drawn |= {strict: _scored(strict, 0.5, 1.0), loose: _scored(loose, 0.9, 0.0)}
     assert best_outline(drawn) == loose
     assert best_outline({outline: own[:9] for outline, own in drawn.items()}) == strict, "nothing else is known"
-    drawn[strict][-1] = Drawing(strict, 90.0, 0.6, shown=True)
+    drawn[strict] = _scored(strict, 0.6, 1.0)
     assert best_outline(drawn) == strict
+
+
+def test_an_outline_among_good_ones_is_better_than_a_lucky_one_at_the_edge() -> None:
+    row = [Outline(threshold, 0.95, 14.0) for threshold in THRESHOLDS]
+    worth = [0.84, 0.60, 0.62, 0.70, 0.82, 0.83, 0.81, 0.70, 0.60]
+    drawn = {outline: _scored(outline, score, 1.0) for outline, score in zip(row, worth, strict=True)}
+    assert best_outline(drawn) == row[5]
+    assert best_outline(dict(reversed(drawn.items()))) == row[5], "in whatever order"
+    alone = {outline: drawn[outline] for outline in (row[0], row[5])}
+    assert best_outline(alone) in alone
 
 
 def test_the_reach_is_what_the_likeliest_voxels_have_together() -> None:

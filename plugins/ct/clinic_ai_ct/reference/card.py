@@ -17,7 +17,7 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
         for name, value in figures["auroc"].items()
         if name not in LESIONS
     ]
-    side = figures["finding_and_side"]
+    side, each = figures["finding_and_side"], figures["each_side"]
     return "\n".join(
         [
             "# Reference model for chest CT",
@@ -38,7 +38,8 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             ),
             f"Mean Dice of all lesions drawn: {_number(figures['dice_mean'])}. "
             f"Finding and side together: precision {_number(side['precision'], 3)}, "
-            f"recall {_number(side['recall'], 3)}. "
+            f"recall {_number(side['recall'], 3)}; with each side of a bilateral one by itself "
+            f"{_number(each['precision'], 3)} and {_number(each['recall'], 3)}. "
             f"Within 20 % of the truth: {_number(figures['sizes_within_20_percent'])} of the largest sizes that reports"
             f" tell, which are depths of fluid and diameters of the others, and but for nodules "
             f"{_number(figures['volumes_within_20_percent'])} of the volumes. "

@@ -32,6 +32,32 @@ KEYS = {name: CONDITION_OF.get(name, name) for name in CONDITIONS}
 """What findings call the conditions of the phantoms."""
 _CALLS = ("right", "wrong", "missed")
 """A finding on the wrong side is wrong, and the one on the true side is missed."""
+Sides = frozenset[str]
+_SIDES: dict[str, Sides] = {"bilateral": frozenset({"right", "left"})}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """On which sides a finding has to be told, and on which it may be: all but the smallest nodules has to be.
+
+    The side of what lies in the middle is the empty one.
+    """
+
+    must: Sides
+    may: Sides
+
+    def whole(self, said: Sides) -> dict[str, int]:
+        """Return how many of each of ``_CALLS`` a finding is that is told of the sides ``said``, none if it is not."""
+        right = bool(said) and self.must <= said <= self.may
+        return {
+            "right": int(right),
+            "wrong": int(bool(said) and not right),
+            "missed": int(bool(self.must) and not right),
+        }
+
+    def each(self, said: Sides) -> dict[str, int]:
+        """Return the same where each side is a finding of its own."""
+        return {"right": len(said & self.may), "wrong": len(said - self.may), "missed": len(self.must - said)}
 
 
 @dataclass
@@ -46,6 +72,8 @@ class Tally:
         default_factory=lambda: {name: dict.fromkeys(_CALLS, 0) for name in LESIONS}
     )
     """Findings with their side, against those of the true masks: how many of each lesion were what of ``_CALLS``."""
+    sided: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_CALLS, 0))
+    """The same of all lesions where each side is a finding of its own: half of a bilateral one can be right."""
     size_errors: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LESIONS})
     """Of the largest size of each kind of lesion as a report tells it, diameter or depth, relative to the true one."""
     volume_errors: list[float] = field(default_factory=list)
@@ -67,7 +95,7 @@ class Tally:
                 continue
             if true.any():
                 self.dices[name].append(dice(masks.get(name, np.zeros_like(true)), true))
-            self._compare(name, lesion.side if true.any() else None, analysis)
+            self._compare(name, wanted_of(phantom, name), analysis)
             said, wanted = (_size(masks, name) for masks in (analysis.masks, masks_of([lesion])))
             if said and wanted:
                 self.size_errors[name].append(abs(said - wanted) / wanted)
@@ -76,18 +104,16 @@ class Tally:
                 whole = float(true.sum()) * phantom.volume.grid.voxel_mm3
                 self.volume_errors.append(abs(volume - whole) / whole)
 
-    def _compare(self, name: str, side: str | None, analysis: Analysis) -> None:
+    def _compare(self, name: str, wanted: Wanted, analysis: Analysis) -> None:
         finding = next(f for f in analysis.findings if f.condition == name)
-        present = finding.presence is Presence.PRESENT
-        if present and side is not None and finding.laterality == side:
-            self.called[name]["right"] += 1
-        else:
-            self.called[name]["wrong"] += present
-            self.called[name]["missed"] += side is not None
+        said = _sides(finding.laterality) if finding.presence is Presence.PRESENT else Sides()
+        for call in _CALLS:
+            self.called[name][call] += wanted.whole(said)[call]
+            self.sided[call] += wanted.each(said)[call]
 
     def figures(self) -> dict[str, Any]:
         """Return all figures, for people and for the summary."""
-        right, wrong, missed = (sum(called[key] for called in self.called.values()) for key in _CALLS)
+        whole = {call: sum(called[call] for called in self.called.values()) for call in _CALLS}
         truth, probability = np.array(self.truth), np.array(self.probability)
         return {
             "phantoms": len(self.truth),
@@ -99,11 +125,8 @@ class Tally:
                 if name in self.threshold
             },
             "not_judged": [name for name in CONDITIONS if name not in self.threshold],
-            "finding_and_side": {
-                "precision": right / (right + wrong) if right + wrong else None,
-                "recall": right / (right + missed) if right + missed else None,
-                "each": self.called,
-            },
+            "finding_and_side": {**_rates(whole), "each": self.called},
+            "each_side": {**_rates(self.sided), **self.sided},
             "sizes_within_20_percent": _mean([float(e <= 0.2) for errors in self.size_errors.values() for e in errors]),
             "sizes": {
                 name: {"within_20_percent": sum(error <= 0.2 for error in errors), "of": len(errors)}
@@ -141,6 +164,29 @@ class Tally:
                 specificity_high=specificity[1],
             )
         return result
+
+
+def wanted_of(phantom: Phantom, name: str) -> Wanted:
+    """Return where a report has to tell a lesion of a phantom, by its masks; nodules from ``SMALLEST_NODULE_MM`` on."""
+    mask = phantom.masks[name]
+    if not mask.any():
+        return Wanted(Sides(), Sides())
+    there = _sides(measure(name, mask, phantom.volume.grid, phantom.volume.hu).side)
+    if name != "lung_nodule":
+        return Wanted(there, there)
+    large = Sides(one.side for one in phantom.lesions if (one.diameter_mm or 0.0) >= SMALLEST_NODULE_MM)
+    return Wanted(there & large, there)
+
+
+def _sides(told: str) -> Sides:
+    return _SIDES.get(told, Sides({told}))
+
+
+def _rates(calls: dict[str, int]) -> dict[str, float | None]:
+    """Return precision and recall, None where nothing is to be divided by."""
+    right = calls["right"]
+    said, there = right + calls["wrong"], right + calls["missed"]
+    return {"precision": right / said if said else None, "recall": right / there if there else None}
 
 
 def judge(model: LoadedModel, seeds: Sequence[int], threads: int, report: Report) -> Tally:
