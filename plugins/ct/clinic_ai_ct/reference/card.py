@@ -28,7 +28,7 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             f"- Judged on {figures['phantoms']} others: DICOM series through the engine, masks on their slices.",
             "- It has never seen a patient, so nothing can be said of how it judges one.",
             "",
-            "| condition | Dice where drawn | AUROC | finding and side right / wrong / missed | size within 20 % |",
+            "| condition | Dice where drawn | AUROC | finding and side right / wrong / missed | size within 20 %, mean error |",
             "|---|---|---|---|---|",
             *rows,
             "",
@@ -40,9 +40,10 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             f"Finding and side together: precision {_number(side['precision'], 3)}, "
             f"recall {_number(side['recall'], 3)}; with each side of a bilateral one by itself "
             f"{_number(each['precision'], 3)} and {_number(each['recall'], 3)}. "
-            f"Within 20 % of the truth: {_number(figures['sizes_within_20_percent'])} of the largest sizes that reports"
-            f" tell, which are depths of fluid and diameters of the others, and but for nodules "
-            f"{_number(figures['volumes_within_20_percent'])} of the volumes. "
+            f"The largest sizes that reports tell, depths of fluid and diameters of the others, err by "
+            f"{_percent(figures['size_error'])} on average, and {_number(figures['sizes_within_20_percent'])} of them "
+            f"lie within 20 % of the truth; but for nodules, volumes err by {_percent(figures['volume_error'])}, and "
+            f"{_number(figures['volumes_within_20_percent'])} lie within 20 %. "
             f"Nodules below 8 mm are not counted. {_number(figures['seconds_each'])} s for each study.",
             "",
         ]
@@ -58,7 +59,7 @@ def _row(name: str, figures: dict[str, Any]) -> str:
         _number(figures["dice"][name]),
         _number(figures["auroc"][name]),
         f"{calls['right']} / {calls['wrong']} / {calls['missed']}",
-        f"{sized['within_20_percent']} of {sized['of']}" if sized else "-",
+        f"{sized['within_20_percent']} of {sized['of']}, {sized['mean_error']:.0%}" if sized else "-",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -90,6 +91,10 @@ def _words(name: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(name.replace("_", " ") for name in names)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -129,10 +129,16 @@ class Tally:
             "each_side": {**_rates(self.sided), **self.sided},
             "sizes_within_20_percent": _mean([float(e <= 0.2) for errors in self.size_errors.values() for e in errors]),
             "sizes": {
-                name: {"within_20_percent": sum(error <= 0.2 for error in errors), "of": len(errors)}
+                name: {
+                    "within_20_percent": sum(error <= 0.2 for error in errors),
+                    "of": len(errors),
+                    "mean_error": _mean(errors),
+                }
                 for name, errors in self.size_errors.items()
                 if errors
             },
+            "size_error": _mean([e for errors in self.size_errors.values() for e in errors]),
+            "volume_error": _mean(self.volume_errors),
             "volumes_within_20_percent": _mean([float(error <= 0.2) for error in self.volume_errors]),
             "seconds_each": _mean(self.seconds),
         }
