@@ -28,7 +28,7 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             f"- Judged on {figures['phantoms']} others: DICOM series through the engine, masks on their slices.",
             "- It has never seen a patient, so nothing can be said of how it judges one.",
             "",
-            "| condition | Dice where drawn | AUROC | finding and side right / wrong / missed | size within 20 %, mean error |",
+            "| condition | Dice where drawn | AUROC | finding and side right / wrong / missed | size within 20 %, error |",
             "|---|---|---|---|---|",
             *rows,
             "",
