@@ -28,7 +28,7 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             f"- Judged on {figures['phantoms']} others: DICOM series through the engine, masks on their slices.",
             "- It has never seen a patient, so nothing can be said of how it judges one.",
             "",
-            "| condition | Dice where drawn | AUROC | finding and side right / wrong / missed | size within 20 %, error |",
+            "| condition | Dice where drawn | AUROC | finding and side: right, wrong, missed | size within 20 % |",
             "|---|---|---|---|---|",
             *rows,
             "",
@@ -59,7 +59,7 @@ def _row(name: str, figures: dict[str, Any]) -> str:
         _number(figures["dice"][name]),
         _number(figures["auroc"][name]),
         f"{calls['right']} / {calls['wrong']} / {calls['missed']}",
-        f"{sized['within_20_percent']} of {sized['of']}, {sized['mean_error']:.0%}" if sized else "-",
+        f"{sized['within_20_percent']} of {sized['of']}; error {sized['mean_error']:.0%}" if sized else "-",
     )
     return f"| {' | '.join(cells)} |"
 
