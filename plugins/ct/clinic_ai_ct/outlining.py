@@ -32,10 +32,10 @@ class Outline:
 def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline) -> Bits:
     """Return the mask on ``target`` of probabilities (D, H, W) on ``grid``, whose axes are the same ones.
 
-    Probabilities are interpolated linearly, stretched so that the threshold is in the middle: edges follow the finer
-    voxels, and between a voxel that is surely in and one that is surely out they lie halfway, whatever the threshold
-    is. A low one would else draw everything half a voxel larger than the voxels it was chosen by. Left out are pieces
-    (26-neighbourhood) in which no voxel of ``grid`` reaches the peak, and pieces that are too small.
+    Probabilities are interpolated linearly, their odds multiplied so that those of the threshold are even: edges follow
+    the finer voxels, and between a voxel that is surely in and one that is surely out they lie halfway, whatever the
+    threshold is. A low one would else draw everything half a voxel larger than the voxels it was chosen by. Left out
+    are pieces (26-neighbourhood) in which no voxel of ``grid`` reaches the peak, and pieces that are too small.
     """
     mask = np.zeros(target.shape, dtype=np.bool_)
     kept = _with_peak(probability, outline)
@@ -43,7 +43,7 @@ def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline)
         return mask
     box = _around(kept, 1)
     near_it = ndimage.binary_dilation(kept[box], _NEIGHBOURS)
-    part = np.where(near_it, _stretched(probability[box], outline.threshold), np.float32(0.0))
+    part = np.where(near_it, _evened(probability[box], outline.threshold), np.float32(0.0))
     step = np.linalg.solve(grid.affine(), target.affine())
     weights, inside = zip(*(_weights(step, axis, box[axis], grid, target) for axis in range(3)), strict=True)
     along, down, across = weights
@@ -57,10 +57,16 @@ def draw(probability: Probabilities, grid: Grid, target: Grid, outline: Outline)
     return mask
 
 
-def _stretched(probability: Probabilities, threshold: float) -> Probabilities:
-    """Return probabilities with the threshold at the middle, 0 and 1 where they are."""
-    ends, middle = (0.0, threshold, 1.0), (0.0, _MIDDLE, 1.0)
-    return np.interp(probability, ends, middle).astype(np.float32)
+def _evened(probability: Probabilities, threshold: float) -> Probabilities:
+    """Return what probabilities are when those of the threshold are even odds; 0 and 1 stay where they are.
+
+    Odds all change by one factor then, as where a finding is more frequent than in what a network learned from. (Were
+    probabilities stretched in two straight parts instead, most voxels within a low threshold would come to lie just
+    above the middle, and edges would move inwards.)
+    """
+    within = probability * np.float32(1 - threshold)
+    evened: Probabilities = within / (within + (1 - probability) * np.float32(threshold))
+    return evened
 
 
 def _with_peak(probability: Probabilities, outline: Outline) -> Bits:

@@ -41,6 +41,14 @@ def test_a_mask_on_finer_slices_is_as_large_as_on_the_voxels_it_was_chosen_by(th
     assert dice(drawn, truth) > 0.98
 
 
+def test_a_layer_drawn_at_a_low_threshold_keeps_its_thickness_on_finer_slices() -> None:
+    fine = Grid((48, 80, 80), (0.75, 0.75, 0.75), origin=(-1.125, -1.125, -1.125))
+    hardly = np.full(GRID.shape, 0.005, np.float32)
+    hardly[:, 8:12] = 0.3  # above the threshold, and far from sure
+    layer = draw(hardly, GRID, fine, Outline(0.1, 0.2, 1.0))
+    assert 10.5 < float(layer.sum(axis=1).max()) * 0.75 <= 12.0
+
+
 def test_outlines_of_fluid_are_judged_by_its_depth_as_well() -> None:
     truth = np.zeros(GRID.shape, np.bool_)
     truth[2:10, 12:18, 4:16] = True
