@@ -105,15 +105,15 @@ def _nearness(one: float, other: float) -> float:
 
 
 def best_outline(drawn: Mapping[Outline, Sequence[Drawing]]) -> Outline:
-    """Return the outline that draws best, together with those next to it.
+    """Return the outline that draws best, where those next to it count together as much as it does itself.
 
     Volumes that show something count for ``_SHOWN``: what is drawn in others is left out of a report if the finding is
-    rated absent. Of many outlines, the one that is best by a hair on the volumes it is chosen by is often an extreme
-    one, and worse on the next; among good neighbours it is good there too.
+    rated absent. Of many outlines, the one that is best by a hair on the volumes it is chosen by is often a lucky one,
+    and worse on the next; among good neighbours it is good there too.
     """
     worth = {outline: _worth(own) for outline, own in drawn.items()}
     near = _neighbours(list(drawn))
-    return max(drawn, key=lambda outline: float(np.mean([worth[other] for other in near[outline]])))
+    return max(drawn, key=lambda outline: worth[outline] + float(np.mean([worth[other] for other in near[outline]])))
 
 
 def _worth(drawn: Sequence[Drawing]) -> float:
