@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clinic_ai_ct.phantoms import make
+from clinic_ai_ct.measuring import measure
+from clinic_ai_ct.phantoms import Phantom, make
 from clinic_ai_ct.phantoms.lesions import Nodule, PericardialEffusion, PleuralEffusion
 from clinic_ai_ct.reference.judging import Sides, Wanted, wanted_of
 
@@ -33,11 +34,15 @@ def test_a_finding_is_right_with_its_sides(must: Sides, may: Sides, said: Sides,
     assert tuple(wanted.each(said).values()) == each
 
 
+def _wanted(phantom: Phantom, name: str) -> Wanted:
+    return wanted_of(phantom, measure(name, phantom.masks[name], phantom.volume.grid, phantom.volume.hu))
+
+
 def test_the_smallest_nodules_need_not_be_told_and_may_be() -> None:
     lesions = (Nodule("right_upper_lobe", 14.0), Nodule("left_lower_lobe", 7.2), PericardialEffusion(18.0))
     phantom = make(11, lesions=lesions, conditions=())
-    assert wanted_of(phantom, "lung_nodule") == Wanted(RIGHT, BOTH)
-    assert wanted_of(phantom, "pericardial_effusion") == Wanted(Sides({""}), Sides({""}))
-    assert wanted_of(phantom, "consolidation") == Wanted(NONE, NONE)
+    assert _wanted(phantom, "lung_nodule") == Wanted(RIGHT, BOTH)
+    assert _wanted(phantom, "pericardial_effusion") == Wanted(Sides({""}), Sides({""}))
+    assert _wanted(phantom, "consolidation") == Wanted(NONE, NONE)
     fluid = make(12, lesions=(PleuralEffusion("left", 300.0), PleuralEffusion("right", 300.0)), conditions=())
-    assert wanted_of(fluid, "pleural_effusion") == Wanted(BOTH, BOTH)
+    assert _wanted(fluid, "pleural_effusion") == Wanted(BOTH, BOTH)

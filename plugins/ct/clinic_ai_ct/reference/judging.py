@@ -18,7 +18,7 @@ from clinic_ai.ml.mask_scores import dice
 from clinic_ai.ml.metrics import at_threshold, auroc, auroc_interval, point_intervals
 from clinic_ai_ct.engine import CTEngine
 from clinic_ai_ct.label_sets import CONDITION_OF
-from clinic_ai_ct.lesions import LESIONS
+from clinic_ai_ct.lesions import LESIONS, Lesion
 from clinic_ai_ct.measuring import masks_of, measure
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom
 from clinic_ai_ct.phantoms.dicom import write_dicom
@@ -95,7 +95,7 @@ class Tally:
                 continue
             if true.any():
                 self.dices[name].append(dice(masks.get(name, np.zeros_like(true)), true))
-            self._compare(name, wanted_of(phantom, name), analysis)
+            self._compare(name, wanted_of(phantom, lesion), analysis)
             said, wanted = (_size(masks, name) for masks in (analysis.masks, masks_of([lesion])))
             if said and wanted:
                 self.size_errors[name].append(abs(said - wanted) / wanted)
@@ -172,13 +172,12 @@ class Tally:
         return result
 
 
-def wanted_of(phantom: Phantom, name: str) -> Wanted:
-    """Return where a report has to tell a lesion of a phantom, by its masks; nodules from ``SMALLEST_NODULE_MM`` on."""
-    mask = phantom.masks[name]
-    if not mask.any():
+def wanted_of(phantom: Phantom, lesion: Lesion) -> Wanted:
+    """Return where a report has to tell a lesion measured on its true mask; nodules from ``SMALLEST_NODULE_MM`` on."""
+    if not lesion.pieces:
         return Wanted(Sides(), Sides())
-    there = _sides(measure(name, mask, phantom.volume.grid, phantom.volume.hu).side)
-    if name != "lung_nodule":
+    there = _sides(lesion.side)
+    if lesion.name != "lung_nodule":
         return Wanted(there, there)
     large = Sides(one.side for one in phantom.lesions if (one.diameter_mm or 0.0) >= SMALLEST_NODULE_MM)
     return Wanted(there & large, there)
