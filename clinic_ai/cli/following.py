@@ -35,8 +35,13 @@ class Follower(Protocol):
         """Show a sentence that stays."""
 
 
-def follower() -> Follower:
-    """Return what fits standard output: a bar in a terminal that can draw one, else lines."""
+def follower(*, document: bool = False) -> Follower:
+    """Return what fits standard output: a bar in a terminal that can draw one, else lines.
+
+    ``document``: standard output is for a document, so that only why a run waits is said, on the other one.
+    """
+    if document:
+        return Reasons()
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         return Bar()
     return Lines()
@@ -66,6 +71,30 @@ class Lines:
     def note(self, text: str) -> None:
         """Print a sentence."""
         typer.echo(text)
+
+
+class Reasons:
+    """A line on standard error for each reason that a run waits for: who reads a document later sees it now."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """There is nothing to clean up."""
+
+    def show(self, row: RunRow) -> None:
+        """Say why the run waits unless that was said last; the figures of a reason change all the time."""
+        if row.pause_code and row.pause_code != self._last:
+            typer.echo(f"{row.run_id} waits. {row.error}", err=True)
+        self._last = row.pause_code
+
+    def note(self, text: str) -> None:
+        """Say nothing: the document has it."""
 
 
 class Bar:

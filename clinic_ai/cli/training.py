@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +78,7 @@ def run(
             for note in notes:
                 say(note)
         if not (detach and desk.outlives_us):
-            row = _follow(desk, row.run_id, quiet=as_json).model_copy(update={"dataset_notes": notes})
+            row = _follow(desk, row.run_id, as_json=as_json).model_copy(update={"dataset_notes": notes})
     _tell(row, as_json, place)
     if row.state == "FAILED":
         raise typer.Exit(Exit.FAILED)
@@ -183,7 +182,7 @@ def resume(
     place = home_of(home)
     with training(place) as desk:
         desk.resume_run(run_id, at_once=now)
-        row = desk.run(run_id) if detach and desk.outlives_us else _follow(desk, run_id, quiet=as_json)
+        row = desk.run(run_id) if detach and desk.outlives_us else _follow(desk, run_id, as_json=as_json)
     _tell(row, as_json, place)
     if row.state == "FAILED":
         raise typer.Exit(Exit.FAILED)
@@ -192,7 +191,7 @@ def resume(
 # ---------------------------------------------------------------- helpers
 
 
-def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
+def _follow(desk: Training, run_id: str, *, as_json: bool) -> RunRow:
     """Show progress until the run is over or the person has seen enough; return where it stands.
 
     One of the daemon is left alone where it waits for hours, for a window or another night.
@@ -200,16 +199,15 @@ def _follow(desk: Training, run_id: str, *, quiet: bool) -> RunRow:
     from clinic_ai.cli.following import follower
 
     try:
-        with nullcontext() if quiet else follower() as shown:
+        with follower(document=as_json) as shown:
             planned = desk.run(run_id).plan is not None  # a resumed run has told it before
             while (row := desk.run(run_id)).state == "RUNNING" or row.goes_on:
                 if desk.outlives_us and row.pause_code in LASTING:
                     break
-                if shown is not None:
-                    if row.plan is not None and not planned:
-                        planned = True
-                        shown.note(_plan(row.plan))
-                    shown.show(row)
+                if row.plan is not None and not planned:
+                    planned = True
+                    shown.note(_plan(row.plan))
+                shown.show(row)
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         if desk.outlives_us:

@@ -8,6 +8,7 @@ import pytest
 import served_models
 from chests_at_home import write_chests
 from films import write_films
+from fixed_splits import fix_splits
 from nights import Simulation, simulated
 
 from clinic_ai.contract import PluginManifest
@@ -27,13 +28,6 @@ def home(tmp_path: Path) -> Home:
 
 def manifest(name: str) -> PluginManifest:
     return find_plugins().manifests[name]
-
-
-def fix_splits(night: Simulation) -> None:
-    """Give the site a key by which each part has patients enough; one by chance now and then leaves one too small."""
-    with night.school.database.write() as connection:
-        connection.exec_driver_sql("DELETE FROM meta WHERE key = 'site_key'")
-        connection.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('site_key', ?)", ("17" * 32,))
 
 
 def disturbed(night: Simulation, plugin: str, folder: Path, **recipe: float | int | str) -> RunResult:
@@ -66,7 +60,7 @@ def disturbed(night: Simulation, plugin: str, folder: Path, **recipe: float | in
 def test_xray(home: Home, tmp_path: Path) -> None:
     folder = write_films(tmp_path / "films", 20)
     with simulated(home, manifest=manifest("xray")) as night:
-        fix_splits(night)
+        fix_splits(night.school.database)
         result = disturbed(night, "xray", folder, condition="pneumonia", tier="fast", epochs=100, patience=100)
         assert [entry["epoch"] for entry in result.history] == list(range(1, 101))
 

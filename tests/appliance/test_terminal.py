@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import tmux
 from films import write_films
-from harness import QUICK, Daemon, rows, wait_until
+from fixed_splits import fix_splits
+from harness import QUICK, ROOMY, Daemon, rows, wait_until
 from scans import write_ct_slice
 
 from clinic_ai.home import Home
+from clinic_ai.store.database import Database
 
 pytestmark = pytest.mark.skipif(not tmux.INSTALLED, reason="tmux is not installed")
 
@@ -25,11 +27,7 @@ pack = "shift"
 
 [review]
 reviewers = ["{SIGNER}"]
-
-[training.budget]
-disk_reserve_mb = 100
-free_memory_mb = 100
-"""
+{ROOMY}"""
 RULE = r"""
 [[rule]]
 id = "not-yet"
@@ -98,6 +96,10 @@ def test_a_shift(
 ) -> None:
     hold_everything(home)
     write_films(home.labels / "xray", 20)
+    database = Database(home.database)
+    database.open()
+    fix_splits(database)
+    database.close()
     daemon = start()
     screen = terminal()
     screen.sees("● linked", "No studies yet")
@@ -167,5 +169,7 @@ def run(home: Home) -> dict[str, Any]:
 
 
 def step(home: Home) -> int:
-    progress = run(home)["progress"]
+    found = run(home)
+    assert found["state"] != "FAILED", found["error"]
+    progress = found["progress"]
     return int(json.loads(progress)["step"]) if progress else 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import QUICK, Daemon, rows, wait_until
+from harness import QUICK, ROOMY, Daemon, rows, wait_until
 from phantom_clinic import (
     FEW,
     PATIENTS,
@@ -51,10 +51,7 @@ reviewers = ["{SIGNER}"]
 [training]
 quiet_s = 0
 
-[training.budget]
-disk_reserve_mb = 100
-free_memory_mb = 100
-
+{ROOMY}
 [[training.plan]]
 plugin = "xray"
 condition = "pneumonia"

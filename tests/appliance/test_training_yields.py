@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_learner
-from harness import QUICK, wait_until
+from harness import QUICK, ROOMY, wait_until
 from nights import labelled_folder
 from scans import write_ct_slice
 
@@ -23,10 +23,6 @@ from clinic_ai.store.runs import RunView
 TRAINING = """
 [training]
 quiet_s = {quiet_s}
-
-[training.budget]
-disk_reserve_mb = 0
-free_memory_mb = 0
 """
 
 
@@ -38,7 +34,7 @@ def _children_find_the_tiny_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def appliance(home: Home, *, settle_s: float = 0.1, quiet_s: float = 0.2) -> Iterator[Appliance]:
     text = QUICK.replace("settle_s = 0.1", f"settle_s = {settle_s}")
-    home.clinic_toml.write_text(text + TRAINING.format(quiet_s=quiet_s))
+    home.clinic_toml.write_text(text + TRAINING.format(quiet_s=quiet_s) + ROOMY)
     echo = find_plugins().manifests["echo"]
     with lock_home(home):
         made = Appliance(

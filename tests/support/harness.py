@@ -41,6 +41,13 @@ memory_mb = 8192
 institution = "Test clinic"
 """
 
+ROOMY = """
+[training.budget]
+disk_reserve_mb = 0
+free_memory_mb = 0
+"""
+"""Training begins however full the disk and the memory of the machine are that runs the tests."""
+
 
 def clinic_ai(home: Home, *arguments: str, status: int = 0) -> Any:
     """Run a verb with --json and return its document."""

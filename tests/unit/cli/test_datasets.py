@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import tiny_learner
+from fixed_splits import fix_splits
+from harness import ROOMY
 from reviewed import reviewed, settle
 from school import open_school, tiny_png
 
@@ -28,6 +30,7 @@ TINY = tiny_learner.manifest()
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     made = init_home(tmp_path / "h")
+    made.clinic_toml.write_text(ROOMY)
     monkeypatch.setenv("CLINIC_AI_HOME", str(made.path))
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(tiny_learner.__file__))
     monkeypatch.setenv("COLUMNS", "160")
@@ -52,8 +55,7 @@ def frozen(home: Home) -> str:
     """Freeze eight reviewed images and four of a folder; return the id of the dataset, which has a run."""
     school = open_school(home)
     try:
-        with school.database.write() as c:  # with this key no part is empty
-            c.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('site_key', ?)", ("17" * 32,))
+        fix_splits(school.database)
         for number in range(8):
             reviewed(school, number, (Presence.PRESENT, Presence.ABSENT)[number % 2])
         settle(school)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from clinic_ai.cli.following import Bar, Lines, follower, words_of
+from clinic_ai.cli.following import Bar, Lines, Reasons, follower, words_of
 from clinic_ai.control.views import RunRow
 
 TRAINS = {
@@ -42,6 +42,19 @@ def test_lines_are_printed_once_each(capsys: pytest.CaptureFixture[str]) -> None
         "R-1  RUNNING  epoch 12/30, step 36/90, loss 0.4512, validation AUROC 0.912, 2 min to go",
         "A note.",
     ]
+
+
+def test_beside_a_document_only_the_reasons_of_waiting_are_said_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    waits = row(None, "PLANNED").model_copy(update={"pause_code": "disk", "error": "9 MiB are free. Make room."})
+    later = waits.model_copy(update={"error": "8 MiB are free. Make room."})
+    with follower(document=True) as reasons:
+        assert isinstance(reasons, Reasons)
+        reasons.note("A plan.")
+        for shown in (row(None, "PLANNED"), waits, later, row(TRAINS), later):
+            reasons.show(shown)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["R-1 waits. 9 MiB are free. Make room.", "R-1 waits. 8 MiB are free. Make room."]
 
 
 def test_what_is_done_after_the_last_epoch_is_said() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 import tiny_learner
+from harness import ROOMY
 from PIL import Image
 
 from clinic_ai.cli import main, offline
@@ -26,6 +27,7 @@ Run = Callable[..., tuple[int, str]]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     made = init_home(tmp_path / "h")
+    made.clinic_toml.write_text(ROOMY)
     monkeypatch.setenv("CLINIC_AI_HOME", str(made.path))
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(tiny_learner.__file__))
     monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": tiny_learner.manifest()}, []))
@@ -174,7 +176,7 @@ def test_a_candidate_is_examined_approved_by_name_promoted_and_on_record(
 ) -> None:
     manifest = tiny_learner.manifest().model_copy(update={"trainer": "tiny_learner:TinyJudge"})
     monkeypatch.setattr(offline, "find_plugins", lambda: PluginCatalogue({"tiny": manifest}, []))
-    home.clinic_toml.write_text('[review]\nreviewers = ["Dr. A. Example"]\n')
+    home.clinic_toml.write_text(f'{ROOMY}[review]\nreviewers = ["Dr. A. Example"]\n')
     tiny_learner.write_model(tmp_path / "m", 0.0, version="1")
     assert run("model", "import", str(tmp_path / "m"))[0] == Exit.DONE
     assert run("model", "promote", "tiny", "scalar", "1")[0] == Exit.DONE
