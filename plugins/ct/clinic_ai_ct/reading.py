@@ -24,12 +24,10 @@ from clinic_ai.domain import Vector
 from clinic_ai.errors import InputError
 from clinic_ai.ml.dicom_pixels import Pipeline, decode_frame, read_dataset
 from clinic_ai.ml.greys import check_frame_size
-from clinic_ai_ct.volume import HU, LPS_DIRECTIONS, Bits, Grid, Volume
+from clinic_ai_ct.volume import HU, LPS_DIRECTIONS, OUTSIDE_HU, Bits, Grid, Volume
 
 MAX_VOXELS = 2**29
 """Largest stack that is read, 1 GiB of HU: 2,048 slices of 512 × 512."""
-OUTSIDE_HU = -1024
-"""What lies outside the field of view of the scanner, or of a volume."""
 _UPRIGHT = 1e-3
 """Largest difference of a cosine between directions that count as the same."""
 

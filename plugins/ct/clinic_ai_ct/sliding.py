@@ -16,9 +16,10 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from clinic_ai_ct.configurations import Size
+from clinic_ai_ct.configurations import NetworkConfig, Size
 from clinic_ai_ct.encoder import Features, merged
 from clinic_ai_ct.network import CTNetwork
+from clinic_ai_ct.windows import Window, outside_in
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Reading:
 def read(network: CTNetwork, image: Tensor, regions: Tensor | None = None) -> Reading:
     """Read (1, C, D, H, W) in 0..1, and ``regions`` (1, D, H, W) if they are known; see ``CTNetwork.encode``.
 
-    What is smaller than a window is filled up with 0, as if air were around it; what was filled is cut off again.
+    What is smaller than a window is filled up as resampling and learning do; what was filled is cut off again.
     """
     config = network.config
     shape = _size(image)
-    image = _filled(image, config.encoder.volume)
+    image = _surrounded(image, config)
     regions = None if regions is None else _filled(regions, config.encoder.volume)
     seen: list[Features] = []
 
@@ -110,6 +111,17 @@ def _slide(image: Tensor, window: Size, overlap: float, predict: Any, step: Size
 
 def _patches(places: Sequence[slice], patch: Size) -> tuple[slice, ...]:
     return tuple(slice(one.start // side, one.stop // side) for one, side in zip(places, patch, strict=True))
+
+
+def _surrounded(image: Tensor, config: NetworkConfig) -> Tensor:
+    """Fill an image up with what its channels show of the outside; see ``_filled``."""
+    filled = _filled(image, config.encoder.volume)
+    if filled is not image:
+        z, y, x = _size(image)
+        outside = image.new_tensor(outside_in([Window(*one) for one in config.windows])).view(-1, 1, 1, 1)
+        for beyond in (filled[..., z:, :, :], filled[..., y:, :], filled[..., x:]):
+            beyond[:] = outside
+    return filled
 
 
 def _filled(volume: Tensor, window: Size) -> Tensor:

@@ -11,6 +11,8 @@ from clinic_ai.domain import Vector
 
 HU = npt.NDArray[np.int16]
 Bits = npt.NDArray[np.bool_]
+OUTSIDE_HU = -1024
+"""What lies outside the field of view of the scanner, or of a volume."""
 LPS_DIRECTIONS: tuple[Vector, Vector, Vector] = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Directions of an upright grid: slices go to the head, rows to the back, columns to the patient's left."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clinic_ai_ct.volume import HU
+from clinic_ai_ct.volume import HU, OUTSIDE_HU
 
 Channels = npt.NDArray[np.float32]
 
@@ -46,6 +46,11 @@ def windowed(hu: HU, windows: Sequence[Window] = DEFAULT) -> Channels:
         np.multiply(channel, np.float32(1.0 / window.width), out=channel)
         np.clip(channel, 0.0, 1.0, out=channel)
     return channels
+
+
+def outside_in(windows: Sequence[Window]) -> tuple[float, ...]:
+    """Return what lies outside a volume as each window shows it: not black where a window reaches below it."""
+    return tuple(windowed(np.full((1, 1, 1), OUTSIDE_HU, dtype=np.int16), windows)[:, 0, 0, 0].tolist())
 
 
 def from_grey(grey: npt.NDArray[np.uint8], window: Window = SOFT_TISSUE) -> HU:

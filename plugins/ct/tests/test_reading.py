@@ -14,8 +14,8 @@ from clinic_ai.contract import VolumeInfo
 from clinic_ai.errors import InputError
 from clinic_ai_ct.phantoms import make
 from clinic_ai_ct.phantoms.dicom import Spoilt, write_dicom
-from clinic_ai_ct.reading import OUTSIDE_HU, canonical, read, read_stack, resampled, to_source, turned_grid, turns
-from clinic_ai_ct.volume import Grid, Volume
+from clinic_ai_ct.reading import canonical, read, read_stack, resampled, to_source, turned_grid, turns
+from clinic_ai_ct.volume import OUTSIDE_HU, Grid, Volume
 from clinic_ai_ct.windows import BONE, DEFAULT, LUNG, SOFT_TISSUE, Window, from_grey, windowed
 
 SMALL = {"shape": (16, 24, 32), "spacing": (9.0, 8.0, 7.0)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tiny_ct
 import torch
 
 from clinic_ai_ct.network import made
 from clinic_ai_ct.sliding import read, windows_of
+from clinic_ai_ct.volume import OUTSIDE_HU
+from clinic_ai_ct.windows import Window, windowed
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,17 @@ def test_what_is_smaller_than_a_window_is_filled_up_and_cut_again(network):
     assert found.masks.shape == (1, 2, 5, 20, 31)
     assert found.windows == 1
     assert found.features.region is None
+
+
+def test_what_is_missing_is_filled_up_as_a_scanner_gives_air(network):
+    """Lungs are shown from -1350 HU on, so that air is not black: who learned beside air has to read beside it too."""
+    shape, (z, y, x) = network.config.encoder.volume, (5, 20, 31)
+    windows = [Window(*one) for one in network.config.windows]
+    hu = np.random.default_rng(0).integers(-1000, 400, (z, y, x)).astype(np.int16)
+    whole = np.full(shape, OUTSIDE_HU, dtype=np.int16)
+    whole[:z, :y, :x] = hu
+    small, filled = (torch.from_numpy(windowed(one, windows))[None] for one in (hu, whole))
+    assert filled[0, 0, -1, -1, -1] > 0.2
+    found, wanted = read(network, small), read(network, filled)
+    assert torch.equal(found.logits, wanted.logits)
+    assert torch.equal(found.masks, wanted.masks[..., :z, :y, :x])

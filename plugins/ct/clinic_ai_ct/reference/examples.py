@@ -17,7 +17,7 @@ from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.phantoms import CONDITIONS, Phantom, make
 from clinic_ai_ct.preparing import on_network_grid
 from clinic_ai_ct.reading import resampled
-from clinic_ai_ct.volume import HU, Bits, Volume
+from clinic_ai_ct.volume import HU, OUTSIDE_HU, Bits, Volume
 
 JUDGED = CONDITIONS
 """Labels that the network is judged by."""
@@ -70,7 +70,7 @@ def draw(seed: int, config: NetworkConfig, work: Path) -> Path:
     areas = np.stack([_brought(_area(phantom, name), phantom, small) for name in (*AREAS, *LANDMARKS)])
     labels = np.array([phantom.labels[name] for name in CONDITIONS], dtype=np.uint8)
     size = config.encoder.volume
-    hu = np.full(size, -1024, dtype=np.int16)
+    hu = np.full(size, OUTSIDE_HU, dtype=np.int16)
     whole = np.zeros((len(areas), *size), dtype=np.bool_)
     z, y, x = (min(a, b) for a, b in zip(size, small.hu.shape, strict=True))
     hu[:z, :y, :x], whole[:, :z, :y, :x] = small.hu[:z, :y, :x], areas[:, :z, :y, :x]

@@ -19,12 +19,10 @@ from clinic_ai_ct.preparing import image_of, on_network_grid
 from clinic_ai_ct.reading import to_source
 from clinic_ai_ct.survey import middle_of, survey
 from clinic_ai_ct.training.cases import Case
-from clinic_ai_ct.volume import Bits, Grid, Volume
+from clinic_ai_ct.volume import OUTSIDE_HU, Bits, Grid, Volume
 from clinic_ai_ct.windows import from_grey
 
 Regions = npt.NDArray[np.uint8]
-_BLACK_HU = -4096
-"""Black in every window, as what ``sliding.read`` fills windows up with."""
 _LUNGS = tuple(label_of(lobe) for lobe in LOBES)
 
 
@@ -63,7 +61,7 @@ class Chest:
         cut = tuple(slice(start, start + part) for start, part in zip(starts, size, strict=True))
         missing = [(0, max(0, part - own)) for own, part in zip(grid.shape, size, strict=True)]
         x, y, z = (float(value) for value in (grid.affine() @ np.array([*starts, 1.0]))[:3])
-        hu = np.pad(self.volume.hu[cut], missing, constant_values=_BLACK_HU)
+        hu = np.pad(self.volume.hu[cut], missing, constant_values=OUTSIDE_HU)
         return Chest(
             Volume(hu, Grid(size, grid.spacing, (x, y, z), grid.directions), self.volume.remarks),
             np.pad(self.regions[cut], missing),
