@@ -19,7 +19,7 @@ from clinic_ai_ct.network import made
 from clinic_ai_ct.reference import build, drawing, examples, learning, organs, stages
 from clinic_ai_ct.reference.build import Plan
 from clinic_ai_ct.reference.examples import JUDGED
-from clinic_ai_ct.reference.tiles import Corpus
+from clinic_ai_ct.reference.tiles import Corpus, image_of
 from clinic_ai_ct.regions import load_segmenter
 
 SEED_WITHOUT, SEED_WITH_NODES = 2, 0
@@ -38,7 +38,7 @@ def coarse(monkeypatch):
 @pytest.mark.torture
 def test_the_build_makes_a_model_that_the_engine_uses_and_makes_nothing_twice(tmp_path, coarse):
     lines: list[str] = []
-    plan = Plan(train=6, calibrate=30, held_out=3, seconds=6.0)
+    plan = Plan(train=6, fresh=3, calibrate=30, held_out=3, seconds=6.0)
     work, target = tmp_path / "work", tmp_path / "made"
     figures = build.build(plan, work, target, lines.append, coarse)
     assert set(figures["dice"]) == set(LESIONS)
@@ -53,6 +53,29 @@ def test_the_build_makes_a_model_that_the_engine_uses_and_makes_nothing_twice(tm
     assert not again, "all stages were done"
     build.write_network(build.without_regions(network), tmp_path, torch.float16)
     assert (tmp_path / "network.safetensors").read_bytes() == weights
+
+
+def test_the_classifier_learns_from_more_phantoms_and_their_mirror_images(tmp_path, coarse):
+    files = [examples.draw(seed, coarse, tmp_path) for seed in range(3)]
+    network = made(coarse, 1).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    stage = stages.Stage("tell", 0.0, 1e-3, 2)
+    learning.learn_to_tell(network, Corpus(files[:2]), files[2:], stage, tmp_path, lambda _: None)
+    kept = sorted(path.name for path in (tmp_path / "features").iterdir())
+    assert kept == [
+        "000000.safetensors",
+        "000001.safetensors",
+        "000002.mirrored.safetensors",
+        "000002.safetensors",
+    ]
+    image = image_of(examples.load(files[2]), network)
+    with torch.inference_mode():
+        seen = network.encode(image.flip(-1))
+    mirrored = load_file(tmp_path / "features" / kept[2])
+    torch.testing.assert_close(mirrored["local"].float(), seen.local[0], atol=5e-3, rtol=5e-3)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert {name.split(".")[0] for name in changed} == {"classifier"}
 
 
 def test_a_stage_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):

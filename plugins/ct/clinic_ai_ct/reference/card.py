@@ -9,8 +9,8 @@ from typing import Any
 from clinic_ai_ct.lesions import LESIONS
 
 
-def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
-    """Return the card as Markdown."""
+def card(figures: dict[str, Any], phantoms: int, fresh: int, seconds: float) -> str:
+    """Return the card as Markdown; the classifier learned from ``fresh`` phantoms beside those of the network."""
     rows = [_row(name, figures) for name in LESIONS]
     rows += [
         f"| {_words(name)} | - | {_number(value)} | - | - |"
@@ -24,7 +24,8 @@ def card(figures: dict[str, Any], phantoms: int, seconds: float) -> str:
             "",
             "Not for clinical use. It shows that the appliance works from a DICOM series to masks and report.",
             "",
-            f"- Learned from {phantoms} chests drawn by software in {seconds / 3600:.1f} h of CPU, no patient.",
+            f"- Learned from {phantoms} chests drawn by software, its classifier from {fresh} more, in "
+            f"{seconds / 3600:.1f} h of CPU; no patient.",
             f"- Judged on {figures['phantoms']} others: DICOM series through the engine, masks on their slices.",
             "- It has never seen a patient, so nothing can be said of how it judges one.",
             "",

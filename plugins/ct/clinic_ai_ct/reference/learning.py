@@ -25,7 +25,7 @@ from clinic_ai_ct.encoder import Features
 from clinic_ai_ct.label_sets import Targets, class_weights
 from clinic_ai_ct.lesions import LESIONS
 from clinic_ai_ct.network import CTNetwork
-from clinic_ai_ct.reference.examples import AREAS, JUDGED, LANDMARKS, Packed, load, varied
+from clinic_ai_ct.reference.examples import AREAS, JUDGED, LANDMARKS, Packed, load, load_packed, varied
 from clinic_ai_ct.reference.stages import Report, Stage, learn
 from clinic_ai_ct.reference.tiles import Corpus, Tile, image_of, known_areas, tile_around
 
@@ -139,15 +139,16 @@ def learn_to_see(
 
 
 @torch.inference_mode()
-def keep_features(network: CTNetwork, files: Sequence[Path], directory: Path) -> list[Path]:
-    """Write what the network sees of each volume, unless it is there; return the files."""
+def keep_features(network: CTNetwork, files: Sequence[Path], directory: Path, *, mirrored: bool = False) -> list[Path]:
+    """Write what the network sees of each volume, or of its mirror image, unless it is there; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     network.eval()
     found = []
     for path in files:
-        target = directory / f"{path.stem}.safetensors"
+        target = directory / f"{path.stem}{'.mirrored' if mirrored else ''}.safetensors"
         if not target.exists():
-            features = network.encode(image_of(load(path), network))
+            image = image_of(load(path), network)
+            features = network.encode(image.flip(-1) if mirrored else image)
             refined = network.refine(features)[0]
             kept = {"refined": refined, "local": features.local[0], "whole": features.global_[0]}
             save_file({name: tensor.half().contiguous() for name, tensor in kept.items()}, target)
@@ -158,10 +159,21 @@ def keep_features(network: CTNetwork, files: Sequence[Path], directory: Path) ->
 # ---------------------------------------------------------------- telling
 
 
-def learn_to_tell(network: CTNetwork, corpus: Corpus, stage: Stage, work: Path, report: Report) -> None:
-    """Train the classifier on what is kept of each volume."""
-    kept = [load_file(path) for path in keep_features(network, corpus.files, work / "features")]
-    values, known = targets_of([packed.labels for packed in corpus.packed], network)
+def learn_to_tell(
+    network: CTNetwork, corpus: Corpus, fresh: Sequence[Path], stage: Stage, work: Path, report: Report
+) -> None:
+    """Train the classifier on what is kept of each volume.
+
+    Of volumes that the encoder learned from it would learn them by heart; ``fresh`` ones, seen both ways, are others.
+    """
+    features = work / "features"
+    files = keep_features(network, corpus.files, features)
+    labels = [packed.labels for packed in corpus.packed]
+    for mirrored in (False, True):
+        files += keep_features(network, fresh, features, mirrored=mirrored)
+        labels += [load_packed(path).labels for path in fresh]
+    kept = [load_file(path) for path in files]
+    values, known = targets_of(labels, network)
     rows = [Targets(v.numpy(), k.numpy()) for v, k in zip(values, known, strict=True)]
     weights = torch.from_numpy(class_weights(rows, limit=4.0))
 
