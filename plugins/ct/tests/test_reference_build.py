@@ -160,7 +160,7 @@ def test_organs_are_learned_and_found_by_what_is_written(tmp_path, monkeypatch, 
     monkeypatch.setattr(organs, "SHAPE", (32, 32, 32))
     monkeypatch.setattr(organs, "SPACING", (12.0, 12.0, 12.0))
     monkeypatch.setattr(organs, "CONFIG", organs.CONFIG.model_copy(update={"spacing": (12.0, 12.0, 12.0)}))
-    organs.main(["--target", str(tmp_path / "organs"), "--steps", "30", "--held-out", "2"])
+    organs.main(["--target", str(tmp_path / "organs"), "--steps", "90", "--held-out", "2"])
     scores = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
     assert scores["chest_wall"] > 0.4, "a few steps teach what is large"
     phantom, labels = organs.drawn(organs.HELD_OUT)
