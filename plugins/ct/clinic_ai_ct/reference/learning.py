@@ -164,7 +164,8 @@ def learn_to_tell(
 ) -> None:
     """Train the classifier on what is kept of each volume.
 
-    Of volumes that the encoder learned from it would learn them by heart; ``fresh`` ones, seen both ways, are others.
+    What the encoder says of volumes that it learned from is too good, and a classifier of these alone learns them by
+    heart; ``fresh`` ones it has never seen, and they count twice: as they are, and with left and right exchanged.
     """
     features = work / "features"
     files = keep_features(network, corpus.files, features)
