@@ -47,8 +47,8 @@ def follower(*, document: bool = False) -> Follower:
     return Lines()
 
 
-class Lines:
-    """A line whenever something has changed."""
+class _Printed:
+    """What prints a line whenever there is news; ``_last`` is what was news last."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -60,6 +60,10 @@ class Lines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """There is nothing to clean up."""
+
+
+class Lines(_Printed):
+    """A line whenever something has changed."""
 
     def show(self, row: RunRow) -> None:
         """Print where the run stands if that is news."""
@@ -73,19 +77,8 @@ class Lines:
         typer.echo(text)
 
 
-class Reasons:
+class Reasons(_Printed):
     """A line on standard error for each reason that a run waits for: who reads a document later sees it now."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """There is nothing to clean up."""
 
     def show(self, row: RunRow) -> None:
         """Say why the run waits unless that was said last; the figures of a reason change all the time."""
